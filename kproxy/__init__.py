@@ -1,0 +1,1 @@
+"""kproxy: a Kubernetes node proxy and the laboratory that measures what its restarts cost."""

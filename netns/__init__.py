@@ -1,0 +1,1 @@
+"""A network laboratory of Linux namespaces. It knows nothing of proxies."""
