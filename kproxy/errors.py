@@ -53,7 +53,7 @@ class InvalidObject(KproxyError):
 
 
 class Unsupported(KproxyError):
-    """This machine or kernel cannot do it; the message names the missing feature."""
+    """Not possible on this machine or kernel; the message names the missing feature."""
 
 
 class KernelError(KproxyError):
@@ -74,7 +74,7 @@ class AlreadyExists(KernelError):
 
 
 class ApiError(KproxyError):
-    """The API server answered with a failure. ``code`` is the HTTP status, ``reason`` Kubernetes' word."""
+    """The API server refused. ``code`` is the HTTP status, ``reason`` Kubernetes' word."""
 
     def __init__(self, code: int, reason: str, message: str) -> None:
         self.code = code

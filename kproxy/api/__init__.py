@@ -1,0 +1,1 @@
+"""What users write: Kubernetes objects as typed, immutable values; decoding; validation."""

@@ -1,0 +1,1 @@
+"""The small cluster around the proxy: store, API server, controllers, kubelet."""

@@ -1,0 +1,1 @@
+"""What should be: trackers, endpoint choice, diff, schedule. Pure: no clock, no I/O."""

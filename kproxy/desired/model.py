@@ -1,0 +1,111 @@
+"""The values in which the wanted state of a node is said; all that a backend is ever given.
+
+Addresses are canonical text (:data:`Address`), not ``ipaddress`` objects: at 10,000 services with
+10 endpoints each, hashing and comparing those objects would cost more than the rest of a sync. The
+trackers make them canonical where objects enter.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple, NewType
+
+Address = NewType("Address", str)
+"""An IPv4 or IPv6 address as ``ipaddress`` would print it."""
+
+Prefix = NewType("Prefix", str)
+"""An IPv4 or IPv6 network in CIDR notation, canonical."""
+
+
+class Family(StrEnum):
+    """IP family; the values are Kubernetes' own."""
+
+    IPV4 = "IPv4"
+    IPV6 = "IPv6"
+
+
+class Protocol(StrEnum):
+    """Transport protocol; the values are Kubernetes' own."""
+
+    TCP = "TCP"
+    UDP = "UDP"
+    SCTP = "SCTP"
+
+
+class ServicePortName(NamedTuple):
+    """Identity of one port of one Service."""
+
+    namespace: str
+    name: str
+    port: str
+    """The port's name; empty for the only port of a Service."""
+    protocol: Protocol
+
+    def __str__(self) -> str:
+        port = f":{self.port}" if self.port else ""
+        return f"{self.namespace}/{self.name}{port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One backend of a service port, and what is known of it."""
+
+    address: Address
+    port: int
+    ready: bool = True
+    serving: bool = True
+    terminating: bool = False
+    local: bool = False
+    """Whether it runs on this node."""
+    zone_hints: frozenset[str] = frozenset()
+    node_hints: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServicePort:
+    """One port of a Service in one IP family, as far as a proxy needs it."""
+
+    name: ServicePortName
+    cluster_ip: Address
+    port: int
+    node_port: int = 0
+    external_ips: tuple[Address, ...] = ()
+    load_balancer_vips: tuple[Address, ...] = ()
+    source_ranges: tuple[Prefix, ...] = ()
+    affinity_seconds: int | None = None
+    """Session affinity by client address: its timeout; None: no affinity."""
+    external_local: bool = False
+    internal_local: bool = False
+    health_check_node_port: int = 0
+
+    @property
+    def protocol(self) -> Protocol:
+        """Return the transport protocol."""
+        return self.name.protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceState:
+    """A service port with the endpoints chosen for it (see ``topology.categorize_endpoints``)."""
+
+    service: ServicePort
+    cluster: tuple[Endpoint, ...] = ()
+    """Endpoints for traffic with the policy Cluster."""
+    local: tuple[Endpoint, ...] = ()
+    """Endpoints for traffic with the policy Local."""
+    known: tuple[Endpoint, ...] = ()
+    """All serving endpoints, chosen or not: flows to these must not be cut."""
+    anywhere: bool = False
+    """Whether any usable endpoint exists in the cluster: decides between reject and drop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """The whole wanted state of one node in one IP family."""
+
+    family: Family
+    services: Mapping[ServicePortName, ServiceState]
+    cluster_cidrs: tuple[Prefix, ...] = ()
+    """Sources inside are pods: not masqueraded on their way to a ClusterIP. Empty: unknown."""
+    masquerade_all: bool = False
+    masquerade_bit: int = 14
