@@ -4,7 +4,7 @@ The lab reads its time line (process started, synced, …) from these lines, so 
 monotonic clock, which all processes on one kernel share. The standard library's ``logging`` is
 not used because importing it would lengthen every restart of the proxy.
 
-A line: ``{"time": RFC 3339, "mono_ns": int, "level": "info", "who": "proxy", "msg": "synced", …}``.
+A line: ``{"time": RFC 3339, "mono_ns": int, "level": "info", "who": "proxy", "msg": "synced"}``.
 """
 
 import sys
