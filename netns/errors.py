@@ -1,0 +1,62 @@
+"""Every exception that the lab raises on purpose: a message for the user, and a remedy.
+
+::
+
+    NetnsError
+    ├── TopologyError          the topology asks for what cannot be
+    ├── AddressesExhausted     a network has no address left
+    ├── LabBusy                another live lab has this state directory
+    ├── LabGone                there is no (longer a) live lab to attach to
+    ├── CommandFailed          a command in a host ended badly, or not in time
+    └── WaitTimeout            what was waited for did not come in time
+"""
+
+
+class NetnsError(Exception):
+    """Something went wrong in a way that a user can understand.
+
+    ``remedy`` says what the user can do about it; it may be empty.
+    """
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+class TopologyError(NetnsError):
+    """The topology is wrong. ``obj`` names the host or link, ``field`` what is wrong in it."""
+
+    def __init__(self, obj: str, field: str, problem: str, *, remedy: str = "") -> None:
+        self.obj = obj
+        self.field = field
+        self.problem = problem
+        super().__init__(f"{obj}: {field}: {problem}", remedy=remedy)
+
+
+class AddressesExhausted(NetnsError):
+    """A network has no address left that was never used."""
+
+
+class LabBusy(NetnsError):
+    """Another live lab holds this state directory."""
+
+
+class LabGone(NetnsError):
+    """There is no live lab in this state directory, or it is being torn down."""
+
+
+class CommandFailed(NetnsError):
+    """A command in a host ended with an error, or not in time (``returncode`` is None then)."""
+
+    def __init__(self, message: str, *, returncode: int | None, output: str = "") -> None:
+        self.returncode = returncode
+        self.output = output
+        super().__init__(message)
+
+
+class WaitTimeout(NetnsError):
+    """What was waited for did not come before its deadline."""
