@@ -1,0 +1,160 @@
+"""Install what kproxy needs: Debian packages, and Python packages into .venv.
+
+It runs before anything is installed, so it uses the standard library only. It writes nothing
+outside the checkout, apart from the Debian packages, and is done in a fraction of a second when
+nothing is missing: a stamp in .venv tells from which files the environment was made.
+"""
+
+import argparse
+import compileall
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+STAMP = VENV / "kproxy-stamp"
+CONSTRAINTS = ROOT / "constraints.txt"
+HEADER = """\
+# The exact versions with which kproxy is tested; pyproject.toml has the ranges that may work.
+# Written by `scripts/install --upgrade`, which takes the newest releases within those ranges.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Install what is missing and say so. Returns the exit code."""
+    options = parser().parse_args(arguments)
+    with (ROOT / "pyproject.toml").open() as lock:
+        # Two of these at once (scripts/check beside scripts/test) take turns.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            install_debian_packages(allowed=options.apt)
+            install_python_packages(upgrade=options.upgrade)
+        except subprocess.CalledProcessError as error:
+            command = " ".join(map(str, error.cmd))
+            print(f"scripts/install: this failed (see above): {command}", file=sys.stderr)
+            return 1
+    # Every start of the proxy counts; in a kernel that sees these files read-only nobody else
+    # could keep the bytecode.
+    compileall.compile_dir(ROOT / "kproxy", quiet=1)
+    compileall.compile_dir(ROOT / "netns", quiet=1)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the options of scripts/install."""
+    result = argparse.ArgumentParser(
+        prog="scripts/install",
+        description="Install the Debian packages of scripts/debian-packages.txt that are missing "
+        "(as root; anyone else is told their names), and the Python packages of constraints.txt "
+        "into .venv. Does nothing when nothing is missing.",
+    )
+    result.add_argument(
+        "--no-apt",
+        dest="apt",
+        action="store_false",
+        help="install no Debian package, only name those that are missing",
+    )
+    result.add_argument(
+        "--upgrade",
+        action="store_true",
+        help="make .venv anew with the newest releases that pyproject.toml allows, "
+        "and write their versions to constraints.txt",
+    )
+    return result
+
+
+def install_debian_packages(*, allowed: bool) -> None:
+    """Install the missing ones where that is possible, otherwise name them and the remedy."""
+    missing = missing_debian_packages()
+    if not missing:
+        return
+    if not (allowed and os.geteuid() == 0 and shutil.which("apt-get")):
+        print(f"not installed: {' '.join(missing)}", file=sys.stderr)
+        print(f"remedy: sudo apt-get install {' '.join(missing)}", file=sys.stderr)
+        return
+    print(f"installing Debian packages: {' '.join(missing)}", flush=True)
+    install = ["install", "-y", "--no-install-recommends", *missing]
+    # The lists of packages may be missing or too old; only then are they fetched.
+    if apt_get(*install, check=False) != 0:
+        apt_get("update")
+        apt_get(*install)
+
+
+def missing_debian_packages() -> list[str]:
+    """Return those packages of the list that dpkg does not know as installed."""
+    lines = (ROOT / "scripts" / "debian-packages.txt").read_text().splitlines()
+    wanted = [name for line in lines if (name := line.partition("#")[0].strip())]
+    if not shutil.which("dpkg-query"):
+        return wanted
+    query = ["dpkg-query", "--show", "--showformat", "${db:Status-Status} ${Package}\n", *wanted]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    return [name for name in wanted if f"installed {name}" not in answer.splitlines()]
+
+
+def apt_get(*arguments: str, check: bool = True) -> int:
+    """Run apt-get without questions and return its exit code."""
+    return subprocess.run(
+        ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", *arguments],
+        env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+        stdin=subprocess.DEVNULL,
+        check=check,
+    ).returncode
+
+
+def install_python_packages(*, upgrade: bool) -> None:
+    """Bring .venv to the versions of constraints.txt, or (``upgrade``) write that file anew."""
+    stamp = fingerprint()
+    works = environment_works()
+    if works and not upgrade and STAMP.is_file() and STAMP.read_text() == stamp:
+        return
+    print("installing Python packages into .venv", flush=True)
+    if upgrade or not works:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
+    STAMP.unlink(missing_ok=True)
+    exact = [] if upgrade else ["--constraint", str(CONSTRAINTS)]
+    # setuptools comes first and builds without isolation, so that its version is the stated one.
+    pip("install", "--upgrade", *exact, "setuptools>=70.1")
+    pip("install", *exact, "--no-build-isolation", "--editable", ".[dev]")
+    if upgrade:
+        frozen = pip("freeze", "--all", "--exclude", "pip", "--exclude-editable")
+        CONSTRAINTS.write_text(HEADER + frozen)
+        stamp = fingerprint()
+    STAMP.write_text(stamp)
+
+
+def pip(*arguments: str) -> str:
+    """Run the environment's pip, without a cache outside the checkout; return its output."""
+    command = [VENV / "bin" / "python", "-m", "pip", "--disable-pip-version-check", *arguments]
+    if arguments[0] == "install":
+        command += ["--quiet", "--quiet", "--no-cache-dir"]  # errors only
+    return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def environment_works() -> bool:
+    """Tell whether .venv is there, was made for this very directory, and starts."""
+    configuration = VENV / "pyvenv.cfg"
+    if not configuration.is_file():
+        return False
+    made_for = configuration.read_text().rstrip().splitlines()[-1].split()[-1]
+    if made_for != str(VENV):
+        return False  # a copy: its programs name the interpreter of the original
+    started = subprocess.run(
+        [VENV / "bin" / "python", "-I", "-m", "pip", "--version"], capture_output=True, check=False
+    )
+    return started.returncode == 0
+
+
+def fingerprint() -> str:
+    """Return a hash of everything that decides what belongs into .venv."""
+    files = (ROOT / "pyproject.toml", CONSTRAINTS)
+    content = b"\0".join(file.read_bytes() for file in files if file.exists())
+    return hashlib.sha256(content + sys.version.encode()).hexdigest() + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

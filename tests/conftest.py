@@ -1,0 +1,49 @@
+"""When a test can run on this machine; a test that cannot is skipped with the name of what is missing.
+
+Tests marked ``kernel`` or ``lab`` change namespaces and rules, so they are skipped without root
+(inside a user namespace one is root). The markers ``needs_module`` and ``needs_tool`` name a
+feature of the kernel and a program; ``scripts/test`` shows the reasons of all skips at its end.
+"""
+
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+# Where a kernel shows a feature, however it came by it: a feature that is built in may have no
+# module, and a module that is loaded may have no file.
+SIGNS = {
+    "ip_vs": Path("/proc/net/ip_vs"),
+    "ip6_tables": Path("/proc/net/ip6_tables_names"),
+    "ip_tables": Path("/proc/net/ip_tables_names"),
+    "nf_conntrack": Path("/proc/sys/net/netfilter/nf_conntrack_max"),
+}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose machine lacks what it needs."""
+    needs_root = item.get_closest_marker("kernel") or item.get_closest_marker("lab")
+    if needs_root and os.geteuid() != 0:
+        pytest.skip("needs root")
+    for marker in item.iter_markers("needs_tool"):
+        for tool in marker.args:
+            if shutil.which(tool) is None:
+                pytest.skip(f"needs the program {tool}")
+    for marker in item.iter_markers("needs_module"):
+        for module in marker.args:
+            if not kernel_has(module):
+                pytest.skip(f"needs a kernel with {module}")
+
+
+@cache
+def kernel_has(module: str) -> bool:
+    """Tell whether the running kernel has this module, loading it if it can be loaded."""
+    if SIGNS.get(module, Path("/sys/module") / module).exists():
+        return True
+    modprobe = shutil.which("modprobe", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if modprobe is None:
+        return False
+    return subprocess.run([modprobe, "-q", module], check=False).returncode == 0

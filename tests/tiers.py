@@ -1,0 +1,242 @@
+"""Run the tiers of tests, and tell at the end which passed, failed, or could not run, and why.
+
+``scripts/test`` is the way in. A tier that a machine cannot run is not a failure, but it is
+reported by name and reason: a green run that left out the kernel must not look like one that did
+not. The tiers are described in CONTRIBUTING.md.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = str(ROOT / ".venv" / "bin" / "python")
+PYTEST = (PYTHON, "-m", "pytest")
+
+# The behaviour of kube-proxy, recorded; a checkout of its own, beside this one unless named.
+CONFORMANCE = Path(os.environ.get("KPROXY_CONFORMANCE", ROOT.parent / "shared" / "conformance"))
+CONFORMANCE_SCENARIOS = (
+    "00-*",
+    "01-*",
+    "02-*",
+    "21-*",
+    "23-*",
+    "24-*",
+    "32-*",
+    "33-*",
+    "35-*",
+    "41-*",
+    "q1-*",
+    "q2-*",
+    "q3-*",
+    "q5-*",
+    "q10-*",
+    "q19-*",
+    "q21-*",
+)
+PROXY = (
+    f"{ROOT}/.venv/bin/kproxy proxy --proxy-mode {{mode}} --kubeconfig {{kubeconfig}}"
+    " --hostname-override {node} --config {config}"
+)
+
+
+class Result(StrEnum):
+    """How a tier ended."""
+
+    PASSED = "passed"
+    FAILED = "FAILED"
+    COULD_NOT_RUN = "could not run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """A set of tests that need the same of the machine.
+
+    ``why_not`` returns None where the machine can run them, otherwise the reason and the remedy.
+    """
+
+    name: str
+    about: str
+    command: Sequence[str]
+    why_not: Callable[[], str | None] = lambda: None
+    directory: Path = ROOT
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What happened to one tier: ``lines`` are for the reader, the most telling one first."""
+
+    tier: str
+    result: Result
+    lines: Sequence[str]
+
+
+def tiers() -> list[Tier]:
+    """Return all tiers, the quickest first."""
+    return [
+        Tier(
+            name="unit",
+            about="pure code; no root, no kernel",
+            command=[*PYTEST, "tests/unit"],
+        ),
+        Tier(
+            name="contract",
+            about="the fakes keep the promises of the kernel libraries; the house rules",
+            command=[*PYTEST, *present("contract", "flows"), "tests/test_house.py"]
+            + ["-m", "not kernel and not lab"],
+        ),
+        Tier(
+            name="kernel",
+            about="the same promises, kept by this machine's kernel, in fresh namespaces",
+            command=[*unshare(), *PYTEST, *present("contract"), "-m", "kernel"],
+            why_not=no_namespaces,
+        ),
+        Tier(
+            name="lab",
+            about="the same and real packets, on a kernel with IPVS: this one or an embedded one",
+            command=[PYTHON, "-m", "netns.kernels", "--kernel", "auto", "--"]
+            + [*PYTEST, *present("contract", "lab"), "-m", "kernel or lab"],
+            why_not=no_kernel_with_ipvs,
+        ),
+        conformance("iptables", ["/usr/bin/python3", "-m", "conform"]),
+        conformance("ipvs", [str(CONFORMANCE / "uml" / "conform-uml")]),
+    ]
+
+
+def present(*directories: str) -> list[str]:
+    """Return the paths of those test directories that exist."""
+    return [f"tests/{name}" for name in directories if (ROOT / "tests" / name).is_dir()]
+
+
+def unshare() -> list[str]:
+    """Return the command prefix that gives a command namespaces of its own, and root in them."""
+    user = [] if os.geteuid() == 0 else ["--map-root-user"]
+    return ["unshare", *user, "--net", "--mount", "--"]
+
+
+def no_namespaces() -> str | None:
+    """Tell why this user cannot make network namespaces, or None."""
+    probe = subprocess.run([*unshare(), "true"], capture_output=True, text=True, check=False)
+    if probe.returncode == 0:
+        return None
+    return f"{probe.stderr.strip()}; run it as root: sudo scripts/test kernel"
+
+
+def no_kernel_with_ipvs() -> str | None:
+    """Tell why there is no kernel with IPVS at hand, or None."""
+    if Path("/proc/net/ip_vs").exists() or shutil.which("linux.uml"):
+        return None
+    if subprocess.run(["modprobe", "-qn", "ip_vs"], check=False).returncode == 0:
+        return None
+    return "no IPVS in this kernel, no embedded kernel: sudo apt-get install user-mode-linux"
+
+
+def conformance(mode: str, program: Sequence[str]) -> Tier:
+    """Return the tier that compares kproxy's treatment of packets with kube-proxy's."""
+    return Tier(
+        name=f"conformance-{mode}",
+        about=f"packets fare as with kube-proxy in mode {mode}",
+        command=[*program, "check", "--mode", mode, "--proxy", PROXY, *CONFORMANCE_SCENARIOS],
+        why_not=no_conformance_suite,
+        directory=CONFORMANCE,
+        environment={"PYTHONDONTWRITEBYTECODE": "1"},
+    )
+
+
+def no_conformance_suite() -> str | None:
+    """Tell why the conformance suite cannot run, or None."""
+    if not (CONFORMANCE / "conform").is_dir():
+        return f"no suite in {CONFORMANCE}; the variable KPROXY_CONFORMANCE names its directory"
+    if os.geteuid() != 0:
+        return "needs root: sudo scripts/test"
+    return None
+
+
+def run(tier: Tier) -> Report:
+    """Run one tier, passing its output through."""
+    reason = tier.why_not()
+    if reason is not None:
+        print(f"== {tier.name}: could not run: {reason}", flush=True)
+        return Report(tier=tier.name, result=Result.COULD_NOT_RUN, lines=[reason])
+    print(f"== {tier.name}: {tier.about}", flush=True)
+    started = time.monotonic()
+    output: list[str] = []
+    with subprocess.Popen(
+        tier.command,
+        cwd=tier.directory,
+        env=os.environ | tier.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            output.append(re.sub(r"\x1b\[[0-9;]*[A-Za-z]|\r", "", line).strip())
+    seconds = time.monotonic() - started
+    return judge(tier.name, process.returncode, [line for line in output if line], seconds)
+
+
+def judge(tier: str, exit_code: int, output: Sequence[str], seconds: float) -> Report:
+    """Make a report of what a tier printed and returned.
+
+    A tier all of whose tests were skipped has shown nothing: it could not run.
+    """
+    last = output[-1].strip("= ") if output else "no output"
+    skips: Counter[str] = Counter()
+    for line in output:
+        if found := re.match(r"SKIPPED \[(\d+)\] \S+: (.*)", line):
+            skips[found[2]] += int(found[1])
+    reasons = [f"{count} skipped: {reason}" for reason, count in skips.most_common()]
+    if exit_code != 0:
+        said = f"exit code {exit_code} after {seconds:.0f} s: {last}"
+        return Report(tier=tier, result=Result.FAILED, lines=[said, *reasons])
+    ran_none = bool(skips) and not re.search(r"\b[1-9]\d* passed", last)
+    result = Result.COULD_NOT_RUN if ran_none else Result.PASSED
+    return Report(tier=tier, result=result, lines=[last, *reasons])
+
+
+def summary(reports: Sequence[Report]) -> str:
+    """Return the table that ends a run."""
+    rows = ["", "tier                   result         details"]
+    for report in reports:
+        rows.append(f"{report.tier:<22} {report.result:<14} {report.lines[0]}")
+        rows.extend(f"{'':<38}{line}" for line in report.lines[1:])
+    missed = [report.tier for report in reports if report.result is Result.COULD_NOT_RUN]
+    if missed:
+        rows.append(f"NOT TESTED on this machine: {', '.join(missed)}")
+    return "\n".join(rows)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the tiers that are named, or all. Returns 1 if one failed."""
+    known = {tier.name: tier for tier in tiers()}
+    parser = argparse.ArgumentParser(
+        prog="scripts/test",
+        description="Run every tier of tests that this machine can run, or those that are named.",
+        epilog="\n".join(f"  {tier.name:<22} {tier.about}" for tier in known.values()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("tier", nargs="*", help="one of the names below; default: all")
+    chosen = parser.parse_args(arguments).tier
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        parser.error(f"no tier {unknown[0]!r}; there are: {', '.join(known)}")
+    reports = [run(tier) for name, tier in known.items() if not chosen or name in chosen]
+    print(summary(reports))
+    return int(any(report.result is Result.FAILED for report in reports))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
