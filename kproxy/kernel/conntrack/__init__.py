@@ -1,0 +1,1 @@
+"""Connection tracking: ``types`` is pure, ``client`` asks the kernel, ``fake`` stands in."""

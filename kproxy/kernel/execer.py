@@ -1,0 +1,82 @@
+"""The single door of the proxy to other programs.
+
+Only the packet filter tools are worth a process; everything else is asked of the kernel directly.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from kproxy.errors import KernelError, Unsupported
+
+TIMEOUT_S = 60.0
+"""A tool that takes longer hangs: the rules of 10,000 services load within a quarter of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What came of an execution. ``returncode`` is negative if a signal ended the program."""
+
+    argv: Sequence[str]
+    returncode: int
+    stdout: bytes
+    stderr: str
+
+
+class ExecerClient(Protocol):
+    """What :class:`Execer` and :class:`FakeExecer` have in common."""
+
+    def run(
+        self, argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float = TIMEOUT_S
+    ) -> Completed:
+        """Run a program to its end. Its failing is not an error here: see ``returncode``.
+
+        Unsupported: there is no such program. KernelError: it did not end in time, and was killed.
+        """
+
+
+class Execer:
+    """Runs programs, in the caller's namespaces and without a shell."""
+
+    def run(
+        self, argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float = TIMEOUT_S
+    ) -> Completed:
+        """Run a program to its end (see :class:`ExecerClient`)."""
+        # Imported here: a proxy that runs no tool shall not pay for it at its start.
+        import subprocess
+
+        try:
+            done = subprocess.run(
+                argv, input=stdin, capture_output=True, timeout=timeout_s, check=False
+            )
+        except FileNotFoundError as error:
+            raise Unsupported(
+                f"{argv[0]}: no such program", remedy=f"install the package that has {argv[0]}"
+            ) from error
+        except PermissionError as error:
+            raise Unsupported(f"{argv[0]}: may not be executed") from error
+        except subprocess.TimeoutExpired as error:
+            raise KernelError(
+                " ".join(argv), 0, f"did not end within {timeout_s:g} s and was killed"
+            ) from error
+        stderr = done.stderr.decode(errors="replace")
+        return Completed(argv, done.returncode, done.stdout, stderr)
+
+
+class FakeExecer:
+    """Answers in place of the programs it was given, and remembers what was run."""
+
+    def __init__(
+        self, programs: Mapping[str, Callable[[Sequence[str], bytes], Completed]]
+    ) -> None:
+        self.programs = programs
+        self.ran: list[tuple[Sequence[str], bytes]] = []
+
+    def run(
+        self, argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float = TIMEOUT_S
+    ) -> Completed:
+        """Let the stand-in of the program answer. Unsupported: there is none."""
+        self.ran.append((argv, stdin))
+        if argv[0] not in self.programs:
+            raise Unsupported(f"{argv[0]}: no such program")
+        return self.programs[argv[0]](argv, stdin)

@@ -1,0 +1,1 @@
+"""IP sets: ``types`` is pure, ``client`` asks the kernel, ``fake`` stands in."""

@@ -1,0 +1,1 @@
+"""Packet filter rules through the iptables tools. ``types`` and ``text`` are pure."""

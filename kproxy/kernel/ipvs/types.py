@@ -1,0 +1,241 @@
+"""IPVS objects as values: identity, configuration and observation are three types.
+
+An identity (``…Key``) says which object is meant, a configuration (``…Config``) what is wanted of
+it, an observation (``…Stats``, ``Traffic``) what the kernel counted. So a diff compares
+configurations only, and equality is never hand-written. Operations are data too: a transaction is
+a list of them.
+Pure: a renderer may import this module.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from kproxy.errors import KernelError
+from kproxy.kernel import inet
+from kproxy.kernel.inet import Family, IPAddress
+
+
+class ServiceKey(NamedTuple):
+    """Which virtual service: what clients connect to."""
+
+    protocol: inet.Protocol
+    address: IPAddress
+    port: int
+
+    @property
+    def family(self) -> Family:
+        """The IP family, which follows from the address."""
+        return Family(self.address.version)
+
+    def __str__(self) -> str:
+        return f"{self.protocol} {_endpoint(self.address, self.port)}"
+
+
+class DestinationKey(NamedTuple):
+    """Which real server of a virtual service."""
+
+    address: IPAddress
+    port: int
+
+    def __str__(self) -> str:
+        return _endpoint(self.address, self.port)
+
+
+class ServiceFlags(enum.IntFlag):
+    """Switches of a virtual service. SCHED1 and SCHED2 mean what its scheduler says."""
+
+    NONE = 0
+    PERSISTENT = 0x01
+    ONE_PACKET = 0x04
+    SCHED1 = 0x08
+    SCHED2 = 0x10
+    SCHED3 = 0x20
+    SH_FALLBACK = 0x08
+    SH_PORT = 0x10
+    MH_FALLBACK = 0x08
+    MH_PORT = 0x10
+
+
+class Forwarding(enum.StrEnum):
+    """How packets reach a real server. Words as in ``/proc/net/ip_vs``' manual page."""
+
+    MASQUERADE = "masquerade"
+    LOCAL = "local"
+    TUNNEL = "tunnel"
+    DIRECT = "direct"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """What a virtual service does.
+
+    ``timeout`` (seconds) and ``netmask`` (prefix length by which clients are grouped; None means
+    every client for itself) only matter to a PERSISTENT service, but the kernel keeps them always.
+    """
+
+    scheduler: str = "rr"
+    flags: ServiceFlags = ServiceFlags.NONE
+    timeout: int = 0
+    netmask: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationConfig:
+    """How a real server is used. Weight 0: no new connections, existing ones go on.
+
+    Above ``upper_threshold`` connections it gets no new ones until it falls below
+    ``lower_threshold``; 0 means no limit.
+    """
+
+    weight: int = 1
+    forwarding: Forwarding = Forwarding.MASQUERADE
+    upper_threshold: int = 0
+    lower_threshold: int = 0
+
+
+class DestinationStats(NamedTuple):
+    """Connections that a real server has at this moment."""
+
+    active: int = 0
+    inactive: int = 0
+    persistent: int = 0
+
+
+class Traffic(NamedTuple):
+    """Counters of a service or destination since it was added (``stats64``)."""
+
+    connections: int = 0
+    packets_in: int = 0
+    packets_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class DestinationEntry(NamedTuple):
+    """A real server as the kernel has it."""
+
+    config: DestinationConfig
+    stats: DestinationStats
+
+
+class ServiceEntry(NamedTuple):
+    """A virtual service as the kernel has it, with its real servers."""
+
+    config: ServiceConfig
+    destinations: Mapping[DestinationKey, DestinationEntry]
+
+
+class ServiceTraffic(NamedTuple):
+    """Counters of a virtual service and of each of its real servers."""
+
+    traffic: Traffic
+    destinations: Mapping[DestinationKey, Traffic]
+
+
+Dump = Mapping[ServiceKey, ServiceEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """After how many idle seconds a connection is forgotten; 0 when setting: leave as it is."""
+
+    tcp: int
+    tcp_fin: int
+    udp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """The kernel's IPVS: its version as (major, minor, patch), and the size of its hash table."""
+
+    version: tuple[int, int, int]
+    connection_table_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddService:
+    """Create a virtual service. AlreadyExists; NotFound if the scheduler is unknown."""
+
+    service: ServiceKey
+    config: ServiceConfig
+
+
+@dataclass(frozen=True, slots=True)
+class SetService:
+    """Change a virtual service; its connections stay. NotFound (the service, or the scheduler)."""
+
+    service: ServiceKey
+    config: ServiceConfig
+
+
+@dataclass(frozen=True, slots=True)
+class DelService:
+    """Remove a virtual service and its real servers. NotFound."""
+
+    service: ServiceKey
+
+
+@dataclass(frozen=True, slots=True)
+class AddDestination:
+    """Give a service a real server. AlreadyExists; NotFound if the service is missing."""
+
+    service: ServiceKey
+    destination: DestinationKey
+    config: DestinationConfig
+
+
+@dataclass(frozen=True, slots=True)
+class SetDestination:
+    """Change a real server; its connections stay. NotFound (the service, or the real server)."""
+
+    service: ServiceKey
+    destination: DestinationKey
+    config: DestinationConfig
+
+
+@dataclass(frozen=True, slots=True)
+class DelDestination:
+    """Take a real server away; its connections end. NotFound (the service, or the real server)."""
+
+    service: ServiceKey
+    destination: DestinationKey
+
+
+Operation = AddService | SetService | DelService | AddDestination | SetDestination | DelDestination
+
+
+class IPVSClient(Protocol):
+    """What :class:`~kproxy.kernel.ipvs.client.IPVS` and its fake have in common."""
+
+    def supported(self) -> str | None:
+        """Return None, or in words why this kernel cannot do IPVS."""
+
+    def run(self, transaction: Sequence[Operation]) -> list[KernelError | None]:
+        """Do all operations in order; return for each None or why it failed.
+
+        A failure stops none of the others. NotFound and AlreadyExists are kinds of KernelError.
+        """
+
+    def dump(self) -> Dump:
+        """Return every virtual service known by address, with its real servers."""
+
+    def traffic(self) -> Mapping[ServiceKey, ServiceTraffic]:
+        """Return the 64-bit counters of every virtual service and real server."""
+
+    def timeouts(self) -> Timeouts:
+        """Return the time-outs of connections."""
+
+    def set_timeouts(self, timeouts: Timeouts) -> None:
+        """Set those time-outs that are not 0."""
+
+    def info(self) -> Info:
+        """Return version and table size of the kernel's IPVS."""
+
+    def close(self) -> None:
+        """Give the socket back."""
+
+
+def _endpoint(address: IPAddress, port: int) -> str:
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"

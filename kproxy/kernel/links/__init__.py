@@ -1,0 +1,1 @@
+"""Devices and addresses: ``types`` is pure, ``client`` asks the kernel, ``fake`` stands in."""

@@ -1,0 +1,66 @@
+"""What the proxy needs to know of network devices. Pure."""
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from kproxy.errors import KernelError
+from kproxy.kernel.inet import IPAddress, IPInterface
+
+DEVICE_NAME_LENGTH_MAX = 15
+"""Longest name of a device (IFNAMSIZ less its closing zero)."""
+
+
+class DeviceAddress(NamedTuple):
+    """An address and the device that carries it."""
+
+    device: str
+    address: IPInterface
+
+
+class LinksClient(Protocol):
+    """What :class:`~kproxy.kernel.links.client.Links` and its fake have in common."""
+
+    def ensure_dummy(self, name: str, addresses: Iterable[IPInterface] = ()) -> None:
+        """See to it that there is a dummy device of this name, up, with these addresses at least.
+
+        Addresses are given to a new device before it is brought up: while it is up each addition
+        costs more than the one before. KernelError if a device of another kind has this name;
+        Unsupported if the kernel has no dummy devices.
+        """
+
+    def remove(self, name: str) -> None:
+        """Remove the device with its addresses. NotFound."""
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a device of this name."""
+
+    def addresses(self, name: str) -> frozenset[IPInterface]:
+        """Return the addresses of a device, without link-local ones. NotFound."""
+
+    def add_addresses(
+        self, name: str, addresses: Sequence[IPInterface]
+    ) -> list[KernelError | None]:
+        """Give a device addresses; for each None or why not (AlreadyExists).
+
+        NotFound is raised if the device is missing.
+        """
+
+    def remove_addresses(
+        self, name: str, addresses: Sequence[IPInterface]
+    ) -> list[KernelError | None]:
+        """Take addresses away; for each None or why not (NotFound).
+
+        NotFound is raised if the device is missing.
+        """
+
+    def local_addresses(self) -> frozenset[DeviceAddress]:
+        """Return all addresses of this namespace with their devices, without link-local ones."""
+
+    def close(self) -> None:
+        """Give the socket back."""
+
+
+def host_interface(address: IPAddress) -> IPInterface:
+    """Return the address with the longest prefix (/32, /128), as service addresses are bound."""
+    return ipaddress.ip_interface(address)
