@@ -1,0 +1,1 @@
+"""Reconcile loops: what turns Deployments, DaemonSets and Services into pods and slices."""
