@@ -1,0 +1,15 @@
+"""``kproxy bench``: how fast the parts are, as ratios to a peer measured in the same run."""
+
+import click
+
+from kproxy.cli.main import LazyGroup
+
+COMMANDS = {
+    "ipvs": "kproxy.cli.bench_ipvs:ipvs",
+    "traffic": "kproxy.cli.bench_traffic:traffic",
+}
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS)
+def bench() -> None:
+    """Measure the speed of one part, beside a peer in the same kernel."""
