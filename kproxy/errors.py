@@ -5,6 +5,7 @@
     KproxyError                what all of them are: a message for the user, and a remedy
     ├── UsageError             the command line asks for what cannot be (exit code 2)
     ├── InvalidObject          a Kubernetes object or configuration is wrong: skip it, report it
+    │   └── InvalidItem        the API server handed out an object that cannot be decoded
     ├── Unsupported            this kernel or machine cannot do it
     ├── KernelError            a kernel call failed
     │   ├── NotFound           what should be changed or removed is not there
@@ -50,6 +51,20 @@ class InvalidObject(KproxyError):
         self.problem = problem
         where = f"{obj}: {field}" if field else obj
         super().__init__(f"{where}: {problem}", remedy=remedy)
+
+
+class InvalidItem(InvalidObject):
+    """An object from the API server cannot be decoded.
+
+    ``namespace``, ``name`` and ``resource_version`` are what it claims to be (empty: unknown), so
+    that who keeps a cache can tell which object's last good version is still in force.
+    """
+
+    def __init__(self, fault: InvalidObject, namespace: str, name: str, version: str) -> None:
+        super().__init__(fault.obj, fault.field, fault.problem, remedy=fault.remedy)
+        self.namespace = namespace
+        self.name = name
+        self.resource_version = version
 
 
 class Unsupported(KproxyError):

@@ -1,0 +1,259 @@
+"""From JSON and dictionaries to typed objects and back; what cannot be decoded is named.
+
+A restarted proxy decodes every service of the cluster before its first sync, so the normal way is
+one call into msgspec for a whole list. Only when that fails are the items decoded one by one, so
+that one malformed object costs its own effect and no other's.
+"""
+
+import re
+from collections.abc import Iterable
+from enum import StrEnum
+from functools import cache
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from kproxy.errors import ApiError, Conflict, Gone, InvalidItem, InvalidObject, KproxyError
+
+from . import kinds
+from .kinds import Kind
+from .meta import Object
+
+T = TypeVar("T", bound=Object)
+
+
+class EventType(StrEnum):
+    """What happened to an object, in the words of the watch protocol."""
+
+    ADDED = "ADDED"
+    MODIFIED = "MODIFIED"
+    DELETED = "DELETED"
+    BOOKMARK = "BOOKMARK"
+
+
+class Event(NamedTuple, Generic[T]):
+    """One line of a watch. A BOOKMARK carries no object, only the version reached."""
+
+    type: EventType
+    object: T | None
+    resource_version: str
+
+
+class _ListMeta(msgspec.Struct, frozen=True, rename="camel"):
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class _List(msgspec.Struct, Generic[T], frozen=True):
+    metadata: _ListMeta = _ListMeta()
+    items: list[T] | None = None
+
+
+class _RawList(msgspec.Struct, frozen=True):
+    metadata: _ListMeta = _ListMeta()
+    items: list[msgspec.Raw] | None = None
+
+
+class _RawEvent(msgspec.Struct, frozen=True):
+    type: str
+    object: msgspec.Raw
+
+
+class Status(msgspec.Struct, frozen=True, rename="camel"):
+    """``kind: Status``: how the API reports an error."""
+
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+class Page(NamedTuple, Generic[T]):
+    """A decoded list, or one page of it; ``token`` is set if there is more."""
+
+    items: list[T]
+    resource_version: str
+    problems: list[InvalidItem]
+    token: str = ""
+
+
+@cache
+def _decoder(wanted: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(wanted)
+
+
+def decode_page(raw: bytes, wanted: type[T]) -> Page[T]:
+    """Decode a list with the token of its next page; see :func:`decode_list`."""
+    try:
+        whole = _decoder(_List[wanted]).decode(raw)  # type: ignore[valid-type]
+    except msgspec.ValidationError:
+        return _decode_one_by_one(raw, wanted)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _not_json(error) from None
+    return Page(whole.items or [], whole.metadata.resource_version, [], whole.metadata.continue_)
+
+
+def decode_list(raw: bytes, wanted: type[T]) -> tuple[list[T], str, list[InvalidItem]]:
+    """Decode a Kubernetes list: its good items, its resourceVersion, and its bad items.
+
+    Raises :class:`KproxyError` if it is not a JSON list at all.
+    """
+    page = decode_page(raw, wanted)
+    return page.items, page.resource_version, page.problems
+
+
+def _decode_one_by_one(raw: bytes, wanted: type[T]) -> Page[T]:
+    try:
+        outer = _decoder(_RawList).decode(raw)
+    except msgspec.MsgspecError as error:
+        raise _not_json(error) from None
+    good: list[T] = []
+    problems: list[InvalidItem] = []
+    for item in outer.items or []:
+        try:
+            good.append(decode_object(bytes(item), wanted))
+        except InvalidItem as problem:
+            problems.append(problem)
+    return Page(good, outer.metadata.resource_version, problems, outer.metadata.continue_)
+
+
+def decode_object(raw: bytes, wanted: type[T]) -> T:
+    """Decode one object from JSON. Raises :class:`InvalidItem`."""
+    try:
+        found: T = _decoder(wanted).decode(raw)
+    except msgspec.ValidationError as error:
+        raise _invalid_item(msgspec.json.decode(raw), wanted, error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidItem(InvalidObject("object", "", f"not JSON: {error}"), "", "", "") from None
+    return found
+
+
+def decode_event(line: bytes, wanted: type[T]) -> Event[T]:
+    """Decode one line of a watch.
+
+    Raises :class:`Gone` or :class:`ApiError` for an ERROR event, :class:`InvalidItem` for an
+    object that cannot be decoded, and :class:`KproxyError` for a line that is no event.
+    """
+    try:
+        outer = _decoder(_RawEvent).decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _not_json(error) from None
+    if outer.type == "ERROR":
+        raise api_error(0, bytes(outer.object))
+    try:
+        kind = EventType(outer.type)
+    except ValueError:
+        raise KproxyError(f"unknown watch event {outer.type!r}") from None
+    if kind is EventType.BOOKMARK:
+        mark = msgspec.json.decode(bytes(outer.object))
+        return Event(kind, None, _identity(mark)[2])
+    found = decode_object(bytes(outer.object), wanted)
+    version: str = found.metadata.resource_version  # type: ignore[attr-defined]
+    return Event(kind, found, version)
+
+
+def api_error(code: int, body: bytes) -> ApiError:
+    """Return the error that a ``kind: Status`` body (or any other error body) stands for."""
+    try:
+        status = _decoder(Status).decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        status = Status(message=body[:200].decode(errors="replace").strip())
+    code = status.code or code
+    known = {409: Conflict, 410: Gone}
+    message = status.message or f"the API server answered with status {code}"
+    return known.get(code, ApiError)(code, status.reason, message)
+
+
+def from_dict(data: dict[str, Any], wanted: type[T]) -> T:
+    """Make a typed object of a dictionary. Raises :class:`InvalidItem`."""
+    try:
+        return msgspec.convert(data, wanted)
+    except msgspec.ValidationError as error:
+        raise _invalid_item(data, wanted, error) from None
+
+
+def to_dict(obj: Object) -> dict[str, Any]:
+    """Return an object as a dictionary to be written as JSON, with its apiVersion and kind.
+
+    Absent values (None and empty text) are left out, as Kubernetes does; zero and false are
+    kept, so that the result can also be used as a merge patch.
+    """
+    data = _without_absent(msgspec.to_builtins(obj))
+    kind = kinds.of(obj)
+    return {"apiVersion": kind.api_version, "kind": kind.name, **data}
+
+
+def encode(obj: Object) -> bytes:
+    """Return an object as JSON; see :func:`to_dict`."""
+    return msgspec.json.encode(to_dict(obj))
+
+
+def _without_absent(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {key: _without_absent(inner) for key, inner in value.items()}
+        return {key: inner for key, inner in kept.items() if inner is not None and inner != ""}
+    if isinstance(value, list):
+        return [_without_absent(inner) for inner in value]
+    return value
+
+
+def _not_json(error: Exception) -> KproxyError:
+    return KproxyError(f"the API server's answer cannot be read: {error}")
+
+
+def _identity(data: Any) -> tuple[str, str, str]:
+    """Return namespace, name and resourceVersion as far as a broken object tells them."""
+    meta = data.get("metadata") if isinstance(data, dict) else None
+    if not isinstance(meta, dict):
+        return "", "", ""
+    texts = (meta.get(key) for key in ("namespace", "name", "resourceVersion"))
+    namespace, name, version = (text if isinstance(text, str) else "" for text in texts)
+    return namespace, name, version
+
+
+def _invalid_item(data: Any, wanted: type[T], error: msgspec.ValidationError) -> InvalidItem:
+    namespace, name, version = _identity(data)
+    kind = next((kind for kind in kinds.KINDS if kind.type is wanted), None)
+    label = label_of(kind, namespace, name) if kind else wanted.__name__
+    field, problem, remedy = explain(error)
+    return InvalidItem(
+        InvalidObject(label, field, problem, remedy=remedy), namespace, name, version
+    )
+
+
+def label_of(kind: Kind, namespace: str, name: str) -> str:
+    """Return how messages name an object that may lack a name."""
+    return kind.label(namespace or "default", name) if name else f"{kind.name} without a name"
+
+
+_WORDS = {
+    "int": "a whole number",
+    "str": "text",
+    "bool": "true or false",
+    "float": "a number",
+    "object": "a mapping",
+    "array": "a list",
+    "null": "nothing",
+}
+_AT = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
+_TYPES = re.compile(r"Expected `(.*)`, got `(.*)`")
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+
+
+def explain(error: msgspec.ValidationError) -> tuple[str, str, str]:
+    """Return field path, problem and remedy of a decoding error, in words for the user."""
+    text = str(error)
+    where = ""
+    if at := _AT.search(text):
+        where = at[1]
+        text = text[: at.start()]
+    if missing := _MISSING.fullmatch(text):
+        field = f"{where}.{missing[1]}" if where else missing[1]
+        return field, "is missing", "add it"
+    if types := _TYPES.fullmatch(text):
+        allowed = _either(word for word in types[1].split(" | ") if word != "null")
+        return where, f"must be {allowed}, not {_either([types[2]])}", "correct its value"
+    return where, text[:1].lower() + text[1:], "correct its value"
+
+
+def _either(names: Iterable[str]) -> str:
+    return " or ".join(_WORDS.get(name, name) for name in names)

@@ -1,0 +1,102 @@
+"""The kinds that this project knows: one table for decoding, for URLs and for the API server.
+
+>>> by_name("v1", "Service").path("demo", "web")
+'/api/v1/namespaces/demo/services/web'
+"""
+
+from typing import NamedTuple
+
+from kproxy.errors import InvalidObject
+
+from .apps import DaemonSet, Deployment
+from .core import Namespace, Node, Pod, Service
+from .discovery import EndpointSlice
+from .meta import Object
+from .networking import ServiceCIDR
+
+
+class Kind(NamedTuple):
+    """A kind of object, and where the API serves it."""
+
+    api_version: str
+    name: str
+    plural: str
+    namespaced: bool
+    type: type[Object]
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """Return the URL path of the collection, or of one object or its subresource.
+
+        For a namespaced kind an empty ``namespace`` means the collection of all namespaces.
+        """
+        root = "/apis/" if "/" in self.api_version else "/api/"
+        parts = [root + self.api_version]
+        if self.namespaced and namespace:
+            parts.append(f"namespaces/{namespace}")
+        parts.append(self.plural)
+        if name:
+            parts.append(name)
+        if subresource:
+            parts.append(subresource)
+        return "/".join(parts)
+
+    def label(self, namespace: str, name: str) -> str:
+        """Return how messages name an object: ``Service demo/web``, ``Node n1``."""
+        return f"{self.name} {namespace}/{name}" if self.namespaced else f"{self.name} {name}"
+
+
+NAMESPACE = Kind("v1", "Namespace", "namespaces", False, Namespace)
+NODE = Kind("v1", "Node", "nodes", False, Node)
+POD = Kind("v1", "Pod", "pods", True, Pod)
+SERVICE = Kind("v1", "Service", "services", True, Service)
+ENDPOINT_SLICE = Kind(
+    "discovery.k8s.io/v1", "EndpointSlice", "endpointslices", True, EndpointSlice
+)
+DAEMON_SET = Kind("apps/v1", "DaemonSet", "daemonsets", True, DaemonSet)
+DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments", True, Deployment)
+SERVICE_CIDR = Kind("networking.k8s.io/v1", "ServiceCIDR", "servicecidrs", False, ServiceCIDR)
+
+KINDS = (
+    NAMESPACE,
+    NODE,
+    POD,
+    SERVICE,
+    ENDPOINT_SLICE,
+    DAEMON_SET,
+    DEPLOYMENT,
+    SERVICE_CIDR,
+)
+
+_BY_NAME = {(kind.api_version, kind.name): kind for kind in KINDS}
+_BY_PLURAL = {(kind.api_version, kind.plural): kind for kind in KINDS}
+_BY_TYPE = {kind.type: kind for kind in KINDS}
+
+
+def by_name(api_version: str, name: str) -> Kind:
+    """Return the kind that ``apiVersion`` and ``kind`` of an object name.
+
+    Raises :class:`InvalidObject`, which tells the known kinds, if there is none.
+    """
+    found = _BY_NAME.get((api_version, name))
+    if found is not None:
+        return found
+    for kind in KINDS:
+        if kind.name == name:
+            raise InvalidObject(
+                name,
+                "apiVersion",
+                f"unknown version {api_version!r}",
+                remedy=f"write apiVersion: {kind.api_version}",
+            )
+    known = ", ".join(f"{kind.name} ({kind.api_version})" for kind in KINDS)
+    raise InvalidObject(name, "kind", f"unknown kind {name!r}", remedy=f"known kinds: {known}")
+
+
+def by_plural(api_version: str, plural: str) -> Kind | None:
+    """Return the kind whose collection a URL names, or None."""
+    return _BY_PLURAL.get((api_version, plural))
+
+
+def of(obj: Object) -> Kind:
+    """Return the kind of a typed object. Raises KeyError for a part of an object."""
+    return _BY_TYPE[type(obj)]

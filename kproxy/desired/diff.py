@@ -1,0 +1,45 @@
+"""The difference between what is and what should be, as a value.
+
+The order in which a backend applies the three parts is its own decision: see each backend.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Change(NamedTuple, Generic[V]):
+    """What a key's value is, and what it should be."""
+
+    have: V
+    want: V
+
+
+@dataclass(frozen=True, slots=True)
+class Diff(Generic[K, V]):
+    """What has to be added, changed and removed."""
+
+    add: dict[K, V]
+    change: dict[K, Change[V]]
+    remove: dict[K, V]
+
+    def __bool__(self) -> bool:
+        return bool(self.add or self.change or self.remove)
+
+
+def diff(have: Mapping[K, V], want: Mapping[K, V]) -> Diff[K, V]:
+    """Compare two mappings. Values that are the same object are not compared any further."""
+    add: dict[K, V] = {}
+    change: dict[K, Change[V]] = {}
+    for key, new in want.items():
+        if key not in have:
+            add[key] = new
+            continue
+        old = have[key]
+        if old is not new and old != new:
+            change[key] = Change(old, new)
+    remove = {key: old for key, old in have.items() if key not in want}
+    return Diff(add, change, remove)
