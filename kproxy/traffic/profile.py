@@ -1,0 +1,267 @@
+"""What a generator shall send: the profile files, written by the lab, read by the generators.
+
+A profile is one JSON object; ``format`` names it and its version. A wrong profile raises
+:class:`~kproxy.errors.UsageError` with the file, the field and what it should be.
+"""
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kproxy.errors import UsageError
+
+UDP_FORMAT = "kproxy.udp-profile/1"
+TCP_FORMAT = "kproxy.tcp-profile/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UdpFlow:
+    """One flow: a finished frame, and where in it the probe header begins (42 for plain IPv4).
+
+    ``checksum_at`` is the place of the UDP checksum to keep right, None where it is 0 (IPv4).
+    """
+
+    flow: int
+    frame: bytes
+    header_at: int
+    checksum_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UdpProfile:
+    """An isochronous stream: packet k leaves at t0 + k / rate, round robin over the flows.
+
+    ``rate_pps`` is the total of all flows. ``duration_s`` None means until told to stop.
+    ``catch_up_packets``: after a stall at most that many overdue packets are sent, the older
+    ones are recorded as not sent (None: one second of traffic). ``late_ms`` is the lateness
+    from which a packet counts as late in the sender's own report. ``realtime`` asks for
+    SCHED_FIFO and locked memory; where that is not allowed the report says so.
+    """
+
+    interface: str
+    rate_pps: float
+    flows: tuple[UdpFlow, ...]
+    record: Path
+    trial: int = 0
+    duration_s: float | None = None
+    capacity: int = 1 << 20
+    catch_up_packets: int | None = None
+    late_ms: float = 1.0
+    realtime: bool = True
+
+    def to_json(self) -> str:
+        """Return the text of the profile file."""
+        flows = [
+            {
+                "flow": f.flow,
+                "frame": base64.b64encode(f.frame).decode(),
+                "header_at": f.header_at,
+                "checksum_at": f.checksum_at,
+            }
+            for f in self.flows
+        ]
+        return json.dumps(
+            {
+                "format": UDP_FORMAT,
+                "interface": self.interface,
+                "rate_pps": self.rate_pps,
+                "trial": self.trial,
+                "duration_s": self.duration_s,
+                "record": str(self.record),
+                "capacity": self.capacity,
+                "catch_up_packets": self.catch_up_packets,
+                "late_ms": self.late_ms,
+                "realtime": self.realtime,
+                "flows": flows,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Established:
+    """Connections kept open to one target, each with one request every ``interval_s``."""
+
+    target: int
+    address: str
+    port: int
+    connections: int
+    interval_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connects:
+    """New connections to one target at a rate: connect, one request, its response, close."""
+
+    target: int
+    address: str
+    port: int
+    rate_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpProfile:
+    """What a TCP client does. ``target`` numbers are the caller's and come back in the records.
+
+    A request without its response within ``response_timeout_s``, or a connection that is not
+    established within ``connect_timeout_s``, has failed with outcome ``timeout``.
+    """
+
+    record: Path
+    established: tuple[Established, ...] = ()
+    connects: tuple[Connects, ...] = ()
+    trial: int = 0
+    duration_s: float | None = None
+    response_timeout_s: float = 1.0
+    connect_timeout_s: float = 3.0
+    request_bytes: int = 32
+    capacity: int = 1 << 17
+
+    def to_json(self) -> str:
+        """Return the text of the profile file."""
+        return json.dumps(
+            {
+                "format": TCP_FORMAT,
+                "trial": self.trial,
+                "duration_s": self.duration_s,
+                "record": str(self.record),
+                "capacity": self.capacity,
+                "response_timeout_s": self.response_timeout_s,
+                "connect_timeout_s": self.connect_timeout_s,
+                "request_bytes": self.request_bytes,
+                "established": [
+                    {
+                        "target": e.target,
+                        "address": e.address,
+                        "port": e.port,
+                        "connections": e.connections,
+                        "interval_s": e.interval_s,
+                    }
+                    for e in self.established
+                ],
+                "connects": [
+                    {
+                        "target": c.target,
+                        "address": c.address,
+                        "port": c.port,
+                        "rate_per_s": c.rate_per_s,
+                    }
+                    for c in self.connects
+                ],
+            }
+        )
+
+
+class _Fields:
+    """Typed access to the fields of one JSON object, with errors that name the field."""
+
+    def __init__(self, where: str, value: Any) -> None:
+        if not isinstance(value, dict):
+            raise UsageError(f"{where}: must be an object")
+        self._where = where
+        self._value = value
+
+    def number(self, name: str, *, low: float, default: Any = ...) -> Any:
+        value = self._value.get(name, default)
+        if value is None and default is not ...:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < low:
+            raise UsageError(f"{self._where}: {name}: must be a number of at least {low:g}")
+        return value
+
+    def integer(self, name: str, *, low: int, default: Any = ...) -> Any:
+        value = self.number(name, low=low, default=default)
+        if value is not None and not isinstance(value, int):
+            raise UsageError(f"{self._where}: {name}: must be a whole number")
+        return value
+
+    def text(self, name: str) -> str:
+        value = self._value.get(name)
+        if not isinstance(value, str) or not value:
+            raise UsageError(f"{self._where}: {name}: must be a text")
+        return value
+
+    def items(self, name: str) -> list["_Fields"]:
+        value = self._value.get(name, [])
+        if not isinstance(value, list):
+            raise UsageError(f"{self._where}: {name}: must be a list")
+        return [_Fields(f"{self._where}: {name}[{i}]", v) for i, v in enumerate(value)]
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        return bool(self._value.get(name, default))
+
+
+def read_udp(path: Path) -> UdpProfile:
+    """Read a UDP profile file."""
+    top = _open(path, UDP_FORMAT)
+    flows = tuple(_udp_flow(f) for f in top.items("flows"))
+    if not flows:
+        raise UsageError(f"{path}: flows: must name at least one flow")
+    return UdpProfile(
+        interface=top.text("interface"),
+        rate_pps=top.number("rate_pps", low=0.001),
+        flows=flows,
+        record=Path(top.text("record")),
+        trial=top.integer("trial", low=0, default=0),
+        duration_s=top.number("duration_s", low=0, default=None),
+        capacity=top.integer("capacity", low=1, default=1 << 20),
+        catch_up_packets=top.integer("catch_up_packets", low=1, default=None),
+        late_ms=top.number("late_ms", low=0, default=1.0),
+        realtime=top.flag("realtime", default=True),
+    )
+
+
+def _udp_flow(fields: _Fields) -> UdpFlow:
+    return UdpFlow(
+        flow=fields.integer("flow", low=0),
+        frame=base64.b64decode(fields.text("frame")),
+        header_at=fields.integer("header_at", low=0),
+        checksum_at=fields.integer("checksum_at", low=0, default=None),
+    )
+
+
+def read_tcp(path: Path) -> TcpProfile:
+    """Read a TCP profile file."""
+    top = _open(path, TCP_FORMAT)
+    return TcpProfile(
+        record=Path(top.text("record")),
+        established=tuple(
+            Established(
+                target=f.integer("target", low=0),
+                address=f.text("address"),
+                port=f.integer("port", low=1),
+                connections=f.integer("connections", low=1),
+                interval_s=f.number("interval_s", low=0.001),
+            )
+            for f in top.items("established")
+        ),
+        connects=tuple(
+            Connects(
+                target=f.integer("target", low=0),
+                address=f.text("address"),
+                port=f.integer("port", low=1),
+                rate_per_s=f.number("rate_per_s", low=0.001),
+            )
+            for f in top.items("connects")
+        ),
+        trial=top.integer("trial", low=0, default=0),
+        duration_s=top.number("duration_s", low=0, default=None),
+        response_timeout_s=top.number("response_timeout_s", low=0.001, default=1.0),
+        connect_timeout_s=top.number("connect_timeout_s", low=0.001, default=3.0),
+        request_bytes=top.integer("request_bytes", low=24, default=32),
+        capacity=top.integer("capacity", low=1, default=1 << 17),
+    )
+
+
+def _open(path: Path, form: str) -> _Fields:
+    try:
+        value = json.loads(path.read_text())
+    except OSError as err:
+        raise UsageError(f"{path}: {err.strerror}") from None
+    except ValueError as err:
+        raise UsageError(f"{path}: not JSON: {err}") from None
+    found = value.get("format") if isinstance(value, dict) else None
+    if found != form:
+        raise UsageError(f"{path}: format: is {found!r}, this program reads {form!r}")
+    return _Fields(str(path), value)

@@ -1,0 +1,193 @@
+"""The three kinds of records and their readers.
+
+Sent (24 bytes, little-endian): status u32 (low byte: 1 sent, 2 failed, 3 not sent; the errno of a
+failed send above it), flow u32, sequence u64, time u64: when the packet was handed to the kernel,
+or, for a packet that was not sent, when it should have been.
+
+Received (96 bytes): the first 32 bytes of the payload as they came (:mod:`kproxy.traffic.wire`),
+then the kernel's control messages in its native layout (SCM_TIMESTAMPNS, SO_RXQ_OVFL). Nobody
+looks at them while packets arrive. The kernel stamps arrivals with CLOCK_REALTIME; *clock
+records* between them (magic ``kpcl``, written at the start and about every second while packets
+arrive) carry the offset to CLOCK_MONOTONIC, by which the reader converts.
+
+TCP (96 bytes, little-endian): see :class:`TcpRecord`.
+
+All times are CLOCK_MONOTONIC nanoseconds of the one kernel that the lab runs on.
+"""
+
+import os
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from kproxy.traffic import recordfile, wire
+
+SENT = struct.Struct("<IIQQ")
+STATUS_SENT = 1
+STATUS_FAILED = 2
+STATUS_NOT_SENT = 3
+
+RECEIVED_SIZE = 96
+CONTROL_AT = 32
+#: Clock record: magic, error of the offset in ns, offset (monotonic - realtime) in ns, spare.
+CLOCK_MAGIC = b"kpcl"
+CLOCK = struct.Struct("!4sIq16x")
+_RECEIVED = struct.Struct("!4sIIIQQ64s")
+_TIMESTAMP = struct.Struct("@qiiqq")  # cmsg_len, level, type, seconds, nanoseconds
+_CMSG = struct.Struct("@qii")
+SOL_SOCKET = 1
+SCM_TIMESTAMPNS = 35
+SO_RXQ_OVFL = 40
+
+TCP = struct.Struct("<BBHIIIQQQ56s")
+KIND_REQUEST = 1
+KIND_CONNECT = 2
+KIND_REESTABLISH = 3
+OUTCOMES = (
+    "unfinished",
+    "ok",
+    "refused",
+    "reset",
+    "timeout",
+    "unreachable",
+    "closed",
+    "error",
+)
+
+
+class Sent(NamedTuple):
+    """One planned packet. ``status`` is STATUS_SENT, STATUS_FAILED or STATUS_NOT_SENT."""
+
+    status: int
+    errno: int
+    flow: int
+    seq: int
+    ns: int
+
+
+class Received(NamedTuple):
+    """One packet that reached a pod: when it was sent, and when that pod's kernel had it."""
+
+    flow: int
+    seq: int
+    sent_ns: int
+    received_ns: int
+    pod: str
+
+
+class TcpRecord(NamedTuple):
+    """One finished request, connection, or re-establishment.
+
+    ``kind`` is ``request``, ``connect`` or ``reestablish``; ``outcome`` one of OUTCOMES;
+    ``connected_ns`` is 0 where no connection was made; ``pod`` is "" where nobody answered.
+    For a request, ``connection`` numbers the client's open connections to that target.
+    """
+
+    kind: str
+    outcome: str
+    target: int
+    connection: int
+    seq: int
+    start_ns: int
+    connected_ns: int
+    end_ns: int
+    pod: str
+
+
+class ReceiverState(NamedTuple):
+    """What a pod's receiver says of itself.
+
+    ``records`` in its file, ``drops`` at its sockets, records without room (``overflow``) and
+    the largest error of its clock conversion in nanoseconds.
+    """
+
+    pod: str
+    records: int
+    drops: int
+    overflow: int
+    clock_error_ns: int
+
+
+_KINDS = {KIND_REQUEST: "request", KIND_CONNECT: "connect", KIND_REESTABLISH: "reestablish"}
+
+
+def read_sent(path: str | os.PathLike[str]) -> list[Sent]:
+    """Read a sender's record file. A file whose records found no room raises MeasurementError."""
+    with recordfile.RecordReader(path, recordfile.KIND_SENT, SENT.size) as file:
+        recordfile.require_room(file, path)
+        data = file.records()
+    return [Sent(s & 0xFF, s >> 8, flow, seq, ns) for s, flow, seq, ns in SENT.iter_unpack(data)]
+
+
+def read_received(
+    path: str | os.PathLike[str], trial: int, *, start: int = 0
+) -> tuple[list[Received], ReceiverState]:
+    """Read the probes of one trial from a receiver's record file, in the order of arrival.
+
+    ``start`` is a record number (``ReceiverState.records`` of an earlier reading) to begin at.
+    """
+    with recordfile.RecordReader(path, recordfile.KIND_RECEIVED, RECEIVED_SIZE) as file:
+        recordfile.require_room(file, path)
+        data = file.records()
+        state = ReceiverState(file.name, file.count, file.drops, file.overflow, 0)
+    packets, drops, error = _decode(data, trial, start, state.pod)
+    return packets, state._replace(drops=max(drops, state.drops), clock_error_ns=error)
+
+
+def _decode(data: bytes, trial: int, start: int, pod: str) -> tuple[list[Received], int, int]:
+    offset, drops, worst = 0, 0, 0
+    packets = []
+    for number, (magic, its_trial, flow, _flags, seq, sent, control) in enumerate(
+        _RECEIVED.iter_unpack(data)
+    ):
+        if magic == CLOCK_MAGIC:
+            _, error, offset = CLOCK.unpack_from(data, number * RECEIVED_SIZE)
+            worst = max(worst, error)
+            continue
+        if its_trial != trial or number < start:
+            continue
+        size, level, kind, seconds, ns = _TIMESTAMP.unpack_from(control)
+        if level != SOL_SOCKET or kind != SCM_TIMESTAMPNS:
+            continue  # a record torn by SIGKILL
+        drops = max(drops, _overflow(control, (size + 7) & ~7))
+        packets.append(Received(flow, seq, sent, seconds * 1_000_000_000 + ns + offset, pod))
+    return packets, drops, worst
+
+
+def _overflow(control: bytes, at: int) -> int:
+    """Return the count of the SO_RXQ_OVFL message behind the time stamp, 0 without one."""
+    size, level, kind = _CMSG.unpack_from(control, at)
+    if size < _CMSG.size + 4 or level != SOL_SOCKET or kind != SO_RXQ_OVFL:
+        return 0
+    return int(struct.unpack_from("@I", control, at + _CMSG.size)[0])
+
+
+def read_tcp(path: str | os.PathLike[str]) -> list[TcpRecord]:
+    """Read a TCP client's record file, in the order in which things ended."""
+    with recordfile.RecordReader(path, recordfile.KIND_TCP, TCP.size) as file:
+        recordfile.require_room(file, path)
+        data = file.records()
+    return [_tcp(fields) for fields in TCP.iter_unpack(data)]
+
+
+def _tcp(fields: tuple[int, int, int, int, int, int, int, int, int, bytes]) -> TcpRecord:
+    kind, outcome, _, target, connection, seq, start, connected, end, pod = fields
+    name = pod.split(b"\0", 1)[0].decode(errors="replace")
+    return TcpRecord(
+        _KINDS[kind], OUTCOMES[outcome], target, connection, seq, start, connected, end, name
+    )
+
+
+def merge(received: Iterable[Iterable[Received]]) -> list[Received]:
+    """Merge the receivers' records into one list in the order of arrival."""
+    everything = [packet for packets in received for packet in packets]
+    everything.sort(key=lambda packet: packet.received_ns)
+    return everything
+
+
+def pack_received(packet: Received, trial: int) -> bytes:
+    """Return the record of a packet as the receiver writes it; for tests and converters."""
+    seconds, ns = divmod(packet.received_ns, 1_000_000_000)
+    payload = wire.header(trial, packet.flow, seq=packet.seq, sent_ns=packet.sent_ns)
+    control = _TIMESTAMP.pack(_TIMESTAMP.size, SOL_SOCKET, SCM_TIMESTAMPNS, seconds, ns)
+    return (payload + control).ljust(RECEIVED_SIZE, b"\0")

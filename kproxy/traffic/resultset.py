@@ -1,0 +1,250 @@
+"""The result file: what was measured, raw and summed up, in one versioned JSON object.
+
+``docs/measuring.md`` describes every field. Reports read this file and nothing else, so it holds
+enough to compute its summary again (:mod:`kproxy.traffic.summary`). Times are milliseconds,
+rates per second; a field that does not apply is null.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kproxy.errors import UsageError
+
+FORMAT = "kproxy.result/1"
+_FAMILY, _VERSION = FORMAT.split("/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """Over the trials. None where a trial had no value: it never recovered while it was watched."""
+
+    median: float | None
+    min: float | None
+    max: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectMs:
+    """Connect time of the connections that were made, milliseconds; None without any."""
+
+    p50: float | None
+    p99: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpRow:
+    """TCP requests or connections: ``failed`` includes ``reset``."""
+
+    attempted: int
+    failed: int
+    reset: int
+    connect_ms: ConnectMs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the summary: one mode, scenario, place and kind of traffic, over all trials."""
+
+    mode: str
+    scenario: str
+    node: str
+    traffic: str
+    trials: int
+    offered_pps: float | None
+    sent: int | None
+    received: int | None
+    lost: int | None
+    duplicated: int | None
+    reordered: int | None
+    failover_packet_loss: Spread | None
+    failover_time_ms: Spread | None
+    restart_to_synced_ms: Spread | None
+    tcp: TcpRow | None
+    accuracy_ms: float | None
+    valid: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UdpFlowResult:
+    """One UDP flow in one trial; see :class:`kproxy.traffic.accounting.FlowAccount`."""
+
+    flow: int
+    sent: int
+    received: int
+    lost: int
+    late: int
+    duplicated: int
+    reordered: int
+    not_sent: int
+    loss_periods: int
+    pod_before: str
+    pod_after: str
+    recovered: bool
+    failover_packet_loss: int
+    failover_time_ms: float | None
+    loss_derived_ms: float
+    accuracy_ms: float
+    agrees: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpResult:
+    """TCP in one trial. ``outcomes`` counts each; ``connect_samples_ms`` are all connect times."""
+
+    attempted: int
+    failed: int
+    reset: int
+    reestablished: int
+    outcomes: dict[str, int]
+    connect_samples_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SenderQuality:
+    """The tester's own errors (RFC 6201 and irtt both ask for them); lateness in milliseconds."""
+
+    late: int = 0
+    late_threshold_ms: float = 1.0
+    lateness_p50_ms: float = 0.0
+    lateness_p99_ms: float = 0.0
+    lateness_max_ms: float = 0.0
+    failed: int = 0
+    not_sent: int = 0
+    largest_gap_ms: float = 0.0
+    receiver_drops: int = 0
+    clock_error_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One kind of traffic from one place in one trial.
+
+    ``failover_time_ms`` is null while ``recovered`` is false. ``affected_flows`` is the number
+    of flows with impaired packets and ``affected_pps`` their offered rate.
+    """
+
+    node: str
+    traffic: str
+    offered_pps: float | None = None
+    sent: int | None = None
+    received: int | None = None
+    lost: int | None = None
+    late: int | None = None
+    duplicated: int | None = None
+    reordered: int | None = None
+    discarded: int | None = None
+    lost_before_fault: int | None = None
+    affected_flows: int | None = None
+    affected_pps: float | None = None
+    recovered: bool = True
+    failover_packet_loss: int | None = None
+    failover_time_ms: float | None = None
+    loss_derived_ms: float | None = None
+    reset_time_ms: float | None = None
+    first_good_ms: float | None = None
+    accuracy_ms: float | None = None
+    flows: tuple[UdpFlowResult, ...] = ()
+    tcp: TcpResult | None = None
+    sender: SenderQuality | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimelineEvent:
+    """Something that happened, in milliseconds after the fault (before it: negative).
+
+    Names that the lab uses: ``fault``, ``process gone``, ``process started``, ``synced``,
+    ``first good packet``.
+    """
+
+    name: str
+    ms: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One trial. ``problems`` says, in words, why it is not valid; empty if it is."""
+
+    mode: str
+    scenario: str
+    number: int
+    timeline: tuple[TimelineEvent, ...] = ()
+    restart_to_synced_ms: float | None = None
+    measurements: tuple[Measurement, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def valid(self) -> bool:
+        """Whether nothing speaks against counting this trial."""
+        return not self.problems
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultSet:
+    """A whole result file."""
+
+    kernel: dict[str, Any]
+    host: dict[str, Any]
+    parameters: dict[str, Any]
+    trials: tuple[Trial, ...]
+    summary: tuple[Row, ...]
+    format: str = field(default=FORMAT)
+
+
+def write(results: ResultSet, path: Path) -> None:
+    """Write the file; it appears whole or not at all. The directory is made if it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = msgspec.json.format(msgspec.json.encode(_ordered(results)), indent=2)
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(text + b"\n")
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _ordered(results: ResultSet) -> dict[str, Any]:
+    names = ("format", "kernel", "host", "parameters", "summary", "trials")
+    return {name: getattr(results, name) for name in names}
+
+
+def read(path: Path) -> ResultSet:
+    """Read a result file.
+
+    Raises :class:`~kproxy.errors.UsageError` for a file that is missing, cut, of another format
+    or of a newer version, or whose fields have wrong types; it names the field.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as err:
+        raise UsageError(f"{path}: {err.strerror}") from None
+    try:
+        top = msgspec.json.decode(data)
+    except msgspec.DecodeError as err:
+        raise UsageError(f"{path}: cut, or not JSON: {err}", remedy="run again") from None
+    _check_format(path, top.get("format") if isinstance(top, dict) else None)
+    try:
+        return msgspec.convert(top, ResultSet)
+    except msgspec.ValidationError as err:
+        raise UsageError(f"{path}: {err}") from None
+
+
+def _check_format(path: Path, found: object) -> None:
+    family, _, version = found.partition("/") if isinstance(found, str) else ("", "", "")
+    if family != _FAMILY:
+        raise UsageError(
+            f"{path}: format: is {found!r}, not {FORMAT!r}", remedy="name a result.json of kproxy"
+        )
+    if version != _VERSION:
+        raise UsageError(
+            f"{path}: format: {found!r} is not what this kproxy reads ({FORMAT!r})",
+            remedy="read it with the kproxy that wrote it",
+        )
