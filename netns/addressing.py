@@ -7,10 +7,11 @@ would receive its packets, and the loss that a laboratory wants to see would be 
 import dataclasses
 import hashlib
 import ipaddress
+import itertools
 from collections.abc import Iterable, Iterator
 
 from netns.errors import AddressesExhausted
-from netns.topology import Address, Interface, InterfaceAddress, Network, Topology
+from netns.topology import Address, Interface, InterfaceAddress, Neighbour, Network, Topology
 
 
 def mac_of(host: str, interface: str) -> str:
@@ -84,3 +85,21 @@ class NetworkPool:
             return subnet
         remedy = "use a larger network: subnets are never used twice"
         raise AddressesExhausted(f"{self.network} has no subnet left", remedy=remedy)
+
+
+def neighbours_of(topology: Topology) -> frozenset[tuple[str, Neighbour]]:
+    """Who knows whom from the start: (host, entry), by the links and segments that want it.
+
+    Interfaces without a MAC are left out: call :func:`with_macs` before.
+    """
+    known = set()
+    for joined in topology.joined():
+        if not joined.static_neighbours:
+            continue
+        for here, there in itertools.permutations(joined.interfaces, 2):
+            if there.mac is None:
+                continue
+            for address in there.addresses:
+                entry = Neighbour(address=address.ip, mac=there.mac, dev=here.name)
+                known.add((here.host, entry))
+    return frozenset(known)

@@ -1,0 +1,183 @@
+"""What a lab has made, written down before it is made: the basis of every clean-up.
+
+A state directory holds two files:
+
+``lock``
+    The lab holds an flock on it as long as it lives; the kernel gives it up at its death, however
+    that comes.
+``journal``
+    One JSON object per line, each appended with a single write (O_APPEND), so that several
+    processes may write at once and a killed writer leaves no half line before somebody else's.
+    Who changes the lab (adds or removes hosts) holds an flock on it meanwhile. Nothing is synced
+    to a disk: after a crash of the machine there are no namespaces either.
+
+The records: ``lab`` (first; who owns it), ``add`` (a topology that will be made), ``remove`` (a
+host that was taken away), ``restore`` (an addition failed and was undone: the topology from before),
+``process`` (started), ``closing`` (tear-down begins, nothing may be added any more).
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from netns import codec
+from netns.errors import NetnsError
+from netns.process import ProcessId, boot_id
+from netns.topology import Topology
+
+LOCK = "lock"
+JOURNAL = "journal"
+_POLL = 0.01
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """The sum of a journal: what there is (or may be, if its maker was killed)."""
+
+    name: str = ""
+    owner: ProcessId | None = None
+    boot: str = ""
+    topology: Topology = dataclasses.field(default_factory=Topology)
+    processes: tuple[tuple[str, ProcessId], ...] = ()
+    closing: bool = False
+
+    @property
+    def namespaces(self) -> list[str]:
+        """The names of all namespaces, of hosts and of segments."""
+        members = (*self.topology.hosts, *self.topology.segments)
+        return [namespace_name(self.name, each.name) for each in members]
+
+
+def namespace_name(lab: str, member: str) -> str:
+    """What the namespace of a host or segment is called in ``ip netns list``."""
+    return f"{lab}-{member}"
+
+
+def fold(ledger: Ledger, record: dict[str, Any]) -> Ledger:
+    """The ledger after one more record; one of an unknown kind changes nothing."""
+    topology = ledger.topology
+    match record.get("op"):
+        case "lab":
+            owner = ProcessId(record["pid"], record["start_time"])
+            return Ledger(name=record["name"], owner=owner, boot=record["boot"])
+        case "add":
+            topology = topology.merged(codec.decode(record["topology"]))
+            return dataclasses.replace(ledger, topology=topology)
+        case "remove":
+            left = tuple(each for each in ledger.processes if each[0] != record["host"])
+            topology = topology.without(record["host"])
+            return dataclasses.replace(ledger, topology=topology, processes=left)
+        case "restore":
+            topology = codec.decode(record["topology"])
+            return dataclasses.replace(ledger, topology=topology)
+        case "process":
+            process = (record["host"], ProcessId(record["pid"], record["start_time"]))
+            return dataclasses.replace(ledger, processes=(*ledger.processes, process))
+        case "closing":
+            return dataclasses.replace(ledger, closing=True)
+        case _:
+            return ledger
+
+
+def parse(data: bytes, ledger: Ledger) -> tuple[Ledger, int]:
+    """Fold in every complete line; also how many bytes these were.
+
+    An unfinished last line is left for the next time (or for good, if its writer is dead: it was
+    written *before* the deed, so the deed was not done). A complete line that is damaged raises
+    :class:`NetnsError`.
+    """
+    used = data.rfind(b"\n") + 1
+    for line in data[:used].splitlines():
+        try:
+            ledger = fold(ledger, json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise NetnsError(f"journal: bad line {line[:80]!r}: {problem!r}") from problem
+    return ledger, used
+
+
+class Journal:
+    """The journal file of a state directory, open for reading and appending."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / JOURNAL
+        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._offset = 0
+        self._ledger = Ledger()
+        self._mutex = threading.RLock()
+
+    def append(self, op: str, **fields: object) -> None:
+        """Write one record."""
+        os.write(self._fd, json.dumps({"op": op, **fields}).encode() + b"\n")
+
+    def begin(self, name: str) -> None:
+        """Write the first record: this process owns the lab."""
+        me = ProcessId.of(os.getpid())
+        assert me is not None
+        self.append("lab", name=name, pid=me.pid, start_time=me.start_time, boot=boot_id())
+
+    def process(self, host: str, identity: ProcessId) -> None:
+        """Write down a process that was started."""
+        self.append("process", host=host, pid=identity.pid, start_time=identity.start_time)
+
+    def ledger(self) -> Ledger:
+        """The sum of what everybody has written up to now."""
+        with self._mutex:
+            size = os.fstat(self._fd).st_size
+            if size > self._offset:
+                data = os.pread(self._fd, size - self._offset, self._offset)
+                self._ledger, used = parse(data, self._ledger)
+                self._offset += used
+            return self._ledger
+
+    @contextlib.contextmanager
+    def changing(self, timeout: float = 30.0) -> Iterator[Ledger]:
+        """Exclude everybody else (threads and processes) from changing the lab meanwhile."""
+        with self._mutex:
+            _flock(self._fd, timeout, f"{self.path} is locked by another process")
+            try:
+                yield self.ledger()
+            finally:
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the file; it stays."""
+        os.close(self._fd)
+
+
+def take_lock(directory: Path) -> int | None:
+    """Become the owner of a state directory: a file descriptor to keep open, or None if taken."""
+    path = directory / LOCK
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        # A dying lab may have deleted the file between our open and our flock: then try again.
+        try:
+            if os.fstat(fd).st_ino == path.stat().st_ino:
+                return fd
+        except FileNotFoundError:
+            pass
+        os.close(fd)
+
+
+def _flock(fd: int, timeout: float, why: str) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise NetnsError(f"waited {timeout:g} s in vain: {why}") from None
+            time.sleep(_POLL)
+        else:
+            return
