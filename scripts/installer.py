@@ -129,7 +129,13 @@ def install_python_packages(*, upgrade: bool) -> None:
 
 def pip(*arguments: str) -> str:
     """Run the environment's pip, without a cache outside the checkout; return its output."""
-    command = [VENV / "bin" / "python", "-m", "pip", "--disable-pip-version-check", *arguments]
+    command = [
+        str(VENV / "bin" / "python"),
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        *arguments,
+    ]
     if arguments[0] == "install":
         command += ["--quiet", "--quiet", "--no-cache-dir"]  # errors only
     return subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout

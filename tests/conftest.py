@@ -1,4 +1,4 @@
-"""When a test can run on this machine; a test that cannot is skipped with the name of what is missing.
+"""Skip the tests that cannot run on this machine, with the name of what is missing.
 
 Tests marked ``kernel`` or ``lab`` change namespaces and rules, so they are skipped without root
 (inside a user namespace one is root). The markers ``needs_module`` and ``needs_tool`` name a

@@ -92,8 +92,12 @@ def tiers() -> list[Tier]:
         Tier(
             name="contract",
             about="the fakes keep the promises of the kernel libraries; the house rules",
-            command=[*PYTEST, *present("contract", "flows"), "tests/test_house.py"]
-            + ["-m", "not kernel and not lab"],
+            command=[
+                *PYTEST,
+                *present("contract", "flows"),
+                "tests/test_house.py",
+                *("-m", "not kernel and not lab"),
+            ],
         ),
         Tier(
             name="kernel",
@@ -104,8 +108,10 @@ def tiers() -> list[Tier]:
         Tier(
             name="lab",
             about="the same and real packets, on a kernel with IPVS: this one or an embedded one",
-            command=[PYTHON, "-m", "netns.kernels", "--kernel", "auto", "--"]
-            + [*PYTEST, *present("contract", "lab"), "-m", "kernel or lab"],
+            command=[
+                *(PYTHON, "-m", "netns.kernels", "--kernel", "auto", "--"),
+                *(*PYTEST, *present("contract", "lab"), "-m", "kernel or lab"),
+            ],
             why_not=no_kernel_with_ipvs,
         ),
         conformance("iptables", ["/usr/bin/python3", "-m", "conform"]),
