@@ -1,0 +1,1 @@
+"""Tables (later: plots, HTML) from result files. Reads result files and nothing else."""

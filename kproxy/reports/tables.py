@@ -1,0 +1,143 @@
+"""The comparison as tables for a terminal: one row per scenario, a column group per mode.
+
+Two tables: packets (UDP probes: lost, and failover time), and TCP (requests on open connections,
+new connections). A cell shows the median over the trials and, where the trials differ, the range.
+Zero loss is written "no loss" (RFC 6201, section 4); "–" means that a figure does not apply.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from kproxy.traffic.resultset import ResultSet, Row, Spread
+
+NODES = ("hit", "other")
+
+
+def spread_text(spread: Spread | None, unit: str = "") -> str:
+    """Return ``median (min–max) unit``, or without the range where all trials agree."""
+    if spread is None or spread.median is None:
+        return "–"
+    text = _number(spread.median)
+    if spread.min is not None and spread.max is not None and spread.min != spread.max:
+        text += f" ({_number(spread.min)}–{_number(spread.max)})"
+    return f"{text} {unit}".rstrip()
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
+
+
+def packets_table(results: ResultSet) -> Table:
+    """Return the table of packets lost and failover times."""
+    table = _table(results, "Packets lost and failover time, median (min–max)")
+    for scenario in _scenarios(results.summary):
+        cells = [
+            _packets_cell(_find(results.summary, mode, scenario, node, "udp"))
+            for mode in _modes(results.summary)
+            for node in NODES
+        ]
+        table.add_row(scenario, *cells)
+    return table
+
+
+def tcp_table(results: ResultSet) -> Table:
+    """Return the table of TCP requests and connections that failed, of all trials together."""
+    table = _table(results, "TCP over all trials: failed of attempted; connect p50 / p99")
+    for scenario in _scenarios(results.summary):
+        cells = []
+        for mode in _modes(results.summary):
+            for node in NODES:
+                established = _find(results.summary, mode, scenario, node, "tcp-established")
+                connect = _find(results.summary, mode, scenario, node, "tcp-connect")
+                cells.append(_tcp_cell(established, connect))
+        table.add_row(scenario, *cells)
+    return table
+
+
+def restart_table(results: ResultSet) -> Table | None:
+    """Return the table of restart times, or None if no scenario restarts a proxy."""
+    modes = _modes(results.summary)
+    table = Table(title="Proxy gone → successor synced, median (min–max)", title_justify="left")
+    table.add_column("scenario")
+    for mode in modes:
+        table.add_column(mode, justify="right")
+    for scenario in _scenarios(results.summary):
+        rows = [_find(results.summary, mode, scenario, "hit", "udp") for mode in modes]
+        spreads = [row.restart_to_synced_ms if row else None for row in rows]
+        if any(spreads):
+            table.add_row(scenario, *(spread_text(spread, "ms") for spread in spreads))
+    return table if table.row_count else None
+
+
+def notes(results: ResultSet) -> list[str]:
+    """Return what must be known to read the tables: accuracy, and whatever is not valid."""
+    lines = []
+    accuracies = sorted({row.accuracy_ms for row in results.summary if row.accuracy_ms})
+    if accuracies:
+        rates = sorted({row.offered_pps for row in results.summary if row.offered_pps})
+        offered = "–".join(f"{rate:,.0f}" for rate in dict.fromkeys((rates[0], rates[-1])))
+        lines.append(
+            f"Failover times are within ± {accuracies[-1]:.1f} ms (one packet interval of a flow; "
+            f"{offered} packets/s offered from each node)."
+        )
+    for trial in results.trials:
+        for problem in trial.problems:
+            lines.append(
+                f"NOT VALID: {trial.mode} {trial.scenario} trial {trial.number}: {problem}"
+            )
+    return lines
+
+
+def _table(results: ResultSet, title: str) -> Table:
+    table = Table(title=title, title_justify="left", show_lines=True)
+    table.add_column("scenario", no_wrap=True)
+    for mode in _modes(results.summary):
+        for node in NODES:
+            table.add_column(f"{mode}\n{node} node", justify="right")
+    return table
+
+
+def _packets_cell(row: Row | None) -> Text:
+    if row is None or row.failover_packet_loss is None:
+        return Text("–")
+    loss = row.failover_packet_loss
+    if not row.valid:
+        return Text("not valid", style="bold red")
+    if loss.max == 0 and not row.lost:
+        return Text("no loss", style="green")
+    if row.failover_time_ms is not None and row.failover_time_ms.median is None:
+        time = "not recovered"
+    else:
+        time = spread_text(row.failover_time_ms, "ms")
+    return Text(f"{spread_text(loss)} lost\n{time}", style="yellow")
+
+
+def _tcp_cell(established: Row | None, connect: Row | None) -> Text:
+    lines = []
+    bad = False
+    for name, row in (("open", established), ("new", connect)):
+        if row is None or row.tcp is None:
+            continue
+        bad = bad or row.tcp.failed > 0
+        lines.append(f"{name}: {row.tcp.failed} of {row.tcp.attempted}")
+        times = row.tcp.connect_ms
+        if name == "new" and times.p50 is not None and times.p99 is not None:
+            lines.append(f"{times.p50:.1f} / {times.p99:.1f} ms")
+    return Text("\n".join(lines) or "–", style="yellow" if bad else "green" if lines else "")
+
+
+def _modes(rows: Iterable[Row]) -> Sequence[str]:
+    return list(dict.fromkeys(row.mode for row in rows))
+
+
+def _scenarios(rows: Iterable[Row]) -> Sequence[str]:
+    return list(dict.fromkeys(row.scenario for row in rows))
+
+
+def _find(rows: Iterable[Row], mode: str, scenario: str, node: str, traffic: str) -> Row | None:
+    wanted = (mode, scenario, node, traffic)
+    return next(
+        (row for row in rows if (row.mode, row.scenario, row.node, row.traffic) == wanted), None
+    )
