@@ -102,6 +102,7 @@ def apt_get(*arguments: str, check: bool = True) -> int:
         ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", *arguments],
         env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,  # what dpkg tells; errors are on standard error
         check=check,
     ).returncode
 

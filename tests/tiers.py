@@ -94,15 +94,14 @@ def tiers() -> list[Tier]:
             about="the fakes keep the promises of the kernel libraries; the house rules",
             command=[
                 *PYTEST,
-                *present("contract", "flows"),
-                "tests/test_house.py",
+                *("tests/contract", "tests/test_house.py"),
                 *("-m", "not kernel and not lab"),
             ],
         ),
         Tier(
             name="kernel",
             about="the same promises, kept by this machine's kernel, in fresh namespaces",
-            command=[*unshare(), *PYTEST, *present("contract"), "-m", "kernel"],
+            command=[*unshare(), *PYTEST, "tests/contract", "-m", "kernel"],
             why_not=no_namespaces,
         ),
         Tier(
@@ -110,18 +109,13 @@ def tiers() -> list[Tier]:
             about="the same and real packets, on a kernel with IPVS: this one or an embedded one",
             command=[
                 *(PYTHON, "-m", "netns.kernels", "--kernel", "auto", "--"),
-                *(*PYTEST, *present("contract", "lab"), "-m", "kernel or lab"),
+                *(*PYTEST, "tests/contract", "tests/lab", "-m", "kernel or lab"),
             ],
             why_not=no_kernel_with_ipvs,
         ),
         conformance("iptables", ["/usr/bin/python3", "-m", "conform"]),
         conformance("ipvs", [str(CONFORMANCE / "uml" / "conform-uml")]),
     ]
-
-
-def present(*directories: str) -> list[str]:
-    """Return the paths of those test directories that exist."""
-    return [f"tests/{name}" for name in directories if (ROOT / "tests" / name).is_dir()]
 
 
 def unshare() -> list[str]:
