@@ -141,6 +141,11 @@ class Store:
             raise errors.ApiError(404, "NotFound", f'{resource} "{key[1]}" not found')
         return item
 
+    def exists(self, resource: str, key: Key) -> bool:
+        """Return whether there is an object of that key."""
+        with self._lock:
+            return key in self._kind(resource).items
+
     def create(self, resource: str, obj: Object) -> Item:
         """Store a new object with uid, version, generation 1 and time. Raises Conflict."""
         key = key_of(obj)

@@ -1,0 +1,61 @@
+"""What the path of a request names. Pure."""
+
+from dataclasses import dataclass
+
+from kproxy import errors
+from kproxy.api import kinds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A collection, an object (with a name), or the status of one."""
+
+    kind: kinds.Kind
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Return the key of the object in the store."""
+        return self.namespace, self.name
+
+
+def group_of(kind: kinds.Kind) -> str:
+    """Return the API group of a kind; the core group's name is empty."""
+    return kind.api_version.rpartition("/")[0]
+
+
+def has_status(kind: kinds.Kind) -> bool:
+    """Return whether a kind has a status, which is written through ``/status`` only."""
+    return kind is not kinds.ENDPOINT_SLICE
+
+
+def target(path: str) -> Target:
+    """Return what a path names. Raises ApiError 404 if it is no path of a kind we know."""
+    parts = path.strip("/").split("/")
+    if parts[0] == "api" and len(parts) > 2:
+        version, rest = parts[1], parts[2:]
+    elif parts[0] == "apis" and len(parts) > 3:
+        version, rest = f"{parts[1]}/{parts[2]}", parts[3:]
+    else:
+        raise _not_found()
+    namespace = ""
+    # /namespaces/demo/pods is inside a namespace; /namespaces/demo(/status) is the Namespace.
+    if rest[0] == "namespaces" and len(rest) > 2 and kinds.by_plural(version, rest[2]):
+        namespace, rest = rest[1], rest[2:]
+    kind = kinds.by_plural(version, rest[0])
+    if kind is None or len(rest) > 3 or not all(rest):
+        raise _not_found()
+    name, subresource = (*rest[1:], "", "")[:2]
+    if namespace and not kind.namespaced:
+        raise _not_found()
+    if name and kind.namespaced and not namespace:
+        raise _not_found()
+    if subresource and not (subresource == "status" and has_status(kind)):
+        raise _not_found()
+    return Target(kind=kind, namespace=namespace, name=name, subresource=subresource)
+
+
+def _not_found() -> errors.ApiError:
+    return errors.ApiError(404, "NotFound", "the server could not find the requested resource")
