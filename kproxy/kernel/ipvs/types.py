@@ -237,5 +237,22 @@ class IPVSClient(Protocol):
         """Give the socket back."""
 
 
+def describe(operation: Operation) -> str:
+    """Return what an operation does, for messages: ``add 10.0.0.9:80 to tcp 10.96.0.1:80``."""
+    match operation:
+        case AddService(service):
+            return f"add virtual service {service}"
+        case SetService(service):
+            return f"change virtual service {service}"
+        case DelService(service):
+            return f"delete virtual service {service}"
+        case AddDestination(service, destination):
+            return f"add real server {destination} to {service}"
+        case SetDestination(service, destination):
+            return f"change real server {destination} of {service}"
+        case DelDestination(service, destination):
+            return f"delete real server {destination} of {service}"
+
+
 def _endpoint(address: IPAddress, port: int) -> str:
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"

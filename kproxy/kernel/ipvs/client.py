@@ -1,0 +1,136 @@
+"""The kernel's IPVS table, through generic netlink."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+from kproxy.errors import KernelError, NotFound, Unsupported
+from kproxy.kernel import netlink
+from kproxy.kernel.attributes import Buffer
+from kproxy.kernel.inet import Family
+from kproxy.kernel.ipvs import wire
+from kproxy.kernel.ipvs.types import (
+    Dump,
+    Info,
+    Operation,
+    ServiceEntry,
+    ServiceKey,
+    ServiceTraffic,
+    Timeouts,
+    describe,
+)
+
+Answer = TypeVar("Answer")
+
+
+class IPVS:
+    """Virtual services of the network namespace in which it is first used. Not for two threads.
+
+    Nothing is opened before the first call. Methods raise Unsupported if the kernel has no IPVS,
+    and KernelError if it refuses. Contract of each: :class:`~kproxy.kernel.ipvs.types.IPVSClient`.
+    """
+
+    def __init__(self) -> None:
+        self._opened: tuple[netlink.NetlinkSocket, int, wire.Packer] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the socket back. The next call opens another one."""
+        if self._opened is not None:
+            self._opened[0].close()
+            self._opened = None
+
+    def supported(self) -> str | None:
+        """Return None, or in words why this kernel cannot do IPVS."""
+        try:
+            self.info()
+        except KernelError as error:
+            return f"IPVS cannot be used: {error}"
+        except Unsupported as error:
+            return str(error)
+        return None
+
+    def run(self, transaction: Sequence[Operation]) -> list[KernelError | None]:
+        """Do all operations in order; return for each None or why it failed."""
+        results: list[KernelError | None] = [None] * len(transaction)
+        if transaction:
+            sock, _family_id, packer = self._open()
+            for index, refusal in sock.execute(transaction, packer.pack).items():
+                results[index] = netlink.kernel_error(describe(transaction[index]), refusal)
+        return results
+
+    def dump(self) -> Dump:
+        """Return every virtual service known by address, with its real servers."""
+        readers = {family: wire.DestinationReader(family).read for family in Family}
+        return {
+            key: ServiceEntry(config, dict(self._destinations(key, readers[key.family])))
+            for key, config, _traffic in self._services()
+        }
+
+    def traffic(self) -> Mapping[ServiceKey, ServiceTraffic]:
+        """Return the 64-bit counters of every virtual service and real server."""
+        readers = {family: wire.DestinationReader(family).read_traffic for family in Family}
+        return {
+            key: ServiceTraffic(traffic, dict(self._destinations(key, readers[key.family])))
+            for key, _config, traffic in self._services()
+        }
+
+    def timeouts(self) -> Timeouts:
+        """Return the time-outs of connections."""
+        return self._ask(wire.GET_CONFIG, wire.read_timeouts, "read IPVS time-outs")
+
+    def set_timeouts(self, timeouts: Timeouts) -> None:
+        """Set those time-outs that are not 0."""
+        sock, _family_id, packer = self._open()
+        refused = sock.execute([timeouts], packer.pack_timeouts)
+        for refusal in refused.values():
+            raise netlink.kernel_error("set IPVS time-outs", refusal)
+
+    def info(self) -> Info:
+        """Return version and table size of the kernel's IPVS."""
+        return self._ask(wire.GET_INFO, wire.read_info, "ask for IPVS")
+
+    def _open(self) -> tuple[netlink.NetlinkSocket, int, wire.Packer]:
+        if self._opened is None:
+            sock = netlink.NetlinkSocket(netlink.NETLINK_GENERIC)
+            try:
+                family_id = netlink.generic_family(sock, wire.FAMILY_NAME)
+            except NotFound as error:
+                sock.close()
+                raise Unsupported(
+                    "this kernel has no IPVS",
+                    remedy="load the module ip_vs, or use a kernel that has it",
+                ) from error
+            except BaseException:
+                sock.close()
+                raise
+            self._opened = sock, family_id, wire.Packer(family_id)
+        return self._opened
+
+    def _ask(self, command: int, parse: Callable[[Buffer, int, int], Answer], what: str) -> Answer:
+        sock, family_id, _packer = self._open()
+        return sock.ask(family_id, wire.genl_header(command), parse, what)
+
+    def _services(self) -> list[wire.Service]:
+        sock, family_id, _packer = self._open()
+        read = wire.ServiceReader().read
+        header = wire.genl_header(wire.GET_SERVICE)
+        found = sock.dump(family_id, header, read, "list virtual services")
+        return [service for service in found if service is not None]
+
+    def _destinations(
+        self, key: ServiceKey, parse: Callable[[Buffer, int, int], Answer]
+    ) -> list[Answer]:
+        sock, family_id, packer = self._open()
+        request = wire.genl_header(wire.GET_DEST) + packer.service_nest(key)
+        return sock.dump(family_id, request, parse, f"list real servers of {key}")

@@ -1,0 +1,321 @@
+"""IPVS operations as generic-netlink messages, and back.
+
+Layouts are of ``linux/ip_vs.h`` (IPVS_GENL_VERSION 1). A destination's message is one ``struct``
+call and two joins, because ten thousand of them are written at a start.
+"""
+
+import ipaddress
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from kproxy.kernel.attributes import NESTED, Buffer, Records, attribute, find, nest, u16, u32
+from kproxy.kernel.inet import PROTOCOLS, Family, IPAddress
+from kproxy.kernel.ipvs.types import (
+    AddDestination,
+    AddService,
+    DelDestination,
+    DelService,
+    DestinationConfig,
+    DestinationEntry,
+    DestinationKey,
+    DestinationStats,
+    Forwarding,
+    Info,
+    Operation,
+    ServiceConfig,
+    ServiceFlags,
+    ServiceKey,
+    SetDestination,
+    SetService,
+    Timeouts,
+    Traffic,
+)
+from kproxy.kernel.netlink import NLM_F_REQUEST
+
+FAMILY_NAME = "IPVS"
+
+NEW_SERVICE, SET_SERVICE, DEL_SERVICE, GET_SERVICE = 1, 2, 3, 4
+NEW_DEST, SET_DEST, DEL_DEST, GET_DEST = 5, 6, 7, 8
+SET_CONFIG, GET_CONFIG, GET_INFO = 12, 13, 15
+
+_ATTR_SERVICE, _ATTR_DEST = 1, 2
+_ATTR_TIMEOUT_TCP, _ATTR_TIMEOUT_TCP_FIN, _ATTR_TIMEOUT_UDP = 4, 5, 6
+_SVC_AF, _SVC_PROTOCOL, _SVC_ADDR, _SVC_PORT, _SVC_FWMARK = 1, 2, 3, 4, 5
+_SVC_SCHED_NAME, _SVC_FLAGS, _SVC_TIMEOUT, _SVC_NETMASK, _SVC_STATS64 = 6, 7, 8, 9, 12
+_DEST_ADDR, _DEST_PORT, _DEST_FWD_METHOD, _DEST_WEIGHT, _DEST_U_THRESH = 1, 2, 3, 4, 5
+_DEST_L_THRESH, _DEST_ACTIVE, _DEST_INACT, _DEST_PERSIST = 6, 7, 8, 9
+_DEST_ADDR_FAMILY, _DEST_STATS64 = 11, 12
+_STATS_CONNS, _STATS_INPKTS, _STATS_OUTPKTS, _STATS_INBYTES, _STATS_OUTBYTES = 1, 2, 3, 4, 5
+_INFO_VERSION, _INFO_CONN_TAB_SIZE = 1, 2
+
+_FORWARDING_NUMBERS = {
+    Forwarding.MASQUERADE: 0,
+    Forwarding.LOCAL: 1,
+    Forwarding.TUNNEL: 2,
+    Forwarding.DIRECT: 3,
+}
+_FORWARDINGS = {number: forwarding for forwarding, number in _FORWARDING_NUMBERS.items()}
+_FORWARDING_MASK = 0x7
+_OUR_FLAGS = 0x3D  # Without HASHED (0x02), which is the kernel's own.
+_ALL_FLAGS = 0xFFFFFFFF
+
+GENL_HEADER = struct.Struct("=BBH")
+_HEAD = struct.Struct("=IHHIIBBH")
+_VERSION = 1
+
+_DEST_IDENTITY = struct.Struct("=HH HH16s HHH2x HHH2x")
+_DEST_FULL = struct.Struct("=HH HH16s HHH2x HHH2x HHI HHI HHI HHI")
+_LITTLE = sys.byteorder == "little"
+
+
+def swap16(value: int) -> int:
+    """Turn a 16-bit number between network and machine byte order."""
+    return (value >> 8 | (value & 0xFF) << 8) if _LITTLE else value
+
+
+class Packer:
+    """Writes operations as messages. It remembers the last service: destinations come in rows."""
+
+    def __init__(self, family_id: int) -> None:
+        self._family_id = family_id
+        self._last: tuple[ServiceKey, bytes] | None = None
+        self._packers: dict[type, Callable[[Any, int], bytes]] = {
+            AddService: self._add_service,
+            SetService: self._set_service,
+            DelService: self._del_service,
+            AddDestination: self._add_destination,
+            SetDestination: self._set_destination,
+            DelDestination: self._del_destination,
+        }
+
+    def pack(self, operation: Operation, sequence: int) -> bytes:
+        """Return the message of an operation."""
+        return self._packers[type(operation)](operation, sequence)
+
+    def pack_timeouts(self, timeouts: Timeouts, sequence: int) -> bytes:
+        """Return the message that sets the time-outs."""
+        body = u32(_ATTR_TIMEOUT_TCP, timeouts.tcp)
+        body += u32(_ATTR_TIMEOUT_TCP_FIN, timeouts.tcp_fin)
+        body += u32(_ATTR_TIMEOUT_UDP, timeouts.udp)
+        return self._message(SET_CONFIG, sequence, body)
+
+    def service_nest(self, key: ServiceKey) -> bytes:
+        """Return the attribute that says which service is meant."""
+        if self._last is not None and self._last[0] is key:
+            return self._last[1]
+        packed = nest(_ATTR_SERVICE, _service_identity(key))
+        self._last = (key, packed)
+        return packed
+
+    def _message(self, command: int, sequence: int, body: bytes) -> bytes:
+        length = _HEAD.size + len(body)
+        head = _HEAD.pack(
+            length, self._family_id, NLM_F_REQUEST, sequence, 0, command, _VERSION, 0
+        )
+        return head + body
+
+    def _add_service(self, op: AddService, sequence: int) -> bytes:
+        return self._message(NEW_SERVICE, sequence, _service(op.service, op.config))
+
+    def _set_service(self, op: SetService, sequence: int) -> bytes:
+        return self._message(SET_SERVICE, sequence, _service(op.service, op.config))
+
+    def _del_service(self, op: DelService, sequence: int) -> bytes:
+        return self._message(DEL_SERVICE, sequence, self.service_nest(op.service))
+
+    def _add_destination(self, op: AddDestination, sequence: int) -> bytes:
+        body = self.service_nest(op.service) + _destination(op.destination, op.config)
+        return self._message(NEW_DEST, sequence, body)
+
+    def _set_destination(self, op: SetDestination, sequence: int) -> bytes:
+        body = self.service_nest(op.service) + _destination(op.destination, op.config)
+        return self._message(SET_DEST, sequence, body)
+
+    def _del_destination(self, op: DelDestination, sequence: int) -> bytes:
+        address, port = op.destination
+        identity = _DEST_IDENTITY.pack(
+            *(_DEST_IDENTITY.size, _ATTR_DEST | NESTED),
+            *(20, _DEST_ADDR, address.packed),
+            *(6, _DEST_PORT, swap16(port)),
+            *(6, _DEST_ADDR_FAMILY, 2 if address.version == 4 else 10),
+        )
+        return self._message(DEL_DEST, sequence, self.service_nest(op.service) + identity)
+
+
+def _destination(key: DestinationKey, config: DestinationConfig) -> bytes:
+    address, port = key
+    # fmt: off
+    return _DEST_FULL.pack(
+        _DEST_FULL.size, _ATTR_DEST | NESTED,
+        20, _DEST_ADDR, address.packed,
+        6, _DEST_PORT, swap16(port),
+        6, _DEST_ADDR_FAMILY, 2 if address.version == 4 else 10,
+        8, _DEST_FWD_METHOD, _FORWARDING_NUMBERS[config.forwarding],
+        8, _DEST_WEIGHT, config.weight,
+        8, _DEST_U_THRESH, config.upper_threshold,
+        8, _DEST_L_THRESH, config.lower_threshold,
+    )
+    # fmt: on
+
+
+def _service_identity(key: ServiceKey) -> bytes:
+    return b"".join(
+        (
+            u16(_SVC_AF, key.family.af),
+            u16(_SVC_PROTOCOL, key.protocol.number),
+            attribute(_SVC_ADDR, key.address.packed.ljust(16, b"\0")),
+            u16(_SVC_PORT, swap16(key.port)),
+        )
+    )
+
+
+def _service(key: ServiceKey, config: ServiceConfig) -> bytes:
+    return nest(
+        _ATTR_SERVICE,
+        _service_identity(key),
+        attribute(_SVC_SCHED_NAME, config.scheduler.encode() + b"\0"),
+        attribute(_SVC_FLAGS, struct.pack("=II", int(config.flags), _ALL_FLAGS)),
+        u32(_SVC_TIMEOUT, config.timeout),
+        attribute(_SVC_NETMASK, _netmask(key.family, config.netmask)),
+    )
+
+
+def _netmask(family: Family, prefix: int | None) -> bytes:
+    """Return the mask as the kernel keeps it: IPv4 as a mask, IPv6 as a prefix length."""
+    length = family.bits if prefix is None else prefix
+    if family is Family.IPV6:
+        return struct.pack("=I", length)
+    return struct.pack("!I", 0xFFFFFFFF << (32 - length) & 0xFFFFFFFF)
+
+
+def _prefix(family: Family, mask: bytes) -> int | None:
+    if family is Family.IPV6:
+        length = int.from_bytes(mask, sys.byteorder)
+    else:
+        length = int.from_bytes(mask, "big").bit_count()
+    return None if length == family.bits else length
+
+
+Service = tuple[ServiceKey, ServiceConfig, Traffic]
+
+
+# In the kernel's order: only then one layout serves for all messages.
+_STATS_SCHEMA = dict.fromkeys(
+    (_STATS_CONNS, _STATS_INPKTS, _STATS_OUTPKTS, _STATS_INBYTES, _STATS_OUTBYTES), "Q"
+)
+_DEST_SCHEMA = {
+    _ATTR_DEST: {
+        _DEST_ADDR: "16s",
+        _DEST_PORT: "H",
+        _DEST_FWD_METHOD: "I",
+        _DEST_WEIGHT: "I",
+        _DEST_U_THRESH: "I",
+        _DEST_L_THRESH: "I",
+        _DEST_ACTIVE: "I",
+        _DEST_INACT: "I",
+        _DEST_PERSIST: "I",
+        _DEST_ADDR_FAMILY: "H",
+    }
+}
+
+
+class ServiceReader:
+    """Reads the answers to GET_SERVICE."""
+
+    def __init__(self) -> None:
+        self._traffic = Records({_SVC_STATS64: _STATS_SCHEMA})
+
+    def read(self, buffer: Buffer, start: int, end: int) -> Service | None:
+        """Return a service; None for one known by firewall mark or by an unknown protocol."""
+        begin, stop = find(buffer, start + GENL_HEADER.size, end)[_ATTR_SERVICE]
+        places = find(buffer, begin, stop)
+        raw = {kind: bytes(buffer[a:b]) for kind, (a, b) in places.items() if b - a <= 16}
+        protocol = PROTOCOLS.get(int.from_bytes(raw.get(_SVC_PROTOCOL, b""), sys.byteorder))
+        if protocol is None or _SVC_ADDR not in raw:
+            return None
+        family = Family.IPV4 if int.from_bytes(raw[_SVC_AF], sys.byteorder) == 2 else Family.IPV6
+        address = _address(family, raw[_SVC_ADDR])
+        key = ServiceKey(protocol, address, int.from_bytes(raw[_SVC_PORT], "big"))
+        flags = int.from_bytes(raw[_SVC_FLAGS][:4], sys.byteorder)
+        config = ServiceConfig(
+            scheduler=raw[_SVC_SCHED_NAME].rstrip(b"\0").decode()
+            if _SVC_SCHED_NAME in raw
+            else "",
+            flags=ServiceFlags(flags & _OUR_FLAGS),
+            timeout=int.from_bytes(raw[_SVC_TIMEOUT], sys.byteorder),
+            netmask=_prefix(family, raw[_SVC_NETMASK]),
+        )
+        counted = self._traffic.read(buffer, begin, stop)
+        return key, config, Traffic(*(value or 0 for value in counted))
+
+
+class DestinationReader:
+    """Reads the answers to GET_DEST for services of one family. Alike values are one object."""
+
+    def __init__(self, family: Family) -> None:
+        # The service's family; kernels before 3.18 do not say which a destination has.
+        self._family = family
+        self._records = Records(_DEST_SCHEMA)
+        self._traffic = Records({_ATTR_DEST: {_DEST_STATS64: _STATS_SCHEMA}})
+        self._configs: dict[tuple[int, ...], DestinationConfig] = {}
+        self._stats: dict[tuple[int, ...], DestinationStats] = {}
+
+    def read(
+        self, buffer: Buffer, start: int, end: int
+    ) -> tuple[DestinationKey, DestinationEntry]:
+        """Return a destination."""
+        raw = self._records.read(buffer, start + 4, end)
+        address, port, forwarding, weight, upper, lower, active, inactive, persistent, af = raw
+        values = (weight, forwarding, upper, lower)
+        config = self._configs.get(values)
+        if config is None:
+            config = _destination_config(*values)
+            self._configs[values] = config
+        counts = (active, inactive, persistent)
+        stats = self._stats.get(counts)
+        if stats is None:
+            stats = self._stats[counts] = DestinationStats(*counts)
+        family = self._family
+        if af is not None:
+            family = Family.IPV4 if af == 2 else Family.IPV6
+        key = DestinationKey(_address(family, address), swap16(port))
+        return key, DestinationEntry(config, stats)
+
+    def read_traffic(self, buffer: Buffer, start: int, end: int) -> tuple[DestinationKey, Traffic]:
+        """Return a destination and its counters."""
+        key, _entry = self.read(buffer, start, end)
+        counted = self._traffic.read(buffer, start + 4, end)
+        return key, Traffic(*(value or 0 for value in counted))
+
+
+def _destination_config(weight: int, forwarding: int, upper: int, lower: int) -> DestinationConfig:
+    # A signed number in the kernel, though weights below 0 are refused.
+    method = _FORWARDINGS.get(forwarding & _FORWARDING_MASK, Forwarding.MASQUERADE)
+    return DestinationConfig(weight, method, upper, lower)
+
+
+def _address(family: Family, packed: bytes) -> IPAddress:
+    if family is Family.IPV4:
+        return ipaddress.IPv4Address(packed[:4])
+    return ipaddress.IPv6Address(packed)
+
+
+def read_timeouts(buffer: Buffer, start: int, end: int) -> Timeouts:
+    """Read the answer to GET_CONFIG."""
+    schema = {_ATTR_TIMEOUT_TCP: "I", _ATTR_TIMEOUT_TCP_FIN: "I", _ATTR_TIMEOUT_UDP: "I"}
+    tcp, tcp_fin, udp = Records(schema).read(buffer, start + 4, end)
+    return Timeouts(tcp or 0, tcp_fin or 0, udp or 0)
+
+
+def read_info(buffer: Buffer, start: int, end: int) -> Info:
+    """Read the answer to GET_INFO."""
+    schema = {_INFO_VERSION: "I", _INFO_CONN_TAB_SIZE: "I"}
+    version, size = Records(schema).read(buffer, start + 4, end)
+    return Info((version >> 16 & 0xFF, version >> 8 & 0xFF, version & 0xFF), size)
+
+
+def genl_header(command: int) -> bytes:
+    """Return the header that follows the netlink header of every message of the family."""
+    return GENL_HEADER.pack(command, _VERSION, 0)
