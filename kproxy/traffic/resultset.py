@@ -21,7 +21,7 @@ _FAMILY, _VERSION = FORMAT.split("/")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Over the trials. None where a trial had no value: it never recovered while it was watched."""
+    """Over the trials. None: a trial had no value, it never recovered while it was watched."""
 
     median: float | None
     min: float | None

@@ -1,0 +1,203 @@
+"""The receiving end in a pod: records probe packets without looking at each of them.
+
+One recvmmsg call puts payloads and the kernel's control messages into record-shaped slots of a
+scratch buffer, which is then copied into the record file as it is. Python looks at a batch three
+times as a whole (lengths, magics, flags), and at single packets only if some of them want an
+answer. A socket buffer for two seconds of traffic makes a stalled receiver late, not lossy.
+"""
+
+import ctypes
+import socket
+import struct
+import time
+from contextlib import suppress
+
+from kproxy.traffic import mmsg, recordfile, records, wire
+
+BATCH = 64
+#: Datagrams up to this many bytes are echoed whole; longer ones are not answered.
+ECHO_BYTES = 2048
+#: What the kernel charges for a small packet, with room to spare.
+CHARGE_BYTES = 1280
+CLOCK_EVERY_NS = 1_000_000_000
+_SO_RCVBUFFORCE = 33
+_SO_MEMINFO = 55
+_SK_MEMINFO_DROPS = 8
+_ADDRESS = 28
+_MAGIC_WORD = struct.unpack("=I", wire.MAGIC)[0]
+_ECHO_WORD = struct.unpack("=I", wire.FLAG_ECHO.to_bytes(4, "big"))[0]
+_SLOT_WORDS = records.RECEIVED_SIZE // 4
+_HDR_WORDS = mmsg.HDR_SIZE // 4
+_LEN_WORD = mmsg.MsgHdr.len.offset // 4
+_NAMELEN_WORD = mmsg.MsgHdr.namelen.offset // 4
+
+
+def open_socket(port: int, *, packets_per_second: float, seconds: float = 2.0) -> socket.socket:
+    """Return a UDP socket bound to ``port`` of every address (IPv6 and IPv4 where there is IPv6).
+
+    Its buffer holds ``seconds`` of traffic at that rate, if the kernel allows; arrivals are
+    stamped by the kernel and its drops are counted.
+    """
+    try:
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(("::", port))
+    except OSError:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        sock.bind(("", port))
+    # The kernel doubles the number, to account for its own bookkeeping, so half is asked for.
+    wanted = max(1 << 20, int(packets_per_second * seconds * CHARGE_BYTES / 2))
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
+    sock.setsockopt(socket.SOL_SOCKET, records.SCM_TIMESTAMPNS, 1)
+    sock.setsockopt(socket.SOL_SOCKET, records.SO_RXQ_OVFL, 1)
+    return sock
+
+
+def drops(sock: socket.socket) -> int:
+    """Return how many packets the kernel has dropped at this socket."""
+    data = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 64)
+    return int(struct.unpack_from("=I", data, 4 * _SK_MEMINFO_DROPS)[0])
+
+
+def clock_record() -> bytes:
+    """Measure CLOCK_MONOTONIC against CLOCK_REALTIME; return it as a clock record.
+
+    The best of three: its error is half the time between the two readings around it.
+    """
+    best = (1 << 62, 0)
+    for _ in range(3):
+        before = time.monotonic_ns()
+        real = time.time_ns()
+        after = time.monotonic_ns()
+        best = min(best, ((after - before + 1) // 2, (before + after) // 2 - real))
+    error = min(best[0], 0xFFFFFFFF)
+    record = records.CLOCK.pack(records.CLOCK_MAGIC, error, best[1])
+    return record.ljust(records.RECEIVED_SIZE, b"\0")
+
+
+class Batch:
+    """The slots into which recvmmsg puts packets; shared by all sockets of the process."""
+
+    def __init__(self) -> None:
+        self.slots = bytearray(BATCH * records.RECEIVED_SIZE)
+        self.tails = bytearray(BATCH * ECHO_BYTES)
+        self.names = bytearray(BATCH * _ADDRESS)
+        self._headers = bytearray(BATCH * mmsg.HDR_SIZE)
+        self._iovecs = (mmsg.IoVec * (2 * BATCH))()
+        self._at = mmsg.address_of(self._headers)
+        self._lay_out()
+        self._fresh = bytes(self._headers)
+        self.words = memoryview(self.slots).cast("I")
+        self.header_words = memoryview(self._headers).cast("I")
+
+    def _lay_out(self) -> None:
+        slots, tails = mmsg.address_of(self.slots), mmsg.address_of(self.tails)
+        names, iovecs = mmsg.address_of(self.names), ctypes.addressof(self._iovecs)
+        headers = (mmsg.MsgHdr * BATCH).from_buffer(self._headers)
+        for i, header in enumerate(headers):
+            head, tail = self._iovecs[2 * i], self._iovecs[2 * i + 1]
+            head.base, head.len = slots + i * records.RECEIVED_SIZE, records.CONTROL_AT
+            tail.base, tail.len = tails + i * ECHO_BYTES, ECHO_BYTES
+            header.name, header.namelen = names + i * _ADDRESS, _ADDRESS
+            header.iov = iovecs + 2 * i * ctypes.sizeof(mmsg.IoVec)
+            header.iovlen = 2
+            header.control = slots + i * records.RECEIVED_SIZE + records.CONTROL_AT
+            header.controllen = records.RECEIVED_SIZE - records.CONTROL_AT
+
+    def receive(self, sock: socket.socket) -> int:
+        """Take what has arrived, at most a batch; returns how many packets (0: none)."""
+        # The kernel has overwritten the lengths of the headers it used last time.
+        ctypes.memmove(self._at, self._fresh, len(self._fresh))
+        return max(0, mmsg.recvmmsg(sock.fileno(), self._at, BATCH))
+
+    def only_probes(self, number: int) -> bool:
+        """Whether all are probes that ask for nothing: the case that must be quick."""
+        slots = number * _SLOT_WORDS
+        lengths = self.header_words[_LEN_WORD : number * _HDR_WORDS : _HDR_WORDS].tolist()
+        return (
+            min(lengths) >= wire.HEADER.size
+            and self.words[0:slots:_SLOT_WORDS].tolist().count(_MAGIC_WORD) == number
+            and _ECHO_WORD not in self.words[3:slots:_SLOT_WORDS].tolist()
+        )
+
+    def is_probe(self, i: int) -> bool:
+        """Whether packet ``i`` is a probe."""
+        return self.length(i) >= wire.HEADER.size and self.words[i * _SLOT_WORDS] == _MAGIC_WORD
+
+    def wants_echo(self, i: int) -> bool:
+        """Whether packet ``i`` is to be answered: a probe that says so, or no probe at all."""
+        return not self.is_probe(i) or self.words[i * _SLOT_WORDS + 3] == _ECHO_WORD
+
+    def length(self, i: int) -> int:
+        """Return the length of packet ``i``'s payload."""
+        return int(self.header_words[i * _HDR_WORDS + _LEN_WORD])
+
+    def payload(self, i: int) -> bytes:
+        """Return packet ``i``'s payload, as far as it was kept."""
+        slot, tail = i * records.RECEIVED_SIZE, i * ECHO_BYTES
+        head = self.slots[slot : slot + min(self.length(i), records.CONTROL_AT)]
+        rest = max(0, self.length(i) - records.CONTROL_AT)
+        return bytes(head + self.tails[tail : tail + rest])
+
+    def name(self, i: int) -> bytes:
+        """Return the raw socket address from which packet ``i`` came."""
+        length = self.header_words[i * _HDR_WORDS + _NAMELEN_WORD]
+        return bytes(self.names[i * _ADDRESS : i * _ADDRESS + length])
+
+
+class Recorder:
+    """Receives on any number of sockets into one record file (None: counts only)."""
+
+    def __init__(self, writer: recordfile.RecordWriter | None) -> None:
+        self.writer = writer
+        self.probes = 0
+        self.echoed = 0
+        self._batch = Batch()
+        self._clock_due = 0
+
+    def readable(self, sock: socket.socket) -> None:
+        """Take what has arrived on a socket, a few batches at most: others wait, too."""
+        for _ in range(8):
+            number = self._batch.receive(sock)
+            if number == 0:
+                return
+            self._take(sock, number)
+            if number < BATCH:
+                return
+
+    def _take(self, sock: socket.socket, number: int) -> None:
+        batch = self._batch
+        if batch.only_probes(number):
+            self._record(batch.slots, number)
+            return
+        for i in range(number):
+            if batch.is_probe(i):
+                at = i * records.RECEIVED_SIZE
+                self._record(batch.slots[at : at + records.RECEIVED_SIZE], 1)
+            if batch.wants_echo(i) and batch.length(i) <= ECHO_BYTES:
+                mmsg.sendto(sock.fileno(), batch.payload(i), batch.name(i))
+                self.echoed += 1
+
+    def _record(self, slots: bytearray, number: int) -> None:
+        self.probes += number
+        if self.writer is None:
+            return
+        now = time.monotonic_ns()
+        if now >= self._clock_due:
+            self.writer.append(clock_record(), 1)
+            self._clock_due = now + CLOCK_EVERY_NS
+        self.writer.append(slots, number)
+
+    def note_drops(self, sockets: list[socket.socket]) -> int:
+        """Write the drops of all sockets into the file's header; return their number."""
+        total = 0
+        for sock in sockets:
+            with suppress(OSError):
+                total += drops(sock)
+        if self.writer is not None and self.writer.drops != total:
+            self.writer.drops = total
+            self.writer.flush()
+        return total

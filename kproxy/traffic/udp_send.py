@@ -1,0 +1,357 @@
+"""The isochronous UDP sender: a process that is told over a pipe what to send (see ``control``).
+
+    python -m kproxy.traffic.udp_send [--once PROFILE]
+
+Packet k is due at t0 + k / rate and belongs to flow k modulo the number of flows. Up to 1,000
+packets/s each leaves on its own; above that the sender wakes once per millisecond and sends what
+has become due in one sendmmsg call. It sleeps until the next deadline and never spins.
+
+After a stall it sends at most ``catch_up_packets`` overdue packets; older ones are recorded as
+*not sent*, with the time at which they were due, and are never counted as lost. ``--once`` runs
+one profile to the end of its duration without reading commands.
+"""
+
+import ctypes
+import math
+import os
+import select
+import socket
+import struct
+import sys
+import time
+from array import array
+from pathlib import Path
+from typing import Any
+
+from kproxy.errors import KproxyError, MeasurementError, UsageError
+from kproxy.traffic import control, mmsg, profile, recordfile, records, wire
+
+SECOND = 1_000_000_000
+QUANTUM_NS = 1_000_000
+SINGLE_UP_TO_PPS = 1000
+#: Fewer than the 1,000 packets that a CPU's receive backlog (netdev_max_backlog) holds.
+BATCH = 256
+SEND_BUFFER = 8 << 20
+_FIFO_PRIORITY = 10
+_MCL_CURRENT_ONFAULT = 1 | 4
+
+
+class Ring:
+    """Finished frames in the order in which they leave, with their message headers.
+
+    Its length is a multiple of the number of flows, so packet k always uses slot k modulo length
+    and only its stamp (and checksum) changes.
+    """
+
+    def __init__(self, flows: tuple[profile.UdpFlow, ...], trial: int) -> None:
+        rounds = -(-BATCH // len(flows))
+        slots = [flow for _ in range(rounds) for flow in flows]
+        self.length = len(slots)
+        self.buffer = bytearray(sum(len(flow.frame) for flow in slots))
+        self.iovecs = (mmsg.IoVec * self.length)()
+        self.headers = (mmsg.MsgHdr * self.length)()
+        self.address = ctypes.addressof(self.headers)
+        self.stamp_at: list[int] = []
+        self.checksums: list[tuple[int, int] | None] = []
+        base, at = mmsg.address_of(self.buffer), 0
+        for slot, flow in enumerate(slots):
+            end = at + len(flow.frame)
+            self.buffer[at:end] = flow.frame
+            start = at + flow.header_at
+            self.buffer[start + 4 : start + 8] = trial.to_bytes(4, "big")
+            self.stamp_at.append(start + wire.STAMP_AT)
+            self.checksums.append(self._checksum(flow, at, trial))
+            self.iovecs[slot].base, self.iovecs[slot].len = base + at, len(flow.frame)
+            self.headers[slot].iov = ctypes.addressof(self.iovecs) + slot * ctypes.sizeof(
+                mmsg.IoVec
+            )
+            self.headers[slot].iovlen = 1
+            at = end
+
+    @staticmethod
+    def _checksum(flow: profile.UdpFlow, at: int, trial: int) -> tuple[int, int] | None:
+        """Return the checksum's place and the sum that stands for everything but the stamp."""
+        if flow.checksum_at is None:
+            return None
+        (value,) = struct.unpack_from("!H", flow.frame, flow.checksum_at)
+        (old,) = struct.unpack_from("!I", flow.frame, flow.header_at + 4)
+        change = (trial >> 16) + (trial & 0xFFFF)
+        change -= (old >> 16) + (old & 0xFFFF)
+        return at + flow.checksum_at, ((~value & 0xFFFF) + change) % 0xFFFF
+
+    def stamp(self, slot: int, seq: int, ns: int) -> None:
+        """Write sequence number and send time into a slot's frame."""
+        at = self.stamp_at[slot]
+        wire.STAMP.pack_into(self.buffer, at, seq, ns)
+        if (checksum := self.checksums[slot]) is not None:
+            place, base = checksum
+            total = (base + sum(struct.unpack_from("!8H", self.buffer, at))) % 0xFFFF
+            # 0xFFFF, not 0: in UDP a checksum of 0 says that there is none.
+            struct.pack_into("!H", self.buffer, place, (~total & 0xFFFF) or 0xFFFF)
+
+
+class Stream:
+    """One run of a profile: what is due, what was sent, and what went wrong."""
+
+    def __init__(self, wanted: profile.UdpProfile) -> None:
+        self.wanted = wanted
+        self.sock = _packet_socket(wanted.interface)
+        self.ring = Ring(wanted.flows, wanted.trial)
+        self.writer = recordfile.RecordWriter(
+            wanted.record, recordfile.KIND_SENT, records.SENT.size, wanted.capacity, "udp_send"
+        )
+        self.flow_ids = [flow.flow for flow in wanted.flows]
+        # Whole numbers, exact both ways: a deadline that rounds away would make the loop spin.
+        self.rate_mhz = max(1, round(wanted.rate_pps * 1000))
+        self.quantum = 0 if wanted.rate_pps <= SINGLE_UP_TO_PPS else QUANTUM_NS
+        self.catch_up = wanted.catch_up_packets or max(1, round(wanted.rate_pps))
+        total = wanted.duration_s
+        self.total = None if total is None else round(total * wanted.rate_pps)
+        self.next = 0
+        self.sent = 0
+        self.not_sent = 0
+        self.short_sends = 0
+        self.longest_call = 0
+        self.errnos: dict[int, int] = {}
+        self.lateness = array("q")
+        self._scratch = bytearray(BATCH * records.SENT.size)
+        self._view = memoryview(self._scratch)
+        self.t0 = time.monotonic_ns()
+
+    def due(self, k: int) -> int:
+        """Return when packet ``k`` should leave."""
+        return self.t0 + k * 1000 * SECOND // self.rate_mhz
+
+    def due_by(self, now: int) -> int:
+        """Return how many packets are due at ``now``: those with ``due(k) <= now``."""
+        return ((now - self.t0 + 1) * self.rate_mhz - 1) // (1000 * SECOND) + 1
+
+    @property
+    def finished(self) -> bool:
+        """Whether every packet of the profile's duration has been dealt with."""
+        return self.total is not None and self.next >= self.total
+
+    def deadline(self) -> int:
+        """Return when to call :meth:`send_due` next."""
+        at = self.due(self.next)
+        if self.quantum:
+            at = self.t0 - (self.t0 - at) // self.quantum * self.quantum
+        return at
+
+    def send_due(self, now: int) -> None:
+        """Send what has become due, at most a catch-up's worth; count the rest as not sent."""
+        number = self.due_by(now) - self.next
+        if self.total is not None:
+            number = min(number, self.total - self.next)
+        if number > self.catch_up:
+            self._skip(number - self.catch_up)
+            number = self.catch_up
+        while number > 0:
+            slot = self.next % self.ring.length
+            batch = min(number, self.ring.length - slot, BATCH)
+            self._send(slot, batch)
+            number -= batch
+
+    def _skip(self, number: int) -> None:
+        self.not_sent += number
+        while number:
+            batch = min(number, BATCH)
+            for i in range(batch):
+                k = self.next + i
+                self._note(i, records.STATUS_NOT_SENT, k, self.due(k))
+            self.writer.append(self._view, batch)
+            self.next += batch
+            number -= batch
+
+    def _send(self, slot: int, batch: int) -> None:
+        ring, flows, first = self.ring, len(self.flow_ids), self.next
+        now = time.monotonic_ns()
+        for i in range(batch):
+            ring.stamp(slot + i, (first + i) // flows, now)
+            self._note(i, records.STATUS_SENT, first + i, now)
+        done = 0
+        while done < batch:
+            at = ring.address + (slot + done) * mmsg.HDR_SIZE
+            result = mmsg.sendmmsg(self.sock.fileno(), at, batch - done)
+            if result < 0:
+                self.errnos[-result] = self.errnos.get(-result, 0) + 1
+                self._note(done, records.STATUS_FAILED | -result << 8, first + done, now)
+                result = 1
+            else:
+                self.sent += result
+                self.lateness.extend(now - self.due(first + done + i) for i in range(result))
+                self.short_sends += result < batch - done
+            done += result
+        self.longest_call = max(self.longest_call, time.monotonic_ns() - now)
+        self.writer.append(self._view, batch)
+        self.next += batch
+
+    def _note(self, place: int, status: int, k: int, ns: int) -> None:
+        flow, flows = self.flow_ids[k % len(self.flow_ids)], len(self.flow_ids)
+        records.SENT.pack_into(
+            self._scratch, place * records.SENT.size, status, flow, k // flows, ns
+        )
+
+    def close(self) -> dict[str, Any]:
+        """End the run; return the sender's report on itself."""
+        self.sock.close()
+        self.writer.close()
+        seconds = self.next * 1000 / self.rate_mhz
+        late_after = int(self.wanted.late_ms * 1e6) + self.quantum
+        ordered = sorted(self.lateness)
+        return {
+            "trial": self.wanted.trial,
+            "offered_pps": self.wanted.rate_pps,
+            "achieved_pps": self.sent / seconds if seconds else 0.0,
+            "t0_ns": self.t0,
+            "seconds": seconds,
+            "planned": self.next,
+            "sent": self.sent,
+            "not_sent": self.not_sent,
+            "failed": {os.strerror(code): n for code, n in sorted(self.errnos.items())},
+            "short_sends": self.short_sends,
+            "late": sum(1 for value in ordered if value > late_after),
+            "late_threshold_ms": late_after / 1e6,
+            "lateness_ms": {
+                "p50": _percentile(ordered, 0.5) / 1e6,
+                "p99": _percentile(ordered, 0.99) / 1e6,
+                "max": _percentile(ordered, 1.0) / 1e6,
+            },
+            "longest_send_call_ms": self.longest_call / 1e6,
+        }
+
+
+def _percentile(ordered: list[int], share: float) -> int:
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0
+
+
+def _packet_socket(interface: str) -> socket.socket:
+    # Protocol 0: this socket sends only; nothing that arrives is queued on it.
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+    try:
+        sock.bind((interface, 0))
+    except OSError as err:
+        sock.close()
+        raise UsageError(f"interface {interface!r}: {err.strerror}") from None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, 32, SEND_BUFFER)  # SO_SNDBUFFORCE
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    return sock
+
+
+def become_realtime() -> str:
+    """Ask for SCHED_FIFO and locked memory. Returns "" or what was not allowed."""
+    refused = []
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_FIFO_PRIORITY))
+    except OSError as err:
+        refused.append(f"SCHED_FIFO: {err.strerror}")
+    if mmsg.libc.mlockall(_MCL_CURRENT_ONFAULT):
+        refused.append(f"mlockall: {os.strerror(ctypes.get_errno())}")
+    return ", ".join(refused)
+
+
+def open_stream(path: Path) -> tuple[Stream, str]:
+    """Read a profile and make its stream ready, its clock beginning now."""
+    wanted = profile.read_udp(path)
+    refused = become_realtime() if wanted.realtime else "not asked for"
+    try:
+        return Stream(wanted), refused
+    except PermissionError:
+        raise MeasurementError(
+            "cannot open a packet socket", remedy="run as root or with CAP_NET_RAW"
+        ) from None
+
+
+class Sender:
+    """The process: commands in, packets out."""
+
+    def __init__(self) -> None:
+        self.commands = control.Commands()
+        self.stream: Stream | None = None
+        self.refused = ""
+        self.over = False
+
+    def run(self) -> None:
+        """Serve commands until told to quit."""
+        control.ready()
+        while not self.over:
+            timeout = None
+            if self.stream is not None:
+                timeout = max(0, self.stream.deadline() - time.monotonic_ns()) / SECOND
+            # select, because it takes microseconds; poll and epoll take milliseconds.
+            readable, _, _ = select.select([self.commands.fd], [], [], timeout)
+            if self.stream is not None:
+                self.stream.send_due(time.monotonic_ns())
+                if self.stream.finished:
+                    self.stop()
+            if readable:
+                for command in self.commands.read():
+                    self.obey(command)
+
+    def obey(self, command: dict[str, Any]) -> None:
+        """Do one command; what is wrong with it is answered, not raised."""
+        what = command["do"]
+        try:
+            if what == "start":
+                self.start(Path(str(command.get("profile"))))
+            elif what == "mark":
+                sent = self.stream.sent if self.stream else 0
+                now = time.monotonic_ns()
+                control.answer("mark", name=command.get("name"), mono_ns=now, sent=sent)
+            elif what == "stop":
+                self.stop()
+            elif what == "quit":
+                if self.stream is not None:
+                    self.stop()
+                self.over = True
+            else:
+                control.answer("error", message=f"unknown command: {command}")
+        except (KproxyError, OSError) as err:
+            control.answer("error", message=str(err))
+
+    def start(self, path: Path) -> None:
+        """Begin a run; one that is still going on is an error."""
+        if self.stream is not None:
+            raise UsageError("start: a run is going on", remedy="stop it first")
+        self.stream, self.refused = open_stream(path)
+        control.answer("started", trial=self.stream.wanted.trial, mono_ns=self.stream.t0)
+
+    def stop(self) -> None:
+        """End the run and report; without a run the report is null."""
+        report = None
+        if self.stream is not None:
+            report = {**self.stream.close(), "realtime_refused": self.refused}
+            self.stream = None
+        control.answer("stopped", report=report)
+
+
+def once(path: Path) -> None:
+    """Run one profile to its end and print the report."""
+    stream, refused = open_stream(path)
+    if stream.total is None:
+        raise UsageError(f"{path}: duration_s: must be given with --once")
+    while not stream.finished:
+        time.sleep(max(0, stream.deadline() - time.monotonic_ns()) / SECOND)
+        stream.send_due(time.monotonic_ns())
+    control.answer("stopped", report={**stream.close(), "realtime_refused": refused})
+
+
+def main(arguments: list[str]) -> int:
+    """Run as a process; returns its exit code."""
+    try:
+        if not arguments:
+            Sender().run()
+        elif len(arguments) == 2 and arguments[0] == "--once":
+            once(Path(arguments[1]))
+        else:
+            raise UsageError("usage: python -m kproxy.traffic.udp_send [--once PROFILE]")
+    except KproxyError as err:
+        print(f"udp_send: {err}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
