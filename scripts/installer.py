@@ -150,10 +150,11 @@ def environment_works() -> bool:
     made_for = configuration.read_text().rstrip().splitlines()[-1].split()[-1]
     if made_for != str(VENV):
         return False  # a copy: its programs name the interpreter of the original
-    started = subprocess.run(
-        [VENV / "bin" / "python", "-I", "-m", "pip", "--version"], capture_output=True, check=False
-    )
-    return started.returncode == 0
+    command = [VENV / "bin" / "python", "-I", "-m", "pip", "--version"]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False  # the interpreter that it was made with is gone
 
 
 def fingerprint() -> str:
