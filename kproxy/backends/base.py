@@ -1,0 +1,107 @@
+"""What every backend promises, and how one is found by the name that users write.
+
+A backend is imported only when its mode was chosen: the others would lengthen each restart.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, cast
+
+from kproxy.desired.model import Family, Prefix, State
+from kproxy.errors import KernelError, UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncResult:
+    """What a sync did.
+
+    ``writes`` counts the kernel objects added, changed and removed: 0 means that the kernel was
+    right already. ``failures`` are the objects which the kernel refused; all others were dealt
+    with, and the next sync tries these again. ``again_in`` (seconds) asks for another sync by
+    then even if nothing changes; None: no need.
+    """
+
+    writes: int
+    failures: tuple[KernelError, ...] = ()
+    again_in: float | None = None
+
+
+class Backend(Protocol):
+    """One way of programming a node's kernel, for one IP family."""
+
+    name: ClassVar[str]
+
+    def supported(self) -> str | None:
+        """Return None, or why this kernel or machine cannot do it, in words for the user."""
+
+    def sync(self, want: State) -> SyncResult:
+        """Make the kernel hold the wanted state: idempotent, adopts what is right, never flushes.
+
+        Raises KernelError where the kernel's state cannot even be read.
+        """
+
+    def reread(self) -> None:
+        """Read the kernel's state now; the next sync compares with it.
+
+        Between two syncs a backend may trust what it wrote itself. This is called at the start,
+        while the API server is still being asked, and at every full sync, to notice what others
+        did to our objects. Raises KernelError.
+        """
+
+    def cleanup(self) -> int:
+        """Remove all that this mode ever writes, and nothing else; absent is fine.
+
+        Return how many objects were removed. Raises KernelError.
+        """
+
+    def close(self) -> None:
+        """Give sockets back. The kernel keeps its rules."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a user may set of a backend beside the State; the names are kube-proxy's."""
+
+    scheduler: str = "rr"
+    strict_arp: bool = False
+    exclude_cidrs: tuple[Prefix, ...] = ()
+    """Virtual services with addresses in these networks are not ours."""
+    tcp_timeout_s: int = 0
+    tcp_fin_timeout_s: int = 0
+    udp_timeout_s: int = 0
+    """IPVS time-outs; 0 leaves the kernel's as they are."""
+
+
+class Loader(Protocol):
+    """What makes a backend: a function ``load`` in the backend's module."""
+
+    def __call__(self, family: Family, options: Options) -> Backend:
+        """Return a backend on the kernel of the current network namespace."""
+
+
+BACKENDS: Mapping[str, str] = {
+    "ipvs": "kproxy.backends.ipvs.backend",
+    "iptables": "kproxy.backends.iptables.backend",
+}
+"""Mode → module that has a :class:`Loader` named ``load``."""
+
+
+def loader(mode: str) -> Loader:
+    """Return the loader of a mode. Raises UsageError for a mode that does not exist."""
+    try:
+        module = BACKENDS[mode]
+    except KeyError:
+        known = ", ".join(BACKENDS)
+        raise UsageError(
+            f"--proxy-mode: there is no mode {mode!r}", remedy=f"use one of: {known}"
+        ) from None
+    return cast(Loader, importlib.import_module(module).load)
+
+
+def raise_all(operation: str, failures: Sequence[KernelError]) -> None:
+    """Raise the failures of a cleanup as one error; nothing if there are none."""
+    if failures:
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        first = failures[0]
+        raise KernelError(operation, first.errno, f"{first.message}{more}", remedy=first.remedy)

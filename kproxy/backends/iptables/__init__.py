@@ -1,0 +1,1 @@
+"""ClusterIPs as chains of iptables rules. See README.md."""

@@ -1,0 +1,100 @@
+"""Keeps iptables rules as a state wants them.
+
+Read, compute, write: ``iptables-save``, ``chains.plan``, one ``iptables-restore`` that carries
+only the chains that differ. Between full syncs what was written is trusted, not read again: on a
+big table reading costs as much as writing.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from kproxy.backends import chains
+from kproxy.backends.base import SyncResult
+from kproxy.backends.iptables import render
+from kproxy.backends.udpflows import StaleFlows
+from kproxy.desired.model import State
+from kproxy.errors import KernelError
+from kproxy.kernel import sysctl as sysctls
+from kproxy.kernel.conntrack.types import ConntrackClient
+from kproxy.kernel.inet import Family
+from kproxy.kernel.iptables.types import IptablesClient, RuleSet
+from kproxy.kernel.sysctl import SysctlClient
+
+FORWARDING = {
+    Family.IPV4: "net/ipv4/ip_forward",
+    Family.IPV6: "net/ipv6/conf/all/forwarding",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """The doors to the kernel that this backend uses."""
+
+    iptables: IptablesClient
+    conntrack: ConntrackClient
+    sysctl: SysctlClient
+
+
+class Backend:
+    """iptables for one IP family of the current network namespace. Not for several threads."""
+
+    name: ClassVar[str] = "iptables"
+
+    def __init__(self, kernel: Kernel, family: Family) -> None:
+        self._kernel = kernel
+        self._family = family
+        self._flows = StaleFlows(kernel.conntrack, family, keep_last=True)
+        self._rules: RuleSet | None = None
+        self._switched = False
+
+    def supported(self) -> str | None:
+        """Return None, or why this kernel or machine cannot do it."""
+        return self._kernel.iptables.supported()
+
+    def reread(self) -> None:
+        """Read the rules now; the next sync compares with them."""
+        self._rules = None
+        self._switched = False
+        self._rules = self._kernel.iptables.save(*chains.TABLES)
+
+    def sync(self, want: State) -> SyncResult:
+        """Make the kernel hold the wanted state (see :class:`kproxy.backends.base.Backend`)."""
+        if self._rules is None:
+            self._rules = self._kernel.iptables.save(*chains.TABLES)
+        changes = chains.plan(self._rules, render.render(want))
+        # Until all of it is known to have been written, nothing is known of the kernel.
+        rules, self._rules = self._rules, None
+        switched, failures = self._switch()
+        if changes:
+            try:
+                self._kernel.iptables.restore(changes)
+            except KernelError as error:
+                return SyncResult(writes=switched, failures=(*failures, error))
+        self._rules = chains.applied(rules, changes)
+        # Only now: before, a new flow could still have been led to an endpoint that is gone.
+        forgotten, errors = self._flows.sync(want)
+        writes = switched + chains.writes(changes) + forgotten
+        return SyncResult(writes=writes, failures=(*failures, *errors))
+
+    def cleanup(self) -> int:
+        """Remove all chains of ours and the rules that lead to them."""
+        self._rules = None
+        changes = chains.plan(self._kernel.iptables.save(*chains.TABLES), chains.NOTHING)
+        if changes:
+            self._kernel.iptables.restore(changes)
+        return chains.writes(changes)
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._kernel.conntrack.close()
+
+    def _switch(self) -> tuple[int, list[KernelError]]:
+        """Let the node forward packets; looked at once after each reading."""
+        if self._switched:
+            return 0, []
+        try:
+            count = int(sysctls.ensure(self._kernel.sysctl, FORWARDING[self._family], "1"))
+        except KernelError as error:
+            return 0, [error]
+        self._switched = True
+        return count, []

@@ -1,0 +1,181 @@
+"""The rules for a state, in iptables mode, as ``iptables-save`` would print them. Pure.
+
+Chains, names and order are those of kube-proxy, so that a node where it ran is adopted. A rule
+that is not in the tool's own form would never compare equal with what the kernel holds, and would
+be written again at every sync.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from kproxy.backends.chains import Wanted, WantedTable, masquerade_marked, not_from
+from kproxy.desired import model
+from kproxy.desired.model import Endpoint, ServicePort, ServiceState, State
+
+HASH_LENGTH = 16
+"""Characters of a chain name's hash: with the prefix the name fits the kernel's 28."""
+
+PROBABILITY_UNIT = 1 << 31
+"""In such parts the kernel keeps the probability of ``-m statistic``."""
+
+
+def chain_name(prefix: str, *identity: str) -> str:
+    """Return the name of a chain that belongs to one object: kube-proxy's hash of its identity."""
+    digest = hashlib.sha256("".join(identity).encode()).digest()
+    return prefix + base64.b32encode(digest)[:HASH_LENGTH].decode()
+
+
+def service_chain(service: ServicePort, *, local: bool = False) -> str:
+    """Return the chain that picks an endpoint of a service port (of this node, if ``local``)."""
+    prefix = "KUBE-SVL-" if local else "KUBE-SVC-"
+    return chain_name(prefix, str(service.name), service.protocol.lower())
+
+
+def endpoint_chain(service: ServicePort, endpoint: Endpoint) -> str:
+    """Return the chain that translates to one endpoint of a service port."""
+    protocol = service.protocol.lower()
+    return chain_name("KUBE-SEP-", str(service.name), protocol, _place(endpoint))
+
+
+def render(state: State) -> Wanted:
+    """Return all chains of ours, and the rules that lead to them.
+
+    Where two services claim the same address, protocol and port, the first by name has it.
+    """
+    return _Renderer(state).render()
+
+
+class _Renderer:
+    """Collects the rules of one state."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._bits = 32 if state.family is model.Family.IPV4 else 128
+        reject = "icmp" if state.family is model.Family.IPV4 else "icmp6"
+        self._reject = f"REJECT --reject-with {reject}-port-unreachable"
+        self._services: list[str] = []
+        self._refused: list[str] = []
+        self._chains: dict[str, Sequence[str]] = {}
+        self._taken: set[tuple[str, str, int]] = set()
+
+    def render(self) -> Wanted:
+        for name in sorted(self._state.services):
+            self._render_service(self._state.services[name])
+        mark = f"{1 << self._state.masquerade_bit:#x}"
+        nat: dict[str, Sequence[str]] = {
+            "KUBE-MARK-MASQ": (f"-A KUBE-MARK-MASQ -j MARK --set-xmark {mark}/{mark}",),
+            "KUBE-POSTROUTING": masquerade_marked(mark),
+            "KUBE-SERVICES": tuple(self._services),
+            **self._chains,
+        }
+        filter_ = {"KUBE-FORWARD": _forward(mark), "KUBE-SERVICES": tuple(self._refused)}
+        return {
+            "filter": WantedTable(chains=filter_, jumps=_FILTER_JUMPS),
+            "nat": WantedTable(chains=nat, jumps=_NAT_JUMPS),
+        }
+
+    def _render_service(self, wanted: ServiceState) -> None:
+        service = wanted.service
+        identity = (service.cluster_ip, service.protocol, service.port)
+        if identity in self._taken:
+            return
+        self._taken.add(identity)
+        protocol = service.protocol.lower()
+        to_service = f"-d {service.cluster_ip}/{self._bits} -p {protocol}"
+        port = f"-m {protocol} --dport {service.port}"
+        endpoints = wanted.local if service.internal_local else wanted.cluster
+        if not endpoints:
+            self._refused.append(self._refusal(wanted, to_service, port))
+            return
+        comment = f'-m comment --comment "{service.name} cluster IP"'
+        chain = service_chain(service, local=service.internal_local)
+        self._services.append(f"-A KUBE-SERVICES {to_service} {comment} {port} -j {chain}")
+        rules = []
+        source = self._masqueraded_sources()
+        if source is not None:
+            match = f"{source} {to_service}".lstrip()
+            rules.append(f"-A {chain} {match} {comment} {port} -j KUBE-MARK-MASQ")
+        rules.extend(self._picks(chain, service, endpoints))
+        self._chains[chain] = tuple(rules)
+
+    def _refusal(self, wanted: ServiceState, to_service: str, port: str) -> str:
+        # Endpoints elsewhere, none here, policy Local: dropped, so that the client tries again.
+        here = wanted.service.internal_local and wanted.anywhere
+        why = "has no local endpoints" if here else "has no endpoints"
+        comment = f'-m comment --comment "{wanted.service.name} {why}"'
+        target = "DROP" if here else self._reject
+        return f"-A KUBE-SERVICES {to_service} {comment} {port} -j {target}"
+
+    def _masqueraded_sources(self) -> str | None:
+        """Return the match of clients to whom the endpoint must answer by way of this node."""
+        if self._state.masquerade_all:
+            return ""
+        if self._state.cluster_cidrs:
+            return not_from(self._state.cluster_cidrs)
+        return None
+
+    def _picks(self, chain: str, service: ServicePort, endpoints: Sequence[Endpoint]) -> list[str]:
+        """Add the endpoints' chains; return the rules that choose each equally often."""
+        ordered = sorted(endpoints, key=lambda endpoint: (endpoint.address, endpoint.port))
+        rules = []
+        for left, endpoint in zip(range(len(ordered), 0, -1), ordered, strict=True):
+            name = endpoint_chain(service, endpoint)
+            self._chains[name] = self._translation(name, service, endpoint)
+            comment = f'-m comment --comment "{service.name} -> {_place(endpoint)}"'
+            chance = f" {_probability(left)}" if left > 1 else ""
+            rules.append(f"-A {chain} {comment}{chance} -j {name}")
+        return rules
+
+    def _translation(
+        self, chain: str, service: ServicePort, endpoint: Endpoint
+    ) -> tuple[str, str]:
+        protocol = service.protocol.lower()
+        comment = f'-m comment --comment "{service.name}"'
+        return (
+            # An endpoint that reaches itself through the service would answer itself directly.
+            f"-A {chain} -s {endpoint.address}/{self._bits} {comment} -j KUBE-MARK-MASQ",
+            f"-A {chain} -p {protocol} {comment} -m {protocol}"
+            f" -j DNAT --to-destination {_place(endpoint)}",
+        )
+
+
+def _place(endpoint: Endpoint) -> str:
+    address = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
+    return f"{address}:{endpoint.port}"
+
+
+def _probability(choices: int) -> str:
+    share = round(PROBABILITY_UNIT / choices) / PROBABILITY_UNIT
+    return f"-m statistic --mode random --probability {share:.11f}"
+
+
+def _forward(mark: str) -> tuple[str, ...]:
+    return (
+        # A reply that conntrack could not place (out of window) would leave untranslated, and its
+        # receiver would reset the connection.
+        "-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP",
+        '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding rules"'
+        f" -m mark --mark {mark}/{mark} -j ACCEPT",
+        '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding conntrack rule"'
+        " -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    )
+
+
+def _jump(builtin: str, comment: str, chain: str, *, new: bool = False) -> str:
+    state = "-m conntrack --ctstate NEW " if new else ""
+    return f'-A {builtin} {state}-m comment --comment "{comment}" -j {chain}'
+
+
+_FILTER_JUMPS: Mapping[str, Sequence[str]] = {
+    "FORWARD": (
+        _jump("FORWARD", "kubernetes forwarding rules", "KUBE-FORWARD"),
+        _jump("FORWARD", "kubernetes service portals", "KUBE-SERVICES", new=True),
+    ),
+    "OUTPUT": (_jump("OUTPUT", "kubernetes service portals", "KUBE-SERVICES", new=True),),
+}
+_NAT_JUMPS: Mapping[str, Sequence[str]] = {
+    "PREROUTING": (_jump("PREROUTING", "kubernetes service portals", "KUBE-SERVICES"),),
+    "OUTPUT": (_jump("OUTPUT", "kubernetes service portals", "KUBE-SERVICES"),),
+    "POSTROUTING": (_jump("POSTROUTING", "kubernetes postrouting rules", "KUBE-POSTROUTING"),),
+}

@@ -1,0 +1,1 @@
+"""ClusterIPs as virtual services of the kernel's IPVS. See README.md."""

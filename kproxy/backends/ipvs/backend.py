@@ -1,0 +1,262 @@
+"""Keeps the kernel's IPVS, its device, sets and rules as a state wants them.
+
+Read, compute, write: :meth:`Backend._read`, ``plan.plan``, :meth:`Backend._write`.
+"""
+
+import contextlib
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from kproxy.backends import base, chains
+from kproxy.backends.base import SyncResult
+from kproxy.backends.ipvs import plan as planning
+from kproxy.backends.ipvs import render
+from kproxy.backends.udpflows import StaleFlows
+from kproxy.desired.model import State
+from kproxy.errors import KernelError, NotFound
+from kproxy.kernel import sysctl as sysctls
+from kproxy.kernel.conntrack.types import ConntrackClient
+from kproxy.kernel.inet import Family, IPAddress
+from kproxy.kernel.ipset import types as ipset
+from kproxy.kernel.ipset.types import IpsetClient
+from kproxy.kernel.iptables.types import IptablesClient, RuleSet, TableChange
+from kproxy.kernel.ipvs.types import IPVSClient, ServiceConfig, Timeouts
+from kproxy.kernel.links.types import LinksClient, host_interface
+from kproxy.kernel.sysctl import SysctlClient
+
+DRAIN_INTERVAL_S = 60.0
+"""So often endpoints with weight 0 are looked at, as in kube-proxy."""
+
+SYSCTLS: Mapping[str, str] = {
+    "net/ipv4/vs/conntrack": "1",  # masquerading is done by rules, which need tracked connections
+    "net/ipv4/vs/expire_nodest_conn": "1",  # flows of an endpoint that is gone end or move
+    "net/ipv4/vs/expire_quiescent_template": "1",
+}
+FORWARDING = {
+    Family.IPV4: ("net/ipv4/ip_forward", "1"),
+    Family.IPV6: ("net/ipv6/conf/all/forwarding", "1"),
+}
+STRICT_ARP = {"net/ipv4/conf/all/arp_ignore": "1", "net/ipv4/conf/all/arp_announce": "2"}
+REUSE_MODE = "net/ipv4/vs/conn_reuse_mode"
+REUSE_MODE_BROKEN = ((4, 1), (5, 9))
+"""In kernels from the first to before the second, a connection from a reused port was delayed by a
+second unless the mode is 0; from 5.9 the kernel's own 1 is right."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """The doors to the kernel that this backend uses."""
+
+    ipvs: IPVSClient
+    ipset: IpsetClient
+    iptables: IptablesClient
+    links: LinksClient
+    conntrack: ConntrackClient
+    sysctl: SysctlClient
+    release: tuple[int, int]
+    """Version of the kernel: major, minor."""
+
+
+class Backend:
+    """IPVS for one IP family of the current network namespace. Not safe for several threads."""
+
+    name: ClassVar[str] = "ipvs"
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        family: Family,
+        options: base.Options = base.Options(),  # noqa: B008
+    ) -> None:
+        self._kernel = kernel
+        self._family = family
+        self._names = render.SETS[family]
+        self._specs = self._names.specs(family)
+        self._options = options
+        self._conventions = planning.Conventions(
+            names=self._names,
+            specs=self._specs,
+            service=ServiceConfig(scheduler=options.scheduler),
+            foreign=tuple(ipaddress.ip_network(cidr) for cidr in options.exclude_cidrs),
+        )
+        self._renderer = render.Renderer()
+        self._flows = StaleFlows(kernel.conntrack, family, keep_last=False)
+        self._seen: planning.Seen | None = None
+        self._rules: RuleSet | None = None
+        self._switched = False
+
+    def supported(self) -> str | None:
+        """Return None, or why this kernel cannot do it."""
+        clients = (self._kernel.ipvs, self._kernel.ipset, self._kernel.iptables)
+        return next((why for client in clients if (why := client.supported())), None)
+
+    def reread(self) -> None:
+        """Read the kernel's state now; the next sync compares with it."""
+        self._seen = self._rules = None
+        self._switched = False
+        self._rules = self._kernel.iptables.save(*chains.TABLES)
+        self._seen = self._read()
+
+    def sync(self, want: State) -> SyncResult:
+        """Make the kernel hold the wanted state (see :class:`kproxy.backends.base.Backend`)."""
+        tables = self._renderer.render(want)
+        seen = self._seen
+        if seen is None or planning.needs_counts(seen, tables):
+            seen = self._read()
+        if self._rules is None:
+            self._rules = self._kernel.iptables.save(*chains.TABLES)
+        steps = planning.plan(seen, tables, self._conventions)
+        changes = chains.plan(self._rules, render.rules(want))
+        # Until all of it is known to have been written, nothing is known of the kernel.
+        rules, self._seen, self._rules = self._rules, None, None
+        switched, failures = self._switch()
+        failures += self._write(steps, changes, device=seen.device)
+        forgotten, errors = self._flows.sync(want)
+        failures += errors
+        if not failures:
+            self._rules = chains.applied(rules, changes)
+            if not steps.draining:
+                config = self._conventions.service
+                self._seen = planning.after(seen, tables, steps, config)
+        writes = planning.writes(steps) + chains.writes(changes) + switched + forgotten
+        again = DRAIN_INTERVAL_S if steps.draining else None
+        return SyncResult(writes=writes, failures=tuple(failures), again_in=again)
+
+    def cleanup(self) -> int:
+        """Remove device, virtual services, sets and rules of this mode."""
+        seen = self._read()
+        rules = self._kernel.iptables.save(*chains.TABLES)
+        self._seen = self._rules = None
+        empty = render.Tables(sets={name: set() for name in self._specs})
+        steps = planning.plan(seen, empty, self._conventions)
+        steps.sets_add.clear()
+        changes = chains.plan(rules, chains.NOTHING)
+        failures = self._write(steps, changes, device=seen.device)
+        removed = planning.writes(steps) + chains.writes(changes)
+        destroy = [ipset.DestroySet(name) for name in reversed(self._specs) if name in seen.sets]
+        failures += _errors(self._kernel.ipset.run(destroy)) if destroy else []
+        removed += len(destroy) + self._remove_device()
+        base.raise_all("clean up ipvs", failures)
+        return removed
+
+    def close(self) -> None:
+        """Give the sockets back."""
+        for client in (
+            self._kernel.ipvs,
+            self._kernel.ipset,
+            self._kernel.links,
+            self._kernel.conntrack,
+        ):
+            client.close()
+
+    def _remove_device(self) -> int:
+        """Remove the device unless it still carries the addresses of the other family."""
+        links = self._kernel.links
+        try:
+            if links.addresses(render.DEVICE):
+                return 0
+            links.remove(render.DEVICE)
+        except NotFound:
+            return 0
+        return 1
+
+    def _read(self) -> planning.Seen:
+        """Read all but the rules."""
+        kernel = self._kernel
+        services = {
+            key: entry
+            for key, entry in kernel.ipvs.dump().items()
+            if key.address.version == self._family
+        }
+        addresses = None
+        with contextlib.suppress(NotFound):
+            addresses = kernel.links.addresses(render.DEVICE)
+        sets = kernel.ipset.dump()
+        return planning.Seen(
+            services=services,
+            device=addresses is not None,
+            addresses={a.ip for a in addresses or () if a.version == self._family},
+            sets={name: set(sets[name].entries) for name in self._specs if name in sets},
+        )
+
+    def _switch(self) -> tuple[int, list[KernelError]]:
+        """Set the kernel's switches; once after each reading."""
+        if self._switched:
+            return 0, []
+        switches = dict(SYSCTLS)
+        first_broken, first_good = REUSE_MODE_BROKEN
+        if first_broken <= self._kernel.release < first_good:
+            switches[REUSE_MODE] = "0"
+        switches.update([FORWARDING[self._family]])
+        if self._options.strict_arp:
+            switches |= STRICT_ARP
+        count = 0
+        failures = []
+        for key, value in switches.items():
+            try:
+                count += sysctls.ensure(self._kernel.sysctl, key, value)
+            except KernelError as error:
+                failures.append(error)
+        try:
+            self._set_timeouts()
+        except KernelError as error:
+            failures.append(error)
+        self._switched = not failures
+        return count, failures
+
+    def _set_timeouts(self) -> None:
+        options = self._options
+        wanted = Timeouts(
+            tcp=options.tcp_timeout_s, tcp_fin=options.tcp_fin_timeout_s, udp=options.udp_timeout_s
+        )
+        if wanted != Timeouts(0, 0, 0):
+            self._kernel.ipvs.set_timeouts(wanted)
+
+    def _write(
+        self, steps: planning.Plan, changes: Sequence[TableChange], *, device: bool
+    ) -> list[KernelError]:
+        """Write the steps in their order; return what the kernel refused."""
+        kernel = self._kernel
+        failures: list[KernelError] = []
+        if steps.sets_add:
+            failures += _errors(kernel.ipset.run(steps.sets_add))
+        if changes:
+            try:
+                kernel.iptables.restore(changes)
+            except KernelError as error:
+                failures.append(error)
+        if steps.ipvs_add:
+            failures += _errors(kernel.ipvs.run(steps.ipvs_add))
+        failures += self._add_addresses(steps.addresses_add, device=device)
+        if steps.sets_refuse:
+            failures += _errors(kernel.ipset.run(steps.sets_refuse))
+        if steps.ipvs_remove:
+            failures += _errors(kernel.ipvs.run(steps.ipvs_remove))
+        if steps.addresses_remove:
+            gone = [host_interface(address) for address in steps.addresses_remove]
+            failures += _errors(kernel.links.remove_addresses(render.DEVICE, gone))
+        if steps.sets_remove:
+            failures += _errors(kernel.ipset.run(steps.sets_remove))
+        return failures
+
+    def _add_addresses(self, addresses: Sequence[IPAddress], *, device: bool) -> list[KernelError]:
+        new = [host_interface(address) for address in addresses]
+        try:
+            if not device and new:
+                self._kernel.links.ensure_dummy(render.DEVICE, new)
+            elif new:
+                return _errors(self._kernel.links.add_addresses(render.DEVICE, new))
+        except KernelError as error:
+            return [error]
+        return []
+
+
+def _errors(results: Iterable[KernelError | None]) -> list[KernelError]:
+    """Return what failed.
+
+    That an object is there or gone already is a failure, too: the state was not as it was read,
+    so the next sync has to look again.
+    """
+    return [error for error in results if error is not None]
