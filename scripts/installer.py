@@ -150,7 +150,7 @@ def environment_works() -> bool:
     made_for = configuration.read_text().rstrip().splitlines()[-1].split()[-1]
     if made_for != str(VENV):
         return False  # a copy: its programs name the interpreter of the original
-    command = [VENV / "bin" / "python", "-I", "-m", "pip", "--version"]
+    command = [str(VENV / "bin" / "python"), "-I", "-m", "pip", "--version"]
     try:
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
     except OSError:
