@@ -11,7 +11,16 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from netns.errors import AddressesExhausted
-from netns.topology import Address, Interface, InterfaceAddress, Neighbour, Network, Topology
+from netns.topology import (
+    Address,
+    Host,
+    Interface,
+    InterfaceAddress,
+    Neighbour,
+    Network,
+    Route,
+    Topology,
+)
 
 
 def mac_of(host: str, interface: str) -> str:
@@ -103,3 +112,17 @@ def neighbours_of(topology: Topology) -> frozenset[tuple[str, Neighbour]]:
                 entry = Neighbour(address=address.ip, mac=there.mac, dev=here.name)
                 known.add((here.host, entry))
     return frozenset(known)
+
+
+def routes_of(host: Host, interfaces: Iterable[Interface]) -> list[Route]:
+    """The routes of a host and of its interfaces; those without a gateway first.
+
+    The kernel takes a gateway only when it knows already how to reach it.
+    """
+    routes = [
+        dataclasses.replace(route, dev=interface.name)
+        for interface in interfaces
+        for route in interface.routes
+    ]
+    routes.extend(host.routes)
+    return sorted(routes, key=lambda route: route.via is not None)

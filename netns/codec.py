@@ -38,7 +38,7 @@ def _plain(value: object) -> object:
 
 
 def decode(data: dict[str, Any]) -> Topology:
-    """The topology of an encoded one. Raises KeyError, TypeError or ValueError for anything else."""
+    """The topology of an encoded one; for anything else KeyError, TypeError or ValueError."""
     return Topology(
         hosts=tuple(map(_host, data["hosts"])),
         links=tuple(

@@ -7,6 +7,8 @@
     ├── AddressesExhausted     a network has no address left
     ├── LabBusy                another live lab has this state directory
     ├── LabGone                there is no (longer a) live lab to attach to
+    ├── KernelUnusable         the wanted kernel is not there, or lacks what a lab needs
+    ├── GuestFailed            an embedded kernel died, hung or exceeded a limit
     ├── CommandFailed          a command in a host ended badly, or not in time
     └── WaitTimeout            what was waited for did not come in time
 """
@@ -60,3 +62,26 @@ class CommandFailed(NetnsError):
 
 class WaitTimeout(NetnsError):
     """What was waited for did not come before its deadline."""
+
+
+class KernelUnusable(NetnsError):
+    """The kernel that is asked for is not there, or lacks what a lab needs."""
+
+
+class GuestFailed(NetnsError):
+    """An embedded kernel did not live to tell how its command ended.
+
+    ``console`` are the last lines it printed, ``exit_code`` is the one that tells of it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str = "",
+        console: tuple[str, ...] = (),
+        exit_code: int = 125,
+    ) -> None:
+        self.console = console
+        self.exit_code = exit_code
+        super().__init__(message, remedy=remedy)

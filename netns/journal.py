@@ -7,13 +7,14 @@ A state directory holds two files:
     that comes.
 ``journal``
     One JSON object per line, each appended with a single write (O_APPEND), so that several
-    processes may write at once and a killed writer leaves no half line before somebody else's.
-    Who changes the lab (adds or removes hosts) holds an flock on it meanwhile. Nothing is synced
-    to a disk: after a crash of the machine there are no namespaces either.
+    processes may write at once. A record begins and ends with a line break, so that half a line
+    of a killed writer spoils nobody else's. Who changes the lab (adds or removes hosts) holds an
+    flock on it meanwhile. Nothing is synced to a disk: after a crash of the machine there are no
+    namespaces either.
 
 The records: ``lab`` (first; who owns it), ``add`` (a topology that will be made), ``remove`` (a
-host that was taken away), ``restore`` (an addition failed and was undone: the topology from before),
-``process`` (started), ``closing`` (tear-down begins, nothing may be added any more).
+host that was taken away), ``restore`` (an addition failed and was undone: the topology from
+before), ``process`` (started), ``closing`` (tear-down begins, nothing may be added any more).
 """
 
 import contextlib
@@ -51,8 +52,9 @@ class Ledger:
     @property
     def namespaces(self) -> list[str]:
         """The names of all namespaces, of hosts and of segments."""
-        members = (*self.topology.hosts, *self.topology.segments)
-        return [namespace_name(self.name, each.name) for each in members]
+        members = [host.name for host in self.topology.hosts]
+        members += [segment.name for segment in self.topology.segments]
+        return [namespace_name(self.name, member) for member in members]
 
 
 def namespace_name(lab: str, member: str) -> str:
@@ -89,16 +91,20 @@ def fold(ledger: Ledger, record: dict[str, Any]) -> Ledger:
 def parse(data: bytes, ledger: Ledger) -> tuple[Ledger, int]:
     """Fold in every complete line; also how many bytes these were.
 
-    An unfinished last line is left for the next time (or for good, if its writer is dead: it was
-    written *before* the deed, so the deed was not done). A complete line that is damaged raises
-    :class:`NetnsError`.
+    A line that is no JSON is half a record whose writer was killed. It was written *before* the
+    deed, so the deed was not done, and it is skipped. A record that lacks a field raises
+    :class:`NetnsError`: this program did not write it.
     """
     used = data.rfind(b"\n") + 1
-    for line in data[:used].splitlines():
+    for line in data[:used].split(b"\n"):
         try:
-            ledger = fold(ledger, json.loads(line))
+            record = json.loads(line)
+        except ValueError:
+            continue
+        try:
+            ledger = fold(ledger, record)
         except (ValueError, KeyError, TypeError, AttributeError) as problem:
-            raise NetnsError(f"journal: bad line {line[:80]!r}: {problem!r}") from problem
+            raise NetnsError(f"journal: bad record {line[:80]!r}: {problem!r}") from problem
     return ledger, used
 
 
@@ -114,7 +120,7 @@ class Journal:
 
     def append(self, op: str, **fields: object) -> None:
         """Write one record."""
-        os.write(self._fd, json.dumps({"op": op, **fields}).encode() + b"\n")
+        os.write(self._fd, b"\n" + json.dumps({"op": op, **fields}).encode() + b"\n")
 
     def begin(self, name: str) -> None:
         """Write the first record: this process owns the lab."""
@@ -149,6 +155,15 @@ class Journal:
     def close(self) -> None:
         """Close the file; it stays."""
         os.close(self._fd)
+
+
+def peek(directory: Path) -> Ledger:
+    """The sum of a journal, without opening it for writing; an empty one if there is none."""
+    try:
+        data = (directory / JOURNAL).read_bytes()
+    except FileNotFoundError:
+        data = b""
+    return parse(data, Ledger())[0]
 
 
 def take_lock(directory: Path) -> int | None:

@@ -196,6 +196,20 @@ class Topology:
             ),
         )
 
+    def around(self, host: str) -> "Topology":
+        """A host with all that joins it to others: what :meth:`without` takes away."""
+        return Topology(
+            hosts=tuple(each for each in self.hosts if each.name == host),
+            links=tuple(
+                link for link in self.links if any(end.host == host for end in link.interfaces)
+            ),
+            segments=tuple(
+                dataclasses.replace(segment, interfaces=members)
+                for segment in self.segments
+                if (members := tuple(end for end in segment.interfaces if end.host == host))
+            ),
+        )
+
     def validate(self) -> None:
         """Raise :class:`netns.errors.TopologyError` for the first thing that cannot be."""
         _check_names(self)
