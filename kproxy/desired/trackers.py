@@ -87,7 +87,7 @@ class ServiceTracker:
 
 
 def _is_ours(service: core.Service) -> bool:
-    """Return whether a Service is for this proxy: not headless, not ExternalName, not another's."""
+    """Return whether a Service is for this proxy: not headless, ExternalName or another's."""
     spec = service.spec
     if spec.type == "ExternalName":
         return False
