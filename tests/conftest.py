@@ -11,7 +11,13 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# The same examples in every run; no durations are asserted; nothing is written, for an embedded
+# kernel sees the checkout read-only.
+hypothesis.settings.register_profile("house", database=None, deadline=None, derandomize=True)
+hypothesis.settings.load_profile("house")
 
 # Where a kernel shows a feature, however it came by it: a feature that is built in may have no
 # module, and a module that is loaded may have no file.

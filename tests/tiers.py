@@ -20,7 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = str(ROOT / ".venv" / "bin" / "python")
-PYTEST = (PYTHON, "-m", "pytest")
+# No cache: an embedded kernel sees the checkout read-only, and a warning is an error.
+PYTEST = (PYTHON, "-m", "pytest", "-p", "no:cacheprovider")
 
 # The behaviour of kube-proxy, recorded; a checkout of its own, beside this one unless named.
 CONFORMANCE = Path(os.environ.get("KPROXY_CONFORMANCE", ROOT.parent / "shared" / "conformance"))
@@ -239,4 +240,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:  # the tier's own programs were interrupted too
+        sys.exit(130)
