@@ -1,6 +1,7 @@
 """The kernel's IPVS table, through generic netlink."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -8,8 +9,9 @@ from kproxy.errors import KernelError, NotFound, Unsupported
 from kproxy.kernel import netlink
 from kproxy.kernel.attributes import Buffer
 from kproxy.kernel.inet import Family
-from kproxy.kernel.ipvs import wire
+from kproxy.kernel.ipvs import proc, wire
 from kproxy.kernel.ipvs.types import (
+    DestinationEntry,
     Dump,
     Info,
     Operation,
@@ -32,6 +34,7 @@ class IPVS:
 
     def __init__(self) -> None:
         self._opened: tuple[netlink.NetlinkSocket, int, wire.Packer] | None = None
+        self._readers = {family: wire.DestinationReader(family) for family in Family}
 
     def __enter__(self) -> Self:
         return self
@@ -71,17 +74,19 @@ class IPVS:
 
     def dump(self) -> Dump:
         """Return every virtual service known by address, with its real servers."""
-        readers = {family: wire.DestinationReader(family).read for family in Family}
-        return {
-            key: ServiceEntry(config, dict(self._destinations(key, readers[key.family])))
-            for key, config, _traffic in self._services()
-        }
+        services = self._services()
+        listed = _listing()
+        if listed is None or listed.keys() != {key for key, _config, _traffic in services}:
+            # No procfs here, or somebody else is changing the table between the two readings.
+            return self._dump_by_netlink(services)
+        return {key: ServiceEntry(config, listed[key]) for key, config, _traffic in services}
 
     def traffic(self) -> Mapping[ServiceKey, ServiceTraffic]:
-        """Return the 64-bit counters of every virtual service and real server."""
-        readers = {family: wire.DestinationReader(family).read_traffic for family in Family}
+        """Return the counters of every virtual service and real server. Slower than a dump."""
         return {
-            key: ServiceTraffic(traffic, dict(self._destinations(key, readers[key.family])))
+            key: ServiceTraffic(
+                traffic, {server: counted for server, _config, counted in self._destinations(key)}
+            )
             for key, _config, traffic in self._services()
         }
 
@@ -128,9 +133,29 @@ class IPVS:
         found = sock.dump(family_id, header, read, "list virtual services")
         return [service for service in found if service is not None]
 
-    def _destinations(
-        self, key: ServiceKey, parse: Callable[[Buffer, int, int], Answer]
-    ) -> list[Answer]:
+    def _destinations(self, key: ServiceKey) -> list[wire.Destination]:
         sock, family_id, packer = self._open()
         request = wire.genl_header(wire.GET_DEST) + packer.service_nest(key)
-        return sock.dump(family_id, request, parse, f"list real servers of {key}")
+        read = self._readers[key.family].read
+        return sock.dump(family_id, request, read, f"list real servers of {key}")
+
+    def _dump_by_netlink(self, services: list[wire.Service]) -> Dump:
+        return {
+            key: ServiceEntry(
+                config,
+                {
+                    server: DestinationEntry(how, counted.stats)
+                    for server, how, counted in self._destinations(key)
+                },
+            )
+            for key, config, _traffic in services
+        }
+
+
+def _listing() -> dict[ServiceKey, proc.Destinations] | None:
+    """Return what procfs lists, or None where it does not."""
+    try:
+        with Path(proc.PATH).open("rb", buffering=0) as file:
+            return proc.parse(file.read())
+    except (OSError, ValueError):
+        return None

@@ -59,7 +59,7 @@ class ServiceFlags(enum.IntFlag):
 
 
 class Forwarding(enum.StrEnum):
-    """How packets reach a real server. Words as in ``/proc/net/ip_vs``' manual page."""
+    """How packets reach a real server. Words as in ``ipvsadm(8)``."""
 
     MASQUERADE = "masquerade"
     LOCAL = "local"
@@ -85,14 +85,11 @@ class ServiceConfig:
 class DestinationConfig:
     """How a real server is used. Weight 0: no new connections, existing ones go on.
 
-    Above ``upper_threshold`` connections it gets no new ones until it falls below
-    ``lower_threshold``; 0 means no limit.
+    Limits on its connections (``ipvsadm -x``, ``-y``) are not used: writing sets them to none.
     """
 
     weight: int = 1
     forwarding: Forwarding = Forwarding.MASQUERADE
-    upper_threshold: int = 0
-    lower_threshold: int = 0
 
 
 class DestinationStats(NamedTuple):
@@ -100,7 +97,6 @@ class DestinationStats(NamedTuple):
 
     active: int = 0
     inactive: int = 0
-    persistent: int = 0
 
 
 class Traffic(NamedTuple):
@@ -127,11 +123,19 @@ class ServiceEntry(NamedTuple):
     destinations: Mapping[DestinationKey, DestinationEntry]
 
 
+class DestinationTraffic(NamedTuple):
+    """Counters of a real server, its connections, and its clients that stick to it."""
+
+    traffic: Traffic
+    stats: DestinationStats
+    persistent: int
+
+
 class ServiceTraffic(NamedTuple):
     """Counters of a virtual service and of each of its real servers."""
 
     traffic: Traffic
-    destinations: Mapping[DestinationKey, Traffic]
+    destinations: Mapping[DestinationKey, DestinationTraffic]
 
 
 Dump = Mapping[ServiceKey, ServiceEntry]
@@ -222,7 +226,7 @@ class IPVSClient(Protocol):
         """Return every virtual service known by address, with its real servers."""
 
     def traffic(self) -> Mapping[ServiceKey, ServiceTraffic]:
-        """Return the 64-bit counters of every virtual service and real server."""
+        """Return the counters of every virtual service and real server. Slower than a dump."""
 
     def timeouts(self) -> Timeouts:
         """Return the time-outs of connections."""

@@ -10,7 +10,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from kproxy.kernel.attributes import NESTED, Buffer, Records, attribute, find, nest, u16, u32
+from kproxy.kernel.attributes import (
+    NESTED,
+    Buffer,
+    Records,
+    Schema,
+    attribute,
+    find,
+    nest,
+    u16,
+    u32,
+)
 from kproxy.kernel.inet import PROTOCOLS, Family, IPAddress
 from kproxy.kernel.ipvs.types import (
     AddDestination,
@@ -18,9 +28,9 @@ from kproxy.kernel.ipvs.types import (
     DelDestination,
     DelService,
     DestinationConfig,
-    DestinationEntry,
     DestinationKey,
     DestinationStats,
+    DestinationTraffic,
     Forwarding,
     Info,
     Operation,
@@ -154,8 +164,8 @@ def _destination(key: DestinationKey, config: DestinationConfig) -> bytes:
         6, _DEST_ADDR_FAMILY, 2 if address.version == 4 else 10,
         8, _DEST_FWD_METHOD, _FORWARDING_NUMBERS[config.forwarding],
         8, _DEST_WEIGHT, config.weight,
-        8, _DEST_U_THRESH, config.upper_threshold,
-        8, _DEST_L_THRESH, config.lower_threshold,
+        8, _DEST_U_THRESH, 0,
+        8, _DEST_L_THRESH, 0,
     )
     # fmt: on
 
@@ -201,22 +211,23 @@ def _prefix(family: Family, mask: bytes) -> int | None:
 Service = tuple[ServiceKey, ServiceConfig, Traffic]
 
 
+Destination = tuple[DestinationKey, DestinationConfig, DestinationTraffic]
+
 # In the kernel's order: only then one layout serves for all messages.
 _STATS_SCHEMA = dict.fromkeys(
     (_STATS_CONNS, _STATS_INPKTS, _STATS_OUTPKTS, _STATS_INBYTES, _STATS_OUTBYTES), "Q"
 )
-_DEST_SCHEMA = {
+_DEST_SCHEMA: Schema = {
     _ATTR_DEST: {
         _DEST_ADDR: "16s",
         _DEST_PORT: "H",
         _DEST_FWD_METHOD: "I",
         _DEST_WEIGHT: "I",
-        _DEST_U_THRESH: "I",
-        _DEST_L_THRESH: "I",
         _DEST_ACTIVE: "I",
         _DEST_INACT: "I",
         _DEST_PERSIST: "I",
         _DEST_ADDR_FAMILY: "H",
+        _DEST_STATS64: _STATS_SCHEMA,
     }
 }
 
@@ -252,48 +263,30 @@ class ServiceReader:
 
 
 class DestinationReader:
-    """Reads the answers to GET_DEST for services of one family. Alike values are one object."""
+    """Reads the answers to GET_DEST for services of one family."""
 
     def __init__(self, family: Family) -> None:
         # The service's family; kernels before 3.18 do not say which a destination has.
         self._family = family
         self._records = Records(_DEST_SCHEMA)
-        self._traffic = Records({_ATTR_DEST: {_DEST_STATS64: _STATS_SCHEMA}})
-        self._configs: dict[tuple[int, ...], DestinationConfig] = {}
-        self._stats: dict[tuple[int, ...], DestinationStats] = {}
 
-    def read(
-        self, buffer: Buffer, start: int, end: int
-    ) -> tuple[DestinationKey, DestinationEntry]:
-        """Return a destination."""
-        raw = self._records.read(buffer, start + 4, end)
-        address, port, forwarding, weight, upper, lower, active, inactive, persistent, af = raw
-        values = (weight, forwarding, upper, lower)
-        config = self._configs.get(values)
-        if config is None:
-            config = _destination_config(*values)
-            self._configs[values] = config
-        counts = (active, inactive, persistent)
-        stats = self._stats.get(counts)
-        if stats is None:
-            stats = self._stats[counts] = DestinationStats(*counts)
+    def read(self, buffer: Buffer, start: int, end: int) -> Destination:
+        """Return a destination and what is counted of it."""
+        address, port, method, weight, active, inactive, persistent, af, *counted = (
+            self._records.read(buffer, start + GENL_HEADER.size, end)
+        )
         family = self._family
         if af is not None:
             family = Family.IPV4 if af == 2 else Family.IPV6
         key = DestinationKey(_address(family, address), swap16(port))
-        return key, DestinationEntry(config, stats)
-
-    def read_traffic(self, buffer: Buffer, start: int, end: int) -> tuple[DestinationKey, Traffic]:
-        """Return a destination and its counters."""
-        key, _entry = self.read(buffer, start, end)
-        counted = self._traffic.read(buffer, start + 4, end)
-        return key, Traffic(*(value or 0 for value in counted))
-
-
-def _destination_config(weight: int, forwarding: int, upper: int, lower: int) -> DestinationConfig:
-    # A signed number in the kernel, though weights below 0 are refused.
-    method = _FORWARDINGS.get(forwarding & _FORWARDING_MASK, Forwarding.MASQUERADE)
-    return DestinationConfig(weight, method, upper, lower)
+        forwarding = _FORWARDINGS.get(method & _FORWARDING_MASK, Forwarding.MASQUERADE)
+        traffic = Traffic(*(value or 0 for value in counted))
+        stats = DestinationStats(active, inactive)
+        return (
+            key,
+            DestinationConfig(weight, forwarding),
+            DestinationTraffic(traffic, stats, persistent),
+        )
 
 
 def _address(family: Family, packed: bytes) -> IPAddress:
