@@ -31,9 +31,9 @@ CLUSTER_CIDR = IPv4Network("10.244.0.0/16")
 SERVICE_CIDR = IPv4Network("10.96.0.0/16")
 DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
 MAX_NODES = 50
-_QUIET = {"net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0"}
+QUIET = {"net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0"}
 _ROUTER = {
-    **_QUIET,
+    **QUIET,
     "net.ipv4.ip_forward": "1",
     "net.ipv4.conf.all.send_redirects": "0",
     "net.ipv4.conf.default.send_redirects": "0",
@@ -133,7 +133,7 @@ def pod_link(node: str, pod: str, address: IPv4Address, *, node_end: str) -> net
 def topology(plan: Plan) -> net.Topology:
     """Return the lab's hosts before any pod runs."""
     nodes = list(plan.each_node())
-    hosts = [net.Host(name=CONTROL, sysctls=_QUIET)]
+    hosts = [net.Host(name=CONTROL, sysctls=QUIET)]
     links: list[net.Link] = []
     members = [_on_lan(CONTROL, plan.control_address)]
     for node in nodes:
@@ -141,7 +141,7 @@ def topology(plan: Plan) -> net.Topology:
             net.Route(to=other.pod_cidr, via=other.address) for other in nodes if other != node
         )
         hosts.append(net.Host(name=node.name, routes=routes, sysctls=_ROUTER))
-        hosts.append(net.Host(name=node.client, sysctls=_QUIET))
+        hosts.append(net.Host(name=node.client, sysctls=QUIET))
         members.append(_on_lan(node.name, node.address))
         links.append(pod_link(node.name, node.client, node.client_address, node_end=node.client))
     return net.Topology(

@@ -1,0 +1,212 @@
+"""The traffic generators of a lab: one UDP sender and one TCP client behind every node.
+
+They are started once per cluster and told over pipes when to send (``kproxy.traffic.control``),
+because starting a process costs more than a trial inside an embedded kernel.
+"""
+
+import contextlib
+import json
+import select
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from kproxy import errors
+from kproxy.lab import layout, plan, workload
+from kproxy.traffic import frames, profile
+from netns.host import LiveHost
+from netns.lab import AttachedLab
+from netns.process import Process
+
+FLOWS_PER_SERVICE = 16
+"""RFC 6414, section 4.2, asks for at least 16 flows."""
+
+FIRST_SOURCE_PORT = 40000
+
+
+class Generator:
+    """One generator process, spoken to in lines of JSON."""
+
+    def __init__(self, host: LiveHost, module: str, log: Path) -> None:
+        self.name = f"{module} in {host.name}"
+        command = [sys.executable, "-m", f"kproxy.traffic.{module}"]
+        self.process: Process = host.spawn(command, stdin=-1, stdout=-1, stderr=log)
+        assert self.process.popen is not None
+        assert self.process.popen.stdin is not None
+        assert self.process.popen.stdout is not None
+        self._input = self.process.popen.stdin
+        self._output = self.process.popen.stdout
+        self._rest = b""
+
+    def tell(self, do: str, **fields: Any) -> None:
+        """Send a command."""
+        try:
+            self._input.write(json.dumps({"do": do, **fields}).encode() + b"\n")
+            self._input.flush()
+        except BrokenPipeError:
+            raise errors.MeasurementError(f"{self.name} has died") from None
+
+    def expect(self, event: str, timeout: float) -> dict[str, Any]:
+        """Wait for an answer and return it; an error answer, or none, raises MeasurementError."""
+        deadline = time.monotonic() + timeout
+        while True:
+            line, newline, rest = self._rest.partition(b"\n")
+            if newline:
+                self._rest = rest
+                answer: dict[str, Any] = json.loads(line)
+                if answer["event"] == event:
+                    return answer
+                if answer["event"] == "error":
+                    raise errors.MeasurementError(f"{self.name}: {answer['message']}")
+                continue
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not select.select([self._output], [], [], remaining)[0]:
+                raise errors.MeasurementError(
+                    f"{self.name} did not answer {event!r} within {timeout:g} s"
+                )
+            data = self._output.read1(65536)  # type: ignore[attr-defined]  # Popen's pipes have it
+            if not data:
+                raise errors.MeasurementError(f"{self.name} has died")
+            self._rest += data
+
+    def quit(self) -> None:
+        """End the process."""
+        with contextlib.suppress(errors.MeasurementError):
+            self.tell("quit")
+        self._input.close()
+        self.process.wait(10)
+        self._output.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """How much traffic one client sends. ``udp_pps`` is the total of all its flows."""
+
+    udp_pps: float = 1000.0
+    connections: int = 4
+    """Open connections to each TCP service port, …"""
+    request_interval_s: float = 0.2
+    """… each with a request so often."""
+    connects_per_s: float = 20.0
+    """New connections, all TCP service ports together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """What a client was told to send in one trial, and where it records it."""
+
+    udp_record: Path | None
+    tcp_record: Path | None
+    udp_flows: int
+
+
+class Client:
+    """The generators behind one node."""
+
+    def __init__(self, lab: AttachedLab, node: plan.NodePlan, files: layout.Layout) -> None:
+        self.node = node
+        self._files = files
+        host = lab.host(node.client)
+        log = files.log(f"{node.client}-traffic")
+        self.udp = Generator(host, "udp_send", log)
+        self.tcp = Generator(host, "tcp_client", log)
+        self._source_mac = str(host.interface("eth0").mac)
+        self._gateway_mac = str(lab.host(node.name).interface(node.client).mac)
+        self._flows: tuple[profile.UdpFlow, ...] = ()
+
+    def await_ready(self) -> None:
+        """Wait until both processes read commands."""
+        self.udp.expect("ready", 60)
+        self.tcp.expect("ready", 60)
+
+    def craft(self, targets: Sequence[workload.Target]) -> None:
+        """Craft the frames of all flows, once: 16 to every UDP service port."""
+        flows: list[profile.UdpFlow] = []
+        for target in targets:
+            if target.protocol == "UDP":
+                flows += frames.probes(
+                    flows=FLOWS_PER_SERVICE,
+                    first_flow=len(flows),
+                    first_port=FIRST_SOURCE_PORT + len(flows),
+                    source_mac=self._source_mac,
+                    gateway_mac=self._gateway_mac,
+                    source=self.node.client_address,
+                    destination=IPv4Address(target.address),
+                    destination_port=target.port,
+                )
+        self._flows = tuple(flows)
+
+    def start(self, trial: int, targets: Sequence[workload.Target], rates: Rates) -> Started:
+        """Start sending; returns when both generators do."""
+        udp_record = self._start_udp(trial, rates) if self._flows else None
+        tcp = [target for target in targets if target.protocol == "TCP"]
+        tcp_record = self._start_tcp(trial, tcp, rates) if tcp else None
+        if udp_record:
+            self.udp.expect("started", 30)
+        if tcp_record:
+            self.tcp.expect("started", 30)
+        return Started(udp_record=udp_record, tcp_record=tcp_record, udp_flows=len(self._flows))
+
+    def stop(self, started: Started) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """Stop sending; return the reports of the UDP sender and of the TCP client."""
+        if started.udp_record:
+            self.udp.tell("stop")
+        if started.tcp_record:
+            self.tcp.tell("stop")
+        udp = self.udp.expect("stopped", 30)["report"] if started.udp_record else None
+        tcp = self.tcp.expect("stopped", 30)["report"] if started.tcp_record else None
+        return udp, tcp
+
+    def quit(self) -> None:
+        """End the generators."""
+        self.udp.quit()
+        self.tcp.quit()
+
+    def _start_udp(self, trial: int, rates: Rates) -> Path:
+        record = self._files.records / f"{self.node.client}.sent"
+        wanted = profile.UdpProfile(
+            interface="eth0",
+            rate_pps=rates.udp_pps,
+            flows=self._flows,
+            record=record,
+            trial=trial,
+        )
+        self._give(self.udp, "udp", wanted.to_json())
+        return record
+
+    def _start_tcp(self, trial: int, targets: Sequence[workload.Target], rates: Rates) -> Path:
+        record = self._files.records / f"{self.node.client}.tcp"
+        wanted = profile.TcpProfile(
+            record=record,
+            trial=trial,
+            established=tuple(
+                profile.Established(
+                    target=target.number,
+                    address=target.address,
+                    port=target.port,
+                    connections=rates.connections,
+                    interval_s=rates.request_interval_s,
+                )
+                for target in targets
+            ),
+            connects=tuple(
+                profile.Connects(
+                    target=target.number,
+                    address=target.address,
+                    port=target.port,
+                    rate_per_s=rates.connects_per_s / len(targets),
+                )
+                for target in targets
+            ),
+        )
+        self._give(self.tcp, "tcp", wanted.to_json())
+        return record
+
+    def _give(self, generator: Generator, kind: str, text: str) -> None:
+        path = self._files.records / f"{self.node.client}.{kind}.json"
+        path.write_text(text)
+        generator.tell("start", profile=str(path))
