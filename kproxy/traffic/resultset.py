@@ -138,7 +138,8 @@ class Measurement:
     duplicated: int | None = None
     reordered: int | None = None
     discarded: int | None = None
-    lost_before_fault: int | None = None
+    strangers: int | None = None
+    unexplained: int | None = None
     affected_flows: int | None = None
     affected_pps: float | None = None
     recovered: bool = True
