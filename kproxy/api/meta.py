@@ -33,6 +33,7 @@ class ObjectMeta(Object, frozen=True, kw_only=True, rename="camel"):
     annotations: dict[str, str] | None = None
     creation_timestamp: str | None = None
     deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
     owner_references: list[OwnerReference] | None = None
     finalizers: list[str] | None = None
 
