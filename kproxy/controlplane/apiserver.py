@@ -55,7 +55,7 @@ class Server(http.server.ThreadingHTTPServer):
     def serve(self) -> None:
         """Answer until :meth:`stop`, then end all watches and close the socket."""
         while True:
-            readable, _, _ = select.select([self.socket, self._wake], [], [])
+            readable, _, _ = select.select([self.fileno(), self._wake], [], [])
             if self._wake in readable:
                 break
             self.handle_request()
