@@ -1,0 +1,50 @@
+"""Picks the kernel for a command: this machine's if it will do, an embedded one otherwise."""
+
+from dataclasses import dataclass
+
+from netns import errors
+from netns.kernels import base, native, uml
+
+AUTO = "auto"
+NAMES = (AUTO, native.NAME, uml.NAME)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The chosen kernel; ``because`` tells why it is not this machine's (empty if it is)."""
+
+    provider: base.Provider
+    because: str = ""
+
+
+def choose(
+    wanted: str,
+    here: base.Provider | None = None,
+    embedded: base.Provider | None = None,
+) -> Choice:
+    """Choose by name: ``native``, ``uml``, or ``auto`` for the first of them that can be used.
+
+    Raises KernelUnusable, with the remedy, if what is wanted cannot be used.
+    """
+    here = here or native.Native()
+    embedded = embedded or uml.Uml()
+    if wanted == embedded.name:
+        _insist(embedded)
+        return Choice(embedded)
+    lacking = here.obstacle()
+    if lacking is None:
+        return Choice(here)
+    if wanted == here.name:
+        raise errors.KernelUnusable(lacking.reason, remedy=lacking.remedy)
+    also = embedded.obstacle()
+    if also is not None:
+        raise errors.KernelUnusable(
+            f"{lacking.reason}, and {also.reason}", remedy=f"{lacking.remedy}, or {also.remedy}"
+        )
+    return Choice(embedded, because=lacking.reason)
+
+
+def _insist(provider: base.Provider) -> None:
+    obstacle = provider.obstacle()
+    if obstacle is not None:
+        raise errors.KernelUnusable(obstacle.reason, remedy=obstacle.remedy)

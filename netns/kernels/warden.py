@@ -1,0 +1,216 @@
+"""Keeps watch over an embedded kernel: whatever happens to its user, nothing of it stays.
+
+A kernel in User-Mode Linux is many processes on the host, and killing the first leaves others.
+So it lives in a PID namespace of its own, which the host's kernel empties as soon as its first
+process is gone::
+
+    kproxy ── warden ── keeper (PID 1 in the namespace) ── linux.uml ── its helpers and stubs
+
+The warden holds the reading end of a pipe. When kproxy closes the other end, by choice or by
+dying of anything, the warden kills the keeper and removes the run directory. When the warden is
+killed, the keeper is killed by the kernel (PR_SET_PDEATHSIG). When both are, the run directory
+stays; its name says whose it was, and the next start removes it (:func:`repair`). Where there can
+be no PID namespace, the processes are found by their session, which the run directory notes.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
+SESSION_NOTE = "session"
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How to start the kernel's first process: all of it is decided before the fork.
+
+    ``descriptors`` are passed on, ``console`` gets what it prints, ``cpu`` is where it runs.
+    """
+
+    argv: Sequence[str]
+    environment: dict[str, str]
+    descriptors: Sequence[int]
+    console: int
+    cpu: int
+    run_directory: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Warden:
+    """The running warden: its PID, a pidfd that tells its end, and the pipe that keeps it."""
+
+    pid: int
+    pidfd: int
+    lifeline: int
+
+    def dismiss(self) -> int:
+        """End the kernel if it still runs, wait until nothing is left, return its exit code."""
+        os.close(self.lifeline)
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
+        return os.waitstatus_to_exitcode(status)
+
+
+def start(
+    launch: Launch, *, on_loss: Callable[[], None] = lambda: None, isolate: bool = True
+) -> Warden:
+    """Start a kernel under a warden.
+
+    ``on_loss`` is called in the warden when the lifeline breaks (the user's process is gone).
+    Without ``isolate`` no PID namespace is tried (for tests of machines that have none).
+    """
+    watched, lifeline = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 125
+        try:
+            os.close(lifeline)
+            code = _watch(launch, watched, on_loss, isolate)
+        finally:
+            os._exit(code)
+    os.close(watched)
+    return Warden(pid, os.pidfd_open(pid), lifeline)
+
+
+def _watch(launch: Launch, watched: int, on_loss: Callable[[], None], isolate: bool) -> int:
+    """Be the warden: return the kernel's exit code when it is over."""
+    os.setsid()  # no signals from the terminal
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
+    _prctl(PR_SET_NAME, b"warden")
+    isolated = isolate and _unshare_pids()
+    warden = os.pidfd_open(os.getpid())
+    keeper = os.fork()
+    if keeper == 0:
+        os.close(watched)
+        os._exit(_keep(launch, warden, isolated))
+    for descriptor in (*launch.descriptors, launch.console):
+        os.close(descriptor)
+    ended = os.pidfd_open(keeper)
+    poller = select.poll()
+    poller.register(watched, select.POLLIN)
+    poller.register(ended, select.POLLIN)
+    ready = [descriptor for descriptor, _ in poller.poll()]
+    if ended not in ready:
+        on_loss()
+        os.kill(keeper, signal.SIGKILL)
+    _, status = os.waitpid(keeper, 0)
+    remove(launch.run_directory)
+    return os.waitstatus_to_exitcode(status) % 256
+
+
+def _keep(launch: Launch, warden: int, isolated: bool) -> int:
+    """Be the keeper: return the exit code of the kernel. ``warden`` is a pidfd."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if select.select([warden], [], [], 0)[0]:
+        return 125  # the warden was killed before that call: no signal will come
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, {launch.cpu})
+    kernel = subprocess.Popen(
+        launch.argv,
+        env=launch.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=launch.console,
+        stderr=launch.console,
+        pass_fds=launch.descriptors,
+        cwd="/",
+        preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+    )
+    if not isolated:
+        note = f"{kernel.pid} {start_time(kernel.pid)} {launch.argv[0]}"
+        (launch.run_directory / SESSION_NOTE).write_text(note)
+    # Whoever waits for the end of these must not wait for this process too.
+    for descriptor in (*launch.descriptors, launch.console):
+        os.close(descriptor)
+    code = kernel.wait()
+    return code if code >= 0 else 128 - code
+
+
+def _unshare_pids() -> bool:
+    """Let further children live in a new PID namespace; False if this machine has none for us."""
+    if _libc.unshare(CLONE_NEWPID) == 0:
+        return True
+    uid, gid = os.geteuid(), os.getegid()
+    if _libc.unshare(CLONE_NEWUSER | CLONE_NEWPID) != 0:
+        return False
+    # Each remains who they are, so the rights to files remain as well.
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    return True
+
+
+def _prctl(option: int, value: int | bytes) -> None:
+    _libc.prctl(option, value, 0, 0, 0)
+
+
+def start_time(pid: int) -> int | None:
+    """Return when a process started, in the kernel's ticks: with the PID, that is who it is."""
+    fields = stat_fields(pid)
+    return int(fields[19]) if fields else None
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Return /proc/PID/stat from the state on (field 3); empty if there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return text.rpartition(")")[2].split()
+
+
+def kill_session(run_directory: Path) -> None:
+    """Kill what is left of the kernel that the run directory notes, if anything."""
+    try:
+        session, started, program = (run_directory / SESSION_NOTE).read_text().split(maxsplit=2)
+    except (FileNotFoundError, ValueError):
+        return
+    for entry in Path("/proc").iterdir():
+        fields = stat_fields(int(entry.name)) if entry.name.isdigit() else []
+        if not fields or fields[3] != session or int(fields[19]) < int(started):
+            continue
+        with contextlib.suppress(OSError):
+            if (entry / "exe").readlink() == Path(program).resolve():
+                os.kill(int(entry.name), signal.SIGKILL)
+
+
+def make_run_directory(state: Path) -> Path:
+    """Make a directory for one kernel. Its name says who made it (PID and start time)."""
+    guests = state / "guests"
+    guests.mkdir(mode=0o700, parents=True, exist_ok=True)
+    me = f"{os.getpid()}-{start_time(os.getpid())}"
+    taken = sum(1 for _ in guests.glob(f"{me}-*"))
+    directory = guests / f"{me}-{taken}"
+    directory.mkdir(mode=0o700)
+    return directory
+
+
+def remove(run_directory: Path) -> None:
+    """Remove a run directory and the processes it notes; it may be gone already."""
+    kill_session(run_directory)
+    shutil.rmtree(run_directory, ignore_errors=True)
+
+
+def repair(state: Path) -> list[Path]:
+    """Remove what kernels whose user and warden were killed have left; return what it was."""
+    removed = []
+    for directory in sorted((state / "guests").glob("*-*-*")):
+        pid, started, _ = directory.name.split("-")
+        if start_time(int(pid)) == int(started):
+            continue
+        remove(directory)
+        removed.append(directory)
+    return removed

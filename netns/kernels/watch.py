@@ -1,0 +1,75 @@
+"""When an embedded kernel is to be killed: decisions, without a clock.
+
+The clock's reading ``now`` (seconds, monotonic) is an argument; the caller does what is returned.
+"""
+
+from enum import StrEnum
+
+from netns.kernels import base
+
+BOOT_LIMIT = 60.0  # it takes 2 s; a loaded machine may need several times that
+GRACE = 10.0  # from being asked to end until being killed
+
+
+class Action(StrEnum):
+    """What the caller has to do now."""
+
+    NOTHING = "nothing"
+    FORWARD = "forward the signal or key to the command"
+    ASK = "send the command SIGTERM"
+    KILL = "kill the kernel"
+
+
+class Watch:
+    """Follows one embedded kernel from its start.
+
+    After KILL, ``failure`` and ``exit_code`` say why; ``booted`` is whether it is up.
+    """
+
+    def __init__(self, now: float, time_limit: float) -> None:
+        self.deadline = now + min(BOOT_LIMIT, time_limit)
+        self.failure = ""
+        self.exit_code = base.EXIT_GUEST_FAILED
+        self.booted = False
+        self._asked = False
+        self._interrupted = False
+        self._time_limit = time_limit
+        self._end = now + time_limit
+
+    def hello(self) -> None:
+        """The kernel is up and will run the command."""
+        self.booted = True
+        self.deadline = self._end
+
+    def tick(self, now: float) -> Action:
+        """Tell what the passing of time demands; to be asked again at ``deadline``."""
+        if now < self.deadline:
+            return Action.NOTHING
+        if not self.booted:
+            self.failure = f"it did not come up within {min(BOOT_LIMIT, self._time_limit):g} s"
+            return Action.KILL
+        self.exit_code = base.EXIT_TIME_LIMIT
+        self.failure = f"the time limit of {self._time_limit:g} s is over"
+        if self._asked:
+            return Action.KILL
+        self._asked = True
+        self.deadline = now + GRACE
+        return Action.ASK
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the command was asked to end because of the time limit."""
+        return self._asked
+
+    def interrupt(self) -> Action:
+        """Somebody wants to interrupt the command: the second time the kernel is killed."""
+        if self._interrupted or not self.booted:
+            self.failure = "interrupted"
+            self.exit_code = base.EXIT_INTERRUPTED
+            return Action.KILL
+        self._interrupted = True
+        return Action.FORWARD
+
+    def was_mere_key(self) -> None:
+        """What looked like an interrupt was a key to the command, as in an editor."""
+        self._interrupted = False
