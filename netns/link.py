@@ -35,6 +35,7 @@ _NUD_PERMANENT = 0x80
 _IFA_F_NODAD = 0x02
 _IFA_F_TENTATIVE = 0x40
 _RTNH_F_ONLINK = 0x04
+_FIRST_INDEX = 1000
 
 
 @contextlib.contextmanager
@@ -66,6 +67,7 @@ def create_veth(ipr: IPRoute, here: Interface, there: Interface, peer_namespace:
         ipr.link(
             "add",
             kind="veth",
+            index=_distinct_index(),
             ifname=here.name,
             address=here.mac,
             mtu=here.mtu,
@@ -216,6 +218,16 @@ def set_route(ipr: IPRoute, host: str, route: Route, *, delete: bool = False) ->
         except NetlinkError as problem:
             if not (delete and problem.code in (errno.ESRCH, errno.ENOENT)):
                 raise
+
+
+def _distinct_index() -> int:
+    """A free interface index far from those that the kernel gives (1, 2, 3 …).
+
+    The kernel notes the carrier of a link at once only if the indexes of the two ends differ
+    (``linkwatch_urgent_event``); as the first interfaces of two fresh namespaces they would be
+    equal, and the link would be dead for up to a second.
+    """
+    return max(_FIRST_INDEX, *(index + 1 for index, _ in socket.if_nameindex()))
 
 
 def _checksum_offload_off(name: str) -> None:
