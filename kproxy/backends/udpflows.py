@@ -1,10 +1,10 @@
 """Forgetting tracked UDP flows that lead to endpoints which no longer serve.
 
 A tracked flow keeps its translation for as long as packets come, whatever the rules say by then.
-TCP notices that its peer has gone, UDP goes on for ever. So after a sync those flows are deleted whose
-original destination is a UDP service port of ours and whose translated destination is not one of
-its serving endpoints; their next packet takes a new way. All other flows are left alone: flows to
-healthy endpoints must survive every restart.
+TCP notices that its peer has gone, UDP goes on for ever. So after a sync those flows are deleted
+whose original destination is a UDP service port of ours and whose translated destination is not
+one of its serving endpoints; their next packet takes a new way. All other flows are left alone:
+flows to healthy endpoints must survive every restart.
 """
 
 from collections.abc import Iterable, Mapping, Set

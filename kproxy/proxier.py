@@ -1,0 +1,184 @@
+"""From objects to the kernel, in one IP family: trackers, then a backend. DualStack composes two.
+
+No threads and no clock of its own but for durations: the agent says when to sync.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from kproxy.api import core, discovery
+from kproxy.backends.base import Backend, SyncResult
+from kproxy.desired.build import NodeSettings, StateBuilder
+from kproxy.desired.model import Family, ServicePort, ServicePortName, State
+from kproxy.errors import InvalidObject, KernelError
+
+Load = Callable[[Family], Backend]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncReport:
+    """What one sync of one family came to."""
+
+    family: Family
+    result: SyncResult
+    services: int
+    """Service ports."""
+    endpoints: int
+    """Endpoints in use, counted for every service port."""
+    duration_ns: int
+
+    @property
+    def failed(self) -> bool:
+        """Return whether something is still to be done."""
+        return bool(self.result.failures)
+
+
+class Proxier:
+    """Keeps the kernel as Services and EndpointSlices want it, in one IP family.
+
+    :meth:`on_service` and :meth:`on_slice` may be called from any thread; all else from one.
+    """
+
+    def __init__(self, settings: NodeSettings, load: Load) -> None:
+        self.family = settings.family
+        self._builder = StateBuilder(settings)
+        self._load = load
+        self._backend: Backend | None = None
+        self._told: set[ServicePortName] = set()
+
+    @property
+    def backend(self) -> Backend:
+        """Return the backend; made at its first use."""
+        if self._backend is None:
+            self._backend = self._load(self.family)
+        return self._backend
+
+    @property
+    def in_use(self) -> bool:
+        """Return whether the backend was ever used: whether the kernel holds anything of it."""
+        return self._backend is not None
+
+    def on_service(self, old: core.Service | None, new: core.Service | None) -> None:
+        """Note a change of a Service."""
+        self._builder.on_service(old, new)
+
+    def on_slice(
+        self, old: discovery.EndpointSlice | None, new: discovery.EndpointSlice | None
+    ) -> None:
+        """Note a change of an EndpointSlice."""
+        self._builder.on_slice(old, new)
+
+    def set_zone(self, zone: str) -> None:
+        """Tell the zone of this node."""
+        self._builder.set_zone(zone)
+
+    def wanted(self) -> State:
+        """Return the wanted state by all that was noted."""
+        return self._builder.build()
+
+    def take_problems(self) -> list[InvalidObject]:
+        """Return what was found wrong in objects since the last call."""
+        return self._builder.take_problems()
+
+    def reread(self) -> None:
+        """Read the kernel's state anew. Raises KernelError."""
+        self.backend.reread()
+
+    def sync(self) -> SyncReport:
+        """Make the kernel hold what is wanted; what failed is in the report."""
+        start = time.monotonic_ns()
+        state = self.wanted()
+        try:
+            result = self.backend.sync(state)
+        except KernelError as error:
+            result = SyncResult(writes=0, failures=(error,))
+        services = state.services.values()
+        return SyncReport(
+            family=self.family,
+            result=result,
+            services=len(state.services),
+            endpoints=sum(len(service.cluster or service.local) for service in services),
+            duration_ns=time.monotonic_ns() - start,
+        )
+
+    def take_unsupported(self) -> list[tuple[ServicePortName, tuple[str, ...]]]:
+        """Return the service ports that ask for more than this version does; each one once."""
+        found = []
+        for name, wanted in self.wanted().services.items():
+            if name not in self._told and (features := unsupported_features(wanted.service)):
+                self._told.add(name)
+                found.append((name, features))
+        self._told.intersection_update(self.wanted().services)
+        return found
+
+    def close(self) -> None:
+        """Give sockets back; the kernel keeps its rules."""
+        if self._backend is not None:
+            self._backend.close()
+
+
+class DualStack:
+    """Two proxiers as one. The second family costs nothing until a Service uses it."""
+
+    def __init__(self, proxiers: Sequence[Proxier]) -> None:
+        self.proxiers = proxiers
+
+    def on_service(self, old: core.Service | None, new: core.Service | None) -> None:
+        """Note a change of a Service."""
+        for proxier in self.proxiers:
+            proxier.on_service(old, new)
+
+    def on_slice(
+        self, old: discovery.EndpointSlice | None, new: discovery.EndpointSlice | None
+    ) -> None:
+        """Note a change of an EndpointSlice."""
+        for proxier in self.proxiers:
+            proxier.on_slice(old, new)
+
+    def set_zone(self, zone: str) -> None:
+        """Tell the zone of this node."""
+        for proxier in self.proxiers:
+            proxier.set_zone(zone)
+
+    def reread(self) -> None:
+        """Read the kernel's state anew, in the families in use. Raises KernelError."""
+        for proxier in self._needed():
+            proxier.reread()
+
+    def sync(self) -> list[SyncReport]:
+        """Sync the families in use; a failure of one does not keep the other from its turn."""
+        return [proxier.sync() for proxier in self._needed()]
+
+    def take_problems(self) -> list[InvalidObject]:
+        """Return what was found wrong in objects since the last call."""
+        return [problem for proxier in self.proxiers for problem in proxier.take_problems()]
+
+    def take_unsupported(self) -> Iterable[tuple[ServicePortName, tuple[str, ...]]]:
+        """Return the service ports that ask for more than this version does; each one once."""
+        found: dict[ServicePortName, tuple[str, ...]] = {}
+        for proxier in self.proxiers:
+            found.update(proxier.take_unsupported())
+        return found.items()
+
+    def close(self) -> None:
+        """Give sockets back; the kernel keeps its rules."""
+        for proxier in self.proxiers:
+            proxier.close()
+
+    def _needed(self) -> list[Proxier]:
+        first, *others = self.proxiers
+        return [first, *(one for one in others if one.in_use or one.wanted().services)]
+
+
+def unsupported_features(service: ServicePort) -> tuple[str, ...]:
+    """Return the fields of a Service which this version does not act on."""
+    asked = {
+        "nodePort": service.node_port,
+        "externalIPs": service.external_ips,
+        "status.loadBalancer": service.load_balancer_vips,
+        "loadBalancerSourceRanges": service.source_ranges,
+        "sessionAffinity": service.affinity_seconds is not None,
+        "healthCheckNodePort": service.health_check_node_port,
+    }
+    return tuple(field for field, value in asked.items() if value)

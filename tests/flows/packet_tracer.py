@@ -1,0 +1,250 @@
+"""What happens to the first packet of a connection: a walk through rendered rules and tables.
+
+The tracer knows netfilter's hooks as far as the proxy uses them, and nothing of how rules came to
+be. A form of rule that it does not know is an error: a rule nobody traces is a rule nobody tests.
+"""
+
+import ipaddress
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+NODE_ADDRESS = "192.168.1.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """The first packet of a connection, as it is at some place."""
+
+    source: str
+    protocol: str
+    destination: str
+    port: int
+    mark: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Where it ended: ``10.0.0.1:80``, ``refused``, ``dropped``, ``passes`` or ``node``.
+
+    ``passes``: it leaves the node as it came; ``node``: a port of the node itself gets it.
+    """
+
+    end: str
+    masqueraded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node's kernel: rules by table and chain, and what ipvs mode has beside them."""
+
+    rules: Mapping[str, Mapping[str, Sequence[str]]]
+    device: frozenset[str] = frozenset()
+    services: Mapping[tuple[str, str, int], Sequence[str]] = field(default_factory=dict)
+    """(protocol, address, port) → real servers that take new connections."""
+    sets: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+class UnknownRule(AssertionError):
+    """The tracer does not know what this rule does."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """How a chain was left: ``""`` is its end."""
+
+    name: str
+    packet: Packet
+
+
+class _Rule:
+    """One rule taken apart: conditions, and a target."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.conditions: list[tuple[str, bool, list[str]]] = []
+        self.target = ""
+        self.arguments: list[str] = []
+        words = shlex.split(text)
+        if words[:1] != ["-A"]:
+            raise UnknownRule(text)
+        words = words[2:]
+        while words:
+            negated = words[0] == "!"
+            option, *words = words[negated:]
+            if option == "-j":
+                self.target, *self.arguments = words
+                return
+            count = _OPTIONS.get(option)
+            if count is None:
+                raise UnknownRule(f"{option} in {text}")
+            self.conditions.append((option, negated, words[:count]))
+            words = words[count:]
+
+
+_OPTIONS = {
+    "-s": 1, "-d": 1, "-p": 1, "-m": 1, "--comment": 1, "--dport": 1, "--mark": 1,
+    "--ctstate": 1, "--match-set": 2, "--mode": 1, "--probability": 1,
+}  # fmt: skip
+_MODULES = {"comment", "tcp", "udp", "sctp", "mark", "conntrack", "set", "statistic"}
+
+
+class Tracer:
+    """Follows packets through one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._parsed = {
+            table: {name: [_Rule(text) for text in rules] for name, rules in chains.items()}
+            for table, chains in node.rules.items()
+        }
+
+    def trace(self, packet: Packet, *, from_node: bool = False) -> set[Outcome]:
+        """Return every outcome that is possible: endpoints are picked at random."""
+        hook = "OUTPUT" if from_node else "PREROUTING"
+        outcomes = set()
+        for verdict in self._walk("nat", hook, packet):
+            outcomes |= self._route(verdict.packet, packet, from_node=from_node)
+        return outcomes
+
+    def _route(self, packet: Packet, original: Packet, *, from_node: bool) -> set[Outcome]:
+        translated = (packet.destination, packet.port) != (original.destination, original.port)
+        if packet.destination in self._node.device:
+            return self._service_address(packet, from_node=from_node)
+        if packet.destination == NODE_ADDRESS:
+            end = f"{packet.destination}:{packet.port}" if translated else "node"
+            return {Outcome(end)}
+        outcomes = set()
+        hook = "OUTPUT" if from_node else "FORWARD"
+        for verdict in self._walk("filter", hook, packet):
+            if verdict.name in ("REJECT", "DROP"):
+                outcomes.add(Outcome("refused" if verdict.name == "REJECT" else "dropped"))
+            else:
+                outcomes |= self._leave(packet, translated=translated)
+        return outcomes
+
+    def _service_address(self, packet: Packet, *, from_node: bool) -> set[Outcome]:
+        key = (packet.protocol, packet.destination, packet.port)
+        outcomes = set()
+        # The node's own packets meet IPVS before any filter does.
+        filtered = [_Verdict("", packet)]
+        if not (from_node and key in self._node.services):
+            filtered = list(self._walk("filter", "INPUT", packet))
+        for verdict in filtered:
+            if verdict.name in ("REJECT", "DROP"):
+                outcomes.add(Outcome("refused" if verdict.name == "REJECT" else "dropped"))
+            elif key not in self._node.services:
+                outcomes.add(Outcome("node"))
+            elif not self._node.services[key]:
+                outcomes.add(Outcome("refused"))
+            else:
+                for place in self._node.services[key]:
+                    address, _, port = place.rpartition(":")
+                    sent = replace(packet, destination=address, port=int(port))
+                    outcomes |= self._leave(sent, translated=True)
+        return outcomes
+
+    def _leave(self, packet: Packet, *, translated: bool) -> set[Outcome]:
+        end = f"{packet.destination}:{packet.port}" if translated else "passes"
+        return {
+            Outcome(end, masqueraded=verdict.name == "MASQUERADE")
+            for verdict in self._walk("nat", "POSTROUTING", packet)
+        }
+
+    def _walk(self, table: str, chain: str, packet: Packet) -> list[_Verdict]:
+        return list(self._follow(table, chain, packet))
+
+    def _follow(self, table: str, chain: str, packet: Packet, at: int = 0) -> Iterator[_Verdict]:
+        """Yield every way through a chain from its rule number ``at`` on."""
+        rules = self._parsed[table].get(chain, [])
+        for number in range(at, len(rules)):
+            rule = rules[number]
+            chance = self._matches(rule, packet)
+            if chance == 0:
+                continue
+            if chance < 1:
+                yield from self._follow(table, chain, packet, number + 1)
+            result = self._act(table, rule, packet)
+            if result is None:  # a chain
+                for verdict in self._follow(table, rule.target, packet):
+                    if verdict.name:
+                        yield verdict
+                    else:
+                        yield from self._follow(table, chain, verdict.packet, number + 1)
+                return
+            if result.name == "MARK":
+                yield from self._follow(table, chain, result.packet, number + 1)
+                return
+            yield replace(result, name="") if result.name == "RETURN" else result
+            return
+        yield _Verdict("", packet)
+
+    def _act(self, table: str, rule: _Rule, packet: Packet) -> _Verdict | None:
+        if rule.target in self._parsed[table]:
+            return None
+        match rule.target, rule.arguments:
+            case (("ACCEPT" | "DROP" | "RETURN"), []):
+                return _Verdict(rule.target, packet)
+            case "REJECT", ["--reject-with", "icmp-port-unreachable"]:
+                return _Verdict("REJECT", packet)
+            case "MASQUERADE", ([] | ["--random-fully"]):
+                return _Verdict("MASQUERADE", packet)
+            case "MARK", ["--set-xmark", value]:
+                bits, mask = (int(number, 16) for number in value.split("/"))
+                return _Verdict("MARK", replace(packet, mark=(packet.mark & ~mask) ^ bits))
+            case "DNAT", ["--to-destination", place]:
+                address, _, port = place.rpartition(":")
+                return _Verdict("DNAT", replace(packet, destination=address, port=int(port)))
+        raise UnknownRule(rule.text)
+
+    def _matches(self, rule: _Rule, packet: Packet) -> float:
+        """Return the probability with which the rule matches: 0, 1 or between."""
+        chance = 1.0
+        for option, negated, values in rule.conditions:
+            if option == "--probability":
+                chance = float(values[0])
+            elif self._holds(option, values, packet, rule) == negated:
+                return 0.0
+        return chance
+
+    def _holds(self, option: str, values: list[str], packet: Packet, rule: _Rule) -> bool:
+        match option, values:
+            case "-s", [network]:
+                return _within(packet.source, network)
+            case "-d", [network]:
+                return _within(packet.destination, network)
+            case "-p", [protocol]:
+                return packet.protocol == protocol
+            case "-m", [module] if module in _MODULES:
+                return True
+            case "--comment", _:
+                return True
+            case "--mode", ["random"]:
+                return True
+            case "--dport", [port]:
+                return packet.port == int(port)
+            case "--mark", [value]:
+                bits, mask = (int(number, 16) for number in value.split("/"))
+                return packet.mark & mask == bits
+            case "--ctstate", [states]:
+                return "NEW" in states.split(",")
+            case "--match-set", [name, directions]:
+                return _entry(packet, directions) in self._node.sets[name]
+        raise UnknownRule(f"{option} {values} in {rule.text}")
+
+
+def _within(address: str, network: str) -> bool:
+    return ipaddress.ip_address(address) in ipaddress.ip_network(network)
+
+
+def _entry(packet: Packet, directions: str) -> str:
+    match directions:
+        case "dst":
+            return packet.destination
+        case "dst,dst":
+            return f"{packet.destination},{packet.protocol}:{packet.port}"
+        case "src,dst":
+            return f"{packet.source},{packet.protocol}:{packet.port}"
+        case "dst,dst,src":
+            return f"{packet.destination},{packet.protocol}:{packet.port},{packet.source}"
+    raise UnknownRule(f"--match-set … {directions}")
