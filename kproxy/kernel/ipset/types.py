@@ -2,7 +2,7 @@
 
 import enum
 import ipaddress
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -60,7 +60,7 @@ class SetEntry(NamedTuple):
     """A set as the kernel has it. ``references``: by how many rules and sets it is used."""
 
     spec: SetSpec
-    entries: Collection[Entry]
+    entries: frozenset[Entry]
     references: int = 0
 
 
@@ -114,6 +114,23 @@ class DelEntry:
 
 
 Operation = CreateSet | DestroySet | FlushSet | SwapSets | AddEntry | DelEntry
+
+
+def describe(operation: Operation) -> str:
+    """Return what an operation does, for messages."""
+    match operation:
+        case CreateSet(name, spec):
+            return f"create IP set {name} {spec.type}"
+        case DestroySet(name):
+            return f"destroy IP set {name}"
+        case FlushSet(name):
+            return f"flush IP set {name}"
+        case SwapSets(name, other):
+            return f"swap IP sets {name} and {other}"
+        case AddEntry(name, entry):
+            return f"add {entry} to IP set {name}"
+        case DelEntry(name, entry):
+            return f"delete {entry} from IP set {name}"
 
 
 class IpsetClient(Protocol):

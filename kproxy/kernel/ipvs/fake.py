@@ -36,7 +36,9 @@ from kproxy.kernel.ipvs.types import (
 )
 from kproxy.kernel.netlink import Refusal, kernel_error
 
-SCHEDULERS = frozenset("rr wrr lc wlc lblc lblcr dh sh sed nq fo ovf mh twos".split())
+SCHEDULERS = frozenset(
+    ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh")
+)
 _SCHEDULER_LENGTH_MAX = 15
 _WEIGHT_MAX = 0x7FFFFFFF
 

@@ -5,6 +5,7 @@ call and two joins, because ten thousand of them are written at a start.
 """
 
 import ipaddress
+import socket
 import struct
 import sys
 from collections.abc import Callable
@@ -77,12 +78,6 @@ _VERSION = 1
 
 _DEST_IDENTITY = struct.Struct("=HH HH16s HHH2x HHH2x")
 _DEST_FULL = struct.Struct("=HH HH16s HHH2x HHH2x HHI HHI HHI HHI")
-_LITTLE = sys.byteorder == "little"
-
-
-def swap16(value: int) -> int:
-    """Turn a 16-bit number between network and machine byte order."""
-    return (value >> 8 | (value & 0xFF) << 8) if _LITTLE else value
 
 
 class Packer:
@@ -148,7 +143,7 @@ class Packer:
         identity = _DEST_IDENTITY.pack(
             *(_DEST_IDENTITY.size, _ATTR_DEST | NESTED),
             *(20, _DEST_ADDR, address.packed),
-            *(6, _DEST_PORT, swap16(port)),
+            *(6, _DEST_PORT, socket.htons(port)),
             *(6, _DEST_ADDR_FAMILY, 2 if address.version == 4 else 10),
         )
         return self._message(DEL_DEST, sequence, self.service_nest(op.service) + identity)
@@ -160,7 +155,7 @@ def _destination(key: DestinationKey, config: DestinationConfig) -> bytes:
     return _DEST_FULL.pack(
         _DEST_FULL.size, _ATTR_DEST | NESTED,
         20, _DEST_ADDR, address.packed,
-        6, _DEST_PORT, swap16(port),
+        6, _DEST_PORT, socket.htons(port),
         6, _DEST_ADDR_FAMILY, 2 if address.version == 4 else 10,
         8, _DEST_FWD_METHOD, _FORWARDING_NUMBERS[config.forwarding],
         8, _DEST_WEIGHT, config.weight,
@@ -176,7 +171,7 @@ def _service_identity(key: ServiceKey) -> bytes:
             u16(_SVC_AF, key.family.af),
             u16(_SVC_PROTOCOL, key.protocol.number),
             attribute(_SVC_ADDR, key.address.packed.ljust(16, b"\0")),
-            u16(_SVC_PORT, swap16(key.port)),
+            u16(_SVC_PORT, socket.htons(key.port)),
         )
     )
 
@@ -278,7 +273,7 @@ class DestinationReader:
         family = self._family
         if af is not None:
             family = Family.IPV4 if af == 2 else Family.IPV6
-        key = DestinationKey(_address(family, address), swap16(port))
+        key = DestinationKey(_address(family, address), socket.htons(port))
         forwarding = _FORWARDINGS.get(method & _FORWARDING_MASK, Forwarding.MASQUERADE)
         traffic = Traffic(*(value or 0 for value in counted))
         stats = DestinationStats(active, inactive)
