@@ -1,0 +1,1 @@
+"""The daemon of one node: informers → proxier, healthz, signals."""
