@@ -32,11 +32,16 @@ class EventType(StrEnum):
 
 
 class Event(NamedTuple, Generic[T]):
-    """One line of a watch. A BOOKMARK carries no object, only the version reached."""
+    """One line of a watch.
+
+    A BOOKMARK carries no object, only the version reached; DELETED may lack it, if what was
+    deleted cannot be decoded. ``key`` is namespace and name.
+    """
 
     type: EventType
     object: T | None
     resource_version: str
+    key: tuple[str, str] = ("", "")
 
 
 class _ListMeta(msgspec.Struct, frozen=True, rename="camel"):
@@ -143,12 +148,17 @@ def decode_event(line: bytes, wanted: type[T]) -> Event[T]:
         kind = EventType(outer.type)
     except ValueError:
         raise KproxyError(f"unknown watch event {outer.type!r}") from None
+    raw = bytes(outer.object)
     if kind is EventType.BOOKMARK:
-        mark = msgspec.json.decode(bytes(outer.object))
-        return Event(kind, None, _identity(mark)[2])
-    found = decode_object(bytes(outer.object), wanted)
-    version: str = found.metadata.resource_version  # type: ignore[attr-defined]
-    return Event(kind, found, version)
+        return Event(kind, None, _identity(msgspec.json.decode(raw))[2])
+    try:
+        found: Any = decode_object(raw, wanted)
+    except InvalidItem as problem:
+        if kind is not EventType.DELETED:
+            raise
+        return Event(kind, None, problem.resource_version, (problem.namespace, problem.name))
+    meta = found.metadata
+    return Event(kind, found, meta.resource_version, (meta.namespace, meta.name))
 
 
 def api_error(code: int, body: bytes) -> ApiError:

@@ -97,6 +97,11 @@ def by_plural(api_version: str, plural: str) -> Kind | None:
     return _BY_PLURAL.get((api_version, plural))
 
 
+def for_type(wanted: type[Object]) -> Kind:
+    """Return the kind that a type stands for. Raises KeyError for the type of a part."""
+    return _BY_TYPE[wanted]
+
+
 def of(obj: Object) -> Kind:
     """Return the kind of a typed object. Raises KeyError for a part of an object."""
     return _BY_TYPE[type(obj)]

@@ -1,0 +1,187 @@
+"""Keeps up with all objects of one kind: list, watch, and again when the watch ends.
+
+One thread per informer. It blocks in reads and in waits with deadlines and never polls. What it
+hears it hands to ``on_change(old, new)``, in order, from its own thread:
+
+* ``old`` None: the object is new; ``new`` None: it is gone;
+* after a break the objects are listed again and only the differences are told, so that a handler
+  never hears of an object twice, and hears of those that vanished meanwhile;
+* an object that cannot be decoded goes to ``on_problem``; its last good version stays in force.
+
+An exception of a handler is a bug: it ends the thread through ``threading.excepthook``.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from kproxy.api import codec
+from kproxy.api.codec import EventType
+from kproxy.errors import ApiError, Gone, InvalidItem, KproxyError
+
+from .backoff import Backoff, BackoffPolicy
+from .rest import Rest
+
+T = TypeVar("T", bound=Any)
+Key = tuple[str, str]
+
+PATIENCE = 3
+"""After so many refusals in a row it lists again: perhaps the server has lost its store."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which objects of a kind are wanted."""
+
+    namespace: str = ""
+    label_selector: str = ""
+    field_selector: str = ""
+
+
+class Informer(Generic[T]):
+    """Follows the objects of the type ``wanted``."""
+
+    def __init__(
+        self,
+        rest: Rest,
+        wanted: type[T],
+        *,
+        on_change: Callable[[T | None, T | None], None],
+        on_synced: Callable[[], None] | None = None,
+        on_problem: Callable[[KproxyError], None] | None = None,
+        selection: Selection | None = None,
+        policy: BackoffPolicy | None = None,
+        lot: Callable[[], float] = random.random,
+    ) -> None:
+        self._rest = rest.derive()
+        self._wanted = wanted
+        self._on_change = on_change
+        self._on_synced = on_synced
+        self._on_problem = on_problem
+        self._selection = selection or Selection()
+        self._backoff = Backoff(policy)
+        self._lot = lot
+        self._objects: dict[Key, T] = {}
+        self._version = ""
+        self._stopping = threading.Event()
+        self._synced = threading.Event()
+        self._thread = threading.Thread(
+            target=self._run, name=f"informer-{wanted.__name__}", daemon=True
+        )
+
+    @property
+    def synced(self) -> bool:
+        """Return whether the first list has been handed to the handler."""
+        return self._synced.is_set()
+
+    @property
+    def objects(self) -> Mapping[Key, T]:
+        """Return the objects as known now, by namespace and name: a copy."""
+        return self._objects.copy()
+
+    def start(self) -> None:
+        """Begin to list and watch, in a thread of its own."""
+        self._thread.start()
+
+    def wait_synced(self, timeout: float | None = None) -> bool:
+        """Wait for the first list; return whether it has come."""
+        return self._synced.wait(timeout)
+
+    def stop(self, timeout: float | None = 5.0) -> None:
+        """End it, also in the middle of a read; return when its thread has ended."""
+        self._stopping.set()
+        self._rest.close()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                if not self._version:
+                    self._list()
+                self._watch()
+            except Gone:
+                self._version = ""
+            except KproxyError as error:
+                if isinstance(error, ApiError) and self._backoff.failures >= PATIENCE:
+                    self._version = ""
+                self._tell(error)
+            delay = self._backoff.failed(time.monotonic(), self._lot())
+            self._stopping.wait(delay)
+
+    def _tell(self, error: KproxyError) -> None:
+        if self._on_problem is not None and not self._stopping.is_set():
+            self._on_problem(error)
+
+    def _list(self) -> None:
+        chosen = self._selection
+        page = self._rest.list(
+            self._wanted,
+            chosen.namespace,
+            label_selector=chosen.label_selector,
+            field_selector=chosen.field_selector,
+        )
+        for problem in page.problems:
+            self._tell(problem)
+        listed: dict[Key, T] = {_key(item): item for item in page.items}
+        broken = {(problem.namespace, problem.name) for problem in page.problems}
+        for key in [key for key in self._objects if key not in listed and key not in broken]:
+            self._change(key, None)
+        for key, item in listed.items():
+            # The whole object is compared, not its version: a server that has lost its store
+            # may give the same version to something else.
+            if self._objects.get(key) != item:
+                self._change(key, item)
+        self._version = page.resource_version
+        if not self._synced.is_set():
+            self._synced.set()
+            if self._on_synced is not None:
+                self._on_synced()
+
+    def _watch(self) -> None:
+        chosen = self._selection
+        # Spread over time, so that the watches of many nodes do not all end at once.
+        seconds = 300 + int(300 * self._lot())
+        with self._rest.watch(
+            self._wanted,
+            chosen.namespace,
+            resource_version=self._version,
+            label_selector=chosen.label_selector,
+            field_selector=chosen.field_selector,
+            seconds=seconds,
+        ) as lines:
+            self._backoff.started(time.monotonic())
+            for line in lines:
+                if self._stopping.is_set():
+                    return
+                self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        """Take one event; raises Gone if the watch has to begin anew."""
+        try:
+            event = codec.decode_event(line, self._wanted)
+        except InvalidItem as problem:
+            self._tell(problem)
+            self._version = problem.resource_version or self._version
+            return
+        if event.type is EventType.DELETED:
+            self._change(event.key, None)
+        elif event.object is not None:
+            self._change(event.key, event.object)
+        self._version = event.resource_version or self._version
+
+    def _change(self, key: Key, new: T | None) -> None:
+        old = self._objects.get(key)
+        if new is None:
+            self._objects.pop(key, None)
+        else:
+            self._objects[key] = new
+        if old is not None or new is not None:
+            self._on_change(old, new)
+
+
+def _key(obj: Any) -> Key:
+    return obj.metadata.namespace, obj.metadata.name

@@ -1,0 +1,140 @@
+"""Reading a kubeconfig: where the API server is, and how to prove who we are."""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kproxy.api import yamltext
+from kproxy.errors import InvalidObject, UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How to reach an API server. Certificates and keys are PEM text or files."""
+
+    server: str
+    ca_file: Path | None = None
+    ca_data: str = ""
+    insecure: bool = False
+    tls_server_name: str = ""
+    cert_file: Path | None = None
+    cert_data: str = ""
+    key_file: Path | None = None
+    key_data: str = ""
+    token: str = ""
+    token_file: Path | None = None
+    """Read again for every connection: service account tokens are renewed in place."""
+
+
+def load_kubeconfig(path: Path, *, server: str = "") -> Access:
+    """Read a kubeconfig file; ``server`` overrides the URL in it.
+
+    Raises :class:`UsageError` if the file cannot be read, :class:`InvalidObject` if it is wrong.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot read kubeconfig {path}: {reason}") from None
+    return parse_kubeconfig(text, f"kubeconfig {path}", path.parent, server=server)
+
+
+def parse_kubeconfig(text: str, where: str, directory: Path, *, server: str = "") -> Access:
+    """Read a kubeconfig; file names in it are relative to ``directory``.
+
+    Raises :class:`InvalidObject`.
+    """
+    config = _Part(where, "", yamltext.parse_one(text, where))
+    name = config.text("current-context")
+    contexts = config.named("contexts", "context")
+    if not name and len(contexts) == 1:
+        name = next(iter(contexts))
+    context = _pick(config, contexts, name, "current-context")
+    cluster = _pick(
+        config, config.named("clusters", "cluster"), context.text("cluster"), "clusters"
+    )
+    user = _Part(where, "users", {})
+    if user_name := context.text("user"):
+        user = _pick(config, config.named("users", "user"), user_name, "users")
+    for key in ("exec", "auth-provider", "username"):
+        if key in user.data:
+            problem = "this way to log in is not supported"
+            raise user.fault(key, problem, "use a token or a client certificate")
+    return Access(
+        server=server or _url(cluster),
+        ca_file=cluster.path("certificate-authority", directory),
+        ca_data=cluster.pem("certificate-authority-data"),
+        insecure=cluster.data.get("insecure-skip-tls-verify") is True,
+        tls_server_name=cluster.text("tls-server-name"),
+        cert_file=user.path("client-certificate", directory),
+        cert_data=user.pem("client-certificate-data"),
+        key_file=user.path("client-key", directory),
+        key_data=user.pem("client-key-data"),
+        token=user.text("token"),
+        token_file=user.path("tokenFile", directory),
+    )
+
+
+class _Part:
+    """A mapping in the file, with its place in it for messages."""
+
+    def __init__(self, where: str, place: str, data: dict[str, Any]) -> None:
+        self.data = data
+        self._where = where
+        self._place = place
+
+    def fault(self, key: str, problem: str, remedy: str) -> InvalidObject:
+        field = f"{self._place}.{key}" if self._place else key
+        return InvalidObject(self._where, field, problem, remedy=remedy)
+
+    def text(self, key: str) -> str:
+        value = self.data.get(key)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise self.fault(key, "must be text", "put it in quotes")
+        return value
+
+    def path(self, key: str, directory: Path) -> Path | None:
+        value = self.text(key)
+        return directory / value if value else None
+
+    def pem(self, key: str) -> str:
+        try:
+            return base64.b64decode(self.text(key), validate=True).decode("ascii")
+        except (binascii.Error, ValueError):
+            raise self.fault(key, "is not base64 of PEM text", "encode it with base64") from None
+
+    def named(self, key: str, inner: str) -> dict[str, "_Part"]:
+        """Return the entries of a list such as ``clusters`` by their names."""
+        entries = self.data.get(key)
+        if entries is None:
+            return {}
+        if not isinstance(entries, list):
+            raise self.fault(key, "must be a list", "begin each entry with - name:")
+        found = {}
+        for index, entry in enumerate(entries):
+            place = f"{key}[{index}]"
+            name = entry.get("name") if isinstance(entry, dict) else None
+            data = entry.get(inner) if isinstance(entry, dict) else None
+            if not isinstance(name, str) or not isinstance(data or {}, dict):
+                raise self.fault(place, f"must have name and {inner}", "see kubectl config view")
+            found[name] = _Part(self._where, f"{place}.{inner}", data or {})
+        return found
+
+
+def _pick(config: _Part, parts: dict[str, _Part], name: str, field: str) -> _Part:
+    if name in parts:
+        return parts[name]
+    known = ", ".join(parts) or "none"
+    what = f"has no entry {name!r}" if name else "is not set"
+    raise config.fault(field, what, f"name one of: {known}")
+
+
+def _url(cluster: _Part) -> str:
+    url = cluster.text("server")
+    if not url.startswith(("http://", "https://")):
+        raise cluster.fault("server", f"{url!r} is not a URL", "write https://host:port")
+    return url

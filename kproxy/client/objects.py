@@ -1,0 +1,98 @@
+"""Reads and writes of single objects, as plain dictionaries.
+
+Who writes an object back must hand on the fields that :mod:`kproxy.api` does not know, so nothing
+is decoded into types here. Fits ``kproxy.controlplane.cluster.Cluster``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from kproxy.api import kinds
+from kproxy.errors import ApiError
+
+from .rest import MERGE_PATCH, Rest
+
+Object = dict[str, Any]
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Object).decode
+
+
+class ObjectClient:
+    """The objects behind a :class:`Rest`. Every method may raise ``ApiError``, ``Unreachable``.
+
+    An object to be written names its namespace and name in ``metadata``; one with a
+    ``resourceVersion`` is written only if that is current (else ``Conflict``).
+    """
+
+    def __init__(self, rest: Rest) -> None:
+        self._rest = rest
+
+    def list_objects(
+        self, kind: kinds.Kind, namespace: str = "", labels: Mapping[str, str] | None = None
+    ) -> Sequence[Object]:
+        """Return the objects of a kind (in one namespace, with these labels) as they are now."""
+        selector = ",".join(f"{name}={value}" for name, value in (labels or {}).items())
+        query = {"labelSelector": selector} if selector else None
+        items = _decode(self._rest.request("GET", kind.path(namespace), query=query)).get("items")
+        return items or []
+
+    def get(self, kind: kinds.Kind, namespace: str, name: str) -> Object | None:
+        """Return one object as it is now; None if there is none."""
+        try:
+            return _decode(self._rest.request("GET", kind.path(namespace, name)))
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+
+    def create(self, kind: kinds.Kind, obj: Object) -> Object:
+        """Create an object. Raises ``Conflict`` if there is one of that name."""
+        path = kind.path(obj["metadata"].get("namespace", ""))
+        return self._write("POST", path, obj)
+
+    def update(self, kind: kinds.Kind, obj: Object) -> Object:
+        """Replace an object, except its status."""
+        return self._write("PUT", _path(kind, obj), obj)
+
+    def update_status(self, kind: kinds.Kind, obj: Object) -> Object:
+        """Replace an object's status."""
+        return self._write("PUT", _path(kind, obj, "status"), obj)
+
+    def patch(
+        self, kind: kinds.Kind, namespace: str, name: str, patch: Object, subresource: str = ""
+    ) -> Object:
+        """Change an object by a merge patch (RFC 7386): null removes a field."""
+        path = kind.path(namespace, name, subresource)
+        body = _encode(patch)
+        return _decode(self._rest.request("PATCH", path, body=body, content_type=MERGE_PATCH))
+
+    def delete(
+        self,
+        kind: kinds.Kind,
+        namespace: str,
+        name: str,
+        *,
+        grace: int | None = None,
+        uid: str = "",
+    ) -> None:
+        """Delete an object; one that is gone already, or has another uid, is no error."""
+        options: Object = {"preconditions": {"uid": uid}} if uid else {}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        body = _encode(options) if options else b""
+        try:
+            self._rest.request("DELETE", kind.path(namespace, name), body=body)
+        except ApiError as error:
+            if error.code != 404 and not (uid and error.code == 409):
+                raise
+
+    def _write(self, method: str, path: str, obj: Object) -> Object:
+        return _decode(self._rest.request(method, path, body=_encode(obj)))
+
+
+def _path(kind: kinds.Kind, obj: Object, subresource: str = "") -> str:
+    meta = obj["metadata"]
+    return kind.path(meta.get("namespace", ""), meta["name"], subresource)

@@ -1,0 +1,320 @@
+"""Requests to a Kubernetes API server: lists and watches as typed objects, the rest as bytes.
+
+Idle connections are kept and used again. A :class:`Rest` may be used from several threads;
+:meth:`Rest.close` ends whatever they are waiting for.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+from kproxy.api import codec, kinds
+from kproxy.api.meta import Object
+from kproxy.errors import Gone, KproxyError, UsageError
+
+from .http1 import Connection, Response
+from .kubeconfig import Access
+
+if TYPE_CHECKING:
+    import ssl
+
+T = TypeVar("T", bound=Object)
+
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+TIMEOUT = 30.0
+"""Seconds without any byte after which a request has failed."""
+
+
+class Unreachable(KproxyError):
+    """The API server cannot be reached, or broke off."""
+
+
+class Rest:
+    """A client of one API server."""
+
+    def __init__(self, access: Access, *, agent: str = "kproxy") -> None:
+        url = urlsplit(access.server)
+        if not url.hostname:
+            raise UsageError(f"{access.server!r} is no URL of an API server")
+        secure = url.scheme == "https"
+        self._access = access
+        self._host = url.hostname
+        self._port = url.port or (443 if secure else 80)
+        self._prefix = url.path.rstrip("/")
+        self._agent = agent
+        self._tls = _tls_context(access) if secure else None
+        self._lock = threading.Lock()
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
+        self._closed = False
+
+    def derive(self) -> "Rest":
+        """Return another client of the same server, which can be closed by itself."""
+        twin = object.__new__(Rest)
+        twin.__dict__.update(self.__dict__)
+        twin._lock = threading.Lock()
+        twin._idle, twin._busy, twin._closed = [], set(), False
+        return twin
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all requests and watches, also those of other threads; no new ones are possible."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            for connection in self._busy:
+                connection.abort()
+        for connection in idle:
+            connection.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        content_type: str = JSON,
+    ) -> bytes:
+        """Return the body of a successful answer.
+
+        Raises ``ApiError`` (``Gone``, ``Conflict``) for an error status, and
+        :class:`Unreachable`.
+        """
+        response, connection = self._send(method, path, query, body, content_type)
+        reuse = False
+        try:
+            data = response.read()
+            reuse = response.reusable
+        except OSError as error:
+            raise self._unreachable(error) from None
+        finally:
+            self._give_back(connection, reuse)
+        if response.status >= 300:
+            raise codec.api_error(response.status, data)
+        return data
+
+    def list(
+        self,
+        wanted: type[T],
+        namespace: str = "",
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        limit: int = 0,
+    ) -> codec.Page[T]:
+        """Return all objects of a kind; with ``limit`` fetched by pages of so many.
+
+        Objects that cannot be decoded are in the page's ``problems``.
+        """
+        path = kinds.for_type(wanted).path(namespace)
+        query = _selectors(label_selector, field_selector)
+        if limit:
+            query["limit"] = str(limit)
+        page = codec.decode_page(self.request("GET", path, query=query), wanted)
+        items, problems = list(page.items), list(page.problems)
+        while page.token:
+            try:
+                raw = self.request("GET", path, query={**query, "continue": page.token})
+            except Gone:
+                # The snapshot has expired between two pages: take all in one.
+                return self.list(
+                    wanted,
+                    namespace,
+                    label_selector=label_selector,
+                    field_selector=field_selector,
+                )
+            page = codec.decode_page(raw, wanted)
+            items += page.items
+            problems += page.problems
+        return codec.Page(items, page.resource_version, problems)
+
+    def watch(
+        self,
+        wanted: type[Object],
+        namespace: str = "",
+        *,
+        resource_version: str,
+        label_selector: str = "",
+        field_selector: str = "",
+        seconds: int = 300,
+    ) -> "Watch":
+        """Open a watch from a version on; the server ends it after so many seconds.
+
+        Raises :class:`Gone` if the version is too old, else as :meth:`request`.
+        """
+        query = _selectors(label_selector, field_selector)
+        query |= {
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(seconds),
+        }
+        path = kinds.for_type(wanted).path(namespace)
+        response, connection = self._send("GET", path, query, b"", JSON, seconds + TIMEOUT)
+        if response.status >= 300:
+            try:
+                data = response.read()
+            except OSError as error:
+                raise self._unreachable(error) from None
+            finally:
+                self._give_back(connection, False)
+            raise codec.api_error(response.status, data)
+        return Watch(self, response, connection)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: bytes,
+        content_type: str,
+        timeout: float | None = None,
+    ) -> tuple[Response, Connection]:
+        target = quote(self._prefix + path)
+        if query:
+            target += "?" + urlencode(query)
+        headers = {"Accept": JSON, "User-Agent": self._agent, **self._authorization()}
+        if body:
+            headers["Content-Type"] = content_type
+        while True:
+            connection = self._take()
+            fresh = connection.fresh
+            try:
+                response = connection.request(method, target, headers, body, timeout=timeout)
+            except OSError as error:
+                self._give_back(connection, False)
+                # The server may have closed an idle connection at this very moment. A read can
+                # be repeated; of a write nobody knows whether it was done.
+                if fresh or method != "GET" or self._closed:
+                    raise self._unreachable(error) from None
+            else:
+                return response, connection
+
+    def _authorization(self) -> dict[str, str]:
+        token = self._access.token
+        if self._access.token_file is not None:
+            try:
+                token = self._access.token_file.read_text().strip()
+            except OSError as error:
+                reason = error.strerror
+                raise KproxyError(f"cannot read {self._access.token_file}: {reason}") from None
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+    def _take(self) -> Connection:
+        with self._lock:
+            if self._closed:
+                raise Unreachable("the client is closed")
+            while self._idle:
+                connection = self._idle.pop()
+                if connection.usable():
+                    break
+                connection.close()
+            else:
+                name = self._access.tls_server_name or self._host
+                connection = Connection(
+                    self._host, self._port, tls=self._tls, name=name, timeout=TIMEOUT
+                )
+            self._busy.add(connection)
+            return connection
+
+    def _give_back(self, connection: Connection, reuse: bool) -> None:
+        with self._lock:
+            self._busy.discard(connection)
+            if reuse and not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _unreachable(self, error: OSError) -> Unreachable:
+        reason = error.strerror or str(error)
+        return Unreachable(
+            f"API server {self._access.server}: {reason}",
+            remedy="is it running, and is the server in the kubeconfig right?",
+        )
+
+
+class Watch:
+    """An open watch: an iterator over raw lines, for one thread. Closes itself at the end."""
+
+    def __init__(self, rest: Rest, response: Response, connection: Connection) -> None:
+        self._rest = rest
+        self._response = response
+        self._connection = connection
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._rest._give_back(self._connection, False)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Return the lines until the server ends the watch.
+
+        Raises :class:`Unreachable` if it breaks off.
+        """
+        try:
+            yield from self._response.lines()
+        except OSError as error:
+            raise self._rest._unreachable(error) from None
+
+
+def _selectors(labels: str, fields: str) -> dict[str, str]:
+    query = {"labelSelector": labels, "fieldSelector": fields}
+    return {name: value for name, value in query.items() if value}
+
+
+def _tls_context(access: Access) -> "ssl.SSLContext":
+    """Return what https needs. Raises :class:`UsageError` for unusable certificates."""
+    import ssl
+
+    try:
+        context = ssl.create_default_context(cafile=access.ca_file, cadata=access.ca_data or None)
+        if access.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if access.cert_data or access.cert_file:
+            _load_client_certificate(context, access)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"certificates for {access.server}: {error}",
+            remedy="check certificate-authority and client-certificate in the kubeconfig",
+        ) from None
+    return context
+
+
+def _load_client_certificate(context: "ssl.SSLContext", access: Access) -> None:
+    import tempfile
+    from pathlib import Path
+
+    # OpenSSL through Python reads client certificates from files only.
+    with tempfile.TemporaryDirectory(prefix="kproxy-tls-") as name:
+        directory = Path(name)
+        cert, key = access.cert_file, access.key_file
+        if access.cert_data:
+            cert = directory / "cert.pem"
+            cert.write_text(access.cert_data)
+        if access.key_data:
+            key = directory / "key.pem"
+            key.touch(0o600)
+            key.write_text(access.key_data)
+        assert cert is not None
+        context.load_cert_chain(cert, key)
