@@ -1,0 +1,159 @@
+"""What is done to a cluster under traffic: one function per scenario, and the table of them all.
+
+A scenario is given a :class:`Stage`. It marks on the time line what happens, and returns when the
+cluster has done what it does about the fault; the trial then watches the traffic a while longer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from kproxy import errors
+
+FAULT = "fault"
+PROCESS_GONE = "process gone"
+PROCESS_STARTED = "process started"
+SYNCED = "synced"
+ENDPOINT_GONE = "endpoint gone"
+RECOVERY_SECONDS = 30.0
+"""How long a cluster may take to get over a fault before the trial has failed."""
+
+
+class Stage(Protocol):
+    """What a scenario can do and see. Times are nanoseconds of the monotonic clock."""
+
+    @property
+    def hit(self) -> str:
+        """Return the name of the node that the fault is done to."""
+        ...
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Return the names of all nodes, the hit one first."""
+        ...
+
+    def mark(self, name: str, ns: int | None = None, detail: str = "") -> int:
+        """Put something on the time line, now or at a given time; return that time."""
+        ...
+
+    def kill_proxy(self, node: str) -> int:
+        """SIGKILL the node's proxy; return the time at which the process was gone."""
+        ...
+
+    def delete_proxy(self, node: str) -> None:
+        """Delete the node's proxy pod through the API."""
+        ...
+
+    def await_exit(self, node: str, since: int) -> int:
+        """Wait until the kubelet has seen the node's proxy end; return that time."""
+        ...
+
+    def await_restart(self, node: str, since: int) -> tuple[int, int]:
+        """Wait for a new proxy; return when its process started and when it first synced."""
+        ...
+
+    def destroy_endpoint(self) -> str:
+        """Destroy a pod of the measured service: processes, namespace, address. Returns its name."""
+        ...
+
+    def await_endpoint_removed(self, node: str, pod: str) -> int:
+        """Wait until the node's kernel no longer sends to that pod; return when it synced that."""
+        ...
+
+    def update_proxies(self) -> None:
+        """Change the DaemonSet's template, which begins a rolling update."""
+        ...
+
+
+def baseline(stage: Stage) -> None:
+    """Do nothing: whatever is lost here is the tester's own doing."""
+
+
+def proxy_crash(stage: Stage) -> None:
+    """Kill the proxy with SIGKILL; the kubelet restarts it."""
+    fault = stage.mark(FAULT)
+    stage.mark(PROCESS_GONE, stage.kill_proxy(stage.hit))
+    _mark_restart(stage, stage.hit, fault)
+
+
+def proxy_delete(stage: Stage) -> None:
+    """Delete the proxy's pod; its DaemonSet creates another."""
+    fault = stage.mark(FAULT)
+    stage.delete_proxy(stage.hit)
+    stage.mark(PROCESS_GONE, stage.await_exit(stage.hit, fault))
+    _mark_restart(stage, stage.hit, fault)
+
+
+def endpoint_crash(stage: Stage) -> None:
+    """Destroy a pod while the proxies are alive; they take it out of service."""
+    stage.mark(FAULT)
+    pod = stage.destroy_endpoint()
+    stage.mark(ENDPOINT_GONE, detail=pod)
+    for node in stage.nodes:
+        stage.mark(SYNCED, stage.await_endpoint_removed(node, pod), node)
+
+
+def endpoint_crash_while_proxy_down(stage: Stage) -> None:
+    """Kill the proxy and, as soon as it is gone, destroy a pod: nobody takes it out of service."""
+    fault = stage.mark(FAULT)
+    stage.mark(PROCESS_GONE, stage.kill_proxy(stage.hit))
+    pod = stage.destroy_endpoint()
+    stage.mark(ENDPOINT_GONE, detail=pod)
+    _mark_restart(stage, stage.hit, fault)
+    for node in stage.nodes:
+        synced = stage.await_endpoint_removed(node, pod)
+        stage.mark(f"{SYNCED} without the endpoint", synced, node)
+
+
+def proxy_rolling_update(stage: Stage) -> None:
+    """Replace the proxies of all nodes, one node at a time, by changing the DaemonSet."""
+    fault = stage.mark(FAULT)
+    stage.update_proxies()
+    for node in stage.nodes:
+        stage.mark(PROCESS_GONE, stage.await_exit(node, fault), node)
+        _mark_restart(stage, node, fault)
+
+
+def _mark_restart(stage: Stage, node: str, since: int) -> None:
+    started, synced = stage.await_restart(node, since)
+    stage.mark(PROCESS_STARTED, started, node)
+    stage.mark(SYNCED, synced, node)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A scenario by its name. ``lossless``: losing anything is against the promise."""
+
+    name: str
+    run: Callable[[Stage], None]
+    lossless: bool = False
+
+    @property
+    def summary(self) -> str:
+        """Return the first line of its description."""
+        return (self.run.__doc__ or "").strip().partition("\n")[0]
+
+
+BASELINE = Scenario("baseline", baseline, lossless=True)
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        BASELINE,
+        Scenario("proxy-crash", proxy_crash, lossless=True),
+        Scenario("proxy-delete", proxy_delete, lossless=True),
+        Scenario("endpoint-crash", endpoint_crash),
+        Scenario("endpoint-crash-while-proxy-down", endpoint_crash_while_proxy_down),
+        Scenario("proxy-rolling-update", proxy_rolling_update, lossless=True),
+    )
+}
+
+
+def by_name(name: str) -> Scenario:
+    """Return a scenario. Raises ``UsageError`` naming those that exist."""
+    try:
+        return SCENARIOS[name]
+    except KeyError:
+        raise errors.UsageError(
+            f"--scenario {name}: there is no such scenario",
+            remedy=f"known: {', '.join(SCENARIOS)}",
+        ) from None
