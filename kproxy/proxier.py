@@ -11,7 +11,7 @@ from kproxy.api import core, discovery
 from kproxy.backends.base import Backend, SyncResult
 from kproxy.desired.build import NodeSettings, StateBuilder
 from kproxy.desired.model import Family, ServicePort, ServicePortName, State
-from kproxy.errors import InvalidObject, KernelError
+from kproxy.errors import InvalidObject, KernelError, Unsupported
 
 Load = Callable[[Family], Backend]
 
@@ -123,6 +123,8 @@ class DualStack:
 
     def __init__(self, proxiers: Sequence[Proxier]) -> None:
         self.proxiers = proxiers
+        self._disabled: dict[Family, str] = {}
+        self._told: set[Family] = set()
 
     def on_service(self, old: core.Service | None, new: core.Service | None) -> None:
         """Note a change of a Service."""
@@ -144,11 +146,20 @@ class DualStack:
     def reread(self) -> None:
         """Read the kernel's state anew, in the families in use. Raises KernelError."""
         for proxier in self._needed():
-            proxier.reread()
+            try:
+                proxier.reread()
+            except Unsupported as error:
+                self._disable(proxier, error)
 
     def sync(self) -> list[SyncReport]:
         """Sync the families in use; a failure of one does not keep the other from its turn."""
-        return [proxier.sync() for proxier in self._needed()]
+        reports = []
+        for proxier in self._needed():
+            try:
+                reports.append(proxier.sync())
+            except Unsupported as error:
+                self._disable(proxier, error)
+        return reports
 
     def take_problems(self) -> list[InvalidObject]:
         """Return what was found wrong in objects since the last call."""
@@ -166,9 +177,28 @@ class DualStack:
         for proxier in self.proxiers:
             proxier.close()
 
+    def take_disabled(self) -> list[str]:
+        """Return which families this kernel cannot serve, and why; each one once."""
+        new = [family for family in self._disabled if family not in self._told]
+        self._told.update(new)
+        return [f"{family}: {self._disabled[family]}" for family in new]
+
     def _needed(self) -> list[Proxier]:
         first, *others = self.proxiers
-        return [first, *(one for one in others if one.in_use or one.wanted().services)]
+        return [
+            first,
+            *(
+                one
+                for one in others
+                if one.family not in self._disabled and (one.in_use or one.wanted().services)
+            ),
+        ]
+
+    def _disable(self, proxier: Proxier, error: Unsupported) -> None:
+        """Do without a family; without the first one there is nothing to do."""
+        if proxier is self.proxiers[0]:
+            raise error
+        self._disabled[proxier.family] = str(error)
 
 
 def unsupported_features(service: ServicePort) -> tuple[str, ...]:

@@ -1,0 +1,22 @@
+"""``python -m kproxy``, and the console script ``kproxy``.
+
+The node proxy is looked for first and started without the command line library: importing that
+would add to every restart of the proxy, which is what this project measures.
+"""
+
+import sys
+
+
+def main() -> int:
+    """Run the command line and return the exit code."""
+    if sys.argv[1:2] == ["proxy"]:
+        from kproxy.cli import nodeproxy
+
+        return nodeproxy.main(sys.argv[2:])
+    from kproxy.cli.main import main as run_group
+
+    return run_group()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

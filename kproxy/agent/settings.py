@@ -1,0 +1,95 @@
+"""What the daemon needs to know, taken from kube-proxy's configuration."""
+
+import os
+from dataclasses import dataclass
+
+from kproxy.agent.healthserver import parse_bind_address
+from kproxy.api.config import KubeProxyConfiguration
+from kproxy.backends.base import BACKENDS, Options
+from kproxy.desired.build import NodeSettings
+from kproxy.desired.model import Family, Prefix
+from kproxy.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Settings of the daemon; times in seconds."""
+
+    mode: str
+    node: str
+    families: tuple[NodeSettings, ...]
+    """One for each IP family; the first is always served, the others once a Service has them."""
+    options: Options
+    sync_period: float
+    min_sync_period: float
+    healthz: tuple[str, int]
+    sysctls: tuple[tuple[str, int], ...]
+    """Kernel switches to set, by key; of those that do not exist here nothing is expected."""
+
+
+def from_config(config: KubeProxyConfiguration) -> Settings:
+    """Return the settings that a configuration means. Raises UsageError for an unknown mode."""
+    if config.mode not in BACKENDS:
+        raise UsageError(
+            f"mode: {config.mode!r} is not supported",
+            remedy=f"use one of: {', '.join(BACKENDS)}",
+        )
+    node = config.hostname_override or os.uname().nodename.lower()
+    rules = config.ipvs if config.mode == "ipvs" else config.iptables
+    return Settings(
+        mode=config.mode,
+        node=node,
+        families=tuple(_family(config, node, family) for family in Family),
+        options=_options(config),
+        sync_period=float(rules.sync_period),
+        min_sync_period=float(rules.min_sync_period),
+        healthz=_bind_address(config.healthz_bind_address),
+        sysctls=_sysctls(config),
+    )
+
+
+def _family(config: KubeProxyConfiguration, node: str, family: Family) -> NodeSettings:
+    own = [cidr for cidr in config.cluster_cidrs() if (":" in cidr) == (family is Family.IPV6)]
+    local = config.detect_local_mode == "ClusterCIDR"
+    return NodeSettings(
+        family=family,
+        node=node,
+        cluster_cidrs=tuple(map(Prefix, own)) if local else (),
+        masquerade_all=config.iptables.masquerade_all,
+        masquerade_bit=config.iptables.masquerade_bit or 0,
+    )
+
+
+def _options(config: KubeProxyConfiguration) -> Options:
+    ipvs = config.ipvs
+    return Options(
+        scheduler=ipvs.scheduler,
+        strict_arp=ipvs.strict_arp,
+        exclude_cidrs=tuple(map(Prefix, ipvs.exclude_cidrs or ())),
+        tcp_timeout_s=int(ipvs.tcp_timeout),
+        tcp_fin_timeout_s=int(ipvs.tcp_fin_timeout),
+        udp_timeout_s=int(ipvs.udp_timeout),
+    )
+
+
+def _bind_address(text: str) -> tuple[str, int]:
+    try:
+        return parse_bind_address(text)
+    except ValueError as error:
+        problem = f"healthzBindAddress: {text!r}: {error}"
+        raise UsageError(problem, remedy="write address:port, such as 0.0.0.0:10256") from None
+
+
+def _sysctls(config: KubeProxyConfiguration) -> tuple[tuple[str, int], ...]:
+    tracking = config.conntrack
+    wanted = {
+        "tcp_timeout_established": tracking.tcp_established_timeout,
+        "tcp_timeout_close_wait": tracking.tcp_close_wait_timeout,
+        "udp_timeout": tracking.udp_timeout,
+        "udp_timeout_stream": tracking.udp_stream_timeout,
+    }
+    return tuple(
+        (f"net/netfilter/nf_conntrack_{name}", int(seconds))
+        for name, seconds in wanted.items()
+        if seconds
+    )

@@ -1,0 +1,97 @@
+"""``kproxy proxy`` without the command line library: what a restart of the proxy goes through.
+
+Everything imported here, and by what is imported here, lengthens every restart. A test lists it.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kproxy.api.flags import Options, help_text, parse_flags, resolve
+from kproxy.client.kubeconfig import Access, load_kubeconfig
+from kproxy.errors import InvalidObject, KproxyError, UsageError
+from kproxy.logs import Log
+
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where a pod finds what it needs to talk to the API server."""
+
+DEBUG_VERBOSITY = 2
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the node proxy with kube-proxy's flags; return the exit code.
+
+    0: ended by a signal, or cleaned up. 1: it could not go on. 2: bad flags or configuration.
+    """
+    try:
+        return _run(parse_flags(arguments))
+    except (UsageError, InvalidObject) as error:
+        print(f"kproxy proxy: {error}", file=sys.stderr)
+        return 2
+    except KproxyError as error:
+        print(f"kproxy proxy: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(options: Options) -> int:
+    if options.help:
+        print(help_text(), end="")
+        return 0
+    log = Log("proxy", "debug" if options.verbosity >= DEBUG_VERBOSITY else "info")
+    if options.cleanup:
+        from kproxy.agent.cleanup import clean_up
+
+        clean_up(log)
+        return 0
+    loaded = resolve(options, _read_config(options.config_file))
+    from kproxy.agent import daemon, settings
+
+    wanted = settings.from_config(loaded.config)
+    log.info(
+        "started",
+        backend=wanted.mode,
+        node=wanted.node,
+        pid=os.getpid(),
+        since_exec_ms=daemon.since_exec_ms(),
+    )
+    for note in (*map(str, loaded.warnings), *loaded.notes):
+        log.warning("configuration", note=note)
+    from kproxy.client.rest import Rest
+
+    access = _access(loaded.config.client_connection.kubeconfig, options.master)
+    return daemon.Agent(wanted, Rest(access, agent="kproxy-proxy"), log).run()
+
+
+def _read_config(path: str) -> dict[str, Any] | None:
+    if not path:
+        return None
+    from kproxy.api import yamltext
+
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"--config: cannot read {path}: {reason}") from None
+    return yamltext.parse_one(text, f"file {path}")
+
+
+def _access(kubeconfig: str, master: str) -> Access:
+    """Return how to reach the API server: by kubeconfig, by --master, or as a pod does."""
+    if kubeconfig:
+        return load_kubeconfig(Path(kubeconfig), server=master)
+    if master:
+        return Access(server=master)
+    host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
+    if not host or not port:
+        raise UsageError(
+            "no API server: neither --kubeconfig nor --master is given, and this is no pod",
+            remedy="give --kubeconfig=FILE",
+        )
+    host = f"[{host}]" if ":" in host else host
+    return Access(
+        server=f"https://{host}:{port}",
+        ca_file=SERVICE_ACCOUNT / "ca.crt",
+        token_file=SERVICE_ACCOUNT / "token",
+    )
