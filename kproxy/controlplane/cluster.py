@@ -1,7 +1,7 @@
 """What controllers and kubelet ask of the API server, as plain dictionaries.
 
 Dictionaries, because a controller that makes a pod from a template must hand on fields which
-:mod:`kproxy.api` does not know. :class:`LocalCluster` answers from an API in the same process.
+:mod:`kproxy.api` does not know.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,7 @@ import msgspec
 
 from kproxy import errors
 from kproxy.api import kinds
-
-from . import routes
-from .rest import Api
+from kproxy.client import rest
 
 Object = dict[str, Any]
 
@@ -63,26 +61,27 @@ class Cluster(Protocol):
         ...
 
 
-class LocalCluster:
-    """A cluster whose API is in this process."""
+class RestCluster:
+    """A cluster reached through its API server. Safe to use from several threads."""
 
-    def __init__(self, api: Api) -> None:
-        self._api = api
+    def __init__(self, client: rest.Rest) -> None:
+        self._client = client
 
     def list_objects(
         self, kind: kinds.Kind, namespace: str = "", labels: Mapping[str, str] | None = None
     ) -> Sequence[Object]:
         """See :class:`Cluster`."""
         selector = ",".join(f"{name}={value}" for name, value in (labels or {}).items())
-        target = routes.Target(kind=kind, namespace=namespace)
-        body = self._api.list(target, {"labelSelector": selector}).body
-        items: Sequence[Object] = _decode(body)["items"]
+        query = {"labelSelector": selector} if selector else None
+        items: Sequence[Object] = _decode(
+            self._client.request("GET", kind.path(namespace), query=query)
+        )["items"]
         return items
 
     def get(self, kind: kinds.Kind, namespace: str, name: str) -> Object | None:
         """See :class:`Cluster`."""
         try:
-            return _object(self._api.get(_target(kind, namespace, name)).body)
+            return _object(self._client.request("GET", kind.path(namespace, name)))
         except errors.ApiError as error:
             if error.code == 404:
                 return None
@@ -90,17 +89,17 @@ class LocalCluster:
 
     def create(self, kind: kinds.Kind, obj: Object) -> Object:
         """See :class:`Cluster`."""
-        target = routes.Target(kind=kind, namespace=obj["metadata"].get("namespace", ""))
-        return _object(self._api.create(target, _encode(obj)).body)
+        path = kind.path(obj["metadata"].get("namespace", ""))
+        return _object(self._client.request("POST", path, body=_encode(obj)))
 
     def update(self, kind: kinds.Kind, obj: Object) -> Object:
         """See :class:`Cluster`."""
-        return _object(self._api.replace(_target_of(kind, obj), _encode(obj)).body)
+        return _object(self._client.request("PUT", _path(kind, obj), body=_encode(obj)))
 
     def update_status(self, kind: kinds.Kind, obj: Object) -> Object:
         """See :class:`Cluster`."""
-        target = _target_of(kind, obj, subresource="status")
-        return _object(self._api.replace(target, _encode(obj)).body)
+        path = _path(kind, obj, "status")
+        return _object(self._client.request("PUT", path, body=_encode(obj)))
 
     def delete(
         self,
@@ -116,19 +115,15 @@ class LocalCluster:
         if grace is not None:
             options["gracePeriodSeconds"] = grace
         try:
-            self._api.delete(_target(kind, namespace, name), {}, _encode(options))
+            self._client.request("DELETE", kind.path(namespace, name), body=_encode(options))
         except errors.ApiError as error:
             if error.code not in (404, 409):
                 raise
 
 
-def _target(kind: kinds.Kind, namespace: str, name: str, subresource: str = "") -> routes.Target:
-    return routes.Target(kind=kind, namespace=namespace, name=name, subresource=subresource)
-
-
-def _target_of(kind: kinds.Kind, obj: Object, subresource: str = "") -> routes.Target:
+def _path(kind: kinds.Kind, obj: Object, subresource: str = "") -> str:
     meta = obj["metadata"]
-    return _target(kind, meta.get("namespace", ""), meta["name"], subresource)
+    return kind.path(meta.get("namespace", ""), meta["name"], subresource)
 
 
 def _object(body: bytes) -> Object:
