@@ -184,12 +184,11 @@ def from_dict(data: dict[str, Any], wanted: type[T]) -> T:
 def to_dict(obj: Object) -> dict[str, Any]:
     """Return an object as a dictionary to be written as JSON, with its apiVersion and kind.
 
-    Absent values (None and empty text) are left out, as Kubernetes does; zero and false are
-    kept, so that the result can also be used as a merge patch.
+    Absent values (None, and empty text where that is the default) are left out, as Kubernetes
+    does; zero and false are kept, so that the result can also be used as a merge patch.
     """
-    data = _without_absent(msgspec.to_builtins(obj))
     kind = kinds.of(obj)
-    return {"apiVersion": kind.api_version, "kind": kind.name, **data}
+    return {"apiVersion": kind.api_version, "kind": kind.name, **_plain(obj)}
 
 
 def encode(obj: Object) -> bytes:
@@ -197,13 +196,26 @@ def encode(obj: Object) -> bytes:
     return msgspec.json.encode(to_dict(obj))
 
 
-def _without_absent(value: Any) -> Any:
-    if isinstance(value, dict):
-        kept = {key: _without_absent(inner) for key, inner in value.items()}
-        return {key: inner for key, inner in kept.items() if inner is not None and inner != ""}
+def _plain(value: Any) -> Any:
+    if isinstance(value, msgspec.Struct):
+        fields = (
+            (name, getattr(value, key), default) for key, name, default in _fields(type(value))
+        )
+        return {
+            name: _plain(inner)
+            for name, inner, default in fields
+            if inner is not None and not (inner == default == "")
+        }
     if isinstance(value, list):
-        return [_without_absent(inner) for inner in value]
+        return [_plain(inner) for inner in value]
     return value
+
+
+@cache
+def _fields(wanted: type[msgspec.Struct]) -> list[tuple[str, str, Any]]:
+    """Return attribute, name in JSON and default of each field."""
+    found = msgspec.structs.fields(wanted)
+    return [(field.name, field.encode_name, field.default) for field in found]
 
 
 def _not_json(error: Exception) -> KproxyError:

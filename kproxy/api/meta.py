@@ -4,6 +4,8 @@ All types are frozen :class:`msgspec.Struct`: decoding them is half the cost of 
 which matters when a restarted proxy lists 10,000 services. Unknown fields are ignored.
 """
 
+from typing import Any
+
 import msgspec
 
 
@@ -42,6 +44,7 @@ class LabelSelector(Object, frozen=True, kw_only=True, rename="camel"):
     """``matchLabels`` of a selector; ``matchExpressions`` are refused by validation."""
 
     match_labels: dict[str, str] | None = None
+    match_expressions: list[dict[str, Any]] | None = None
 
 
 def matches(selector: dict[str, str] | None, labels: dict[str, str] | None) -> bool:

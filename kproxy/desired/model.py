@@ -2,13 +2,16 @@
 
 Addresses are canonical text (:data:`Address`), not ``ipaddress`` objects: at 10,000 services with
 10 endpoints each, hashing and comparing those objects would cost more than the rest of a sync. The
-trackers make them canonical where objects enter.
+trackers make them canonical where objects enter. For the same reason these are msgspec structs and
+not dataclasses: making one takes a tenth of the time, and the garbage collector need not look at
+100,000 of them again and again (``gc=False`` is safe where no cycle is possible).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, NewType
+
+import msgspec
 
 Address = NewType("Address", str)
 """An IPv4 or IPv6 address as ``ipaddress`` would print it."""
@@ -46,8 +49,7 @@ class ServicePortName(NamedTuple):
         return f"{self.namespace}/{self.name}{port}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One backend of a service port, and what is known of it."""
 
     address: Address
@@ -61,8 +63,7 @@ class Endpoint:
     node_hints: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServicePort:
+class ServicePort(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One port of a Service in one IP family, as far as a proxy needs it."""
 
     name: ServicePortName
@@ -84,8 +85,7 @@ class ServicePort:
         return self.name.protocol
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceState:
+class ServiceState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A service port with the endpoints chosen for it (see ``topology.categorize_endpoints``)."""
 
     service: ServicePort
@@ -99,8 +99,7 @@ class ServiceState:
     """Whether any usable endpoint exists in the cluster: decides between reject and drop."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class State(msgspec.Struct, frozen=True, kw_only=True):
     """The whole wanted state of one node in one IP family."""
 
     family: Family

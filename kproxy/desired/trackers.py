@@ -4,7 +4,7 @@ A tracker is given whole objects and keeps, per Service, the parts that :mod:`kp
 puts together. An object that is wrong in part loses that part only, and the part is reported.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from kproxy.api import addresses, core, discovery
@@ -16,6 +16,7 @@ PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
 DEFAULT_AFFINITY_SECONDS = 10800
 
 Report = Callable[[InvalidObject], None]
+Endpoints = dict["PortKey", tuple[Endpoint, ...]]
 _PROTOCOLS = {protocol.value: protocol for protocol in Protocol}
 _FAMILIES = {4: Family.IPV4, 6: Family.IPV6}
 
@@ -209,7 +210,7 @@ class EndpointSliceTracker:
         self._node = node
         self._report = report
         # Per Service and slice, so that a changed slice costs no more than its Service.
-        self._slices: dict[ObjectKey, dict[str, dict[PortKey, list[Endpoint]]]] = {}
+        self._slices: dict[ObjectKey, dict[str, Endpoints]] = {}
         self._owner: dict[ObjectKey, ObjectKey] = {}
 
     def update(self, key: ObjectKey, item: discovery.EndpointSlice | None) -> set[ObjectKey]:
@@ -230,23 +231,18 @@ class EndpointSliceTracker:
         self._owner[key] = owner
         return affected
 
-    def endpoints(self, service: ObjectKey) -> dict[PortKey, list[Endpoint]]:
+    def endpoints(self, service: ObjectKey) -> Endpoints:
         """Return the endpoints of a Service by port, each address and port once, in order."""
         slices = self._slices.get(service)
         if not slices:
             return {}
-        merged: dict[PortKey, dict[tuple[Address, int], Endpoint]] = {}
-        for name in sorted(slices) if len(slices) > 1 else slices:
+        if len(slices) == 1:
+            return next(iter(slices.values()))
+        ports: dict[PortKey, list[Endpoint]] = {}
+        for name in sorted(slices):
             for port, endpoints in slices[name].items():
-                chosen = merged.setdefault(port, {})
-                for endpoint in endpoints:
-                    place = (endpoint.address, endpoint.port)
-                    known = chosen.get(place)
-                    if known is None or _preferred(endpoint, known):
-                        chosen[place] = endpoint
-        return {
-            port: [chosen[place] for place in sorted(chosen)] for port, chosen in merged.items()
-        }
+                ports.setdefault(port, []).extend(endpoints)
+        return {port: _each_once(endpoints) for port, endpoints in ports.items()}
 
     def _owner_of(self, key: ObjectKey, item: discovery.EndpointSlice | None) -> ObjectKey | None:
         if item is None or item.address_type != self._family:
@@ -261,9 +257,7 @@ class EndpointSliceTracker:
         if not slices:
             del self._slices[owner]
 
-    def _parse(
-        self, key: ObjectKey, item: discovery.EndpointSlice
-    ) -> dict[PortKey, list[Endpoint]]:
+    def _parse(self, key: ObjectKey, item: discovery.EndpointSlice) -> Endpoints:
         usable = self._usable(key, item)
         parsed: dict[PortKey, list[Endpoint]] = {}
         for index, port in enumerate(item.ports or ()):
@@ -272,12 +266,11 @@ class EndpointSliceTracker:
             if port.port is None:
                 continue
             if protocol is None or not 0 < port.port < 65536:
-                field = f"ports[{index}]"
-                self._complain(key, field, f"{port.protocol} {port.port} is no port")
+                self._complain(key, f"ports[{index}]", f"{port.protocol} {port.port} is no port")
                 continue
             made = [self._endpoint(Address(text), port.port, known) for text, known in usable]
             parsed.setdefault(PortKey(port.name or "", protocol), []).extend(made)
-        return parsed
+        return {port: _each_once(endpoints) for port, endpoints in parsed.items()}
 
     def _usable(
         self, key: ObjectKey, item: discovery.EndpointSlice
@@ -299,7 +292,7 @@ class EndpointSliceTracker:
 
     def _endpoint(self, address: Address, port: int, known: discovery.Endpoint) -> Endpoint:
         conditions = known.conditions or _NO_CONDITIONS
-        hints = known.hints or _NO_HINTS
+        hints = known.hints
         return Endpoint(
             address=address,
             port=port,
@@ -307,8 +300,8 @@ class EndpointSliceTracker:
             serving=conditions.serving is not False,
             terminating=conditions.terminating is True,
             local=known.node_name == self._node,
-            zone_hints=frozenset([zone.name for zone in hints.for_zones or ()]),
-            node_hints=frozenset([node.name for node in hints.for_nodes or ()]),
+            zone_hints=_names(hints.for_zones) if hints else _NO_NAMES,
+            node_hints=_names(hints.for_nodes) if hints else _NO_NAMES,
         )
 
     def _complain(self, key: ObjectKey, field: str, problem: str) -> None:
@@ -317,7 +310,22 @@ class EndpointSliceTracker:
 
 
 _NO_CONDITIONS = discovery.EndpointConditions()
-_NO_HINTS = discovery.EndpointHints()
+_NO_NAMES: frozenset[str] = frozenset()
+
+
+def _names(hints: Sequence[discovery.ForZone | discovery.ForNode] | None) -> frozenset[str]:
+    return frozenset([hint.name for hint in hints]) if hints else _NO_NAMES
+
+
+def _each_once(endpoints: list[Endpoint]) -> tuple[Endpoint, ...]:
+    """Return endpoints in the order of their addresses, of doubles the preferred one."""
+    chosen: dict[tuple[Address, int], Endpoint] = {}
+    for endpoint in endpoints:
+        place = (endpoint.address, endpoint.port)
+        known = chosen.get(place)
+        if known is None or _preferred(endpoint, known):
+            chosen[place] = endpoint
+    return tuple([chosen[place] for place in sorted(chosen)])
 
 
 def _preferred(new: Endpoint, known: Endpoint) -> bool:

@@ -1,0 +1,111 @@
+"""What Pods, Deployments, DaemonSets and Nodes must fulfil."""
+
+from . import checks
+from .apps import DaemonSet, Deployment, UpdateStrategy
+from .checks import Checker
+from .core import Node, Pod, PodSpec, PodTemplate
+from .meta import LabelSelector, matches
+
+RESTART_POLICIES = ("Always", "OnFailure", "Never")
+
+
+def check_pod(check: Checker, pod: Pod) -> None:
+    """Check a Pod."""
+    _pod_spec(check, "spec", pod.spec)
+    if pod.status is not None and pod.status.pod_ip:
+        check.address("status.podIP", pod.status.pod_ip)
+
+
+def check_deployment(check: Checker, deployment: Deployment) -> None:
+    """Check ``spec`` of a Deployment."""
+    spec = deployment.spec
+    if spec.replicas < 0:
+        check.fault("spec.replicas", f"{spec.replicas} is negative", "use 0 or more")
+    _template(check, spec.selector, spec.template)
+    _strategy(check, "spec.strategy", spec.strategy, ("RollingUpdate", "Recreate"))
+
+
+def check_daemon_set(check: Checker, daemon_set: DaemonSet) -> None:
+    """Check ``spec`` of a DaemonSet."""
+    spec = daemon_set.spec
+    _template(check, spec.selector, spec.template)
+    _strategy(check, "spec.updateStrategy", spec.update_strategy, ("RollingUpdate", "OnDelete"))
+
+
+def check_node(check: Checker, node: Node) -> None:
+    """Check a Node."""
+    spec = node.spec
+    if spec.pod_cidr:
+        check.network("spec.podCIDR", spec.pod_cidr)
+    listed = spec.pod_cidrs or []
+    for index, text in enumerate(listed):
+        check.network(f"spec.podCIDRs[{index}]", text)
+    if listed and spec.pod_cidr and listed[0] != spec.pod_cidr:
+        check.fault("spec.podCIDRs[0]", "does not match spec.podCIDR", "make both the same")
+    for index, address in enumerate((node.status.addresses if node.status else None) or ()):
+        if address.type in ("InternalIP", "ExternalIP"):
+            check.address(f"status.addresses[{index}].address", address.address)
+
+
+def _pod_spec(check: Checker, at: str, spec: PodSpec) -> None:
+    if not spec.containers:
+        check.fault(f"{at}.containers", "is missing", "list at least one container")
+    for index, container in enumerate(spec.containers):
+        place = f"{at}.containers[{index}]"
+        check.name(f"{place}.name", container.name)
+        ports = container.ports or []
+        for number, port in enumerate(ports):
+            field = f"{place}.ports[{number}]"
+            check.port(f"{field}.containerPort", port.container_port)
+            check.one_of(f"{field}.protocol", port.protocol, checks.PROTOCOLS)
+            if port.name:
+                check.port_name(f"{field}.name", port.name)
+    names = [
+        (f"{at}.containers[{index}].name", container.name)
+        for index, container in enumerate(spec.containers)
+    ]
+    check.unique(names, "name")
+    check.one_of(f"{at}.restartPolicy", spec.restart_policy, RESTART_POLICIES)
+    check.labels(f"{at}.nodeSelector", spec.node_selector)
+    grace = spec.termination_grace_period_seconds
+    if grace is not None and grace < 0:
+        field = f"{at}.terminationGracePeriodSeconds"
+        check.fault(field, f"{grace} is negative", "use 0 or more seconds")
+
+
+def _template(check: Checker, selector: LabelSelector, template: PodTemplate) -> None:
+    if selector.match_expressions:
+        problem = "is not supported"
+        check.fault("spec.selector.matchExpressions", problem, "use matchLabels")
+    elif not selector.match_labels:
+        check.fault("spec.selector", "is missing", "set matchLabels")
+    elif not matches(selector.match_labels, template.metadata.labels):
+        problem = "selector does not match template labels"
+        check.fault("spec.template.metadata.labels", problem, "make it match spec.selector")
+    check.labels("spec.selector.matchLabels", selector.match_labels)
+    check.labels("spec.template.metadata.labels", template.metadata.labels)
+    _pod_spec(check, "spec.template.spec", template.spec)
+    if template.spec.restart_policy != "Always":
+        field = "spec.template.spec.restartPolicy"
+        problem = f"unsupported value {template.spec.restart_policy!r}"
+        check.fault(field, problem, "use Always: controllers replace pods, pods do not end")
+
+
+def _strategy(check: Checker, at: str, strategy: UpdateStrategy, known: tuple[str, ...]) -> None:
+    if not check.one_of(f"{at}.type", strategy.type, known) or strategy.rolling_update is None:
+        return
+    limits = {
+        "maxUnavailable": strategy.rolling_update.max_unavailable,
+        "maxSurge": strategy.rolling_update.max_surge,
+    }
+    for name, value in limits.items():
+        if value is None:
+            continue
+        digits = value.removesuffix("%") if isinstance(value, str) else ""
+        percent = isinstance(value, str) and value.endswith("%") and digits.isdecimal()
+        if not percent and not (isinstance(value, int) and value >= 0):
+            remedy = "use a number of pods, or a percentage such as 25%"
+            check.fault(f"{at}.rollingUpdate.{name}", f"{value!r} is not valid", remedy)
+    if all(value in (0, "0%") for value in limits.values()):
+        problem = "may not be 0 when maxSurge is 0"
+        check.fault(f"{at}.rollingUpdate.maxUnavailable", problem, "set one of them to 1 or more")
