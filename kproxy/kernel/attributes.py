@@ -82,12 +82,14 @@ Schema = Mapping[int, "str | Schema"]
 class _Layout:
     """Where the wanted values lie in messages of one length."""
 
-    __slots__ = ("expected", "headers", "values")
+    __slots__ = ("expected", "headers", "slots", "values")
 
-    def __init__(self, buffer: Buffer, start: int, headers: str, values: str) -> None:
-        self.headers = struct.Struct("=" + headers)
-        self.values = struct.Struct("=" + values)
+    def __init__(self, buffer: Buffer, start: int, walked: "_Walk", count: int) -> None:
+        self.headers = struct.Struct("=" + walked.headers)
+        self.values = struct.Struct("=" + walked.values)
         self.expected = self.headers.unpack_from(buffer, start)
+        # None: the kernel's order is the schema's and nothing is missing, the usual case.
+        self.slots = None if walked.slots == list(range(count)) else walked.slots
 
 
 class Records:
@@ -106,13 +108,18 @@ class Records:
         """Return the values of the attributes between two offsets."""
         layout = self._layouts.get(end - start)
         if layout is not None and layout.headers.unpack_from(buffer, start) == layout.expected:
-            return layout.values.unpack_from(buffer, start)
+            found = layout.values.unpack_from(buffer, start)
+            return found if layout.slots is None else self._spread(layout.slots, found)
         walked = _Walk(buffer, start)
         values: list[Any] = [None] * self._count
         walked.take(self._schema, start, end, values, 0)
-        if walked.in_order:
-            headers = walked.headers + f"{end - walked.header_end}x"
-            self._layouts[end - start] = _Layout(buffer, start, headers, walked.values)
+        self._layouts[end - start] = _Layout(buffer, start, walked, self._count)
+        return tuple(values)
+
+    def _spread(self, slots: list[int], found: tuple[Any, ...]) -> tuple[Any, ...]:
+        values: list[Any] = [None] * self._count
+        for slot, value in zip(slots, found, strict=True):
+            values[slot] = value
         return tuple(values)
 
 
@@ -123,10 +130,9 @@ class _Walk:
         self._buffer = buffer
         self.headers = ""
         self.values = ""
-        self.header_end = start
+        self.slots: list[int] = []
+        self._header_end = start
         self._value_end = start
-        self._next = 0
-        self.in_order = True
 
     def take(self, schema: Schema, start: int, end: int, into: list[Any], slot: int) -> None:
         slots: dict[int, int] = {}
@@ -134,23 +140,20 @@ class _Walk:
             slots[kind] = slot
             slot += 1 if isinstance(wanted, str) else _count(wanted)
         for kind, begin, stop in walk(self._buffer, start, end):
-            self.headers += f"{begin - 4 - self.header_end}xI"
-            self.header_end = begin
+            self.headers += f"{begin - 4 - self._header_end}xI"
+            self._header_end = begin
             wanted = schema.get(kind, "")
             if isinstance(wanted, str):
                 if wanted:
                     self._value(wanted, begin, stop, into, slots[kind])
             else:
                 self.take(wanted, begin, stop, into, slots[kind])
-        # A layout is right only if the kernel's order is the schema's and nothing is missing.
-        self.in_order = self.in_order and self._next == slot
 
     def _value(self, wanted: str, begin: int, stop: int, into: list[Any], slot: int) -> None:
         if struct.calcsize("=" + wanted) > stop - begin:
             raise ValueError(f"netlink attribute of {stop - begin} bytes is too short")
         (into[slot],) = struct.unpack_from("=" + wanted, self._buffer, begin)
-        self.in_order = self.in_order and slot == self._next
-        self._next = slot + 1
+        self.slots.append(slot)
         self.values += f"{begin - self._value_end}x{wanted}"
         self._value_end = begin + struct.calcsize("=" + wanted)
 

@@ -209,17 +209,21 @@ class NetlinkSocket:
                 refused[first + offset] = answer
 
     def _answers(self, sequence: int, count: int) -> dict[int, Refusal | None]:
-        """Read until the last message of the batch is answered."""
+        """Read until the last message of the batch is answered.
+
+        Without waiting: whatever the kernel has to say was queued before the sending returned.
+        """
         answered: dict[int, Refusal | None] = {}
         last = count - 1
         try:
             while last not in answered:
-                for kind, flags, number, start, end in self._messages("netlink batch"):
+                messages = self._messages("netlink batch", socket.MSG_DONTWAIT)
+                for kind, flags, number, start, end in messages:
                     offset = number - sequence & 0xFFFFFFFF
                     if kind == _NLMSG_ERROR and offset < count:
                         answered[offset] = self._refusal(flags, start, end)
         except _AnswersLost:
-            lost = Refusal(errno.ENOBUFS, "the answer was lost: state unknown")
+            lost = Refusal(errno.ENOBUFS, "no answer: whether it was done is unknown")
             self._drain()
             answered = {offset: answered.get(offset, lost) for offset in range(count)}
         return answered
@@ -250,11 +254,13 @@ class NetlinkSocket:
         except _AnswersLost:
             return None
 
-    def _messages(self, what: str) -> list[tuple[int, int, int, int, int]]:
+    def _messages(self, what: str, receive_flags: int = 0) -> list[tuple[int, int, int, int, int]]:
         """Receive once; return (type, flags, sequence, start of payload, end) of each message."""
         try:
-            received = self._socket.recv_into(self._buffer)
+            received = self._socket.recv_into(self._buffer, 0, receive_flags)
         except BlockingIOError:
+            if receive_flags:
+                raise _AnswersLost from None
             raise KernelError(
                 what, errno.ETIMEDOUT, f"no answer within {_ANSWER_TIMEOUT_S} s"
             ) from None
@@ -300,7 +306,7 @@ class NetlinkSocket:
 
 
 class _AnswersLost(Exception):
-    """The receive buffer ran over."""
+    """The receive buffer ran over, or the kernel did not answer a batch."""
 
 
 def generic_family(sock: NetlinkSocket, name: str) -> int:

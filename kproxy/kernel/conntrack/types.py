@@ -27,6 +27,12 @@ class Flow(NamedTuple):
     zone: int = 0
     id: int = 0
 
+    def __str__(self) -> str:
+        return (
+            f"{self.protocol} {self.source} port {self.source_port}"
+            f" → {self.destination} port {self.destination_port}"
+        )
+
 
 class ConntrackClient(Protocol):
     """What :class:`~kproxy.kernel.conntrack.client.Conntrack` and its fake have in common."""

@@ -1,0 +1,152 @@
+"""The kernel's packet filter rules, through the iptables tools.
+
+Two variants exist, for two parts of the kernel: *legacy* (ip_tables) and *nft* (nf_tables). The
+one in PATH is the system's choice and is taken where the kernel can serve it. Whether it can is
+asked of the kernel itself: ``iptables-nft-save`` succeeds, with nothing, where nf_tables is there
+but lacks the IP family, as in Debian's User-Mode Linux. Executing a tool is dear (up to 45 ms in
+such a guest), so nothing is executed to find out.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kproxy.errors import KernelError, Unsupported
+from kproxy.kernel.execer import Completed, Execer, ExecerClient
+from kproxy.kernel.inet import Family
+from kproxy.kernel.iptables import nftprobe, text
+from kproxy.kernel.iptables.types import RuleSet, TableChange
+
+LOCK_WAIT_S = 5
+"""So long a tool waits for another one to give the xtables lock back, as in kube-proxy."""
+
+_LINE = re.compile(r"(?:^|\b)line:? (\d+)")
+_NOISE = re.compile(
+    r"^Error occurred.*|^Try `.*|^#.*"
+    r"|^(?:ip6?tables(?:-\w+)*(?: v[\d.]+ \(\w+\))?: *)*(?:line \d+ failed:? *)?"
+)
+"""What the tools say beside the reason: their name, that there is one, and where to get help."""
+
+_NO_KERNEL = "can't initialize"
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """Paths of the programs of one variant."""
+
+    variant: str
+    save: str
+    restore: str
+
+
+class Iptables:
+    """Rules of one IP family in the caller's network namespace.
+
+    Contract: :class:`~kproxy.kernel.iptables.types.IptablesClient`. Methods raise Unsupported if
+    no tool is installed, or the kernel serves none of those that are.
+    """
+
+    def __init__(self, family: Family = Family.IPV4, execer: ExecerClient | None = None) -> None:
+        self._family = family
+        self._execer = execer or Execer()
+        self._prefix = "iptables" if family is Family.IPV4 else "ip6tables"
+        self._tools: Tools | None = None
+
+    def supported(self) -> str | None:
+        """Return None, or in words why rules cannot be set here. Executes nothing.
+
+        A kernel without ip_tables is only noticed by :meth:`save`, which raises Unsupported.
+        """
+        try:
+            self.tools()
+        except Unsupported as error:
+            return str(error)
+        return None
+
+    def save(self, *tables: str) -> RuleSet:
+        """Return these tables (one execution of the tool, however many)."""
+        tools = self.tools()
+        arguments: list[str] = []
+        if tools.variant == "legacy" and not self._legacy_in_use():
+            # Nothing is there yet. Naming a table makes the tool load what it needs, or fail.
+            arguments = ["-t", tables[0]]
+        done = self._execer.run([tools.save, *arguments])
+        if done.returncode != 0:
+            if _NO_KERNEL in done.stderr and self._other_variant(tools):
+                return self.save(*tables)
+            raise _failure(done)
+        return text.with_builtin_chains(text.parse_save(done.stdout.decode()), tables)
+
+    def restore(self, changes: Sequence[TableChange]) -> None:
+        """Apply the changes, each table atomically (one execution of the tool)."""
+        if not changes:
+            return
+        lines = text.render_restore(changes)
+        stdin = "\n".join(lines) + "\n"
+        argv = [self.tools().restore, "--noflush", "-w", str(LOCK_WAIT_S)]
+        done = self._execer.run(argv, stdin.encode())
+        if done.returncode != 0:
+            raise _failure(done, lines)
+
+    def tools(self) -> Tools:
+        """Return the tools in use. Unsupported: there are none that this kernel serves."""
+        if self._tools is None:
+            self._tools = self._choose()
+        return self._tools
+
+    def _choose(self) -> Tools:
+        prefix = self._prefix
+        save, restore = shutil.which(f"{prefix}-save"), shutil.which(f"{prefix}-restore")
+        if save is None or restore is None:
+            raise Unsupported(
+                f"{prefix}-save and {prefix}-restore are not in PATH", remedy="install iptables"
+            )
+        variant = "nft" if "nft" in Path(os.path.realpath(save)).name else "legacy"
+        chosen = Tools(variant, save, restore)
+        if variant == "legacy" or nftprobe.supports(self._family):
+            return chosen
+        legacy = self._named("legacy")
+        if legacy is None:
+            raise Unsupported(
+                f"this kernel's nf_tables lacks IPv{self._family.value}, and {prefix} is its tool",
+                remedy=f"install {prefix}-legacy, or load the module nf_tables",
+            )
+        return legacy
+
+    def _named(self, variant: str) -> Tools | None:
+        save = shutil.which(f"{self._prefix}-{variant}-save")
+        restore = shutil.which(f"{self._prefix}-{variant}-restore")
+        return Tools(variant, save, restore) if save and restore else None
+
+    def _other_variant(self, tools: Tools) -> bool:
+        """Turn from legacy to nft if the kernel can do that; return whether it was done."""
+        if tools.variant == "legacy" and nftprobe.supports(self._family):
+            other = self._named("nft")
+            if other is not None:
+                self._tools = other
+                return True
+        return False
+
+    def _legacy_in_use(self) -> bool:
+        names = "ip_tables_names" if self._family is Family.IPV4 else "ip6_tables_names"
+        return Path("/proc/thread-self/net", names).exists()
+
+
+def _failure(done: Completed, lines: Sequence[str] = ()) -> KernelError:
+    program = Path(done.argv[0]).name
+    parts = (_NOISE.sub("", line).strip() for line in done.stderr.splitlines())
+    said = "; ".join(part for part in parts if part)
+    if _NO_KERNEL in said:
+        raise Unsupported(f"this kernel does not serve {program}: {said}")
+    if done.returncode == 4 and "xtables lock" in said:
+        detail = f"another program kept the xtables lock for {LOCK_WAIT_S} s"
+        return KernelError(program, 0, detail)
+    found = _LINE.search(done.stderr)
+    where = ""
+    if found and 0 < int(found[1]) <= len(lines):
+        number = int(found[1])
+        where = f"line {number} ({lines[number - 1]}): "
+    return KernelError(program, 0, f"{where}{said or 'refused by the kernel'}")

@@ -1,0 +1,87 @@
+"""The text forms of ``iptables-save`` and ``iptables-restore``. Pure."""
+
+from collections.abc import Iterable, Sequence
+
+from kproxy.kernel.iptables.types import BUILTIN_CHAINS, Chain, Rule, RuleSet, TableChange
+
+
+def chain_of(rule: Rule) -> str:
+    """Return the chain of ``-A CHAIN …``. ValueError if the rule has another form."""
+    if not rule.startswith("-A "):
+        raise ValueError(f"not a rule in the form of iptables-save: {rule!r}")
+    return rule[3:].partition(" ")[0]
+
+
+def target_of(rule: Rule) -> str | None:
+    """Return where a rule jumps or goes, a chain or a target; None if it only counts."""
+    words = rule.split(" ")
+    quoted = False
+    for at, word in enumerate(words[:-1]):
+        # A comment may hold anything, " -j " too; the tool quotes what has a space in it.
+        if word.count('"') % 2:
+            quoted = not quoted
+        elif not quoted and word in ("-j", "-g"):
+            return words[at + 1]
+    return None
+
+
+def parse_save(listing: str) -> RuleSet:
+    """Return the tables in the output of ``iptables-save`` (without ``-c``)."""
+    tables: dict[str, dict[str, Chain]] = {}
+    table: dict[str, Chain] = {}
+    rules: dict[str, list[Rule]] = {}
+    policies: dict[str, str | None] = {}
+    name = ""
+    for line in listing.split("\n"):
+        if line.startswith("-A "):
+            rules[line[3:].partition(" ")[0]].append(line)
+        elif line.startswith(":"):
+            chain, policy, *_counters = line[1:].split(" ")
+            rules[chain] = []
+            policies[chain] = None if policy == "-" else policy
+        elif line.startswith("*"):
+            name, rules, policies = line[1:], {}, {}
+        elif line == "COMMIT":
+            table = {chain: Chain(tuple(rules[chain]), policies[chain]) for chain in rules}
+            tables[name] = table
+    return tables
+
+
+def with_builtin_chains(tables: RuleSet, names: Iterable[str]) -> RuleSet:
+    """Return these tables; one that the kernel has not needed yet has empty built-in chains."""
+    return {
+        name: tables.get(name) or {chain: Chain(policy="ACCEPT") for chain in BUILTIN_CHAINS[name]}
+        for name in names
+    }
+
+
+def render_restore(changes: Sequence[TableChange]) -> list[str]:
+    """Return the lines of input for ``iptables-restore --noflush`` that make the changes.
+
+    ValueError if a rule is not in the form of ``iptables-save``, or if a built-in chain, which
+    belongs to everybody, is to be replaced or deleted.
+    """
+    lines: list[str] = []
+    for change in changes:
+        lines.append(f"*{change.table}")
+        for chain in (*change.replace, *change.delete):
+            if chain in BUILTIN_CHAINS.get(change.table, ()):
+                raise ValueError(f"chain {chain} of table {change.table} is built in")
+        # Declaring a chain makes or empties it, so that -X finds it empty and never missing.
+        lines.extend(f":{chain} - [0:0]" for chain in (*change.replace, *change.delete))
+        for chain, rules in change.replace.items():
+            for rule in rules:
+                if chain_of(rule) != chain:
+                    raise ValueError(f"rule of another chain among those of {chain}: {rule!r}")
+            lines.extend(rules)
+        lines.extend(f"-D {_after_verb(rule)}" for rule in change.remove)
+        lines.extend(f"-I {_after_verb(rule)}" for rule in reversed(change.insert))
+        lines.extend(f"-A {_after_verb(rule)}" for rule in change.append)
+        lines.extend(f"-X {chain}" for chain in change.delete)
+        lines.append("COMMIT")
+    return lines
+
+
+def _after_verb(rule: Rule) -> str:
+    chain_of(rule)
+    return rule[3:]
