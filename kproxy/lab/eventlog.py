@@ -70,11 +70,12 @@ class EventLog:
             if time.monotonic() >= deadline:
                 raise errors.MeasurementError(
                     f"waited {timeout:g} s in vain for {why}",
-                    remedy=f"see the logs in {self.directory}; {self._last_trouble()}",
+                    remedy=f"see the logs in {self.directory}; {self.trouble()}",
                 )
             time.sleep(LOOK_AGAIN_SECONDS)
 
-    def _last_trouble(self) -> str:
+    def trouble(self) -> str:
+        """Return what a process reported last that was not in order, in words."""
         bad = [e for e in self.events if e.level in ("warning", "error")]
         if not bad:
             return "no process reported an error"

@@ -25,7 +25,12 @@ from netns.process import Process
 FLOWS_PER_SERVICE = 16
 """RFC 6414, section 4.2, asks for at least 16 flows."""
 
-FIRST_SOURCE_PORT = 40000
+FLOWS_PER_CLIENT = 1 << 16
+"""Flow numbers tell the client: that of node 2 begins with twice this."""
+
+FIRST_SOURCE_PORT = 1024
+SOURCE_PORTS = 30000
+"""Below the range from which the kernel takes the ports of TCP connections."""
 
 
 class Generator:
@@ -104,11 +109,17 @@ class Started:
     udp_flows: int
 
 
+def origin(flow: int) -> int:
+    """Return the number of the node behind which a flow begins."""
+    return flow // FLOWS_PER_CLIENT
+
+
 class Client:
     """The generators behind one node."""
 
     def __init__(self, lab: AttachedLab, node: plan.NodePlan, files: layout.Layout) -> None:
         self.node = node
+        self._first_flow = node.number * FLOWS_PER_CLIENT
         self._files = files
         host = lab.host(node.client)
         log = files.log(f"{node.client}-traffic")
@@ -116,40 +127,23 @@ class Client:
         self.tcp = Generator(host, "tcp_client", log)
         self._source_mac = str(host.interface("eth0").mac)
         self._gateway_mac = str(lab.host(node.name).interface(node.client).mac)
-        self._flows: tuple[profile.UdpFlow, ...] = ()
 
     def await_ready(self) -> None:
         """Wait until both processes read commands."""
         self.udp.expect("ready", 60)
         self.tcp.expect("ready", 60)
 
-    def craft(self, targets: Sequence[workload.Target]) -> None:
-        """Craft the frames of all flows, once: 16 to every UDP service port."""
-        flows: list[profile.UdpFlow] = []
-        for target in targets:
-            if target.protocol == "UDP":
-                flows += frames.probes(
-                    flows=FLOWS_PER_SERVICE,
-                    first_flow=len(flows),
-                    first_port=FIRST_SOURCE_PORT + len(flows),
-                    source_mac=self._source_mac,
-                    gateway_mac=self._gateway_mac,
-                    source=self.node.client_address,
-                    destination=IPv4Address(target.address),
-                    destination_port=target.port,
-                )
-        self._flows = tuple(flows)
-
     def start(self, trial: int, targets: Sequence[workload.Target], rates: Rates) -> Started:
         """Start sending; returns when both generators do."""
-        udp_record = self._start_udp(trial, rates) if self._flows else None
+        flows = self._flows(trial, [target for target in targets if target.protocol == "UDP"])
+        udp_record = self._start_udp(trial, flows, rates) if flows else None
         tcp = [target for target in targets if target.protocol == "TCP"]
         tcp_record = self._start_tcp(trial, tcp, rates) if tcp else None
         if udp_record:
             self.udp.expect("started", 30)
         if tcp_record:
             self.tcp.expect("started", 30)
-        return Started(udp_record=udp_record, tcp_record=tcp_record, udp_flows=len(self._flows))
+        return Started(udp_record=udp_record, tcp_record=tcp_record, udp_flows=len(flows))
 
     def stop(self, started: Started) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         """Stop sending; return the reports of the UDP sender and of the TCP client."""
@@ -166,12 +160,35 @@ class Client:
         self.udp.quit()
         self.tcp.quit()
 
-    def _start_udp(self, trial: int, rates: Rates) -> Path:
+    def _flows(
+        self, trial: int, targets: Sequence[workload.Target]
+    ) -> tuple[profile.UdpFlow, ...]:
+        """Craft the frames of all flows: 16 to every UDP service port.
+
+        Every trial has source ports of its own: the kernel keeps a flow's endpoint for minutes,
+        so old flows would all gather at the endpoints that have never been replaced.
+        """
+        flows: list[profile.UdpFlow] = []
+        first = FIRST_SOURCE_PORT + trial * FLOWS_PER_SERVICE * len(targets) % SOURCE_PORTS
+        for target in targets:
+            flows += frames.probes(
+                flows=FLOWS_PER_SERVICE,
+                first_flow=self._first_flow + len(flows),
+                first_port=first + len(flows),
+                source_mac=self._source_mac,
+                gateway_mac=self._gateway_mac,
+                source=self.node.client_address,
+                destination=IPv4Address(target.address),
+                destination_port=target.port,
+            )
+        return tuple(flows)
+
+    def _start_udp(self, trial: int, flows: tuple[profile.UdpFlow, ...], rates: Rates) -> Path:
         record = self._files.records / f"{self.node.client}.sent"
         wanted = profile.UdpProfile(
             interface="eth0",
             rate_pps=rates.udp_pps,
-            flows=self._flows,
+            flows=flows,
             record=record,
             trial=trial,
         )

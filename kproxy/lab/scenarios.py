@@ -53,7 +53,7 @@ class Stage(Protocol):
         ...
 
     def destroy_endpoint(self) -> str:
-        """Destroy a pod of the measured service: processes, namespace, address. Returns its name."""
+        """Destroy a measured pod: processes, namespace, address. Return its name."""
         ...
 
     def await_endpoint_removed(self, node: str, pod: str) -> int:

@@ -100,13 +100,13 @@ def _table(results: ResultSet, title: str) -> Table:
 
 
 def _packets_cell(row: Row | None) -> Text:
-    if row is None or row.failover_packet_loss is None:
+    if row is None:
         return Text("–")
-    loss = row.failover_packet_loss
     if not row.valid:
         return Text("not valid", style="bold red")
-    if loss.max == 0 and not row.lost:
+    if not row.lost:
         return Text("no loss", style="green")
+    loss = row.failover_packet_loss
     if row.failover_time_ms is not None and row.failover_time_ms.median is None:
         time = "not recovered"
     else:

@@ -1,0 +1,297 @@
+"""A whole small cluster in a lab: API server, controller manager, kubelets, proxies, a workload.
+
+Every part is a process of its own and can be killed. The proxies are pods of a DaemonSet, started
+by their nodes' kubelets; this module starts only what on a real cluster systemd and the
+administrator start.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from kproxy import errors
+from kproxy.api import kinds
+from kproxy.client.kubeconfig import load_kubeconfig
+from kproxy.client.objects import ObjectClient
+from kproxy.client.rest import Rest
+from kproxy.lab import generators, layout, plan, workload
+from kproxy.lab.eventlog import Event, EventLog
+from netns import wait
+from netns.errors import WaitTimeout
+from netns.lab import AttachedLab
+from netns.process import Process, ProcessId
+
+Object = dict[str, Any]
+PROXY_NAMESPACE = "kube-system"
+PROXY_NAME = "kube-proxy"
+START_SECONDS = 120.0
+SETTLE_SECONDS = 60.0
+_LOOK_AGAIN = 0.05
+_KINDS = {kind.name: kind for kind in kinds.KINDS}
+
+
+class Cluster:
+    """A cluster whose proxies run in one mode. A context manager: entering starts it.
+
+    ``progress`` is told in words what is being waited for. Leaving the block ends nothing: the
+    processes are the lab's and go with it.
+    """
+
+    def __init__(
+        self,
+        lab: AttachedLab,
+        the_plan: plan.Plan,
+        mode: str,
+        load: workload.Workload,
+        *,
+        progress: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.lab = lab
+        self.plan = the_plan
+        self.mode = mode
+        self.workload = load
+        self.files = layout.Layout(lab.scratch)
+        self.events = EventLog(self.files.logs)
+        self.targets: list[workload.Target] = []
+        self.clients: dict[str, generators.Client] = {}
+        self._progress = progress
+
+    def __enter__(self) -> Self:
+        for directory in (self.files.logs, self.files.records):
+            directory.mkdir(parents=True, exist_ok=True)
+        self._write_configuration()
+        self._start_control_plane()
+        self._progress("starting generators")
+        for node in self.plan.each_node():
+            self.clients[node.name] = generators.Client(self.lab, node, self.files)
+        self._apply()
+        self._progress("waiting for pods and proxies")
+        self.settle(START_SECONDS)
+        self.targets = workload.targets(self.objects(kinds.SERVICE))
+        for client in self.clients.values():
+            client.await_ready()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for client in self.clients.values():
+            client.quit()
+        self._rest.close()
+
+    # The API, from the control plane's host.
+
+    def objects(self, kind: kinds.Kind, namespace: str = "") -> list[Object]:
+        """Return the objects of a kind."""
+        return list(self._control.call(self._api.list_objects, kind, namespace))
+
+    def delete_pod(self, namespace: str, name: str) -> None:
+        """Delete a pod; its kubelet ends it in its grace period."""
+        self._control.call(self._api.delete, kinds.POD, namespace, name)
+
+    def restart_daemonset(self) -> None:
+        """Change the proxies' template, as ``kubectl rollout restart`` does."""
+        stamp = {"kproxy/restarted-at": str(len(self.events.events))}
+        change = {"spec": {"template": {"metadata": {"annotations": stamp}}}}
+        self._control.call(self._api.patch, kinds.DAEMON_SET, PROXY_NAMESPACE, PROXY_NAME, change)
+
+    # What runs where.
+
+    def proxy_pod(self, node: str) -> Object:
+        """Return the proxy's pod on a node. Raises MeasurementError if there is none."""
+        for pod in self.objects(kinds.POD, PROXY_NAMESPACE):
+            if pod["spec"].get("nodeName") == node and not pod["metadata"].get(
+                "deletionTimestamp"
+            ):
+                return pod
+        raise errors.MeasurementError(f"there is no proxy pod on {node}")
+
+    def proxy_process(self, node: str) -> Process:
+        """Return the process of a node's proxy."""
+        pod = self.proxy_pod(node)["metadata"]
+        self.events.refresh()
+        started = [e for e in self.events.events if _started(e, pod["uid"])]
+        if not started:
+            raise errors.MeasurementError(f"the proxy on {node} has not been started")
+        fields = started[-1].fields
+        return Process(ProcessId(fields["pid"], fields["start_time"]))
+
+    def pods(self) -> list[Object]:
+        """Return the workload's pods that are in service, by name."""
+        found = [
+            p for p in self.objects(kinds.POD) if p["metadata"]["namespace"] != PROXY_NAMESPACE
+        ]
+        ready = [pod for pod in found if _is_ready(pod)]
+        return sorted(ready, key=lambda pod: str(pod["metadata"]["name"]))
+
+    def destroy(self, pod: Object) -> None:
+        """Destroy a pod from outside: processes, namespace, address. Nobody is told."""
+        meta = pod["metadata"]
+        self.lab.remove(f"{meta['namespace']}-{meta['name']}")
+
+    def slices_version(self, *, without: str = "") -> int:
+        """Return the newest version among the slices; -1 while a pod is still in one of them."""
+        newest = 0
+        for piece in self.objects(kinds.ENDPOINT_SLICE):
+            newest = max(newest, int(piece["metadata"]["resourceVersion"]))
+            for endpoint in piece.get("endpoints") or []:
+                if without and endpoint.get("targetRef", {}).get("name") == without:
+                    return -1
+        return newest
+
+    def synced_version(self, event: Event) -> int:
+        """Return the newest slice that a proxy's ``synced`` event says is in its kernel."""
+        return int(event.fields.get("versions", {}).get("endpointslices", 0) or 0)
+
+    def is_synced(self, event: Event, pod: str) -> bool:
+        """Return whether this is a ``synced`` event of the proxy in that pod."""
+        source = f"{PROXY_NAMESPACE}_{pod}_{PROXY_NAME}"
+        return event.msg == "synced" and event.source == source
+
+    def settle(self, timeout: float = SETTLE_SECONDS) -> None:
+        """Wait until everything declared runs, is ready, and is in every node's kernel."""
+        self._until(self._all_ready, timeout, "all pods to be ready")
+        self._until(self._all_synced, timeout, "every proxy to sync the endpoints")
+
+    def _until(self, done: Callable[[], bool], timeout: float, why: str) -> None:
+        try:
+            wait.wait_until(done, timeout, why, interval=_LOOK_AGAIN)
+        except WaitTimeout as late:
+            self.events.refresh()
+            raise errors.MeasurementError(
+                f"mode {self.mode}: {late}", remedy=f"{self.events.trouble()}"
+            ) from None
+
+    def _all_ready(self) -> bool:
+        pods = self.objects(kinds.POD)
+        wanted = {_key(d): d["spec"].get("replicas", 1) for d in self.objects(kinds.DEPLOYMENT)}
+        have: dict[tuple[str, str], int] = {}
+        for pod in pods:
+            if not _is_ready(pod):
+                continue
+            for owner in pod["metadata"].get("ownerReferences", []):
+                key = (owner["kind"], f"{pod['metadata']['namespace']}/{owner['name']}")
+                have[key] = have.get(key, 0) + 1
+        proxies = ("DaemonSet", f"{PROXY_NAMESPACE}/{PROXY_NAME}")
+        if have.get(proxies, 0) != self.plan.nodes or len(pods) != sum(have.values()):
+            return False
+        return all(have.get(("Deployment", key), 0) == count for key, count in wanted.items())
+
+    def _all_synced(self) -> bool:
+        self.events.refresh()
+        newest = self.slices_version()
+        listed = {
+            endpoint["targetRef"]["name"]
+            for piece in self.objects(kinds.ENDPOINT_SLICE)
+            for endpoint in piece.get("endpoints") or []
+            if (endpoint.get("conditions") or {}).get("ready", True)
+        }
+        if {pod["metadata"]["name"] for pod in self.pods()} != listed:
+            return False
+        for node in self.plan.each_node():
+            pod = self.proxy_pod(node.name)["metadata"]["name"]
+            synced = [e for e in self.events.events if self.is_synced(e, pod)]
+            if not synced or self.synced_version(synced[-1]) < newest:
+                return False
+        return True
+
+    def _write_configuration(self) -> None:
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "lab",
+            "clusters": [{"name": "lab", "cluster": {"server": self.plan.api_url}}],
+            "users": [{"name": "lab", "user": {}}],
+            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
+        }
+        self.files.kubeconfig.write_text(json.dumps(config))
+        self.files.proxy_config.write_text(json.dumps(_proxy_config(self)))
+
+    def _start_control_plane(self) -> None:
+        self._progress("starting the control plane")
+        self._control = self.lab.host(plan.CONTROL)
+        bind = f"{self.plan.control_address}:{self.plan.api_port}"
+        cidr = str(self.plan.service_cidr)
+        self._spawn(plan.CONTROL, "controlplane.apiserver", "--bind", bind, "--service-cidr", cidr)
+        self.events.wait(
+            lambda event: event.msg == "listening",
+            why="the API server to listen",
+            timeout=START_SECONDS,
+        )
+        self._rest = Rest(load_kubeconfig(self.files.kubeconfig), agent="kproxy-lab")
+        self._api = ObjectClient(self._rest)
+        config = str(self.files.kubeconfig)
+        self._spawn(plan.CONTROL, "controlplane.manager", "--kubeconfig", config)
+        for node in self.plan.each_node():
+            state = str(self.lab.state_dir)
+            cidr = str(self.plan.cluster_cidr)
+            options = ("--state-dir", state, "--node", node.name, "--cluster-cidr", cidr)
+            self._spawn(node.name, "lab.node", *options)
+
+    def _spawn(self, host: str, module: str, *options: str) -> None:
+        log = self.files.log(f"{host}-{module.rpartition('.')[2]}")
+        command = [sys.executable, "-m", f"kproxy.{module}", *options]
+        self.lab.host(host).spawn(command, stdout=log, stderr=log, env=dict(os.environ))
+
+    def _apply(self) -> None:
+        self._progress("applying the workload")
+        self._create([_proxy_daemonset(self.files.kubeconfig, self.files.proxy_config)])
+        self._create(self.workload.manifests)
+
+    def _create(self, manifests: Iterable[Object]) -> None:
+        for manifest in manifests:
+            kind = _KINDS[manifest["kind"]]
+            try:
+                self._control.call(self._api.create, kind, manifest)
+            except errors.Conflict:
+                if kind is not kinds.NAMESPACE:  # some namespaces are there from the start
+                    raise
+
+
+def _proxy_config(cluster: Cluster) -> Object:
+    """Return the configuration that the proxies get; all else is left as kube-proxy ships it."""
+    return {
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+        "kind": "KubeProxyConfiguration",
+        "mode": cluster.mode,
+        "clusterCIDR": str(cluster.plan.cluster_cidr),
+        "detectLocalMode": "ClusterCIDR",
+        "clientConnection": {"kubeconfig": str(cluster.files.kubeconfig)},
+        # A limit of connections belongs to the machine, not to a node that is a namespace of it.
+        "conntrack": {"maxPerCore": 0, "min": 0},
+    }
+
+
+def _proxy_daemonset(kubeconfig: Path, config: Path) -> Object:
+    command = [sys.executable, "-m", "kproxy", "proxy", f"--config={config}"]
+    command += [f"--kubeconfig={kubeconfig}", "--hostname-override=$(NODE_NAME)"]
+    labels = {"k8s-app": PROXY_NAME}
+    template = {
+        "metadata": {"labels": labels},
+        "spec": {
+            "hostNetwork": True,
+            "containers": [{"name": PROXY_NAME, "image": "kproxy", "command": command}],
+        },
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": PROXY_NAME, "namespace": PROXY_NAMESPACE},
+        "spec": {"selector": {"matchLabels": labels}, "template": template},
+    }
+
+
+def _started(event: Event, uid: str) -> bool:
+    return event.msg == "container started" and event.fields.get("uid") == uid
+
+
+def _key(obj: Object) -> str:
+    return f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
+
+
+def _is_ready(pod: Object) -> bool:
+    if pod["metadata"].get("deletionTimestamp"):
+        return False
+    conditions = pod.get("status", {}).get("conditions") or []
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

@@ -1,0 +1,189 @@
+"""One trial: traffic from two nodes, a scenario in the middle of it, and the account afterwards."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kproxy import errors
+from kproxy.lab import generators, scenarios
+from kproxy.lab.cluster import Cluster
+from kproxy.lab.stage import ClusterStage
+from kproxy.traffic import accounting, measurement, records, resultset, tcp_accounting
+
+HIT = "hit"
+OTHER = "other"
+FIRST_GOOD_PACKET = "first good packet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long the parts of a trial last, in seconds.
+
+    ``before``: traffic before the scenario; ``after``: traffic after the cluster has got over it;
+    ``quiet``: how long a scenario that waits for nothing goes on; ``tmax``: a packet that takes
+    longer counts as lost (RFC 7680), and so long is waited after the last one.
+    """
+
+    before: float = 1.0
+    after: float = 1.0
+    quiet: float = 2.0
+    tmax: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What one client sent in a trial, and its generators' own reports."""
+
+    place: str
+    started: generators.Started
+    udp: dict[str, Any] | None
+    tcp: dict[str, Any] | None
+
+
+class Trials:
+    """Runs trials on one cluster, one after the other."""
+
+    def __init__(self, cluster: Cluster, rates: generators.Rates, timing: Timing) -> None:
+        self._cluster = cluster
+        self._rates = rates
+        self._timing = timing
+        self._places = dict(zip((HIT, OTHER), cluster.clients, strict=False))
+        self._count = 0
+
+    def run(self, scenario: scenarios.Scenario, number: int) -> resultset.Trial:
+        """Run one trial and account for it.
+
+        A trial in which something did not happen in time is returned too, with that problem.
+        """
+        self._count += 1
+        self._cluster.settle()
+        stage = ClusterStage(self._cluster, self._places[HIT])
+        problems: list[str] = []
+        started = {
+            place: self._client(place).start(self._count, self._cluster.targets, self._rates)
+            for place in self._places
+        }
+        time.sleep(self._timing.before)
+        try:
+            scenario.run(stage)
+        except errors.MeasurementError as error:
+            problems.append(str(error))
+        time.sleep(self._timing.after if stage.marks else self._timing.quiet)
+        sent = [self._stop(place, begun) for place, begun in started.items()]
+        time.sleep(self._timing.tmax)
+        found = self._account(sent, stage, time.monotonic_ns())
+        for one in found:
+            problems += measurement.problems(one)
+        trial = resultset.Trial(
+            mode=self._cluster.mode,
+            scenario=scenario.name,
+            number=number,
+            timeline=_timeline(stage, found),
+            restart_to_synced_ms=_restart_ms(stage),
+            measurements=tuple(found),
+            problems=tuple(problems),
+        )
+        self._refresh_proxy(stage)
+        return trial
+
+    def _client(self, place: str) -> generators.Client:
+        return self._cluster.clients[self._places[place]]
+
+    def _stop(self, place: str, begun: generators.Started) -> Sent:
+        udp, tcp = self._client(place).stop(begun)
+        return Sent(place=place, started=begun, udp=udp, tcp=tcp)
+
+    def _refresh_proxy(self, stage: ClusterStage) -> None:
+        """Give a crashed proxy a new pod: the old one's restarts would be backed off.
+
+        The kubelet restarts a container at once the first time only, so without this the second
+        trial of a scenario would measure the kubelet's back-off and not the proxy.
+        """
+        if stage.time_of(scenarios.PROCESS_GONE) is not None:
+            stage.delete_proxy(stage.hit)
+
+    def _account(
+        self, sent: list[Sent], stage: ClusterStage, until: int
+    ) -> list[resultset.Measurement]:
+        received, receivers = self._received()
+        found: list[resultset.Measurement] = []
+        for one in sent:
+            if one.started.udp_record and one.udp is not None:
+                plan = accounting.Plan(
+                    rate_pps=self._rates.udp_pps,
+                    flows=one.started.udp_flows,
+                    watched_until_ns=until,
+                    fault_ns=stage.fault_ns,
+                    tmax_ns=round(self._timing.tmax * 1e9),
+                )
+                source = received.get(one.place, [])
+                account = accounting.account(
+                    records.read_sent(one.started.udp_record), source, plan
+                )
+                found.append(
+                    measurement.udp(account, node=one.place, report=one.udp, receivers=receivers)
+                )
+            if one.started.tcp_record:
+                found += _tcp(one.started.tcp_record, one.place, stage.fault_ns)
+        return found
+
+    def _received(self) -> tuple[dict[str, list[records.Received]], list[records.ReceiverState]]:
+        """Read all pods' records of this trial, also of pods that are gone, by place of origin."""
+        places = {self._client(place).node.number: place for place in self._places}
+        by_place: dict[str, list[records.Received]] = {place: [] for place in self._places}
+        states = []
+        for path in sorted(self._cluster.files.records.glob("*.received")):
+            packets, state = records.read_received(path, self._count)
+            states.append(state)
+            for packet in packets:
+                by_place[places[generators.origin(packet.flow)]].append(packet)
+        for received in by_place.values():
+            received.sort(key=lambda packet: packet.received_ns)
+        return by_place, states
+
+
+def _tcp(record: Path, place: str, fault_ns: int | None) -> list[resultset.Measurement]:
+    everything = records.read_tcp(record)
+    return [
+        measurement.tcp(
+            tcp_accounting.account(everything, kind, fault_ns=fault_ns),
+            node=place,
+            kind=kind,
+            fault_ns=fault_ns,
+        )
+        for kind in ("request", "connect")
+    ]
+
+
+def _restart_ms(stage: ClusterStage) -> float | None:
+    """Return the time from the end of the hit node's proxy to its successor's first sync."""
+    gone = stage.time_of(scenarios.PROCESS_GONE)
+    synced = next(
+        (m.ns for m in stage.marks if m.name == scenarios.SYNCED and m.detail == stage.hit), None
+    )
+    if gone is None or synced is None:
+        return None
+    return round((synced - gone) / 1e6, 3)
+
+
+def _timeline(
+    stage: ClusterStage, found: list[resultset.Measurement]
+) -> tuple[resultset.TimelineEvent, ...]:
+    zero = stage.fault_ns
+    if zero is None:
+        return ()
+    events = [
+        resultset.TimelineEvent(
+            name=mark.name, ms=round((mark.ns - zero) / 1e6, 3), detail=mark.detail
+        )
+        for mark in stage.marks
+    ]
+    for one in found:
+        if one.traffic == "udp" and one.first_good_ms is not None:
+            events.append(
+                resultset.TimelineEvent(
+                    name=FIRST_GOOD_PACKET, ms=one.first_good_ms, detail=one.node
+                )
+            )
+    return tuple(sorted(events, key=lambda event: event.ms))
