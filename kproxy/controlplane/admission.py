@@ -6,7 +6,7 @@ Pure. Raises InvalidObject (422) or ApiError 400, which name object, field and r
 from typing import Any
 
 from kproxy import errors
-from kproxy.api import codec, kinds
+from kproxy.api import codec, kinds, validation
 
 from . import defaults, routes
 
@@ -50,20 +50,22 @@ def _agree(prefix: str, have: Object, wanted: Object) -> None:
 
 def admit(kind: kinds.Kind, obj: Object, old: Object | None) -> Object:
     """Return an object with defaults, or refuse it; ``old`` is what it replaces, if anything."""
-    codec.from_dict(obj, kind.type)
-    if not isinstance(obj["metadata"].get("name"), str) or not obj["metadata"]["name"]:
-        raise errors.InvalidObject(kind.name, "metadata.name", "is missing", remedy="add it")
+    check_shape(kind, obj)
     if old is not None and kind is kinds.SERVICE:
         obj = _keep_cluster_ip(obj, old)
     obj = defaults.apply(kind.name, obj)
-    validate(kind, obj)
+    problems = validation.validate(codec.from_dict(obj, kind.type))
+    if problems:
+        raise ExceptionGroup("invalid object", problems)
     if old is not None:
         _check_immutable(kind, obj, old)
     return obj
 
 
-def validate(kind: kinds.Kind, obj: Object) -> None:
-    """Check the values of an object. Raises InvalidObject, or a group of them."""
+def check_shape(kind: kinds.Kind, obj: Object) -> Object:
+    """Return the object if its fields have the types that they must have."""
+    codec.from_dict(obj, kind.type)
+    return obj
 
 
 def initial_status(kind: kinds.Kind, obj: Object) -> Object:

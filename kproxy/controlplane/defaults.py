@@ -97,7 +97,7 @@ def _strategy(strategy: Object | None, limits: Mapping[str, Any]) -> Object:
 
 def _namespace(obj: Object) -> Object:
     meta = obj["metadata"]
-    labels = {**(meta.get("labels") or {}), "kubernetes.io/metadata.name": meta["name"]}
+    labels = {**(meta.get("labels") or {}), "kubernetes.io/metadata.name": meta.get("name", "")}
     return {**obj, "metadata": {**meta, "labels": labels}}
 
 

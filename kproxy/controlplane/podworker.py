@@ -6,8 +6,9 @@
        │                    └──sandbox lost──▶ FAILED                                      ▲
        └──deletion, or force deletion of any──────────────────────────────────────────────┘
 
-No thread and no clock of its own: it is told the time, does what is due, and returns when it wants
-to be asked again. Only ``restartPolicy: Always`` is known.
+A pod whose containers have all ended and are not to be restarted becomes FAILED, too; its phase
+tells success. No thread and no clock of its own: the worker is told the time, does what is due,
+and returns when it wants to be asked again.
 """
 
 import signal
@@ -55,6 +56,8 @@ class _Container:
     running_since: str | None = None
     exit_code: int | None = None
     finished_at: str | None = None
+    done: bool = False
+    """Whether it has ended and is not to be restarted."""
 
     def state(self) -> podstatus.ContainerState:
         """Return what is reported of it."""
@@ -95,7 +98,7 @@ class PodWorker:
         self._started: str | None = None
         self._was_ready = False
         self._ready_since: str | None = None
-        self._reason = self._message = ""
+        self._reason = self._message = self._last_phase = ""
         self._reported: Report | None = None
         self._resume()
 
@@ -140,6 +143,11 @@ class PodWorker:
         container.exit_code, container.finished_at = end.code, self._today()
         if self.stage is Stage.RUNNING and not self._check_sandbox():
             return
+        policy = self.pod.spec.restart_policy
+        container.done = policy == "Never" or (policy == "OnFailure" and end.code == 0)
+        if self.stage is Stage.RUNNING and all(one.done for one in self._containers):
+            well = all(one.exit_code == 0 for one in self._containers)
+            self._end("Succeeded" if well else "Failed")
         container.due = container.backoff.exited(started=container.started, now=now)
 
     def advance(self, now: float) -> float | None:
@@ -164,11 +172,15 @@ class PodWorker:
 
     def fail(self, reason: str, message: str) -> None:
         """End the pod for good: its owner replaces it."""
-        self.stage = Stage.FAILED
         self._reason, self._message = reason, message
         for container in self._containers:
             container.id, container.ready, container.running_since = None, False, None
+        self._end("Failed")
         self._log.warning("pod failed", **self._names(), reason=reason)
+
+    def _end(self, phase: str) -> None:
+        self.stage = Stage.FAILED
+        self._last_phase = phase
 
     def report(self) -> Report | None:
         """Return what the API server should know and does not yet; None: nothing new."""
@@ -220,6 +232,8 @@ class PodWorker:
         """Start and probe containers; return when to look again."""
         times: list[float] = []
         for container in self._containers:
+            if container.done:
+                continue
             if container.id is None and now >= container.due:
                 self._start(container, now)
             if container.id is None:
@@ -310,7 +324,7 @@ class PodWorker:
             for container in self._containers:
                 container.starts = counts.get(container.spec.name, -1) + 1
         if status.phase in ("Failed", "Succeeded"):
-            self.stage = Stage.FAILED
+            self._end(status.phase)
             self._reason, self._message = status.reason, status.message
 
     def _status(self) -> podstatus.Object:
@@ -319,7 +333,9 @@ class PodWorker:
         )
         if ready is not self._was_ready or self._ready_since is None:
             self._was_ready, self._ready_since = ready, self._today()
-        phase = {Stage.WAITING: "Pending", Stage.FAILED: "Failed"}.get(self.stage, "Running")
+        phase = {Stage.WAITING: "Pending", Stage.FAILED: self._last_phase}.get(
+            self.stage, "Running"
+        )
         if phase == "Running" and not any(container.starts for container in self._containers):
             phase = "Pending"
         return podstatus.status(

@@ -178,7 +178,7 @@ class Api:
         def change(old: Object) -> Object:
             new = make(old)
             if target.subresource == "status":
-                return _with_status(old, new)
+                return admission.check_shape(kind, _with_status(old, new))
             return self._with_specification(kind, old, new)
 
         with self.store.exclusive():
