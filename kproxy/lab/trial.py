@@ -1,4 +1,4 @@
-"""One trial: traffic from two nodes, a scenario in the middle of it, and the account afterwards."""
+"""One trial: traffic from two nodes, a scenario in the middle of it, and the account."""
 
 import time
 from dataclasses import dataclass

@@ -1,0 +1,223 @@
+"""``kproxy compare``: what each event costs in packets, mode against mode."""
+
+import contextlib
+import datetime
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kproxy import errors
+from kproxy.cli.kernel_option import KernelChoice, kernel_options, run_on_kernel
+
+if TYPE_CHECKING:
+    from kproxy.lab.comparison import Parameters, Step
+    from kproxy.lab.workload import Workload
+    from kproxy.traffic.resultset import ResultSet
+
+TABLE_WIDTH = 120
+"""Where the width of the terminal is not known (a pipe, a file)."""
+
+
+@click.command()
+@click.option(
+    "-f",
+    "--filename",
+    "filenames",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Kubernetes manifests to run (Deployments, Services); default: a small shop.",
+)
+@click.option(
+    "--scenario",
+    "scenario_names",
+    multiple=True,
+    metavar="NAME",
+    help="Run only this scenario (repeatable); `--list` names them.",
+)
+@click.option(
+    "--modes",
+    default="ipvs,iptables",
+    show_default=True,
+    metavar="MODE[,MODE]",
+    help="Modes of the proxy to compare.",
+)
+@click.option("--trials", default=3, show_default=True, help="Trials of every scenario.")
+@click.option(
+    "--rate",
+    default=1000.0,
+    show_default=True,
+    metavar="PPS",
+    help="UDP packets/s from each of the two nodes, over all flows.",
+)
+@click.option("--nodes", default=2, show_default=True, help="Nodes of the cluster.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Directory for result.json; default: results/<time>.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print result.json instead of the tables.")
+@click.option("--list", "only_list", is_flag=True, help="Name the scenarios and end.")
+@kernel_options
+def compare(
+    filenames: tuple[Path, ...],
+    scenario_names: tuple[str, ...],
+    modes: str,
+    trials: int,
+    rate: float,
+    nodes: int,
+    out: Path | None,
+    as_json: bool,
+    only_list: bool,
+    kernel: KernelChoice,
+) -> int:
+    """Measure what a restart, crash or update of the proxy costs, in each mode.
+
+    Builds a cluster of network namespaces, sends traffic through its services from two nodes,
+    does something to one of them, and counts what was lost. Ends with tables and result.json.
+
+    Exit code 1: the result is not valid (the baseline lost packets, a trial failed); 2: an
+    object of the manifests was left out, or the command line is wrong.
+    """
+    if only_list:
+        return _list()
+    from kproxy.lab import comparison, generators
+    from kproxy.traffic import resultset
+
+    parameters = comparison.Parameters(
+        modes=tuple(mode for mode in modes.split(",") if mode),
+        scenarios=scenario_names or comparison.Parameters().scenarios,
+        trials=trials,
+        nodes=nodes,
+        rates=generators.Rates(udp_pps=rate),
+    )
+    parameters.check()
+    load, problems = _workload(filenames)
+    place = (out or Path("results")).absolute()
+    run_on_kernel(kernel, writable=[place])
+    for problem in problems:
+        click.echo(f"kproxy: left out: {problem}", err=True)
+    results = _run(parameters, load)
+    path = (place if out else place / _stamp()) / "result.json"
+    resultset.write(results, path)
+    _show(results, path, as_json)
+    incomplete = results.parameters["incomplete"]
+    if incomplete:
+        raise errors.MeasurementError(f"the run is incomplete: {incomplete}")
+    if not all(row.valid for row in results.summary):
+        return 1
+    return 2 if problems else 0
+
+
+def _stamp() -> str:
+    return datetime.datetime.now().astimezone().strftime("%Y-%m-%dT%H-%M-%S")
+
+
+def _list() -> int:
+    from kproxy.lab import scenarios
+
+    width = max(len(name) for name in scenarios.SCENARIOS)
+    for scenario in scenarios.SCENARIOS.values():
+        click.echo(f"{scenario.name:{width}}  {scenario.summary}")
+    return 0
+
+
+def _workload(filenames: tuple[Path, ...]) -> "tuple[Workload, list[errors.InvalidObject]]":
+    """Read the manifests; objects with mistakes are left out and returned as problems."""
+    from kproxy.api import manifests
+    from kproxy.lab import workload
+
+    if filenames:
+        found, problems = [], []
+        for filename in filenames:
+            more, wrong = manifests.load_manifests(filename)
+            found += more
+            problems += wrong
+    else:
+        text = resources.files("kproxy.lab").joinpath("examples/shop.yaml").read_text()
+        found, problems = manifests.load_manifests(text)
+    try:
+        return workload.prepare(found), problems
+    except errors.KproxyError:
+        for problem in problems:
+            click.echo(f"kproxy: left out: {problem}", err=True)
+        raise
+
+
+def _run(parameters: "Parameters", load: "Workload") -> "ResultSet":
+    from kproxy.lab import comparison
+    from netns.kernels.base import state_directory
+    from netns.lab import signals_unwind
+
+    for note in load.notes:
+        click.echo(f"kproxy: note: {note}", err=True)
+    with signals_unwind(), _progress() as progress:
+        return comparison.run(
+            parameters, load, state_directory("kproxy") / "lab", progress=progress
+        )
+
+
+@contextlib.contextmanager
+def _progress() -> "Iterator[Callable[[Step], None]]":
+    """Show a bar on a terminal, otherwise a line for every step; always on standard error."""
+    begun = time.monotonic()
+    if not sys.stderr.isatty():
+
+        def line(step: "Step") -> None:
+            seconds = time.monotonic() - begun
+            where = f"[{step.done}/{step.total}] {step.mode}: {step.text}"
+            click.echo(f"{seconds:5.0f} s  {where}", err=True)
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def update(step: "Step") -> None:
+            text = f"{step.mode}: {step.text}"
+            bar.update(task, total=step.total, completed=step.done, description=text)
+
+        yield update
+
+
+def _show(results: "ResultSet", path: Path, as_json: bool) -> None:
+    if as_json:
+        click.echo(path.read_text(), nl=False)
+    else:
+        from rich.console import Console
+
+        from kproxy.reports import tables
+
+        console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
+        for table in (
+            tables.packets_table(results),
+            tables.tcp_table(results),
+            tables.restart_table(results),
+        ):
+            if table is not None and table.row_count:
+                console.print(table)
+        for note in tables.notes(results):
+            console.print(note, highlight=False)
+    click.echo(f"kproxy: written: {path}", err=True)
