@@ -61,11 +61,13 @@ class Server(http.server.ThreadingHTTPServer):
             self.handle_request()
         self.api.store.close()
         self.server_close()
-        os.close(self._wake)
+        wake, self._wake = self._wake, -1
+        os.close(wake)
 
     def stop(self) -> None:
-        """Make :meth:`serve` return; may be called from any thread and from a signal handler."""
-        os.eventfd_write(self._wake, 1)
+        """Make :meth:`serve` return; may be called from a signal handler, and twice."""
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
 
     def server_bind(self) -> None:
         """Bind without the name look-up of the standard library, which may wait for DNS."""
@@ -104,9 +106,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     ) -> None:
         """Answer what is not even a request with a Status and end the connection."""
         self.close_connection = True
+        # Until a request line has been understood this is "HTTP/0.9", which has no headers.
+        self.request_version = self.protocol_version
         error = errors.ApiError(int(code), "BadRequest", message or "bad request")
-        if getattr(self, "request_version", "") == "HTTP/0.9":
-            return
         self._send(Answer(int(code), _encode(status.failure(error))))
 
     def _serve(self) -> None:

@@ -121,10 +121,10 @@ class Api:
                 self._addresses.settle(gone.obj, None)
             if target.kind is kinds.NAMESPACE:
                 self._empty(target.name)
-        meta = gone.obj["metadata"]
-        if "deletionTimestamp" in meta:
-            return Answer(200, gone.raw)
-        return Answer(200, _encode(status.success(target.kind.plural, target.name, meta["uid"])))
+            if self.store.exists(target.kind.plural, target.key):
+                return Answer(200, gone.raw)
+        uid = gone.obj["metadata"]["uid"]
+        return Answer(200, _encode(status.success(target.kind.plural, target.name, uid)))
 
     def watch(self, target: routes.Target, query: Query) -> Iterator[bytes]:
         """Return the lines of a watch, and an empty one now and then, to look for the client.
