@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol, cast
 
 from kproxy.desired.model import Family, Prefix, State
 from kproxy.errors import KernelError, UsageError
+from kproxy.kernel import inet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,12 @@ class Loader(Protocol):
     def __call__(self, family: Family, options: Options) -> Backend:
         """Return a backend on the kernel of the current network namespace."""
 
+
+FAMILIES: Mapping[Family, inet.Family] = {
+    Family.IPV4: inet.Family.IPV4,
+    Family.IPV6: inet.Family.IPV6,
+}
+"""The kernel's word for each IP family."""
 
 BACKENDS: Mapping[str, str] = {
     "ipvs": "kproxy.backends.ipvs.backend",

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from kproxy.backends import chains
-from kproxy.backends.base import SyncResult
+from kproxy.backends.base import FAMILIES, Options, SyncResult
 from kproxy.backends.iptables import render
 from kproxy.backends.udpflows import StaleFlows
+from kproxy.desired import model
 from kproxy.desired.model import State
 from kproxy.errors import KernelError
 from kproxy.kernel import sysctl as sysctls
+from kproxy.kernel.conntrack.client import Conntrack
 from kproxy.kernel.conntrack.types import ConntrackClient
 from kproxy.kernel.inet import Family
+from kproxy.kernel.iptables.client import Iptables
 from kproxy.kernel.iptables.types import IptablesClient, RuleSet
 from kproxy.kernel.sysctl import SysctlClient
 
@@ -98,3 +101,10 @@ class Backend:
             return 0, [error]
         self._switched = True
         return count, []
+
+
+def load(family: model.Family, options: Options) -> Backend:
+    """Return this backend on the kernel of the current network namespace."""
+    ip = FAMILIES[family]
+    kernel = Kernel(iptables=Iptables(ip), conntrack=Conntrack(), sysctl=sysctls.Sysctl())
+    return Backend(kernel, ip)

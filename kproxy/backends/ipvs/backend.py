@@ -5,6 +5,8 @@ Read, compute, write: :meth:`Backend._read`, ``plan.plan``, :meth:`Backend._writ
 
 import contextlib
 import ipaddress
+import itertools
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,15 +16,21 @@ from kproxy.backends.base import SyncResult
 from kproxy.backends.ipvs import plan as planning
 from kproxy.backends.ipvs import render
 from kproxy.backends.udpflows import StaleFlows
+from kproxy.desired import model
 from kproxy.desired.model import State
 from kproxy.errors import KernelError, NotFound
 from kproxy.kernel import sysctl as sysctls
+from kproxy.kernel.conntrack.client import Conntrack
 from kproxy.kernel.conntrack.types import ConntrackClient
 from kproxy.kernel.inet import Family, IPAddress
 from kproxy.kernel.ipset import types as ipset
+from kproxy.kernel.ipset.client import Ipset
 from kproxy.kernel.ipset.types import IpsetClient
+from kproxy.kernel.iptables.client import Iptables
 from kproxy.kernel.iptables.types import IptablesClient, RuleSet, TableChange
+from kproxy.kernel.ipvs.client import IPVS
 from kproxy.kernel.ipvs.types import IPVSClient, ServiceConfig, Timeouts
+from kproxy.kernel.links.client import Links
 from kproxy.kernel.links.types import LinksClient, host_interface
 from kproxy.kernel.sysctl import SysctlClient
 
@@ -233,7 +241,10 @@ class Backend:
         if steps.sets_refuse:
             failures += _errors(kernel.ipset.run(steps.sets_refuse))
         if steps.ipvs_remove:
-            failures += _errors(kernel.ipvs.run(steps.ipvs_remove))
+            refused = _errors(kernel.ipvs.run(steps.ipvs_remove))
+            if refused:
+                # Its address tells that a virtual service is ours: it has to outlive it.
+                return failures + refused
         if steps.addresses_remove:
             gone = [host_interface(address) for address in steps.addresses_remove]
             failures += _errors(kernel.links.remove_addresses(render.DEVICE, gone))
@@ -260,3 +271,25 @@ def _errors(results: Iterable[KernelError | None]) -> list[KernelError]:
     so the next sync has to look again.
     """
     return [error for error in results if error is not None]
+
+
+def load(family: model.Family, options: base.Options) -> Backend:
+    """Return this backend on the kernel of the current network namespace."""
+    ip = base.FAMILIES[family]
+    kernel = Kernel(
+        ipvs=IPVS(),
+        ipset=Ipset(),
+        iptables=Iptables(ip),
+        links=Links(),
+        conntrack=Conntrack(),
+        sysctl=sysctls.Sysctl(),
+        release=_release(os.uname().release),
+    )
+    return Backend(kernel, ip, options)
+
+
+def _release(text: str) -> tuple[int, int]:
+    """Return major and minor version of ``6.1.0-18-amd64``."""
+    major, minor = text.split(".")[:2]
+    digits = "".join(itertools.takewhile(str.isdigit, minor))
+    return int(major), int(digits)

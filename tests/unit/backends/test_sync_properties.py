@@ -1,0 +1,259 @@
+"""The ways, not only the places: whatever states follow each other, and whatever fails between."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kproxy.backends import chains
+from kproxy.backends.iptables import backend as iptables_backend
+from kproxy.backends.ipvs import backend as ipvs_backend
+from kproxy.backends.ipvs import render as ipvs_render
+from kproxy.desired.model import (
+    Address,
+    Endpoint,
+    Family,
+    Prefix,
+    Protocol,
+    ServicePort,
+    ServicePortName,
+    ServiceState,
+    State,
+)
+from kproxy.kernel import inet
+from kproxy.kernel.conntrack.fake import FakeConntrack
+from kproxy.kernel.ipset.fake import FakeIpset
+from kproxy.kernel.ipset.types import DelEntry
+from kproxy.kernel.iptables.fake import FakeIptables
+from kproxy.kernel.ipvs.fake import FakeIPVS
+from kproxy.kernel.ipvs.types import DelDestination, DelService
+from kproxy.kernel.links.fake import FakeLinks
+from kproxy.kernel.sysctl import FakeSysctl
+
+SYSCTLS = {
+    "net/ipv4/vs/conntrack": "0",
+    "net/ipv4/vs/expire_nodest_conn": "0",
+    "net/ipv4/vs/expire_quiescent_template": "0",
+    "net/ipv4/vs/conn_reuse_mode": "1",
+    "net/ipv4/ip_forward": "0",
+}
+
+
+class Kernel:
+    """All fakes of one node. Backends come and go, the kernel stays."""
+
+    def __init__(self) -> None:
+        self.ipvs = FakeIPVS()
+        self.ipset = FakeIpset()
+        self.iptables = FakeIptables()
+        self.links = FakeLinks()
+        self.conntrack = FakeConntrack()
+        self.sysctl = FakeSysctl(SYSCTLS)
+
+    def backend(self, mode: str) -> Any:
+        if mode == "iptables":
+            return iptables_backend.Backend(
+                iptables_backend.Kernel(
+                    iptables=self.iptables, conntrack=self.conntrack, sysctl=self.sysctl
+                ),
+                inet.Family.IPV4,
+            )
+        return ipvs_backend.Backend(
+            ipvs_backend.Kernel(
+                ipvs=self.ipvs,
+                ipset=self.ipset,
+                iptables=self.iptables,
+                links=self.links,
+                conntrack=self.conntrack,
+                sysctl=self.sysctl,
+                release=(6, 1),
+            ),
+            inet.Family.IPV4,
+        )
+
+    def contents(self) -> dict[str, Any]:
+        """Everything that packets meet."""
+        device = ipvs_render.DEVICE
+        has_device = self.links.exists(device)
+        return {
+            "ipvs": self.ipvs.dump(),
+            "sets": {name: one.entries for name, one in self.ipset.dump().items()},
+            "rules": self.iptables.save(*chains.TABLES),
+            "addresses": self.links.addresses(device) if has_device else frozenset(),
+            "sysctl": dict(self.sysctl.values),
+        }
+
+
+NAMES = [
+    ServicePortName("demo", name, port, protocol)
+    for name in ("api", "web")
+    for port, protocol in (("a", Protocol.TCP), ("b", Protocol.UDP))
+]
+PLACES = {"api": "10.96.0.1", "web": "10.96.0.2"}
+
+endpoints = st.builds(
+    Endpoint,
+    address=st.sampled_from([Address(f"10.128.0.{n}") for n in range(1, 5)]),
+    port=st.sampled_from([80, 81]),
+    local=st.booleans(),
+)
+
+
+@st.composite
+def services(draw: st.DrawFn, name: ServicePortName) -> ServiceState:
+    chosen = tuple(
+        draw(st.lists(endpoints, max_size=4, unique_by=lambda one: (one.address, one.port)))
+    )
+    return ServiceState(
+        service=ServicePort(
+            name=name,
+            cluster_ip=Address(PLACES[name.name]),
+            port=draw(st.sampled_from([80, 443])) + (name.protocol is Protocol.UDP),
+        ),
+        cluster=chosen,
+        known=chosen,
+        anywhere=bool(chosen),
+    )
+
+
+@st.composite
+def states(draw: st.DrawFn) -> State:
+    names = draw(st.lists(st.sampled_from(NAMES), unique=True))
+    return State(
+        family=Family.IPV4,
+        services={name: draw(services(name)) for name in names},
+        cluster_cidrs=(Prefix("10.128.0.0/9"),),
+    )
+
+
+modes = pytest.mark.parametrize("mode", ["ipvs", "iptables"])
+sequences = st.lists(states(), min_size=1, max_size=5)
+
+
+def fresh(mode: str, wanted: State) -> Kernel:
+    kernel = Kernel()
+    assert kernel.backend(mode).sync(wanted).failures == ()
+    return kernel
+
+
+@modes
+@given(sequence=sequences, restarts=st.sets(st.integers(0, 4)))
+def test_every_way_leads_where_the_shortest_does(
+    mode: str, sequence: list[State], restarts: set[int]
+) -> None:
+    kernel = Kernel()
+    backend = kernel.backend(mode)
+    for index, wanted in enumerate(sequence):
+        if index in restarts:
+            backend = kernel.backend(mode)
+        result = backend.sync(wanted)
+        assert result.failures == ()
+    reached, direct = kernel.contents(), fresh(mode, sequence[-1]).contents()
+    # A set or device that is there but empty is as good as none.
+    assert reached == direct
+
+
+@modes
+@given(sequence=sequences, restart=st.booleans())
+def test_twice_the_same_writes_nothing(mode: str, sequence: list[State], restart: bool) -> None:
+    kernel = Kernel()
+    backend = kernel.backend(mode)
+    for wanted in sequence:
+        backend.sync(wanted)
+    if restart:
+        backend = kernel.backend(mode)
+    before = (
+        kernel.iptables.restored.copy(),
+        kernel.ipvs.written.copy(),
+        kernel.ipset.written.copy(),
+    )
+    assert backend.sync(sequence[-1]).writes == 0
+    assert before == (kernel.iptables.restored, kernel.ipvs.written, kernel.ipset.written)
+
+
+@given(a=states(), b=states())
+def test_ipvs_removes_nothing_that_both_states_have(a: State, b: State) -> None:
+    kernel = fresh("ipvs", a)
+    before = kernel.contents()
+    kernel.ipvs.written.clear()
+    kernel.ipset.written.clear()
+    kernel.backend("ipvs").sync(b)
+    after = kernel.contents()
+    for op in kernel.ipvs.written:
+        if isinstance(op, DelService):
+            assert op.service not in after["ipvs"]
+        if isinstance(op, DelDestination):
+            assert op.destination not in after["ipvs"][op.service].destinations
+    for step in kernel.ipset.written:
+        if isinstance(step, DelEntry):
+            assert step.entry not in after["sets"][step.name]
+    assert (
+        before["addresses"] & after["addresses"] <= kernel.links.addresses(ipvs_render.DEVICE)
+        if after["addresses"]
+        else True
+    )
+
+
+@given(a=states(), b=states())
+def test_iptables_touches_no_chain_that_both_states_have(a: State, b: State) -> None:
+    kernel = fresh("iptables", a)
+    before = kernel.contents()["rules"]
+    kernel.iptables.restored.clear()
+    kernel.backend("iptables").sync(b)
+    for change in kernel.iptables.restored:
+        after = kernel.contents()["rules"][change.table]
+        for name in change.replace:
+            assert before[change.table].get(name) != after[name]
+        assert not set(change.delete) & after.keys()
+        assert change.remove == ()
+
+
+def fail_ipvs(kernel: Kernel, at: int) -> None:
+    kernel.ipvs.fail_write = {at: 12}
+
+
+def fail_ipset(kernel: Kernel, at: int) -> None:
+    kernel.ipset.fail_write = {at: 12}
+
+
+def fail_iptables(kernel: Kernel, at: int) -> None:
+    kernel.iptables.fail_restore = 1
+
+
+@modes
+@pytest.mark.parametrize("fail", [fail_ipvs, fail_ipset, fail_iptables])
+@given(a=states(), b=states(), at=st.integers(0, 12))
+@settings(max_examples=50)
+def test_the_next_sync_heals_what_failed(
+    mode: str, fail: Callable[[Kernel, int], None], a: State, b: State, at: int
+) -> None:
+    kernel = fresh(mode, a)
+    backend = kernel.backend(mode)
+    fail(kernel, at)
+    first = backend.sync(b)
+    kernel.ipvs.fail_write, kernel.ipset.fail_write, kernel.iptables.fail_restore = {}, {}, 0
+    if not first.failures:
+        return
+    second = backend.sync(b)
+    assert second.failures == ()
+    assert kernel.contents() == fresh(mode, b).contents()
+
+
+@modes
+@given(wanted=states())
+def test_cleanup_leaves_what_was_there_before(mode: str, wanted: State) -> None:
+    kernel = Kernel()
+    kernel.iptables.load(
+        "*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n"
+        ":INPUT ACCEPT [0:0]\n:MINE - [0:0]\n-A PREROUTING -j MINE\nCOMMIT\n"
+    )
+    before = copy.deepcopy(kernel.contents())
+    backend = kernel.backend(mode)
+    backend.sync(wanted)
+    assert backend.cleanup() > 0
+    after = kernel.contents()
+    assert {**before, "sysctl": None} == {**after, "sysctl": None}
+    assert kernel.backend(mode).cleanup() == 0
