@@ -36,7 +36,7 @@ class LinksClient(Protocol):
         """Tell whether there is a device of this name."""
 
     def addresses(self, name: str) -> frozenset[IPInterface]:
-        """Return the addresses of a device, without link-local ones. NotFound."""
+        """Return the addresses of a device, without IPv6 link-local ones. NotFound."""
 
     def add_addresses(
         self, name: str, addresses: Sequence[IPInterface]
@@ -55,7 +55,7 @@ class LinksClient(Protocol):
         """
 
     def local_addresses(self) -> frozenset[DeviceAddress]:
-        """Return all addresses of this namespace with their devices, without link-local ones."""
+        """Return all addresses of this namespace, without IPv6 link-local ones."""
 
     def close(self) -> None:
         """Give the socket back."""
