@@ -16,7 +16,7 @@ from typing import Self
 from kproxy.errors import AlreadyExists, KernelError, NotFound, Unsupported
 from kproxy.kernel import netlink
 from kproxy.kernel.attributes import Buffer, attribute, find, text, u32, walk
-from kproxy.kernel.inet import Family, IPInterface
+from kproxy.kernel.inet import Family, IPAddress, IPInterface
 from kproxy.kernel.links.types import DeviceAddress
 from kproxy.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Refusal
 
@@ -29,6 +29,9 @@ _IFA_F_NODAD = 0x02
 _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
 _MESSAGE_ADDRESS = struct.Struct("=IHHIIBBBBI")
+
+RawAddress = tuple[int, bytes, int]
+"""Index of the device, address, length of the prefix: objects of ``ipaddress`` cost much more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,16 @@ class Links:
         """Return the addresses of a device, without IPv6 link-local ones. NotFound."""
         return self._addresses_of(self.device(name))
 
+    def host_addresses(self, name: str) -> frozenset[IPAddress]:
+        """Return those addresses of a device that have the longest prefix. NotFound."""
+        index = self.device(name).index
+        found = self._dump_addresses(index)
+        return frozenset(
+            ipaddress.IPv4Address(packed) if len(packed) == 4 else ipaddress.IPv6Address(packed)
+            for at, packed, prefix in found
+            if at == index and prefix == len(packed) * 8
+        )
+
     def add_addresses(
         self, name: str, addresses: Sequence[IPInterface]
     ) -> list[KernelError | None]:
@@ -134,8 +147,8 @@ class Links:
         devices = self._open().dump(_GETLINK, payload, _read_device, "list devices")
         names = {device.index: device.name for device in devices}
         return frozenset(
-            DeviceAddress(names[index], address)
-            for index, address in self._dump_addresses(0)
+            DeviceAddress(names[index], _interface(packed, prefix))
+            for index, packed, prefix in self._dump_addresses(0)
             if index in names
         )
 
@@ -183,11 +196,13 @@ class Links:
 
     def _addresses_of(self, device: Device) -> frozenset[IPInterface]:
         found = self._dump_addresses(device.index)
-        return frozenset(address for index, address in found if index == device.index)
+        return frozenset(
+            _interface(packed, prefix) for at, packed, prefix in found if at == device.index
+        )
 
-    def _dump_addresses(self, index: int) -> list[tuple[int, IPInterface]]:
-        """Return (device index, address); of one device where kernels from 4.20 can select."""
-        found: list[tuple[int, IPInterface]] = []
+    def _dump_addresses(self, index: int) -> list[RawAddress]:
+        """Return the addresses; of one device only where the kernel can select (from 4.20)."""
+        found: list[RawAddress] = []
         for family in Family:
             payload = _ADDRESS.pack(family.af, 0, 0, 0, index)
             answers = self._open().dump(_GETADDR, payload, _read_address, "list addresses")
@@ -237,8 +252,8 @@ def _address_message(
     return head + body
 
 
-def _read_address(buffer: Buffer, start: int, end: int) -> tuple[int, IPInterface] | None:
-    """Return (device index, address); None for what the kernel gave itself (IPv6 link-local)."""
+def _read_address(buffer: Buffer, start: int, end: int) -> RawAddress | None:
+    """Return an address; None for what the kernel gave itself (IPv6 link-local)."""
     family, prefix, _flags, _scope, index = _ADDRESS.unpack_from(buffer, start)
     local = peer = None
     for kind, begin, stop in walk(buffer, start + _ADDRESS.size, end):
@@ -248,12 +263,14 @@ def _read_address(buffer: Buffer, start: int, end: int) -> tuple[int, IPInterfac
             peer = bytes(buffer[begin:stop])
     # IFA_ADDRESS is the far end of a point-to-point device, otherwise the same, or the only one.
     packed = local or peer
-    if packed is None:
+    if packed is None or (family == 10 and packed[0] == 0xFE and packed[1] & 0xC0 == 0x80):
         return None
-    if family == 2:
-        return index, ipaddress.IPv4Interface((packed, prefix))
-    found = ipaddress.IPv6Interface((packed, prefix))
-    return None if found.is_link_local else (index, found)
+    return index, packed, prefix
+
+
+def _interface(packed: bytes, prefix: int) -> IPInterface:
+    kind = ipaddress.IPv4Interface if len(packed) == 4 else ipaddress.IPv6Interface
+    return kind((packed, prefix))
 
 
 def _read_device(buffer: Buffer, start: int, end: int) -> Device:

@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterable, Sequence
 
 from kproxy.errors import KernelError, NotFound, Unsupported
-from kproxy.kernel.inet import IPInterface
+from kproxy.kernel.inet import IPAddress, IPInterface
 from kproxy.kernel.links.types import DeviceAddress
 from kproxy.kernel.netlink import Refusal, kernel_error
 
@@ -53,6 +53,14 @@ class FakeLinks:
     def addresses(self, name: str) -> frozenset[IPInterface]:
         """Return the addresses of a device. NotFound."""
         return frozenset(self._of(name))
+
+    def host_addresses(self, name: str) -> frozenset[IPAddress]:
+        """Return those addresses of a device that have the longest prefix. NotFound."""
+        return frozenset(
+            address.ip
+            for address in self._of(name)
+            if address.network.prefixlen == address.max_prefixlen
+        )
 
     def add_addresses(
         self, name: str, addresses: Sequence[IPInterface]

@@ -38,6 +38,12 @@ class LinksClient(Protocol):
     def addresses(self, name: str) -> frozenset[IPInterface]:
         """Return the addresses of a device, without IPv6 link-local ones. NotFound."""
 
+    def host_addresses(self, name: str) -> frozenset[IPAddress]:
+        """Return those addresses of a device that have the longest prefix. NotFound.
+
+        Several times faster than ``addresses`` where there are thousands.
+        """
+
     def add_addresses(
         self, name: str, addresses: Sequence[IPInterface]
     ) -> list[KernelError | None]:
@@ -63,4 +69,7 @@ class LinksClient(Protocol):
 
 def host_interface(address: IPAddress) -> IPInterface:
     """Return the address with the longest prefix (/32, /128), as service addresses are bound."""
-    return ipaddress.ip_interface(address)
+    # Three times faster than ipaddress.ip_interface(address), which tries and formats.
+    if address.version == 4:
+        return ipaddress.IPv4Interface((address.packed, 32))
+    return ipaddress.IPv6Interface((address.packed, 128))
