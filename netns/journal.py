@@ -14,7 +14,8 @@ A state directory holds two files:
 
 The records: ``lab`` (first; who owns it), ``add`` (a topology that will be made), ``remove`` (a
 host that was taken away), ``restore`` (an addition failed and was undone: the topology from
-before), ``process`` (started), ``closing`` (tear-down begins, nothing may be added any more).
+before), ``process`` (started), ``attach`` (another process works on the lab, and the namespace it
+is at home in), ``closing`` (tear-down begins, nothing may be added any more).
 """
 
 import contextlib
@@ -24,7 +25,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ LOCK = "lock"
 JOURNAL = "journal"
 _POLL = 0.01
 
+NamespaceId = tuple[int, int]  # device and inode, see netns.namespace.identity
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
@@ -47,7 +50,17 @@ class Ledger:
     boot: str = ""
     topology: Topology = dataclasses.field(default_factory=Topology)
     processes: tuple[tuple[str, ProcessId], ...] = ()
+    attached: tuple[tuple[ProcessId, NamespaceId], ...] = ()
     closing: bool = False
+
+    def visitors(self, places: Collection[NamespaceId]) -> set[ProcessId]:
+        """Who works on the lab without being at home in one of these namespaces.
+
+        Their main thread may be in one of them for a moment, to configure it, and yet they are
+        none of its processes.
+        """
+        found = {each for each, home in self.attached if home not in places}
+        return found if self.owner is None else found | {self.owner}
 
     @property
     def namespaces(self) -> list[str]:
@@ -82,6 +95,10 @@ def fold(ledger: Ledger, record: dict[str, Any]) -> Ledger:
         case "process":
             process = (record["host"], ProcessId(record["pid"], record["start_time"]))
             return dataclasses.replace(ledger, processes=(*ledger.processes, process))
+        case "attach":
+            identity = ProcessId(record["pid"], record["start_time"])
+            attached = (identity, (record["home"][0], record["home"][1]))
+            return dataclasses.replace(ledger, attached=(*ledger.attached, attached))
         case "closing":
             return dataclasses.replace(ledger, closing=True)
         case _:
@@ -127,6 +144,14 @@ class Journal:
         me = ProcessId.of(os.getpid())
         assert me is not None
         self.append("lab", name=name, pid=me.pid, start_time=me.start_time, boot=boot_id())
+
+    def attach(self) -> None:
+        """Write down that this process works on the lab, too."""
+        me = ProcessId.of(os.getpid())
+        assert me is not None
+        home = Path("/proc/self/ns/net").stat()
+        place = [home.st_dev, home.st_ino]
+        self.append("attach", pid=me.pid, start_time=me.start_time, home=place)
 
     def process(self, host: str, identity: ProcessId) -> None:
         """Write down a process that was started."""

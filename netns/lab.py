@@ -197,6 +197,7 @@ class Lab(AttachedLab):
         if owner is None or ledger.boot != boot_id() or ProcessId.of(owner.pid) != owner:
             journal.close()
             raise LabGone(f"the lab in {state_dir} is dead", remedy="start it again")
+        journal.attach()
         return AttachedLab(state_dir, journal)
 
     def __enter__(self) -> Self:
@@ -314,18 +315,15 @@ def _demolish(namespaces: list[str], ledger: Ledger) -> None:
 
 
 def _kill(namespaces: list[str], ledger: Ledger, host: str | None = None) -> None:
-    """Kill who is in these namespaces, and who was started (in one host, or in all of them).
-
-    Spares this process and the lab's owner, whose main thread may be in a namespace for a moment.
-    """
-    spared = {ProcessId.of(os.getpid()), ledger.owner}
+    """Kill who is in these namespaces, and who was started (in one host, or in all of them)."""
+    places = {identity for each in namespaces if (identity := namespace.identity(each))}
+    spared = ledger.visitors(places) | {ProcessId.of(os.getpid())}
     if ledger.boot == boot_id():
         kill_all(
             each
             for started_in, each in ledger.processes
             if host in (None, started_in) and each not in spared
         )
-    places = {identity for each in namespaces if (identity := namespace.identity(each))}
     for _ in range(_KILL_ROUNDS):  # who is killed may have forked just before
         found = [each for each in members(places) if each not in spared]
         if not found:

@@ -12,7 +12,8 @@ from netns.errors import NetnsError
 # What every host starts with, whatever the machine around it is set to: the kernel copies the
 # IPv4 settings of the initial namespace into each new one. No router, no reverse path filter, and
 # nothing that takes its own time or sends packets of its own (duplicate address detection, router
-# advertisements and solicitations).
+# advertisements and solicitations). Reports of multicast listeners cannot be turned off; at an
+# interval of 1 ms they are over some 20 ms after the interface is up, instead of after 2 s.
 BASELINE: Mapping[str, str] = {
     "net.ipv4.ip_forward": "0",
     "net.ipv4.conf.all.rp_filter": "0",
@@ -24,6 +25,8 @@ BASELINE: Mapping[str, str] = {
     "net.ipv6.conf.default.accept_ra": "0",
     "net.ipv6.conf.default.autoconf": "0",
     "net.ipv6.conf.default.router_solicitations": "0",
+    "net.ipv6.conf.default.mldv1_unsolicited_report_interval": "1",
+    "net.ipv6.conf.default.mldv2_unsolicited_report_interval": "1",
 }
 
 # A bridge only forwards: without IPv6 it does not announce itself by multicast.
