@@ -169,11 +169,15 @@ def _notes(data: dict[str, Any], wanted: type[Section], prefix: str = "") -> lis
 
 
 def _is_default(path: str, value: Any) -> bool:
-    if value in (None, "", False, [], {}) or value in _HARMLESS.get(path, ()):
+    if value in (None, "", [], {}):
         return True
+    if path in _HARMLESS:
+        return value in _HARMLESS[path]
     if path.startswith("nftables.") and path.endswith("Period"):
         return True  # says nothing while the mode is another one; the mode itself is checked
-    return path == "logging" and value.get("format", "text") in ("", "text")
+    if path == "logging":
+        return bool(value.get("format", "text") in ("", "text"))
+    return not value or value == "0s"
 
 
 def _check(config: KubeProxyConfiguration, label: str) -> None:

@@ -46,30 +46,18 @@ FLAGS = (
     Flag("metrics-bind-address", "text", "address:port of /metrics", "metricsBindAddress"),
     Flag("config-sync-period", "duration", "how often to list again", "configSyncPeriod"),
     Flag("ipvs-scheduler", "text", "IPVS scheduler", "ipvs.scheduler"),
-    Flag("ipvs-min-sync-period", "duration", "least time between syncs", "ipvs.minSyncPeriod"),
-    Flag("ipvs-sync-period", "duration", "most time between syncs", "ipvs.syncPeriod"),
+    Flag("ipvs-min-sync-period", "duration", "min sync interval", "ipvs.minSyncPeriod"),
+    Flag("ipvs-sync-period", "duration", "max sync interval", "ipvs.syncPeriod"),
     Flag("ipvs-exclude-cidrs", "list", "IPVS services not to touch", "ipvs.excludeCIDRs"),
     Flag("ipvs-strict-arp", "bool", "answer ARP only for addresses on the link", "ipvs.strictARP"),
     Flag("ipvs-tcp-timeout", "duration", "idle TCP connections", "ipvs.tcpTimeout"),
     Flag("ipvs-tcpfin-timeout", "duration", "TCP after FIN", "ipvs.tcpFinTimeout"),
     Flag("ipvs-udp-timeout", "duration", "UDP flows", "ipvs.udpTimeout"),
-    Flag(
-        "iptables-min-sync-period",
-        "duration",
-        "least time between syncs",
-        "iptables.minSyncPeriod",
-    ),
-    Flag("iptables-sync-period", "duration", "most time between syncs", "iptables.syncPeriod"),
-    Flag(
-        "masquerade-all", "bool", "masquerade all traffic to ClusterIPs", "iptables.masqueradeAll"
-    ),
+    Flag("iptables-min-sync-period", "duration", "min sync interval", "iptables.minSyncPeriod"),
+    Flag("iptables-sync-period", "duration", "max sync interval", "iptables.syncPeriod"),
+    Flag("masquerade-all", "bool", "masquerade all to ClusterIPs", "iptables.masqueradeAll"),
     Flag("iptables-masquerade-bit", "int", "bit of the masquerade mark", "iptables.masqueradeBit"),
-    Flag(
-        "iptables-localhost-nodeports",
-        "bool",
-        "node ports on 127.0.0.1",
-        "iptables.localhostNodePorts",
-    ),
+    Flag("iptables-localhost-nodeports", "bool", "", "iptables.localhostNodePorts"),
     Flag("conntrack-tcp-timeout-established", "duration", "", "conntrack.tcpEstablishedTimeout"),
     Flag("conntrack-tcp-timeout-close-wait", "duration", "", "conntrack.tcpCloseWaitTimeout"),
     Flag("conntrack-udp-timeout", "duration", "", "conntrack.udpTimeout"),
@@ -102,6 +90,8 @@ FLAGS = (
 
 _BY_NAME = {flag.name: flag for flag in FLAGS}
 _SHORT = {"v": "v", "h": "help"}
+_REFUSED = ("write-config-to", "init-only")
+"""Without these the proxy would do something else than what is asked; so no mere warning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +113,8 @@ def parse_flags(arguments: Sequence[str]) -> Options:
     rest = list(arguments)
     while rest:
         flag, value = _take(rest)
+        if flag.name in _REFUSED:
+            raise UsageError(f"--{flag.name} is not supported by this version")
         given[flag.name] = _value(flag, value)
     fields, warnings = {}, []
     for name, value in given.items():
@@ -266,8 +258,9 @@ def help_text() -> str:
             quiet.append(f"--{flag.name}")
             continue
         value = "" if flag.kind == "bool" else f" {flag.kind}"
+        told = flag.help or f"sets {flag.path}"
         shorts = "".join(f"-{short}, " for short, name in _SHORT.items() if name == flag.name)
-        lines.append(f"  {f'{shorts}--{flag.name}{value}':42}{flag.help}".rstrip())
+        lines.append(f"  {f'{shorts}--{flag.name}{value}':46}{told}")
     lines += ["", "Known, but without effect in this version:", ""]
     line = " "
     for name in quiet:
