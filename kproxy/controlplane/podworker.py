@@ -239,9 +239,9 @@ class PodWorker:
             if container.id is None:
                 times.append(container.due)
             elif not container.ready:
-                times.append(self._probe(container, now))
+                times.extend(self._probe(container, now))
             if self.stage is not Stage.RUNNING:
-                return None
+                return now  # what it has become wants to be looked at, too
         return min(times, default=None)
 
     def _start(self, container: _Container, now: float) -> None:
@@ -266,20 +266,21 @@ class PodWorker:
         container.checks, container.check_due = 0, now
         self._event("container started", container.id, restarts=container.starts - 1)
 
-    def _probe(self, container: _Container, now: float) -> float:
-        """Look whether a started container answers, at longer and longer intervals."""
+    def _probe(self, container: _Container, now: float) -> list[float]:
+        """Look whether a started container answers; return when to look again, if not."""
         assert self._sandbox is not None
         if now < container.check_due:
-            return container.check_due
+            return [container.check_due]
         # A process started in a sandbox that is just being destroyed would never get ready.
         if container.checks and not self._check_sandbox():
-            return now
+            return []
         container.ready = self._runtime.ready(self._sandbox, container.spec)
         if container.ready and container.id:
             self._event("container ready", container.id)
+            return []
         container.check_due = now + min(CHECK_FIRST * 1.5**container.checks, CHECK_MOST)
         container.checks += 1
-        return container.check_due
+        return [container.check_due]
 
     def _terminate(self, now: float) -> None:
         grace = self.pod.metadata.deletion_grace_period_seconds
