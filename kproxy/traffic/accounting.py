@@ -42,10 +42,10 @@ class Outage:
     """The impairment of one flow, from its first lost packet to its last.
 
     ``failover_ns`` is None if no good packet came before it or none followed. The true outage
-    lies between ``failover_ns - accuracy_ns`` and ``failover_ns``. ``loss_derived_ns`` is lost packets times
-    the flow's interval (packet-loss-based method); ``agrees`` says whether the two differ by at
-    most the accuracy, None if the flow did not recover. They disagree when the loss was not in
-    one piece.
+    lies between ``failover_ns - accuracy_ns`` and ``failover_ns``. ``loss_derived_ns`` is lost
+    packets times the flow's interval (packet-loss-based method); ``agrees`` says whether the two
+    differ by at most the accuracy, None if the flow did not recover. They disagree when the loss
+    was not in one piece.
     """
 
     lost: int

@@ -42,7 +42,7 @@ SO_RXQ_OVFL = 40
 TCP = struct.Struct("<BBHIIIQQQ56s")
 KIND_REQUEST = 1
 KIND_CONNECT = 2
-KIND_REESTABLISH = 3
+KIND_ESTABLISH = 3
 OUTCOMES = (
     "unfinished",
     "ok",
@@ -76,11 +76,12 @@ class Received(NamedTuple):
 
 
 class TcpRecord(NamedTuple):
-    """One finished request, connection, or re-establishment.
+    """One finished request, new connection, or establishment of a connection to be kept.
 
-    ``kind`` is ``request``, ``connect`` or ``reestablish``; ``outcome`` one of OUTCOMES;
+    ``kind`` is ``request``, ``connect`` or ``establish``; ``outcome`` one of OUTCOMES;
     ``connected_ns`` is 0 where no connection was made; ``pod`` is "" where nobody answered.
-    For a request, ``connection`` numbers the client's open connections to that target.
+    For requests and establishments ``connection`` numbers the connections to that target, and an
+    establishment with ``seq`` above 0 is one that replaces a broken connection.
     """
 
     kind: str
@@ -108,7 +109,7 @@ class ReceiverState(NamedTuple):
     clock_error_ns: int
 
 
-_KINDS = {KIND_REQUEST: "request", KIND_CONNECT: "connect", KIND_REESTABLISH: "reestablish"}
+_KINDS = {KIND_REQUEST: "request", KIND_CONNECT: "connect", KIND_ESTABLISH: "establish"}
 
 
 def read_sent(path: str | os.PathLike[str]) -> list[Sent]:

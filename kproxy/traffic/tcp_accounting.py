@@ -54,7 +54,7 @@ def account(
     done = [r for r in mine if r.outcome != "unfinished"]
     outcomes = Counter(r.outcome for r in done)
     failed = [r for r in done if r.outcome != "ok"]
-    again = [r for r in everything if r.kind == "reestablish" and r.outcome == "ok"]
+    again = [r for r in everything if r.kind == "establish" and r.seq and r.outcome == "ok"]
     return TcpAccount(
         attempted=len(done),
         failed=len(failed),
@@ -66,13 +66,20 @@ def account(
         connect_ns=tuple(
             r.connected_ns - r.start_ns for r in done if kind == "connect" and r.connected_ns
         ),
-        outages=_outages(done, kind),
+        outages=_outages(done + _refusals(everything, kind), kind),
     )
+
+
+def _refusals(everything: list[records.TcpRecord], kind: str) -> list[records.TcpRecord]:
+    """Return the failed attempts to replace a broken connection: it is still out of order then."""
+    if kind != "request":
+        return []
+    return [r for r in everything if r.kind == "establish" and r.seq and r.outcome != "ok"]
 
 
 def _outages(done: Sequence[records.TcpRecord], kind: str) -> tuple[TcpOutage, ...]:
     series: dict[tuple[int, int], list[records.TcpRecord]] = {}
-    for record in done:
+    for record in sorted(done, key=lambda r: r.start_ns):
         connection = record.connection if kind == "request" else 0
         series.setdefault((record.target, connection), []).append(record)
     outages = []
@@ -98,7 +105,7 @@ def _outage(
     return TcpOutage(
         target=target,
         connection=connection,
-        failed=len(bad),
+        failed=sum(1 for i in bad if items[i].kind != "establish"),
         failover_ns=failover,
         accuracy_ns=accuracy,
         first_good_ns=good,

@@ -14,7 +14,6 @@ one profile to the end of its duration without reading commands.
 import ctypes
 import math
 import os
-import select
 import socket
 import struct
 import sys
@@ -23,10 +22,9 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-from kproxy.errors import KproxyError, MeasurementError, UsageError
+from kproxy.errors import MeasurementError, UsageError
 from kproxy.traffic import control, mmsg, profile, recordfile, records, wire
 
-SECOND = 1_000_000_000
 QUANTUM_NS = 1_000_000
 SINGLE_UP_TO_PPS = 1000
 #: Fewer than the 1,000 packets that a CPU's receive backlog (netdev_max_backlog) holds.
@@ -93,8 +91,11 @@ class Ring:
 class Stream:
     """One run of a profile: what is due, what was sent, and what went wrong."""
 
-    def __init__(self, wanted: profile.UdpProfile) -> None:
+    def __init__(self, wanted: profile.UdpProfile, realtime_refused: str = "") -> None:
         self.wanted = wanted
+        self.realtime_refused = realtime_refused
+        self.trial = wanted.trial
+        self.fds: tuple[int, ...] = ()
         self.sock = _packet_socket(wanted.interface)
         self.ring = Ring(wanted.flows, wanted.trial)
         self.writer = recordfile.RecordWriter(
@@ -120,11 +121,16 @@ class Stream:
 
     def due(self, k: int) -> int:
         """Return when packet ``k`` should leave."""
-        return self.t0 + k * 1000 * SECOND // self.rate_mhz
+        return self.t0 + k * 1000 * control.SECOND // self.rate_mhz
 
     def due_by(self, now: int) -> int:
         """Return how many packets are due at ``now``: those with ``due(k) <= now``."""
-        return ((now - self.t0 + 1) * self.rate_mhz - 1) // (1000 * SECOND) + 1
+        return ((now - self.t0 + 1) * self.rate_mhz - 1) // (1000 * control.SECOND) + 1
+
+    @property
+    def endless(self) -> bool:
+        """Whether the stream goes on until it is closed."""
+        return self.total is None
 
     @property
     def finished(self) -> bool:
@@ -132,14 +138,15 @@ class Stream:
         return self.total is not None and self.next >= self.total
 
     def deadline(self) -> int:
-        """Return when to call :meth:`send_due` next."""
+        """Return when to call :meth:`step` next."""
         at = self.due(self.next)
         if self.quantum:
             at = self.t0 - (self.t0 - at) // self.quantum * self.quantum
         return at
 
-    def send_due(self, now: int) -> None:
-        """Send what has become due, at most a catch-up's worth; count the rest as not sent."""
+    def step(self) -> None:
+        """Send what has become due, at most a catch-up's worth; note the rest as not sent."""
+        now = time.monotonic_ns()
         number = self.due_by(now) - self.next
         if self.total is not None:
             number = min(number, self.total - self.next)
@@ -218,6 +225,7 @@ class Stream:
                 "max": _percentile(ordered, 1.0) / 1e6,
             },
             "longest_send_call_ms": self.longest_call / 1e6,
+            "realtime_refused": self.realtime_refused,
         }
 
 
@@ -252,106 +260,17 @@ def become_realtime() -> str:
     return ", ".join(refused)
 
 
-def open_stream(path: Path) -> tuple[Stream, str]:
+def open_stream(path: Path) -> Stream:
     """Read a profile and make its stream ready, its clock beginning now."""
     wanted = profile.read_udp(path)
     refused = become_realtime() if wanted.realtime else "not asked for"
     try:
-        return Stream(wanted), refused
+        return Stream(wanted, refused)
     except PermissionError:
         raise MeasurementError(
             "cannot open a packet socket", remedy="run as root or with CAP_NET_RAW"
         ) from None
 
 
-class Sender:
-    """The process: commands in, packets out."""
-
-    def __init__(self) -> None:
-        self.commands = control.Commands()
-        self.stream: Stream | None = None
-        self.refused = ""
-        self.over = False
-
-    def run(self) -> None:
-        """Serve commands until told to quit."""
-        control.ready()
-        while not self.over:
-            timeout = None
-            if self.stream is not None:
-                timeout = max(0, self.stream.deadline() - time.monotonic_ns()) / SECOND
-            # select, because it takes microseconds; poll and epoll take milliseconds.
-            readable, _, _ = select.select([self.commands.fd], [], [], timeout)
-            if self.stream is not None:
-                self.stream.send_due(time.monotonic_ns())
-                if self.stream.finished:
-                    self.stop()
-            if readable:
-                for command in self.commands.read():
-                    self.obey(command)
-
-    def obey(self, command: dict[str, Any]) -> None:
-        """Do one command; what is wrong with it is answered, not raised."""
-        what = command["do"]
-        try:
-            if what == "start":
-                self.start(Path(str(command.get("profile"))))
-            elif what == "mark":
-                sent = self.stream.sent if self.stream else 0
-                now = time.monotonic_ns()
-                control.answer("mark", name=command.get("name"), mono_ns=now, sent=sent)
-            elif what == "stop":
-                self.stop()
-            elif what == "quit":
-                if self.stream is not None:
-                    self.stop()
-                self.over = True
-            else:
-                control.answer("error", message=f"unknown command: {command}")
-        except (KproxyError, OSError) as err:
-            control.answer("error", message=str(err))
-
-    def start(self, path: Path) -> None:
-        """Begin a run; one that is still going on is an error."""
-        if self.stream is not None:
-            raise UsageError("start: a run is going on", remedy="stop it first")
-        self.stream, self.refused = open_stream(path)
-        control.answer("started", trial=self.stream.wanted.trial, mono_ns=self.stream.t0)
-
-    def stop(self) -> None:
-        """End the run and report; without a run the report is null."""
-        report = None
-        if self.stream is not None:
-            report = {**self.stream.close(), "realtime_refused": self.refused}
-            self.stream = None
-        control.answer("stopped", report=report)
-
-
-def once(path: Path) -> None:
-    """Run one profile to its end and print the report."""
-    stream, refused = open_stream(path)
-    if stream.total is None:
-        raise UsageError(f"{path}: duration_s: must be given with --once")
-    while not stream.finished:
-        time.sleep(max(0, stream.deadline() - time.monotonic_ns()) / SECOND)
-        stream.send_due(time.monotonic_ns())
-    control.answer("stopped", report={**stream.close(), "realtime_refused": refused})
-
-
-def main(arguments: list[str]) -> int:
-    """Run as a process; returns its exit code."""
-    try:
-        if not arguments:
-            Sender().run()
-        elif len(arguments) == 2 and arguments[0] == "--once":
-            once(Path(arguments[1]))
-        else:
-            raise UsageError("usage: python -m kproxy.traffic.udp_send [--once PROFILE]")
-    except KproxyError as err:
-        print(f"udp_send: {err}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(control.main("udp_send", open_stream, sys.argv[1:]))
