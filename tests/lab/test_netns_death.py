@@ -10,7 +10,7 @@ from pathlib import Path
 import netns_samples as samples
 import pytest
 
-from netns import lab, namespace, wait
+from netns import lab, namespace, sysctl, wait
 from netns.errors import LabBusy, LabGone
 from netns.lab import Lab
 from netns.process import ProcessId
@@ -65,12 +65,12 @@ def test_the_next_start_repairs(tmp_path: Path) -> None:
     owner = started("hold", state, NAME)
     assert owner.stdout is not None
     assert owner.stdout.readline() == "ready\n"
-    before = namespace.identity(f"{NAME}-left")
+    with namespace.entered(f"{NAME}-left"):
+        sysctl.write_all({"net.ipv4.ip_default_ttl": "33"}, "left")
     owner.kill()
     ended(owner)
-    assert namespace.identity(f"{NAME}-left") == before
     with Lab(samples.line(), name=NAME, state_dir=state) as running:
-        assert namespace.identity(f"{NAME}-left") != before
+        assert running["left"].call(sysctl.path_of("net.ipv4.ip_default_ttl").read_text) != "33\n"
         samples.arrives(running["left"], running["right"], "198.51.100.2")
     assert samples.remains(NAME, state, MARKER) == []
 
