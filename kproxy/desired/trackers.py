@@ -119,17 +119,18 @@ class _ServiceReader:
 
     def cluster_ip(self) -> Address | None:
         """Return the ClusterIP of this family."""
-        if self._spec.cluster_ips:
-            found = self._addresses("spec.clusterIPs", self._spec.cluster_ips)
-        else:
-            found = self._addresses("spec.clusterIP", [self._spec.cluster_ip])
+        single = [("spec.clusterIP", self._spec.cluster_ip)]
+        listed = _numbered("spec.clusterIPs", self._spec.cluster_ips)
+        found = self._addresses(listed or single)
         return found[0] if found else None
 
     def common(self, cluster_ip: Address) -> Callable[..., ServicePort]:
         """Return a constructor for the Service's ports that knows what they share."""
         spec = self._spec
-        external_ips = self._addresses("spec.externalIPs", spec.external_ips or ())
-        ranges = self._prefixes("spec.loadBalancerSourceRanges", spec.load_balancer_source_ranges)
+        external_ips = self._addresses(_numbered("spec.externalIPs", spec.external_ips))
+        ranges = self._prefixes(
+            _numbered("spec.loadBalancerSourceRanges", spec.load_balancer_source_ranges)
+        )
         balanced = spec.type == "LoadBalancer"
         exposed = balanced or spec.type == "NodePort" or bool(spec.external_ips)
         external_local = exposed and spec.external_traffic_policy == "Local"
@@ -170,28 +171,38 @@ class _ServiceReader:
         balancer = status.load_balancer if status else None
         ingress = balancer.ingress if balancer else None
         # A balancer of mode Proxy delivers to node ports; its address must not be short cut.
-        texts = [one.ip for one in ingress or () if one.ip and one.ip_mode in (None, "VIP")]
-        return self._addresses("status.loadBalancer.ingress", texts)
+        return self._addresses(
+            [
+                (f"status.loadBalancer.ingress[{index}].ip", one.ip)
+                for index, one in enumerate(ingress or ())
+                if one.ip and one.ip_mode in (None, "VIP")
+            ]
+        )
 
-    def _addresses(self, field: str, texts: Iterable[str]) -> tuple[Address, ...]:
+    def _addresses(self, texts: Iterable[tuple[str, str]]) -> tuple[Address, ...]:
+        """Return the addresses of this family among pairs of field and text."""
         found: dict[Address, None] = {}
-        for index, text in enumerate(texts):
+        for field, text in texts:
             parsed = addresses.parse_address(text)
             if parsed is None:
-                self.report(f"{field}[{index}]", f"{text!r} is not an IP address")
+                self.report(field, f"{text!r} is not an IP address")
             elif _FAMILIES[parsed.version] is self._family:
                 found[Address(parsed.text)] = None
         return tuple(found)
 
-    def _prefixes(self, field: str, texts: list[str] | None) -> tuple[Prefix, ...]:
+    def _prefixes(self, texts: Iterable[tuple[str, str]]) -> tuple[Prefix, ...]:
         found: dict[Prefix, None] = {}
-        for index, text in enumerate(texts or ()):
+        for field, text in texts:
             parsed = addresses.parse_network(text.strip())
             if parsed is None:
-                self.report(f"{field}[{index}]", f"{text!r} is not a network (CIDR)")
+                self.report(field, f"{text!r} is not a network (CIDR)")
             elif _FAMILIES[parsed.version] is self._family:
                 found[Prefix(parsed.text)] = None
         return tuple(found)
+
+
+def _numbered(field: str, texts: list[str] | None) -> list[tuple[str, str]]:
+    return [(f"{field}[{index}]", text) for index, text in enumerate(texts or ())]
 
 
 def _affinity(spec: core.ServiceSpec) -> int | None:
@@ -265,8 +276,12 @@ class EndpointSliceTracker:
             # No port number means "all ports", which has no meaning for a Service.
             if port.port is None:
                 continue
-            if protocol is None or not 0 < port.port < 65536:
-                self._complain(key, f"ports[{index}]", f"{port.protocol} {port.port} is no port")
+            if protocol is None:
+                problem = f"unknown protocol {port.protocol!r}"
+                self._complain(key, f"ports[{index}].protocol", problem)
+                continue
+            if not 0 < port.port < 65536:
+                self._complain(key, f"ports[{index}].port", f"{port.port} is out of range")
                 continue
             made = [self._endpoint(Address(text), port.port, known) for text, known in usable]
             parsed.setdefault(PortKey(port.name or "", protocol), []).extend(made)
