@@ -15,7 +15,7 @@ from pathlib import Path
 import netns_samples as samples
 import pytest
 
-from netns import link, namespace
+from netns import link, namespace, wait
 from netns.errors import CommandFailed, LabBusy, NetnsError, TopologyError
 from netns.lab import Lab
 from netns.process import Process
@@ -309,7 +309,7 @@ def test_an_exception_takes_the_lab_away(tmp_path: Path) -> None:
     def fail() -> None:
         with Lab(samples.line(), name=NAME, state_dir=tmp_path / "state") as lab:
             process = lab["left"].spawn(["sh", "-c", "sleep 600 & wait"], env=samples.mark(NAME))
-            assert process.pid in samples.marked(NAME)
+            wait.wait_until(lambda: process.pid in samples.marked(NAME), 10, "its environment")
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
