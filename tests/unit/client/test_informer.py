@@ -1,0 +1,304 @@
+"""Keeping up with objects through breaks, restarts and bad objects."""
+
+import queue
+import threading
+
+import pytest
+from scripted_server import CHUNKED, DROP, LAST_CHUNK, ScriptedServer, answer, event, status
+
+from kproxy.api import core
+from kproxy.client.backoff import BackoffPolicy
+from kproxy.client.informer import Informer, Selection
+from kproxy.client.kubeconfig import Access
+from kproxy.client.rest import Rest
+from kproxy.errors import InvalidItem
+
+QUICK = BackoffPolicy(initial=0.001, maximum=0.01)
+END = object()
+
+
+def service(name, version, port=80):
+    meta = {"namespace": "demo", "name": name, "resourceVersion": str(version)}
+    return {"metadata": meta, "spec": {"ports": [{"port": port}]}}
+
+
+class Api:
+    """Lists what ``objects`` holds; each watch sends what is put into ``events``."""
+
+    def __init__(self, *objects, version=10):
+        self.version = version
+        self.objects = list(objects)
+        self.events = queue.Queue()
+        self.lists = 0
+        self.watched = queue.Queue()
+        self.refuse = []
+
+    def __call__(self, request):
+        if self.refuse:
+            return [self.refuse.pop(0)]
+        if "watch" not in request.query:
+            self.lists += 1
+            meta = {"resourceVersion": str(self.version)}
+            return [answer({"metadata": meta, "items": self.objects})]
+        self.watched.put(request.query)
+        return self.stream()
+
+    def stream(self):
+        yield CHUNKED
+        while (part := self.events.get()) is not END:
+            yield part
+        yield LAST_CHUNK
+
+
+class Watcher:
+    """An informer whose news can be waited for."""
+
+    def __init__(self, url, **more):
+        self.changes = queue.Queue()
+        self.problems = queue.Queue()
+        self.synced = threading.Event()
+        self.informer = Informer(
+            Rest(Access(server=url)),
+            core.Service,
+            on_change=lambda old, new: self.changes.put((brief(old), brief(new))),
+            on_synced=self.synced.set,
+            on_problem=self.problems.put,
+            policy=QUICK,
+            lot=lambda: 0.5,
+            **more,
+        )
+
+    def __enter__(self):
+        self.informer.start()
+        return self
+
+    def __exit__(self, *_):
+        self.informer.stop()
+        assert not self.informer._thread.is_alive()
+
+    def next(self):
+        return self.changes.get(timeout=5)
+
+    def nothing_more(self):
+        return self.changes.empty()
+
+
+def brief(obj):
+    return obj and (obj.metadata.name, obj.spec.ports[0].port)
+
+
+def running(api, **more):
+    server = ScriptedServer(api)
+    return server, Watcher(server.url, **more)
+
+
+def test_list_then_watch():
+    api = Api(service("a", 1), service("b", 2))
+    server, watcher = running(api)
+    with server, watcher:
+        assert [watcher.next(), watcher.next()] == [(None, ("a", 80)), (None, ("b", 80))]
+        assert watcher.synced.wait(5)
+        assert watcher.informer.wait_synced(5)
+        query = api.watched.get(timeout=5)
+        assert (query["resourceVersion"], query["timeoutSeconds"]) == ("10", "450")
+        api.events.put(event("ADDED", service("c", 11)))
+        api.events.put(event("MODIFIED", service("a", 12, 81)))
+        api.events.put(event("DELETED", service("b", 13)))
+        assert watcher.next() == (None, ("c", 80))
+        assert watcher.next() == (("a", 80), ("a", 81))
+        assert watcher.next() == (("b", 80), None)
+        assert sorted(watcher.informer.objects) == [("demo", "a"), ("demo", "c")]
+
+
+def test_an_empty_list_is_synced_too():
+    server, watcher = running(Api())
+    with server, watcher:
+        assert watcher.synced.wait(5)
+
+
+def test_synced_comes_after_all_objects_of_the_list():
+    api = Api(*(service(f"s{number}", number) for number in range(50)))
+    server, watcher = running(api)
+    with server, watcher:
+        assert watcher.synced.wait(5)
+        assert watcher.changes.qsize() == 50
+
+
+@pytest.mark.parametrize("end", [END, DROP], ids=["ended", "broken"])
+def test_a_watch_that_ends_goes_on_from_where_it_was(end):
+    api = Api(service("a", 1))
+    server, watcher = running(api)
+    with server, watcher:
+        watcher.next()
+        api.events.put(event("MODIFIED", service("a", 12, 81)))
+        api.events.put(end)
+        assert watcher.next() == (("a", 80), ("a", 81))
+        assert api.watched.get(timeout=5)["resourceVersion"] == "10"
+        assert api.watched.get(timeout=5)["resourceVersion"] == "12"
+        assert api.lists == 1
+
+
+def test_a_bookmark_moves_the_version_on():
+    api = Api()
+    server, watcher = running(api)
+    with server, watcher:
+        api.events.put(event("BOOKMARK", {"metadata": {"resourceVersion": "77"}}))
+        api.events.put(END)
+        api.watched.get(timeout=5)
+        assert api.watched.get(timeout=5)["resourceVersion"] == "77"
+        assert watcher.nothing_more()
+
+
+@pytest.mark.parametrize("how", ["status", "event"])
+def test_gone_lists_again_and_tells_only_the_differences(how):
+    api = Api(service("same", 1), service("changed", 2), service("vanished", 3))
+    server, watcher = running(api)
+    with server, watcher:
+        for _ in range(3):
+            watcher.next()
+        api.watched.get(timeout=5)
+        api.objects = [service("same", 1), service("changed", 22, 81), service("new", 21)]
+        api.version = 30
+        if how == "status":
+            api.refuse.append(status(410, "Expired"))
+            api.events.put(END)
+        else:
+            api.events.put(event("ERROR", {"kind": "Status", "code": 410}))
+            api.events.put(END)
+        news = [watcher.next() for _ in range(3)]
+        assert news == [
+            (("vanished", 80), None),
+            (("changed", 80), ("changed", 81)),
+            (None, ("new", 80)),
+        ]
+        assert api.watched.get(timeout=5)["resourceVersion"] == "30"
+        assert watcher.nothing_more()
+        assert watcher.problems.empty(), "an expired version is nothing to report"
+
+
+def test_a_server_that_lost_its_store_is_listed_again():
+    api = Api(service("a", 1), version=5000)
+    server, watcher = running(api)
+    with server, watcher:
+        watcher.next()
+        api.watched.get(timeout=5)
+        # The same version now stands for something else.
+        api.objects, api.version = [service("a", 1, 99)], 3
+        api.refuse += [status(504, "Timeout", "Too large resource version")] * 6
+        api.events.put(END)
+        assert watcher.next() == (("a", 80), ("a", 99))
+
+
+def test_a_bad_object_in_a_list_is_reported_and_the_others_kept():
+    bad = {"metadata": {"namespace": "demo", "name": "bad"}, "spec": {"ports": "many"}}
+    server, watcher = running(Api(service("a", 1), bad))
+    with server, watcher:
+        assert watcher.next() == (None, ("a", 80))
+        problem = watcher.problems.get(timeout=5)
+        assert str(problem).startswith("Service demo/bad: spec.ports: must be a list")
+
+
+def test_an_object_that_turns_bad_keeps_its_last_good_version():
+    api = Api(service("a", 1))
+    server, watcher = running(api)
+    with server, watcher:
+        watcher.next()
+        api.events.put(event("MODIFIED", service("a", 11, "bad")))
+        assert isinstance(watcher.problems.get(timeout=5), InvalidItem)
+        api.objects = [service("a", 11, "bad")]
+        api.events.put(event("ERROR", {"kind": "Status", "code": 410}))
+        api.events.put(END)
+        assert isinstance(watcher.problems.get(timeout=5), InvalidItem), "listed again"
+        assert watcher.nothing_more()
+        api.events.put(event("MODIFIED", service("a", 12, 82)))
+        assert watcher.next() == (("a", 80), ("a", 82))
+        api.events.put(event("DELETED", service("a", 13, "bad")))
+        assert watcher.next() == (("a", 82), None)
+
+
+def test_a_server_that_comes_back():
+    api = Api(service("a", 1))
+    server, watcher = running(api)
+    with watcher:
+        watcher.next()
+        server.stop()
+        api.events.put(END)
+        assert "API server" in str(watcher.problems.get(timeout=5))
+        api.events = queue.Queue()
+        with ScriptedServer(api, port=server.port):
+            api.events.put(event("MODIFIED", service("a", 12, 81)))
+            assert watcher.next() == (("a", 80), ("a", 81))
+            watcher.informer.stop()
+
+
+def test_a_server_that_is_not_there_yet():
+    with ScriptedServer(lambda request: []) as server:
+        port = server.port
+    watcher = Watcher(f"http://127.0.0.1:{port}")
+    with watcher:
+        assert "Connection refused" in str(watcher.problems.get(timeout=5))
+        assert not watcher.informer.synced
+        with ScriptedServer(Api(service("a", 1)), port=port):
+            assert watcher.next() == (None, ("a", 80))
+            watcher.informer.stop()
+
+
+def test_a_selection_is_asked_for():
+    api = Api()
+    selection = Selection(namespace="demo", label_selector="!skip", field_selector="x=y")
+    server, watcher = running(api, selection=selection)
+    with server, watcher:
+        api.watched.get(timeout=5)
+        for request in server.requests:
+            assert request.path == "/api/v1/namespaces/demo/services"
+            assert request.query["labelSelector"] == "!skip"
+            assert request.query["fieldSelector"] == "x=y"
+
+
+@pytest.mark.parametrize("where", ["list", "watch", "backoff"])
+def test_it_stops_at_once_wherever_it_is(where):
+    entered = threading.Event()
+
+    def reply(request):
+        if where == "backoff":
+            entered.set()
+            yield status(500)
+        elif where == "watch" and "watch" not in request.query:
+            yield answer({"metadata": {"resourceVersion": "1"}})
+        else:
+            if where == "watch":
+                yield CHUNKED
+            entered.set()
+            threading.Event().wait()
+
+    policy = BackoffPolicy(initial=1000, maximum=1000)
+    with ScriptedServer(reply) as server:
+        informer = Informer(
+            Rest(Access(server=server.url)),
+            core.Service,
+            on_change=lambda old, new: None,
+            policy=policy,
+        )
+        informer.start()
+        assert entered.wait(5)
+        informer.stop(timeout=5)
+        assert not informer._thread.is_alive()
+
+
+def test_a_handler_may_stop_it():
+    stopped = threading.Event()
+
+    def change(old, new):
+        informer.stop()
+        stopped.set()
+
+    with ScriptedServer(Api(service("a", 1))) as server:
+        informer = Informer(Rest(Access(server=server.url)), core.Service, on_change=change)
+        informer.start()
+        assert stopped.wait(5)
+        informer._thread.join(5)
+        assert not informer._thread.is_alive()
+
+
+def test_stopping_what_never_started():
+    Informer(Rest(Access(server="http://127.0.0.1:1")), core.Service, on_change=print).stop()
