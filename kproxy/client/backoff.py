@@ -1,7 +1,10 @@
 """How long to wait before trying again: a state machine that is told the time and the lots."""
 
 import math
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,3 +51,13 @@ class Backoff:
         longest = self._policy.initial * self._policy.factor ** min(self._failures, 64)
         self._failures += 1
         return min(longest, self._policy.maximum) * (0.5 + lot / 2)
+
+
+def lots(seed: str) -> Iterator[float]:
+    """Return numbers from 0 to 1 without end, the same ones for the same seed.
+
+    They only have to differ between nodes. ``random`` would lengthen every start of a proxy, and
+    make a lab in virtual time differ from run to run.
+    """
+    for number in count():
+        yield zlib.crc32(f"{seed} {number}".encode()) / 0xFFFFFFFF

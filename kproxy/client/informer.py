@@ -11,7 +11,7 @@ hears it hands to ``on_change(old, new)``, in order, from its own thread:
 An exception of a handler is a bug: it ends the thread through ``threading.excepthook``.
 """
 
-import random
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from kproxy.api import codec
 from kproxy.api.codec import EventType
 from kproxy.errors import ApiError, Gone, InvalidItem, KproxyError
 
-from .backoff import Backoff, BackoffPolicy
+from .backoff import Backoff, BackoffPolicy, lots
 from .rest import Rest
 
 T = TypeVar("T", bound=Any)
@@ -54,7 +54,7 @@ class Informer(Generic[T]):
         on_problem: Callable[[KproxyError], None] | None = None,
         selection: Selection | None = None,
         policy: BackoffPolicy | None = None,
-        lot: Callable[[], float] = random.random,
+        lot: Callable[[], float] | None = None,
     ) -> None:
         self._rest = rest.derive()
         self._wanted = wanted
@@ -63,7 +63,8 @@ class Informer(Generic[T]):
         self._on_problem = on_problem
         self._selection = selection or Selection()
         self._backoff = Backoff(policy)
-        self._lot = lot
+        seed = f"{os.uname().nodename} {os.getpid()} {wanted.__name__}"
+        self._lot = lot or lots(seed).__next__
         self._objects: dict[Key, T] = {}
         self._version = ""
         self._stopping = threading.Event()

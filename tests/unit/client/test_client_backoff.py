@@ -1,8 +1,10 @@
 """How long to wait before trying again."""
 
+from itertools import islice
+
 import pytest
 
-from kproxy.client.backoff import Backoff, BackoffPolicy
+from kproxy.client.backoff import Backoff, BackoffPolicy, lots
 
 POLICY = BackoffPolicy(initial=1, factor=2, maximum=5, healthy_after=10)
 
@@ -43,3 +45,14 @@ def test_a_long_outage_does_not_overflow():
 def test_by_default_a_change_is_seen_in_well_under_two_seconds():
     backoff = Backoff()
     assert max(backoff.failed(0, 1) for _ in range(20)) == pytest.approx(0.8)
+
+
+def test_lots_are_spread_and_the_same_for_the_same_seed():
+    drawn = list(islice(lots("node-1"), 1000))
+    assert drawn == list(islice(lots("node-1"), 1000))
+    assert drawn[:10] != list(islice(lots("node-2"), 10))
+    assert min(drawn) >= 0
+    assert max(drawn) <= 1
+    for tenth in range(10):
+        share = sum(tenth <= lot * 10 < tenth + 1 for lot in drawn)
+        assert 50 < share < 150
