@@ -125,6 +125,12 @@ class RecordReader:
             HEADER_SIZE + start * self.record_size : HEADER_SIZE + self.count * self.record_size
         ]
 
+    def words(self, number: int) -> list[int]:
+        """Return word ``number`` (of 4 bytes) of every record, as native integers."""
+        end = HEADER_SIZE + self.count * self.record_size
+        with memoryview(self._map) as whole, whole[HEADER_SIZE:end].cast("I") as words:
+            return words[number :: self.record_size // 4].tolist()
+
     def close(self) -> None:
         """Unmap the file."""
         self._map.close()

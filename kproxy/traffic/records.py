@@ -17,6 +17,7 @@ All times are CLOCK_MONOTONIC nanoseconds of the one kernel that the lab runs on
 
 import os
 import struct
+import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -38,6 +39,8 @@ _CMSG = struct.Struct("@qii")
 SOL_SOCKET = 1
 SCM_TIMESTAMPNS = 35
 SO_RXQ_OVFL = 40
+_TRIAL_WORD = 1
+_CLOCK_WORD = int.from_bytes(CLOCK_MAGIC, sys.byteorder)
 
 TCP = struct.Struct("<BBHIIIQQQ56s")
 KIND_REQUEST = 1
@@ -125,17 +128,37 @@ def read_received(
 ) -> tuple[list[Received], ReceiverState]:
     """Read the probes of one trial from a receiver's record file, in the order of arrival.
 
-    ``start`` is a record number (``ReceiverState.records`` of an earlier reading) to begin at.
+    ``start`` is a record number (``ReceiverState.records`` of an earlier reading) before which
+    nothing of this trial is looked for.
     """
     with recordfile.RecordReader(path, recordfile.KIND_RECEIVED, RECEIVED_SIZE) as file:
         recordfile.require_room(file, path)
-        data = file.records()
+        data = file.records(_first(file, trial, start))
         state = ReceiverState(file.name, file.count, file.drops, file.overflow, 0)
-    packets, drops, error = _decode(data, trial, start, state.pod)
+    packets, drops, error = _decode(data, trial, state.pod)
     return packets, state._replace(drops=max(drops, state.drops), clock_error_ns=error)
 
 
-def _decode(data: bytes, trial: int, start: int, pod: str) -> tuple[list[Received], int, int]:
+def _first(file: recordfile.RecordReader, trial: int, start: int) -> int:
+    """Return where to begin: at the clock record before the trial's first packet.
+
+    A pod's file holds all trials so far; only this one's records are worth looking at singly.
+    """
+    try:
+        first = file.words(_TRIAL_WORD).index(_native(trial.to_bytes(4, "big")), start)
+    except ValueError:
+        return file.count
+    magics = file.words(0)
+    while first > 0 and magics[first] != _CLOCK_WORD:
+        first -= 1
+    return first
+
+
+def _native(word: bytes) -> int:
+    return int.from_bytes(word, sys.byteorder)
+
+
+def _decode(data: bytes, trial: int, pod: str) -> tuple[list[Received], int, int]:
     offset, drops, worst = 0, 0, 0
     packets = []
     for number, (magic, its_trial, flow, _flags, seq, sent, control) in enumerate(
@@ -145,7 +168,7 @@ def _decode(data: bytes, trial: int, start: int, pod: str) -> tuple[list[Receive
             _, error, offset = CLOCK.unpack_from(data, number * RECEIVED_SIZE)
             worst = max(worst, error)
             continue
-        if its_trial != trial or number < start:
+        if its_trial != trial:
             continue
         size, level, kind, seconds, ns = _TIMESTAMP.unpack_from(control)
         if level != SOL_SOCKET or kind != SCM_TIMESTAMPNS:
