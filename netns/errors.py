@@ -85,3 +85,7 @@ class GuestFailed(NetnsError):
         self.console = console
         self.exit_code = exit_code
         super().__init__(message, remedy=remedy)
+
+    def lines(self, program: str) -> list[str]:
+        """Return what to tell the user: one line, then the last of the console, if any."""
+        return [f"{program}: {self}", *(f"  console: {line}" for line in self.console[-8:])]

@@ -11,6 +11,10 @@ HEADER = struct.Struct(">BI")
 LARGEST = 64 * 1024  # payload bytes of a frame of data; control frames are small
 INTERRUPT_KEY = b"\x03"  # Ctrl-C
 CREDIT = 64 * 1024  # bytes of input that may be on the way and not yet taken by the command
+# Bytes that may be on the line to the guest and not yet read there. A terminal line that holds
+# 4 kB of unread input is throttled, and User-Mode Linux never hears of that line again: its
+# interrupt is taken away at that moment and not given back (seen with 6.1). So it must not happen.
+WINDOW = 3072
 
 # guest -> host
 HELLO = 1  # the guest is up; from here on the line is binary clean
@@ -20,12 +24,12 @@ TTY = 4  # … of its terminal
 TAKEN = 5  # u32: so many bytes of input were taken; more may be sent
 INTERRUPTED = 6  # u32: 1 if the keys just sent became an interrupt signal, 0 if mere keys
 EXITED = 7  # u32: exit code; all output came before, all files are written
-NOTE = 8  # text for the user
+READ = 8  # u32: so many bytes were read from the line; more may be written to it
 # host -> guest
 START = 16  # JSON: what to run, and how
 STDIN = 17  # bytes of standard input or keys; an empty frame is its end
 SIGNAL = 18  # u32: number of a signal for the command
-WINDOW = 19  # two u32: rows and columns of the terminal
+RESIZED = 19  # two u32: rows and columns of the terminal
 CLOSED = 20  # u32, STDOUT or STDERR: nobody reads this any more
 
 

@@ -34,7 +34,9 @@ class Line:
 
     def receive(self) -> list[tuple[int, bytes]]:
         """Return the frames that have come; waits for bytes, not for a whole frame."""
-        return list(self._decoder.feed(os.read(self.descriptor, frames.LARGEST)))
+        data = os.read(self.descriptor, frames.LARGEST)
+        self.send(frames.pack_number(frames.READ, len(data)))
+        return list(self._decoder.feed(data))
 
     def send(self, frame: bytes) -> None:
         """Queue a frame."""
@@ -127,7 +129,7 @@ class Init:
                 self.line.send(frames.pack_number(frames.INTERRUPTED, interrupts))
         elif kind == frames.SIGNAL:
             self.child.signal(*frames.numbers(payload))
-        elif kind == frames.WINDOW:
+        elif kind == frames.RESIZED:
             self.child.set_window(*frames.numbers(payload))
         elif kind == frames.CLOSED:
             self.child.close_output(*frames.numbers(payload))
@@ -152,7 +154,9 @@ def wait_for_start(line: Line) -> dict[str, Any]:
     line.send(frames.pack(frames.HELLO, struct.pack(">Q", uptime)))
     line.flush()
     while True:
-        for kind, payload in line.receive():
+        received = line.receive()
+        line.flush()
+        for kind, payload in received:
             if kind == frames.START:
                 start = json.loads(payload)
                 assert isinstance(start, dict)

@@ -11,6 +11,7 @@ import signal
 import struct
 import sys
 import termios
+from pathlib import Path
 from typing import Any
 
 from netns.kernels import frames
@@ -141,6 +142,7 @@ def become(start: dict[str, Any], streams: list[int], slave: int | None) -> None
             signal.signal(number, signal.SIG_DFL)
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(65536, most), most))
+        Path("/proc/self/oom_score_adj").write_text("0")  # only the first process is spared
         os.umask(start["umask"])
         os.chdir(start["cwd"])
         environment = start["environment"]

@@ -29,7 +29,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def mount(
     source: str | Path, target: str | Path, kind: str = "", flags: int = 0, data: str = ""
 ) -> None:
-    """Mount something as mount(2) does. Raises OSError that names the target."""
+    """Mount a file system, or bind a place to another. Raises OSError that names the target."""
     words = [os.fsencode(word) for word in (source, target, kind, data)]
     if _libc.mount(*words[:3], ctypes.c_ulong(flags), words[3]) != 0:
         errno = ctypes.get_errno()

@@ -32,7 +32,7 @@ class Native:
         if not has_ipvs():
             return base.Obstacle(
                 f"{self.describe()} has no IPVS",
-                "load the module ip_vs, or use --kernel uml",
+                "use --kernel uml, or a kernel that has the module ip_vs",
             )
         found = probe.probe(("dummy", "veth"))
         missing = [name for name, problem in found.items() if problem]

@@ -25,7 +25,7 @@ FORWARDED = (
     *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM),
 )
 ENOUGH = 256 * 1024  # bytes waiting for a reader from which on the guest has to wait
-CONSOLE_LINES = 40
+CONSOLE_LINES = 400
 
 
 class Session:
@@ -47,7 +47,9 @@ class Session:
         }
         self._decoder = frames.Decoder()
         self._start = b""
-        self._credit = 0  # bytes of input that may be sent; none before the guest is up
+        self._broken: set[int] = set()
+        # Bytes of input that may be sent, and bytes of anything; none before the guest is up.
+        self._credit = self._window = 0
         self._exit_code: int | None = None
         self._killed = False
         self.console: deque[str] = deque(maxlen=CONSOLE_LINES)
@@ -87,10 +89,14 @@ class Session:
         if self._from_guest in ready:
             self._read_guest()
         if self._to_guest.descriptor in ready:
-            self._to_guest.write()
+            self._window -= self._to_guest.write(self._window)
+            self._watch.sent(time.monotonic())
         for kind, outlet in self._outlets.items():
             writable = ready.get(outlet.descriptor, 0) & ~select.POLLIN
-            if writable and outlet.pending and not outlet.write():
+            if writable and outlet.pending:
+                outlet.write()
+            if outlet.broken and kind not in self._broken:
+                self._broken.add(kind)
                 self._to_guest.add(frames.pack_number(frames.CLOSED, kind))
         if ready.get(0, 0) & ~select.POLLOUT and self._credit > 0:
             self._read_input()
@@ -110,7 +116,9 @@ class Session:
             wanted[self._warden.pidfd] = select.POLLIN
             if all(len(outlet.pending) < ENOUGH for outlet in self._outlets.values()):
                 wanted[self._from_guest] = select.POLLIN
-        for outlet in (self._to_guest, *self._outlets.values()):
+        if self._to_guest.pending and self._window > 0:
+            wanted[self._to_guest.descriptor] = select.POLLOUT
+        for outlet in self._outlets.values():
             if outlet.pending:
                 wanted[outlet.descriptor] = select.POLLOUT
         if self._credit > 0 and self._stdio.reads_input():
@@ -135,7 +143,7 @@ class Session:
         elif number in (signal.SIGWINCH, signal.SIGCONT):
             if number == signal.SIGCONT:
                 self._stdio.make_raw()
-            self._to_guest.add(frames.pack_number(frames.WINDOW, *self._stdio.window()))
+            self._to_guest.add(frames.pack_number(frames.RESIZED, *self._stdio.window()))
         elif number in FORWARDED:
             self._act(Action.FORWARD if self._watch.booted else Action.KILL, number)
 
@@ -160,8 +168,12 @@ class Session:
                 self._outlets[kind].add(payload)
             elif kind == frames.HELLO:
                 self._watch.hello()
-                self._credit = frames.CREDIT
+                self._credit, self._window = frames.CREDIT, frames.WINDOW
                 self._to_guest.add(frames.pack(frames.START, self._start))
+            elif kind == frames.READ:
+                self._window += sum(frames.numbers(payload))
+                if self._window == frames.WINDOW:
+                    self._watch.taken()
             elif kind == frames.TAKEN:
                 self._credit += sum(frames.numbers(payload))
             elif kind == frames.INTERRUPTED and frames.numbers(payload) == (0,):

@@ -71,18 +71,21 @@ class Outlet:
         if not self.broken:
             self.pending += data
 
-    def write(self) -> bool:
-        """Write once, when poll says that it is ready. False if the reader has just gone."""
+    def write(self, most: int = select.PIPE_BUF) -> int:
+        """Write once, when poll says that it is ready; return how many bytes were written.
+
+        No more than ``most``; PIPE_BUF is what a ready pipe takes without waiting.
+        """
         try:
-            # A ready pipe takes this much without waiting.
-            del self.pending[: os.write(self.descriptor, self.pending[: select.PIPE_BUF])]
+            written = os.write(self.descriptor, self.pending[:most])
         except BlockingIOError:
-            return True
+            return 0
         except OSError:  # EPIPE, or EIO of a terminal that is gone
             self.broken = True
             self.pending.clear()
-            return False
-        return True
+            return 0
+        del self.pending[:written]
+        return written
 
 
 def _in_foreground(descriptor: int) -> bool:

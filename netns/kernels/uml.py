@@ -46,9 +46,15 @@ EXPLANATIONS = (
         "give it another size with --memory, let a place for its memory file be in TMPDIR,"
         " or raise vm.max_map_count",
     ),
+    (r"deadlocked on memory", "all its memory is used up", "give it more with --memory"),
     (r"^guest: (.*)", "its first process failed: {0}", ""),
     (r"Kernel panic - not syncing: (.*)", "it panicked: {0}", ""),
     (r"(Failed to .*umid.*|.*[Cc]ouldn't .*memory.*|.*[Cc]an't .*)", "it did not start: {0}", ""),
+)
+# Lines of the console which say nothing: those of every boot, stacks and registers.
+NOT_TELLING = (
+    r"^SELinux: |^mmapper_init|ubd device 0|^\[<|^(Call Trace|Stack|Modules linked in|EFLAGS):"
+    r"|^(R..|DS|FS): |^[0-9a-f ]{8,}$|^CPU: "
 )
 
 
@@ -150,7 +156,10 @@ class Uml:
             warden=guard, line=(line_in, line_out), console=console, stdio=stdio, watch=watch
         )
         try:
-            return session.run(start_message(self.kernel, command, stdio))
+            code = session.run(start_message(self.kernel, command, stdio))
+            for warning in memory_warnings(session.console, limits):
+                print(warning, file=sys.stderr)
+            return code
         except errors.GuestFailed as failure:
             raise describe_failure(failure, self.describe(), limits) from None
         finally:
@@ -259,9 +268,25 @@ def describe_failure(
         reason, remedy = explain(failure.console)
     elif failure.exit_code == base.EXIT_TIME_LIMIT:
         remedy = f"it is an option: --time-limit, now {limits.time:g} s"
+    telling = [line for line in failure.console if line and not re.search(NOT_TELLING, line)]
     return errors.GuestFailed(
-        f"{kernel}: {reason}", remedy=remedy, console=failure.console, exit_code=failure.exit_code
+        f"{kernel}: {reason}",
+        remedy=remedy,
+        console=tuple(telling),
+        exit_code=failure.exit_code,
     )
+
+
+def memory_warnings(console: Iterable[str], limits: base.Limits) -> list[str]:
+    """Return a line for every process that the guest's kernel killed for want of memory."""
+    warnings = []
+    for line in console:
+        if killed := re.search(r"Out of memory: Killed process \d+ \((.*?)\)", line):
+            warnings.append(
+                f"the embedded kernel has used up its {limits.memory // base.MIB} MiB and killed"
+                f" {killed[1]} (give it more with --memory)"
+            )
+    return warnings
 
 
 def make_directories(paths: Sequence[Path]) -> list[Path]:

@@ -24,6 +24,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from netns import errors
+
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 PR_SET_PDEATHSIG = 1
@@ -188,13 +190,21 @@ def kill_session(run_directory: Path) -> None:
 
 
 def make_run_directory(state: Path) -> Path:
-    """Make a directory for one kernel. Its name says who made it (PID and start time)."""
+    """Make a directory for one kernel. Its name says who made it (PID and start time).
+
+    Raises KernelUnusable if the state directory cannot be written.
+    """
     guests = state / "guests"
-    guests.mkdir(mode=0o700, parents=True, exist_ok=True)
     me = f"{os.getpid()}-{start_time(os.getpid())}"
-    taken = sum(1 for _ in guests.glob(f"{me}-*"))
-    directory = guests / f"{me}-{taken}"
-    directory.mkdir(mode=0o700)
+    try:
+        guests.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory = guests / f"{me}-{sum(1 for _ in guests.glob(f'{me}-*'))}"
+        directory.mkdir(mode=0o700)
+    except OSError as error:
+        raise errors.KernelUnusable(
+            f"cannot note in {guests} what runs: {error.strerror}",
+            remedy="let KPROXY_STATE_DIR name a directory of yours",
+        ) from None
     return directory
 
 

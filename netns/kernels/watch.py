@@ -8,6 +8,7 @@ from enum import StrEnum
 from netns.kernels import base
 
 BOOT_LIMIT = 60.0  # it takes 2 s; a loaded machine may need several times that
+ANSWER_LIMIT = 30.0  # its first process takes what it is sent at once, unless it hangs
 GRACE = 10.0  # from being asked to end until being killed
 
 
@@ -23,11 +24,11 @@ class Action(StrEnum):
 class Watch:
     """Follows one embedded kernel from its start.
 
-    After KILL, ``failure`` and ``exit_code`` say why; ``booted`` is whether it is up.
+    After KILL, ``failure`` and ``exit_code`` say why; ``booted`` is whether it is up. ``tick`` is
+    to be asked at ``deadline`` at the latest.
     """
 
     def __init__(self, now: float, time_limit: float) -> None:
-        self.deadline = now + min(BOOT_LIMIT, time_limit)
         self.failure = ""
         self.exit_code = base.EXIT_GUEST_FAILED
         self.booted = False
@@ -35,25 +36,45 @@ class Watch:
         self._interrupted = False
         self._time_limit = time_limit
         self._end = now + time_limit
+        self._boot_end = now + min(BOOT_LIMIT, time_limit)
+        self._answer_end: float | None = None
+
+    @property
+    def deadline(self) -> float:
+        """When time alone demands something."""
+        if not self.booted:
+            return self._boot_end
+        return self._end if self._answer_end is None else min(self._end, self._answer_end)
 
     def hello(self) -> None:
         """The kernel is up and will run the command."""
         self.booted = True
-        self.deadline = self._end
+
+    def sent(self, now: float) -> None:
+        """Something was sent to the kernel, which has to take it."""
+        if self._answer_end is None:
+            self._answer_end = now + ANSWER_LIMIT
+
+    def taken(self) -> None:
+        """Everything that was sent has been taken."""
+        self._answer_end = None
 
     def tick(self, now: float) -> Action:
-        """Tell what the passing of time demands; to be asked again at ``deadline``."""
+        """Tell what the passing of time demands."""
         if now < self.deadline:
             return Action.NOTHING
         if not self.booted:
             self.failure = f"it did not come up within {min(BOOT_LIMIT, self._time_limit):g} s"
+            return Action.KILL
+        if self._answer_end is not None and now >= self._answer_end:
+            self.failure = f"it hangs: no sign of life for {ANSWER_LIMIT:g} s"
             return Action.KILL
         self.exit_code = base.EXIT_TIME_LIMIT
         self.failure = f"the time limit of {self._time_limit:g} s is over"
         if self._asked:
             return Action.KILL
         self._asked = True
-        self.deadline = now + GRACE
+        self._end = now + GRACE
         return Action.ASK
 
     @property

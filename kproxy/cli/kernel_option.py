@@ -1,0 +1,113 @@
+"""The options of every command that needs a kernel, and the step onto that kernel.
+
+A command is decorated with :func:`kernel_options` and calls :func:`run_on_kernel` before it does
+anything else. On the wanted kernel that call returns at once; otherwise the same command line runs
+on the wanted kernel, and this process ends with its exit code. So there is no second code path.
+"""
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+import kproxy
+from kproxy import errors
+from netns import errors as netns_errors
+from netns.kernels import base, choice, quantities
+
+PACKAGE = Path(kproxy.__file__).parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelChoice:
+    """What the user asked for. ``name`` is ``auto``, ``native`` or ``uml``."""
+
+    name: str = choice.AUTO
+    limits: base.Limits = field(default_factory=base.Limits)
+
+
+class Quantity(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """An amount with a unit, as ``parse`` reads it."""
+
+    def __init__(self, name: str, parse: Callable[[str], float]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Return the amount in the base unit, or fail with the reason."""
+        try:
+            return self._parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options ``--kernel``, ``--memory`` and ``--time-limit``.
+
+    The command gets them as one argument, ``kernel`` (a :class:`KernelChoice`).
+    """
+
+    @click.option(
+        "--kernel",
+        type=click.Choice(choice.NAMES),
+        default=choice.AUTO,
+        show_default=True,
+        help="Where to run: this machine's kernel, User-Mode Linux, or whichever can do it.",
+    )
+    @click.option(
+        "--memory",
+        type=Quantity("size", quantities.parse_memory),
+        default="1G",
+        show_default=True,
+        help="Memory of an embedded kernel.",
+    )
+    @click.option(
+        "--time-limit",
+        type=Quantity("time", quantities.parse_time),
+        default="60m",
+        show_default=True,
+        help="After this time an embedded kernel is ended.",
+    )
+    @functools.wraps(command)
+    def with_kernel(
+        *args: Any, kernel: str, memory: int, time_limit: float, **options: Any
+    ) -> Any:
+        limits = base.Limits(memory=memory, time=time_limit)
+        return command(*args, kernel=KernelChoice(name=kernel, limits=limits), **options)
+
+    return with_kernel
+
+
+def run_on_kernel(kernel: KernelChoice, *, writable: Sequence[Path] = ()) -> None:
+    """Return if this process runs on the wanted kernel; otherwise run it there and exit.
+
+    ``writable`` are the directories (made if absent) in which the command leaves its results;
+    inside an embedded kernel everything else of the host is read-only. Says in one line on
+    standard error if another kernel than this machine's is used, and why. Raises UsageError if
+    the wanted kernel cannot be used. Exit code 125 if an embedded kernel fails, 124 if its time
+    is over, 130 if it is interrupted twice.
+    """
+    if base.inside_guest():
+        return
+    try:
+        chosen = choice.choose(kernel.name)
+        if chosen.provider.name == "native":
+            return
+        if chosen.because:
+            click.echo(f"kproxy: {chosen.because}; using {chosen.provider.describe()}", err=True)
+        command = base.Command(
+            argv=(sys.executable, *sys.orig_argv[1:]),
+            writable=tuple(writable),
+            packages=(PACKAGE,),
+        )
+        code = chosen.provider.run(command, kernel.limits)
+    except netns_errors.KernelUnusable as error:
+        raise errors.UsageError(error.message, remedy=error.remedy) from None
+    except netns_errors.GuestFailed as failure:
+        click.echo("\n".join(failure.lines("kproxy")), err=True)
+        code = failure.exit_code
+    sys.exit(code)
