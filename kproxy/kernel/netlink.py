@@ -214,19 +214,24 @@ class NetlinkSocket:
         Without waiting: whatever the kernel has to say was queued before the sending returned.
         """
         answered: dict[int, Refusal | None] = {}
-        last = count - 1
-        try:
-            while last not in answered:
+        complete = True
+        while count - 1 not in answered:
+            try:
                 messages = self._messages("netlink batch", socket.MSG_DONTWAIT)
-                for kind, flags, number, start, end in messages:
-                    offset = number - sequence & 0xFFFFFFFF
-                    if kind == _NLMSG_ERROR and offset < count:
-                        answered[offset] = self._refusal(flags, start, end)
-        except _AnswersLost:
-            lost = Refusal(errno.ENOBUFS, "no answer: whether it was done is unknown")
-            self._drain()
-            answered = {offset: answered.get(offset, lost) for offset in range(count)}
-        return answered
+            except _AnswersLost:
+                complete = False
+                continue  # Said once, before the answers that were queued until then.
+            if not messages:
+                complete = False
+                break
+            for kind, flags, number, start, end in messages:
+                offset = number - sequence & 0xFFFFFFFF
+                if kind == _NLMSG_ERROR and offset < count:
+                    answered[offset] = self._refusal(flags, start, end)
+        if complete:
+            return answered
+        lost = Refusal(errno.ENOBUFS, "no answer: whether it was done is unknown")
+        return {offset: answered.get(offset, lost) for offset in range(count)}
 
     def _dump_once(
         self, kind: int, payload: bytes, parse: Callable[[Buffer, int, int], Parsed], what: str
@@ -255,12 +260,15 @@ class NetlinkSocket:
             return None
 
     def _messages(self, what: str, receive_flags: int = 0) -> list[tuple[int, int, int, int, int]]:
-        """Receive once; return (type, flags, sequence, start of payload, end) of each message."""
+        """Receive once; return (type, flags, sequence, start of payload, end) of each message.
+
+        None of them if it is not to wait and there is nothing.
+        """
         try:
             received = self._socket.recv_into(self._buffer, 0, receive_flags)
         except BlockingIOError:
-            if receive_flags:
-                raise _AnswersLost from None
+            if receive_flags & socket.MSG_DONTWAIT:
+                return []
             raise KernelError(
                 what, errno.ETIMEDOUT, f"no answer within {_ANSWER_TIMEOUT_S} s"
             ) from None
@@ -296,17 +304,9 @@ class NetlinkSocket:
                 words = bytes(buffer[place[0] : place[1]]).rstrip(b"\0").decode(errors="replace")
         return Refusal(-code, words)
 
-    def _drain(self) -> None:
-        """Throw away what is queued: answers to a batch are all there once it has been sent."""
-        try:
-            while True:
-                self._socket.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
-        except OSError:
-            return
-
 
 class _AnswersLost(Exception):
-    """The receive buffer ran over, or the kernel did not answer a batch."""
+    """The receive buffer ran over."""
 
 
 def generic_family(sock: NetlinkSocket, name: str) -> int:
