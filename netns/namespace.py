@@ -42,9 +42,9 @@ def exists(name: str) -> bool:
 
 def create(name: str) -> None:
     """Make a namespace. Raises :class:`NetnsError` if the name is taken or rights are missing."""
-    DIRECTORY.mkdir(mode=0o755, exist_ok=True)
     path = path_of(name)
     try:
+        DIRECTORY.mkdir(mode=0o755, exist_ok=True)
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
     except FileExistsError:
         remedy = f"delete it with: ip netns delete {name}"
@@ -68,9 +68,9 @@ def delete(name: str) -> None:
     """Take the name away; the namespace ends with its last process. Absent is fine."""
     path = os.fsencode(path_of(name))
     while _libc.umount2(path, _MNT_DETACH) == 0:
-        pass  # mounted twice if somebody bound it again
+        pass  # mounted twice if somebody bound it again; not at all if its maker was killed
     number = ctypes.get_errno()
-    if number not in (errno.EINVAL, errno.ENOENT):  # not mounted; no such file
+    if number == errno.EPERM and identity(name) is not None:
         raise NetnsError(f"cannot unmount {path_of(name)}: {os.strerror(number)}")
     path_of(name).unlink(missing_ok=True)
 
@@ -123,5 +123,6 @@ def _returning_home() -> Iterator[None]:
 def _check(result: int, doing: str) -> None:
     if result != 0:
         number = ctypes.get_errno()
-        remedy = "run this as root" if number == errno.EPERM else ""
+        remedy = "run this as root, or in: unshare --map-root-user --net --mount"
+        remedy = remedy if number == errno.EPERM else ""
         raise NetnsError(f"cannot {doing}: {os.strerror(number)}", remedy=remedy)

@@ -193,3 +193,14 @@ def test_a_handle_outlives_its_lab(tmp_path: Path) -> None:
         attached = Lab.attach(state)
     with attached, pytest.raises(LabGone, match="being torn down"):
         attached.remove("left")
+
+
+def test_without_the_right_to_mount_nothing_stays(tmp_path: Path) -> None:
+    jail = ["unshare", "--map-root-user", "--net"]
+    if subprocess.run([*jail, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs user namespaces")
+    state = tmp_path / "state"
+    command = [*jail, *child("build", state, NAME, MARKER, -1)]
+    failed = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert "cannot mount network namespace" in failed.stderr
+    assert samples.remains(NAME, state, MARKER) == []
