@@ -68,13 +68,16 @@ def test_single_refusals_are_found_among_successes(sock: NetlinkSocket) -> None:
 
 def test_words_of_the_kernel_reach_the_error(sock: NetlinkSocket) -> None:
     """Extended acknowledgements, which every kernel since 4.12 gives."""
-    address = ipaddress.ip_interface("10.0.0.1/32")
-    message = bytearray(links._add_address(LOOPBACK_INDEX, address, 1))
-    message[17] = 33  # ifa_prefixlen
-    (refusal,) = sock.execute([0], lambda _op, _sequence: bytes(message)).values()
-    assert refusal == Refusal(errno.EINVAL, "ipv4: Invalid prefix length")
-    error = netlink.kernel_error("add 10.0.0.1/33", refusal)
-    assert str(error) == "add 10.0.0.1/33: Invalid argument: ipv4: Invalid prefix length"
+    label = attributes.text(3, "longer than any name of a device")
+    body = struct.pack("=BBBBI", 2, 32, 0, 0, LOOPBACK_INDEX) + label
+
+    def message(_operation: int, sequence: int) -> bytes:
+        return netlink.HEADER.pack(16 + len(body), 20, 1, sequence, 0) + body
+
+    (refusal,) = sock.execute([0], message).values()
+    assert "Attribute failed policy validation" in refusal.text
+    assert str(netlink.kernel_error("add label", refusal)).startswith("add label: ")
+    assert refusal.text in str(netlink.kernel_error("add label", refusal))
 
 
 def test_an_unknown_family_is_not_found(namespace: None) -> None:
