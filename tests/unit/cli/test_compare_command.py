@@ -1,0 +1,73 @@
+"""``kproxy compare`` refuses what cannot be, before any kernel is booted."""
+
+from pathlib import Path
+
+import pytest
+
+from kproxy.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: str) -> str:
+    monkeypatch.setattr("sys.argv", ["kproxy", "compare", *args])
+    assert main.main() == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (("--scenario", "proxy-nap"), "proxy-nap"),
+        (("--modes", "ipvs,userspace"), "userspace"),
+        (("--trials", "0"), "--trials"),
+        (("--trials", "many"), "--trials"),
+        (("--rate", "-5"), "--rate"),
+        (("--nodes", "1"), "--nodes"),
+        (("-f", "no-such-file.yaml"), "no-such-file.yaml"),
+        (("--kernel", "windows"), "windows"),
+    ],
+)
+def test_bad_options_are_named(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    args: tuple[str, ...],
+    named: str,
+) -> None:
+    assert named in run(capsys, monkeypatch, *args)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("kind: Deployment\n  bad: [", "line"),
+        ("apiVersion: v1\nkind: Gadget\nmetadata: {name: x}\n", "Gadget"),
+        (
+            "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
+            "spec: {selector: {a: b}, ports: [{port: 99999}]}\n",
+            "spec.ports[0].port",
+        ),
+    ],
+)
+def test_bad_manifests_name_object_and_field(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    text: str,
+    named: str,
+) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_text(text)
+    assert named in run(capsys, monkeypatch, "-f", str(path))
+
+
+def test_list_names_all_scenarios(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kproxy.lab import scenarios
+
+    monkeypatch.setattr("sys.argv", ["kproxy", "compare", "--list"])
+    assert main.main() == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in scenarios.SCENARIOS)

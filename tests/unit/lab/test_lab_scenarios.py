@@ -1,0 +1,112 @@
+"""Scenarios do to a cluster what their names say, in that order, and mark it."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from kproxy import errors
+from kproxy.lab import scenarios
+
+
+class RecordingStage:
+    """Notes what a scenario does; its clock advances by one with every act."""
+
+    def __init__(self) -> None:
+        self.acts: list[str] = []
+        self.marks: list[tuple[str, int, str]] = []
+        self._clock: Iterator[int] = itertools.count(1)
+
+    hit = "node1"
+    nodes = ("node1", "node2")
+
+    def _act(self, text: str) -> int:
+        self.acts.append(text)
+        return next(self._clock)
+
+    def mark(self, name: str, ns: int | None = None, detail: str = "") -> int:
+        when = next(self._clock) if ns is None else ns
+        self.marks.append((name, when, detail))
+        return when
+
+    def kill_proxy(self, node: str) -> int:
+        return self._act(f"kill {node}")
+
+    def delete_proxy(self, node: str) -> None:
+        self._act(f"delete {node}")
+
+    def await_exit(self, node: str, since: int) -> int:
+        return self._act(f"await exit {node}")
+
+    def await_restart(self, node: str, since: int) -> tuple[int, int]:
+        return self._act(f"await restart {node}"), next(self._clock)
+
+    def destroy_endpoint(self) -> str:
+        self._act("destroy")
+        return "web-1"
+
+    def await_endpoint_removed(self, node: str, pod: str) -> int:
+        return self._act(f"await {pod} removed on {node}")
+
+    def update_proxies(self) -> None:
+        self._act("update")
+
+
+def run(name: str) -> RecordingStage:
+    stage = RecordingStage()
+    scenarios.by_name(name).run(stage)
+    return stage
+
+
+def test_baseline_does_nothing() -> None:
+    stage = run("baseline")
+    assert (stage.acts, stage.marks) == ([], [])
+
+
+def test_every_other_scenario_marks_its_fault_first() -> None:
+    for name in scenarios.SCENARIOS:
+        if name != "baseline":
+            assert run(name).marks[0][0] == scenarios.FAULT, name
+
+
+def test_the_endpoint_is_destroyed_only_after_the_proxy_is_gone() -> None:
+    stage = run("endpoint-crash-while-proxy-down")
+    assert stage.acts[:2] == ["kill node1", "destroy"]
+    assert "await web-1 removed on node1" in stage.acts
+    names = [name for name, _, _ in stage.marks]
+    assert names.index(scenarios.PROCESS_GONE) < names.index(scenarios.ENDPOINT_GONE)
+
+
+def test_an_endpoint_crash_leaves_the_proxies_alone() -> None:
+    stage = run("endpoint-crash")
+    assert stage.acts == [
+        "destroy",
+        "await web-1 removed on node1",
+        "await web-1 removed on node2",
+    ]
+
+
+def test_a_rolling_update_follows_every_node_the_hit_one_first() -> None:
+    stage = run("proxy-rolling-update")
+    assert stage.acts[0] == "update"
+    assert [act for act in stage.acts if act.startswith("await restart")] == [
+        "await restart node1",
+        "await restart node2",
+    ]
+
+
+@pytest.mark.parametrize("name", ["proxy-crash", "proxy-delete"])
+def test_a_restart_is_marked_gone_started_synced(name: str) -> None:
+    names = [name for name, _, _ in run(name).marks]
+    assert names == ["fault", "process gone", "process started", "synced"]
+
+
+def test_an_unknown_scenario_names_the_known_ones() -> None:
+    with pytest.raises(errors.UsageError, match="proxy-crash"):
+        scenarios.by_name("proxy-nap")
+
+
+def test_each_scenario_has_one_line_for_users() -> None:
+    for scenario in scenarios.SCENARIOS.values():
+        assert scenario.summary.endswith((".", ":")) or ";" in scenario.summary
+        assert "\n" not in scenario.summary

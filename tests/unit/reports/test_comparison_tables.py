@@ -1,0 +1,93 @@
+"""The tables say what the rows say."""
+
+import dataclasses
+import io
+
+from rich.console import Console
+from rich.table import Table
+
+from kproxy.reports import tables
+from kproxy.traffic.resultset import ConnectMs, ResultSet, Row, Spread, TcpRow, Trial
+
+ROW = Row(
+    mode="ipvs",
+    scenario="endpoint-crash",
+    node="hit",
+    traffic="udp",
+    trials=3,
+    offered_pps=1000.0,
+    sent=9000,
+    received=8910,
+    lost=90,
+    duplicated=0,
+    reordered=0,
+    failover_packet_loss=Spread(median=30, min=28, max=32),
+    failover_time_ms=Spread(median=64.5, min=60.25, max=70.0),
+    restart_to_synced_ms=None,
+    tcp=None,
+    accuracy_ms=16.0,
+    valid=True,
+)
+
+
+def result(*rows: Row, trials: tuple[Trial, ...] = ()) -> ResultSet:
+    return ResultSet(kernel={}, host={}, parameters={}, trials=trials, summary=rows)
+
+
+def shown(table: Table) -> str:
+    out = io.StringIO()
+    Console(file=out, width=140).print(table)
+    return out.getvalue()
+
+
+def test_loss_and_failover_time_with_their_spread() -> None:
+    text = shown(tables.packets_table(result(ROW)))
+    assert "30 (28–32) lost" in text
+    assert "64.5 (60.2–70) ms" in text
+
+
+def test_zero_is_said_in_words() -> None:
+    row = dataclasses.replace(ROW, lost=0, failover_packet_loss=Spread(median=0, min=0, max=0))
+    assert "no loss" in shown(tables.packets_table(result(row)))
+
+
+def test_a_row_that_is_not_valid_shows_no_number() -> None:
+    text = shown(tables.packets_table(result(dataclasses.replace(ROW, valid=False))))
+    assert "not valid" in text
+    assert "30" not in text
+
+
+def test_never_recovered_is_not_a_number() -> None:
+    row = dataclasses.replace(ROW, failover_time_ms=Spread(median=None, min=60.0, max=None))
+    assert "not recovered" in shown(tables.packets_table(result(row)))
+
+
+def test_modes_are_columns_and_missing_cells_are_dashes() -> None:
+    other = dataclasses.replace(ROW, mode="iptables", node="other")
+    text = shown(tables.packets_table(result(ROW, other)))
+    assert "ipvs" in text
+    assert "iptables" in text
+    assert "–" in text
+
+
+def test_tcp_counts_and_connect_times() -> None:
+    tcp = TcpRow(attempted=60, failed=2, reset=1, connect_ms=ConnectMs(p50=0.25, p99=3.5))
+    row = dataclasses.replace(ROW, traffic="tcp-connect", tcp=tcp)
+    text = shown(tables.tcp_table(result(row)))
+    assert "new: 2 of 60" in text
+    assert "0.2 / 3.5 ms" in text
+
+
+def test_restart_table_only_where_something_restarted() -> None:
+    assert tables.restart_table(result(ROW)) is None
+    row = dataclasses.replace(ROW, restart_to_synced_ms=Spread(median=300, min=300, max=300))
+    table = tables.restart_table(result(row))
+    assert table is not None
+    assert "300 ms" in shown(table)
+
+
+def test_notes_state_the_accuracy_and_every_problem() -> None:
+    trial = Trial(mode="ipvs", scenario="baseline", number=2, problems=("7 packets lost",))
+    lines = tables.notes(result(ROW, trials=(trial,)))
+    assert "± 16.0 ms" in lines[0]
+    assert lines[1] == "NOT VALID: ipvs baseline trial 2: 7 packets lost"
