@@ -10,7 +10,7 @@ import pytest
 from kproxy.errors import KernelError, NotFound
 from kproxy.kernel import attributes, netlink
 from kproxy.kernel.links import client as links
-from kproxy.kernel.netlink import NetlinkSocket, Refusal
+from kproxy.kernel.netlink import NetlinkSocket
 
 pytestmark = pytest.mark.kernel
 
