@@ -135,8 +135,9 @@ class Connection:
         self._aborted = True
         if self._socket is not None:
             # Not connected yet (then the shutdown still ends the connect), or gone already.
+            # SSLSocket's own shutdown() would take the TLS state from under the reading thread.
             with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close it. Only by the thread that uses it."""
@@ -172,7 +173,14 @@ class Connection:
             _watch_for_dead_peer(raw)
             raw.connect(address)
             if self._tls is not None:
-                self._socket = self._tls.wrap_socket(raw, server_hostname=self._name)
+                # Known before it shakes hands, for abort() again.
+                secure = self._tls.wrap_socket(
+                    raw, server_hostname=self._name, do_handshake_on_connect=False
+                )
+                self._socket = secure
+                if self._aborted:
+                    raise ConnectionAbortedError("aborted")
+                secure.do_handshake()
             self._stream = self._socket.makefile("rb")
         except OSError:
             self._socket.close()

@@ -132,10 +132,7 @@ class Informer(Generic[T]):
         for key in [key for key in self._objects if key not in listed and key not in broken]:
             self._change(key, None)
         for key, item in listed.items():
-            # The whole object is compared, not its version: a server that has lost its store
-            # may give the same version to something else.
-            if self._objects.get(key) != item:
-                self._change(key, item)
+            self._change(key, item)
         self._version = page.resource_version
         if not self._synced.is_set():
             self._synced.set()
@@ -175,13 +172,17 @@ class Informer(Generic[T]):
         self._version = event.resource_version or self._version
 
     def _change(self, key: Key, new: T | None) -> None:
+        """Keep an object's newest version, and tell it if it is news."""
+        # The whole object is compared, not its version: a server that has lost its store may
+        # give the same version to something else.
         old = self._objects.get(key)
+        if old == new:
+            return
         if new is None:
-            self._objects.pop(key, None)
+            del self._objects[key]
         else:
             self._objects[key] = new
-        if old is not None or new is not None:
-            self._on_change(old, new)
+        self._on_change(old, new)
 
 
 def _key(obj: Any) -> Key:
