@@ -4,7 +4,7 @@ Code of the lab never knows on which kernel it runs; only what starts a command 
 """
 
 import os
-from collections.abc import Sequence
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -72,6 +72,12 @@ class Provider(Protocol):
         """
 
 
+def find_program(name: str) -> str | None:
+    """Return the path of a program, also if it is one that ordinary users do not have on PATH."""
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+    return shutil.which(name, path=path)
+
+
 def inside_guest() -> bool:
     """Tell whether this process runs inside an embedded kernel that was booted for it."""
     return bool(os.environ.get(GUEST_VARIABLE))
@@ -90,8 +96,3 @@ def state_directory(name: str = "kproxy") -> Path:
     if runtime := os.environ.get("XDG_RUNTIME_DIR"):
         return Path(runtime) / name
     return Path.home() / ".local" / "state" / name
-
-
-def first_word(argv: Sequence[str]) -> str:
-    """Return how a command is called in a message."""
-    return Path(argv[0]).name if argv else ""

@@ -4,7 +4,6 @@ Features are asked for, not names: what counts is what the kernel does when it i
 """
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -54,7 +53,7 @@ def has_ipvs(*, load: bool = True) -> bool:
     """Tell whether this kernel has IPVS. Without ``load``: has, or has a module of it."""
     if Path("/proc/net/ip_vs").exists():
         return True
-    modprobe = shutil.which("modprobe", path=probe.SEARCH_PATH)
+    modprobe = base.find_program("modprobe")
     if modprobe is None:
         return False
     how = [] if load else ["-n"]

@@ -7,12 +7,12 @@ The probe is a child process which leaves for a namespace of its own; whatever i
 import ctypes
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-SEARCH_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+from netns.kernels import base
+
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 NAMESPACE = "namespace"
@@ -47,7 +47,7 @@ def probe(features: Sequence[str]) -> dict[str, str]:
 def attempt(commands: Sequence[Sequence[str]]) -> str:
     """Run commands; return the first complaint, or an empty string."""
     for command in commands:
-        program = shutil.which(command[0], path=SEARCH_PATH)
+        program = base.find_program(command[0])
         if program is None:
             return f"no program {command[0]}"
         try:

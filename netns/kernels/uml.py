@@ -6,7 +6,6 @@ It needs no virtualisation, sees the host's files, and is up in two seconds. A k
 
 import os
 import re
-import shutil
 import socket
 import sys
 import time
@@ -23,7 +22,6 @@ from netns.kernels.watch import Watch
 
 NAME = "uml"
 DEBIAN_MODULES = Path("/usr/lib/uml/modules")
-SEARCH_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
 SYSCTL = {
     "kernel.printk": "4 4 1 4",
     # One kernel holds the tables of all nodes of a lab.
@@ -74,7 +72,7 @@ class UmlKernel:
 
 def debian() -> UmlKernel | None:
     """Return the kernel of Debian's package user-mode-linux, if it is installed."""
-    executable = shutil.which("linux.uml", path=SEARCH_PATH)
+    executable = base.find_program("linux.uml")
     if executable is None:
         return None
     versions = sorted(path.name for path in DEBIAN_MODULES.glob("*") if path.is_dir())
@@ -112,7 +110,7 @@ class Uml:
                 f"User-Mode Linux has no modules in {DEBIAN_MODULES}",
                 "apt-get install --reinstall user-mode-linux",
             )
-        if self.kernel.modules and modprobe() is None:
+        if self.kernel.modules and base.find_program("modprobe") is None:
             return base.Obstacle("modprobe is not installed", "apt-get install kmod")
         return None
 
@@ -123,7 +121,7 @@ class Uml:
             raise errors.KernelUnusable(obstacle.reason, remedy=obstacle.remedy)
         assert self.kernel is not None
         state = base.state_directory()
-        memory = memory_directory(limits.memory, [Path("/dev/shm"), state, Path("/var/tmp")])  # noqa: S108
+        memory = memory_directory(limits.memory, memory_candidates())
         bytecode.compile_packages([Path(__file__).parents[1], *command.packages])
         made = make_directories(command.writable)
         warden.repair(state)
@@ -206,7 +204,7 @@ def start_message(kernel: UmlKernel, command: base.Command, stdio: Stdio) -> dic
         "writable": [str(path.resolve()) for path in command.writable],
         "modules": str(kernel.modules) if kernel.modules else None,
         "load": modules.ALL,
-        "modprobe": modprobe(),
+        "modprobe": base.find_program("modprobe"),
         "sysctl": SYSCTL,
         "hostname": socket.gethostname(),
     }
@@ -222,9 +220,10 @@ def guest_environment(outside: Any) -> dict[str, str]:
     }
 
 
-def modprobe() -> str | None:
-    """Return the path of modprobe, which ordinary users do not have on their PATH."""
-    return shutil.which("modprobe", path=SEARCH_PATH)
+def memory_candidates() -> list[Path]:
+    """Return where the memory file may be, the best place first; ``$TMPDIR`` before the disks."""
+    wanted = [Path(os.environ["TMPDIR"])] if os.environ.get("TMPDIR") else []
+    return [Path("/dev/shm"), *wanted, base.state_directory(), Path("/var/tmp")]  # noqa: S108
 
 
 def memory_directory(memory: int, candidates: Iterable[Path]) -> Path:
