@@ -110,8 +110,10 @@ class Kubelet:
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         poll.register(self._runtime.fileno(), select.POLLIN)
-        while not self._stopped:
+        while True:
             wait = self.step()
+            if self._stopped:
+                return
             for descriptor, _ in poll.poll(None if wait is None else math.ceil(wait * 1000)):
                 if descriptor == self._wake:
                     os.eventfd_read(self._wake)
