@@ -54,14 +54,14 @@ class Cluster:
         self.mode = mode
         self.workload = load
         self.files = layout.Layout(lab.scratch)
+        for directory in (self.files.logs, self.files.records):
+            directory.mkdir(parents=True, exist_ok=True)
         self.events = EventLog(self.files.logs)
         self.targets: list[workload.Target] = []
         self.clients: dict[str, generators.Client] = {}
         self._progress = progress
 
     def __enter__(self) -> Self:
-        for directory in (self.files.logs, self.files.records):
-            directory.mkdir(parents=True, exist_ok=True)
         self._write_configuration()
         self._start_control_plane()
         self._progress("starting generators")
@@ -79,6 +79,7 @@ class Cluster:
         for client in self.clients.values():
             client.quit()
         self._rest.close()
+        self.events.close()
 
     # The API, from the control plane's host.
 

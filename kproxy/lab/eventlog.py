@@ -13,10 +13,7 @@ from typing import Any
 import msgspec
 
 from kproxy import errors
-
-LOOK_AGAIN_SECONDS = 0.02
-"""How often new lines are looked for while waiting. Times are taken from the lines themselves,
-so this delays only the lab, never a figure."""
+from kproxy.lab.filewatch import FileWatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,17 +35,21 @@ class EventLog:
         self.directory = directory
         self.events: list[Event] = []
         self._offsets: dict[Path, int] = {}
+        self._watch = FileWatch(directory)
+        self._unread = set(directory.iterdir())
 
     def refresh(self) -> list[Event]:
         """Read what is new; return it, oldest first. Half-written lines are left for next time."""
         fresh: list[Event] = []
-        for path in sorted(self.directory.glob("*.log")):
+        self._unread |= self._watch.changed()
+        for path in sorted(path for path in self._unread if path.suffix == ".log"):
             with path.open("rb") as file:
                 file.seek(self._offsets.get(path, 0))
                 data = file.read()
             whole = data.rfind(b"\n") + 1
             self._offsets[path] = self._offsets.get(path, 0) + whole
             fresh.extend(_parse(path.stem, data[:whole]))
+        self._unread.clear()
         fresh.sort(key=lambda event: event.mono_ns)
         self.events.extend(fresh)
         return fresh
@@ -67,12 +68,15 @@ class EventLog:
             event = self.find(accept, since_ns=since_ns)
             if event is not None:
                 return event
-            if time.monotonic() >= deadline:
+            if not self._watch.wait(deadline - time.monotonic()):
                 raise errors.MeasurementError(
                     f"waited {timeout:g} s in vain for {why}",
                     remedy=f"see the logs in {self.directory}; {self.trouble()}",
                 )
-            time.sleep(LOOK_AGAIN_SECONDS)
+
+    def close(self) -> None:
+        """Stop watching the directory."""
+        self._watch.close()
 
     def trouble(self) -> str:
         """Return what a process reported last that was not in order, in words."""
