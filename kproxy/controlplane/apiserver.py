@@ -4,7 +4,8 @@
 
 One thread per connection. A slow client holds up its own thread only: nothing is sent or read
 while the store is locked, and a silent client is cut off after a time. The objects are kept in
-memory; a server that is killed starts empty.
+memory; a server that is killed starts empty. Nobody is asked who he is: bind it where only the
+lab can reach it.
 """
 
 import argparse
@@ -110,6 +111,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.request_version = self.protocol_version
         error = errors.ApiError(int(code), "BadRequest", message or "bad request")
         self._send(Answer(int(code), _encode(status.failure(error))))
+
+    def handle_expect_100(self) -> bool:
+        """Tell a client that waits for it (curl, with a large body) to go on."""
+        going_on = super().handle_expect_100()
+        self.wfile.flush()
+        return going_on
 
     def _serve(self) -> None:
         parts = urllib.parse.urlsplit(self.path)

@@ -33,15 +33,16 @@ class CrashBackoff:
 
 @dataclass(slots=True)
 class RetryBackoff:
-    """How long a key of a work queue waits after each failure: 50 ms, 100 ms … 30 s."""
+    """How long something that failed waits before it is tried again: 50 ms, 100 ms … ``most``."""
 
+    most: float = RETRY_MOST
     _failures: dict[str, int] = field(default_factory=dict)
 
     def failed(self, key: str) -> float:
         """Note a failure; return the seconds to wait."""
         count = self._failures.get(key, 0)
         self._failures[key] = count + 1
-        return min(RETRY_FIRST * 2.0 ** min(count, 20), RETRY_MOST)
+        return min(RETRY_FIRST * 2.0 ** min(count, 20), self.most)
 
     def succeeded(self, key: str) -> None:
         """Forget the failures of a key."""

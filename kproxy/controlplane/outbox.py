@@ -16,6 +16,10 @@ from .cluster import Cluster
 
 Object = dict[str, Any]
 
+MOST_SECONDS = 2.0
+"""The longest wait after a failure: when the API server is back, it should soon know how things
+are."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
@@ -35,47 +39,48 @@ class Outbox:
         self._log = log
         self._changed = threading.Condition()
         self._reports: dict[str, Report] = {}
-        self._backoff = RetryBackoff()
+        self._backoff = RetryBackoff(MOST_SECONDS)
+        self._fresh = False
         self._stopped = False
 
     def put(self, report: Report) -> None:
         """Leave a report; it takes the place of an older one of the same pod."""
         with self._changed:
             self._reports[report.uid] = report
+            self._fresh = True
             self._changed.notify_all()
 
-    def flush(self) -> float:
-        """Send what is there, each once; return the seconds to wait before trying again (0: none).
+    def flush(self) -> float | None:
+        """Send what is there, each once; return the seconds until a failed one is due again.
 
         A report that the API server refuses because the pod is gone or another is dropped.
         """
         with self._changed:
             reports = list(self._reports.values())
-        wait = 0.0
+            self._fresh = False
+        waits: list[float] = []
         for report in reports:
             try:
                 self._send(report)
             except errors.KproxyError as error:
-                wait = max(wait, self._backoff.failed(report.uid))
+                waits.append(self._backoff.failed(report.uid))
                 self._log.warning("report failed", pod=report.name, error=str(error))
                 continue
             self._backoff.succeeded(report.uid)
             with self._changed:
                 if self._reports.get(report.uid) is report:
                     del self._reports[report.uid]
-        return wait
+        return min(waits, default=None)
 
     def run(self) -> None:
         """Send reports as they come, until :meth:`stop`."""
+        wait: float | None = None
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopped or bool(self._reports))
+                self._changed.wait_for(lambda: self._stopped or self._fresh, wait)
                 if self._stopped:
                     return
             wait = self.flush()
-            if wait:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._stopped, timeout=wait)
 
     def stop(self) -> None:
         """Make :meth:`run` return; what is unsent is left (a new kubelet reports anew)."""

@@ -68,8 +68,12 @@ class DeploymentController:
         for pod in sorted(new, key=_worst_first)[: max(len(new) - wanted, 0)]:
             self._delete(pod, "too many replicas")
         room = wanted + surge - len(active)
-        missing = max(min(wanted - len(new), room), 0)
-        made = [self._create(key, deployment, digest) for _ in range(missing)]
+        made = []
+        nodes = self._places(key, deployment, active) if min(wanted - len(new), room) > 0 else {}
+        for _ in range(min(wanted - len(new), room)):
+            node = min(nodes, key=lambda name: (nodes[name], name))
+            nodes[node] += 1
+            made.append(self._create(key, deployment, digest, node))
         # Old pods that are not ready serve nobody; of the ready ones some must stay.
         spare = sum(owned.ready(pod) for pod in active) - (wanted - unavailable)
         for pod in old:
@@ -80,33 +84,26 @@ class DeploymentController:
             self._delete(pod, "template has changed" if wanted else "too many replicas")
         return made
 
-    def _create(self, key: str, deployment: Object, digest: str) -> Object:
-        name = deployment["metadata"]["name"]
-        node = self._choose_node(key, deployment)
+    def _create(self, key: str, deployment: Object, digest: str, node: str) -> Object:
         self._numbers[key] += 1
-        pod = owned.make(
-            self.kind, deployment, f"{name}-{self._numbers[key]}", node, {HASH_LABEL: digest}
-        )
+        name = f"{deployment['metadata']['name']}-{self._numbers[key]}"
+        pod = owned.make(self.kind, deployment, name, node, {HASH_LABEL: digest})
         made = self._cluster.create(kinds.POD, pod)
         self._log.info("pod created", pod=_label(made), node=node, uid=made["metadata"]["uid"])
         return made
 
-    def _choose_node(self, key: str, deployment: Object) -> str:
-        namespace, name = owned.split(key)
+    def _places(self, key: str, deployment: Object, active: Iterable[Object]) -> dict[str, int]:
+        """Return the nodes that may be chosen, with their number of pods of the Deployment."""
         selector = deployment["spec"]["template"]["spec"].get("nodeSelector")
-        nodes: list[str] = [
-            node["metadata"]["name"]
-            for node in self._cluster.list_objects(kinds.NODE, labels=selector)
-            if schedulable(node)
-        ]
-        if not nodes:
+        nodes = self._cluster.list_objects(kinds.NODE, labels=selector)
+        load = Counter(pod["spec"].get("nodeName") for pod in active)
+        names = [node["metadata"]["name"] for node in nodes if schedulable(node)]
+        if not names:
             raise errors.KproxyError(
                 f"Deployment {key}: no node is ready for its pods",
                 remedy="start a kubelet, or uncordon a node",
             )
-        pods = owned.owned_by(self.kind, name, self._cluster.list_objects(kinds.POD, namespace))
-        load = Counter(pod["spec"].get("nodeName") for pod in pods if not owned.terminating(pod))
-        return min(nodes, key=lambda node: (load[node], node))
+        return {name: load[name] for name in names}
 
     def _delete(self, pod: Object, reason: str) -> None:
         meta = pod["metadata"]
