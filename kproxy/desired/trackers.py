@@ -95,7 +95,8 @@ def _is_ours(service: core.Service) -> bool:
     if PROXY_NAME_LABEL in (service.metadata.labels or ()):
         return False
     # Without an address it is headless ("None") or has not been given one yet.
-    return bool(spec.cluster_ips or spec.cluster_ip) and spec.cluster_ip != "None"
+    first = spec.cluster_ips[0] if spec.cluster_ips else spec.cluster_ip
+    return first not in ("", "None")
 
 
 class _ServiceReader:

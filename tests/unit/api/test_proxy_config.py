@@ -73,6 +73,7 @@ def test_a_kubeadm_like_file_gives_no_notes():
         conntrack={"maxPerCore": None, "min": None, "tcpBeLiberal": False, "udpTimeout": "0s"},
         detectLocal={"bridgeInterface": "", "interfaceNamePrefix": ""}, enableProfiling=False,
         iptables={"localhostNodePorts": None}, portRange="", oomScoreAdj=None, winkernel={},
+        metricsBindAddress="127.0.0.1:10249", configSyncPeriod="15m0s",
         logging={"format": ""}, nftables={"masqueradeBit": None, "syncPeriod": "0s"},
     )  # fmt: skip
     assert (loaded.notes, loaded.warnings) == ([], [])
@@ -87,6 +88,8 @@ def test_a_kubeadm_like_file_gives_no_notes():
         ({"detectLocalMode": "NodeCIDR"}, "detectLocalMode NodeCIDR"),
         ({"featureGates": {"X": True}}, "featureGates"),
         ({"oomScoreAdj": -500}, "oomScoreAdj"),
+        ({"metricsBindAddress": "0.0.0.0:10249"}, "metricsBindAddress"),
+        ({"configSyncPeriod": "1m"}, "configSyncPeriod"),
     ],
 )
 def test_what_is_not_honoured_is_told(fields, path):

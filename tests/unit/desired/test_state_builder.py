@@ -103,6 +103,7 @@ def test_a_slice_without_its_service_has_no_effect_until_that_comes():
     "ignored",
     [
         service(clusterIP="None"),
+        service(clusterIP="", clusterIPs=["None"]),
         service(clusterIP=""),
         service(type="ExternalName", externalName="example.org"),
         service(meta={"labels": {"service.kubernetes.io/service-proxy-name": "other"}}),
