@@ -245,12 +245,23 @@ def _group(api_version: str) -> dict[str, Any]:
     return {"name": group, "versions": [preferred], "preferredVersion": preferred}
 
 
+_SHORT_NAMES = {
+    kinds.NAMESPACE: ["ns"],
+    kinds.NODE: ["no"],
+    kinds.POD: ["po"],
+    kinds.SERVICE: ["svc"],
+    kinds.DAEMON_SET: ["ds"],
+    kinds.DEPLOYMENT: ["deploy"],
+}
+
+
 def _resource(kind: kinds.Kind) -> dict[str, Any]:
     return {
         "name": kind.plural,
         "singularName": kind.name.lower(),
         "namespaced": kind.namespaced,
         "kind": kind.name,
+        "shortNames": _SHORT_NAMES.get(kind, []),
         "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"],
     }
 
