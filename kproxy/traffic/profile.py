@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kproxy.errors import UsageError
+from kproxy.traffic import wire
 
 UDP_FORMAT = "kproxy.udp-profile/1"
 TCP_FORMAT = "kproxy.tcp-profile/1"
@@ -37,7 +38,9 @@ class UdpProfile:
     ``catch_up_packets``: after a stall at most that many overdue packets are sent, the older
     ones are recorded as not sent (None: one second of traffic). ``late_ms`` is the lateness
     from which a packet counts as late in the sender's own report. ``realtime`` asks for
-    SCHED_FIFO and locked memory; where that is not allowed the report says so.
+    SCHED_FIFO and locked memory; where that is not allowed the report says so. ``quantum_ms``:
+    the sender wakes only so often and sends what has become due; None: for every packet up to
+    1,000 packets/s, every millisecond above.
     """
 
     interface: str
@@ -50,6 +53,7 @@ class UdpProfile:
     catch_up_packets: int | None = None
     late_ms: float = 1.0
     realtime: bool = True
+    quantum_ms: float | None = None
 
     def to_json(self) -> str:
         """Return the text of the profile file."""
@@ -74,6 +78,7 @@ class UdpProfile:
                 "catch_up_packets": self.catch_up_packets,
                 "late_ms": self.late_ms,
                 "realtime": self.realtime,
+                "quantum_ms": self.quantum_ms,
                 "flows": flows,
             }
         )
@@ -162,30 +167,33 @@ class _Fields:
         self._where = where
         self._value = value
 
+    def wrong(self, name: str, problem: str) -> UsageError:
+        return UsageError(f"{self._where}: {name}: {problem}")
+
     def number(self, name: str, *, low: float, default: Any = ...) -> Any:
         value = self._value.get(name, default)
         if value is None and default is not ...:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or value < low:
-            raise UsageError(f"{self._where}: {name}: must be a number of at least {low:g}")
+            raise self.wrong(name, f"must be a number of at least {low:g}")
         return value
 
     def integer(self, name: str, *, low: int, default: Any = ...) -> Any:
         value = self.number(name, low=low, default=default)
         if value is not None and not isinstance(value, int):
-            raise UsageError(f"{self._where}: {name}: must be a whole number")
+            raise self.wrong(name, "must be a whole number")
         return value
 
     def text(self, name: str) -> str:
         value = self._value.get(name)
         if not isinstance(value, str) or not value:
-            raise UsageError(f"{self._where}: {name}: must be a text")
+            raise self.wrong(name, "must be a text")
         return value
 
     def items(self, name: str) -> list["_Fields"]:
         value = self._value.get(name, [])
         if not isinstance(value, list):
-            raise UsageError(f"{self._where}: {name}: must be a list")
+            raise self.wrong(name, "must be a list")
         return [_Fields(f"{self._where}: {name}[{i}]", v) for i, v in enumerate(value)]
 
     def flag(self, name: str, *, default: bool) -> bool:
@@ -209,15 +217,26 @@ def read_udp(path: Path) -> UdpProfile:
         catch_up_packets=top.integer("catch_up_packets", low=1, default=None),
         late_ms=top.number("late_ms", low=0, default=1.0),
         realtime=top.flag("realtime", default=True),
+        quantum_ms=top.number("quantum_ms", low=0, default=None),
     )
 
 
 def _udp_flow(fields: _Fields) -> UdpFlow:
+    try:
+        frame = base64.b64decode(fields.text("frame"), validate=True)
+    except ValueError:
+        raise fields.wrong("frame", "must be base64") from None
+    header_at = fields.integer("header_at", low=0)
+    if header_at + wire.HEADER.size > len(frame):
+        raise fields.wrong("header_at", f"leaves no room for a header in {len(frame)} bytes")
+    checksum_at = fields.integer("checksum_at", low=0, default=None)
+    if checksum_at is not None and checksum_at + 2 > header_at:
+        raise fields.wrong("checksum_at", "must lie before the header")
     return UdpFlow(
         flow=fields.integer("flow", low=0),
-        frame=base64.b64decode(fields.text("frame")),
-        header_at=fields.integer("header_at", low=0),
-        checksum_at=fields.integer("checksum_at", low=0, default=None),
+        frame=frame,
+        header_at=header_at,
+        checksum_at=checksum_at,
     )
 
 

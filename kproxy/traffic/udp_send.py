@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from kproxy.errors import MeasurementError, UsageError
-from kproxy.traffic import control, mmsg, profile, recordfile, records, wire
+from kproxy.traffic import control, mmsg, profile, recordfile, records, schedule, wire
 
 QUANTUM_NS = 1_000_000
 SINGLE_UP_TO_PPS = 1000
@@ -102,9 +102,7 @@ class Stream:
             wanted.record, recordfile.KIND_SENT, records.SENT.size, wanted.capacity, "udp_send"
         )
         self.flow_ids = [flow.flow for flow in wanted.flows]
-        # Whole numbers, exact both ways: a deadline that rounds away would make the loop spin.
-        self.rate_mhz = max(1, round(wanted.rate_pps * 1000))
-        self.quantum = 0 if wanted.rate_pps <= SINGLE_UP_TO_PPS else QUANTUM_NS
+        self.quantum = _quantum(wanted)
         self.catch_up = wanted.catch_up_packets or max(1, round(wanted.rate_pps))
         total = wanted.duration_s
         self.total = None if total is None else round(total * wanted.rate_pps)
@@ -118,15 +116,8 @@ class Stream:
         self._scratch = bytearray(BATCH * records.SENT.size)
         self._view = memoryview(self._scratch)
         self.t0 = time.monotonic_ns()
+        self.schedule = schedule.Schedule.at_rate(self.t0, wanted.rate_pps)
         self._last = self.t0
-
-    def due(self, k: int) -> int:
-        """Return when packet ``k`` should leave."""
-        return self.t0 + k * 1000 * control.SECOND // self.rate_mhz
-
-    def due_by(self, now: int) -> int:
-        """Return how many packets are due at ``now``: those with ``due(k) <= now``."""
-        return ((now - self.t0 + 1) * self.rate_mhz - 1) // (1000 * control.SECOND) + 1
 
     @property
     def endless(self) -> bool:
@@ -140,7 +131,7 @@ class Stream:
 
     def deadline(self) -> int:
         """Return when to call :meth:`step` next."""
-        at = self.due(self.next)
+        at = self.schedule.due(self.next)
         if self.quantum:
             at = self.t0 - (self.t0 - at) // self.quantum * self.quantum
         return at
@@ -148,7 +139,7 @@ class Stream:
     def step(self) -> None:
         """Send what has become due, at most a catch-up's worth; note the rest as not sent."""
         now = time.monotonic_ns()
-        number = self.due_by(now) - self.next
+        number = self.schedule.due_by(now) - self.next
         if self.total is not None:
             number = min(number, self.total - self.next)
         if number > self.catch_up:
@@ -166,7 +157,7 @@ class Stream:
             batch = min(number, BATCH)
             for i in range(batch):
                 k = self.next + i
-                self._note(i, records.STATUS_NOT_SENT, k, self.due(k))
+                self._note(i, records.STATUS_NOT_SENT, k, self.schedule.due(k))
             self.writer.append(self._view, batch)
             self.next += batch
             number -= batch
@@ -187,7 +178,9 @@ class Stream:
                 result = 1
             else:
                 self.sent += result
-                self.lateness.extend(now - self.due(first + done + i) for i in range(result))
+                self.lateness.extend(
+                    now - self.schedule.due(first + done + i) for i in range(result)
+                )
                 self.short_sends += result < batch - done
             done += result
         self._last = time.monotonic_ns()
@@ -206,7 +199,7 @@ class Stream:
         self.sock.close()
         self.writer.close()
         # By the clock, not by the plan: who falls behind all the time has not held the rate.
-        seconds = max(self.next * 1000 / self.rate_mhz, (self._last - self.t0) / control.SECOND)
+        seconds = max(self.schedule.seconds(self.next), (self._last - self.t0) / control.SECOND)
         late_after = int(self.wanted.late_ms * 1e6) + self.quantum
         ordered = sorted(self.lateness)
         return {
@@ -230,6 +223,13 @@ class Stream:
             "longest_send_call_ms": self.longest_call / 1e6,
             "realtime_refused": self.realtime_refused,
         }
+
+
+def _quantum(wanted: profile.UdpProfile) -> int:
+    """Return how often the sender wakes, in nanoseconds; 0: for every packet."""
+    if wanted.quantum_ms is not None:
+        return round(wanted.quantum_ms * 1e6)
+    return 0 if wanted.rate_pps <= SINGLE_UP_TO_PPS else QUANTUM_NS
 
 
 def _percentile(ordered: list[int], share: float) -> int:
