@@ -10,12 +10,22 @@ import sys
 def main() -> int:
     """Run the command line and return the exit code."""
     if sys.argv[1:2] == ["proxy"]:
+        _end_on_signals()
         from kproxy.cli import nodeproxy
 
         return nodeproxy.main(sys.argv[2:])
     from kproxy.cli.main import main as run_group
 
     return run_group()
+
+
+def _end_on_signals() -> None:
+    """End well from now on: a proxy that is asked to stop while it starts has not failed."""
+    import os
+    import signal
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
 
 
 if __name__ == "__main__":

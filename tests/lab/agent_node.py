@@ -1,0 +1,147 @@
+"""A node for the proxy alone: a network namespace, an API server in it, and its kernel state."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import stub_api
+
+from netns import namespace
+
+PATIENCE_S = 60.0
+READERS = (
+    ["iptables-legacy-save"],
+    ["iptables-nft-save"],
+    ["ip6tables-legacy-save"],
+    ["ipset", "list", "-n"],
+    ["ipvsadm", "-Sn"],
+    ["ip", "-o", "addr", "show", "dev", "kube-ipvs0"],
+)
+
+
+class Proxy:
+    """A running ``kproxy proxy`` and the events that it writes."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        )
+        self.lines: list[str] = []
+        self._events: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stream:
+            for line in stream:
+                self.lines.append(line)
+                if line.startswith("{"):
+                    self._events.put(json.loads(line))
+        self._events.put({"msg": "end of output"})
+
+    def wait_for(self, msg: str, **fields: Any) -> dict[str, Any]:
+        """Return the next event of this name with these fields."""
+        while True:
+            event = self._events.get(timeout=PATIENCE_S)
+            if event["msg"] == msg and fields.items() <= event.items():
+                return event
+            if event["msg"] == "end of output":
+                raise AssertionError(f"no {msg!r} came; the proxy said: {''.join(self.lines)}")
+
+    def pending(self, msg: str) -> int:
+        """Return how many events of this name have been written so far."""
+        return sum(json.loads(line)["msg"] == msg for line in list(self.lines) if line[0] == "{")
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """End it and return its exit code."""
+        self.process.send_signal(number)
+        code = self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        return code
+
+
+class Node:
+    """One namespace, one API server, proxies one after the other."""
+
+    def __init__(self, name: str, directory: Path, mode: str) -> None:
+        self.name = name
+        self._mode = mode
+        with namespace.entered(name):
+            self.api = stub_api.StubApi()
+        self._proxies: list[Proxy] = []
+        self._kubeconfig = directory / "kubeconfig"
+        self._config = directory / "config"
+        self._kubeconfig.write_text(json.dumps({
+            "current-context": "x",
+            "clusters": [{"name": "x", "cluster": {"server": self.api.url}}],
+            "contexts": [{"name": "x", "context": {"cluster": "x", "user": ""}}],
+        }))  # fmt: skip
+        period = {"minSyncPeriod": "10ms", "syncPeriod": "1s"}
+        self._config.write_text(json.dumps({
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+            "clusterCIDR": "10.128.0.0/9", "hostnameOverride": "node1",
+            "iptables": period, "ipvs": period,
+        }))  # fmt: skip
+
+    def start(self) -> Proxy:
+        """Start a proxy."""
+        with namespace.entered(self.name):
+            proxy = Proxy([
+                *(sys.executable, "-m", "kproxy", "proxy", "--proxy-mode", self._mode),
+                *("--kubeconfig", str(self._kubeconfig), "--config", str(self._config)),
+            ])  # fmt: skip
+        self._proxies.append(proxy)
+        return proxy
+
+    def run(self, *command: str, check: bool = True) -> str:
+        """Run a program in the namespace and return what it prints."""
+        with namespace.entered(self.name):
+            done = subprocess.run(command, capture_output=True, text=True, check=check)
+        return done.stdout
+
+    def clean_up(self) -> int:
+        """Run the proxy with ``--cleanup``."""
+        with namespace.entered(self.name):
+            command = [sys.executable, "-m", "kproxy", "proxy", "--cleanup"]
+            return subprocess.run(command, check=False, capture_output=True).returncode
+
+    def contents(self) -> str:
+        """Return all that packets meet, as text without counters and times."""
+        found = []
+        for command in READERS:
+            lines = self.run(*command, check=False).splitlines()
+            found += sorted(line.split(" [")[0] for line in lines if not line.startswith("#"))
+        return "\n".join(found)
+
+    def close(self) -> None:
+        """End everything."""
+        for proxy in self._proxies:
+            if proxy.process.poll() is None:
+                proxy.end(signal.SIGKILL)
+        self.api.close()
+
+
+@contextmanager
+def running(directory: Path, mode: str) -> Iterator[Node]:
+    """Make a node and take it away again."""
+    name = f"kproxy-agent-{os.getpid()}"
+    namespace.create(name)
+    try:
+        with namespace.entered(name):
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        node = Node(name, directory, mode)
+        try:
+            yield node
+        finally:
+            node.close()
+    finally:
+        namespace.delete(name)
