@@ -1,0 +1,129 @@
+"""The step onto another kernel, and the options that lead there."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from kproxy import errors
+from kproxy.cli import kernel_option
+from netns import errors as netns_errors
+from netns.kernels import base, choice
+
+
+class Embedded:
+    """A provider that records what it is asked to run."""
+
+    name = "uml"
+
+    def __init__(self, outcome: int | Exception = 0) -> None:
+        self.outcome = outcome
+        self.ran: list[tuple[base.Command, base.Limits]] = []
+
+    def describe(self) -> str:
+        return "Some Kernel 1.0"
+
+    def obstacle(self) -> None:
+        return None
+
+    def run(self, command: base.Command, limits: base.Limits) -> int:
+        self.ran.append((command, limits))
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+@pytest.fixture(autouse=True)
+def outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(base.GUEST_VARIABLE, raising=False)
+
+
+def choosing(provider: Any, because: str = "") -> Callable[[str], choice.Choice]:
+    return lambda _name: choice.Choice(provider, because)
+
+
+def step(writable: list[Path] | None = None) -> None:
+    limits = base.Limits(memory=base.MIB * 256, time=9)
+    kernel = kernel_option.KernelChoice(name="auto", limits=limits)
+    kernel_option.run_on_kernel(kernel, writable=writable or [])
+
+
+def test_inside_the_guest_it_returns_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(base.GUEST_VARIABLE, "uml")
+    monkeypatch.setattr(choice, "choose", choosing(None))
+    step()
+
+
+def test_the_same_command_line_runs_inside(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    embedded = Embedded(7)
+    monkeypatch.setattr(choice, "choose", choosing(embedded, "this one lacks it"))
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-X", "dev", "kproxy", "compare"])
+    with pytest.raises(SystemExit) as ended:
+        step([tmp_path])
+    assert ended.value.code == 7
+    [(command, limits)] = embedded.ran
+    assert command.argv == (sys.executable, "-X", "dev", "kproxy", "compare")
+    assert command.writable == (tmp_path,)
+    assert (limits.memory, limits.time) == (base.MIB * 256, 9)
+    said = capsys.readouterr().err
+    assert said == "kproxy: this one lacks it; using Some Kernel 1.0\n"
+
+
+def test_what_is_asked_for_by_name_needs_no_comment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(choice, "choose", choosing(Embedded(0)))
+    with pytest.raises(SystemExit):
+        step()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_kernel_that_cannot_be_used_is_bad_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_name: str) -> choice.Choice:
+        raise netns_errors.KernelUnusable("no root", remedy="become root")
+
+    monkeypatch.setattr(choice, "choose", refuse)
+    with pytest.raises(errors.UsageError, match="no root"):
+        step()
+
+
+def test_a_guest_that_fails_is_reported_with_its_console(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failure = netns_errors.GuestFailed("it panicked", console=("Oops",), exit_code=125)
+    monkeypatch.setattr(choice, "choose", choosing(Embedded(failure)))
+    with pytest.raises(SystemExit) as ended:
+        step()
+    assert ended.value.code == 125
+    assert capsys.readouterr().err == "kproxy: it panicked\n  console: Oops\n"
+
+
+@click.command()
+@kernel_option.kernel_options
+def command(kernel: kernel_option.KernelChoice) -> None:
+    click.echo(f"{kernel.name} {kernel.limits.memory} {kernel.limits.time}")
+
+
+def test_the_options_have_defaults() -> None:
+    assert CliRunner().invoke(command).output == f"auto {1 << 30} 3600.0\n"
+
+
+def test_the_options_are_read() -> None:
+    words = ["--kernel", "uml", "--memory", "512M", "--time-limit", "90s"]
+    assert CliRunner().invoke(command, words).output == f"uml {512 << 20} 90.0\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--kernel", "bsd"), ("--memory", "lots"), ("--time-limit", "never")]
+)
+def test_a_bad_value_is_named(option: str, value: str) -> None:
+    result = CliRunner().invoke(command, [option, value])
+    assert result.exit_code == 2
+    assert option in result.output
+    assert value in result.output

@@ -1,0 +1,135 @@
+"""How User-Mode Linux is started, and what its end is said to mean."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from netns import errors
+from netns.kernels import base, uml, warden
+
+KERNEL = uml.UmlKernel(
+    executable=Path("/opt/linux"), version="6.12", origin="built here", boot=("time-travel",)
+)
+LIMITS = base.Limits(memory=512 * base.MIB, time=60)
+
+
+def boot_words() -> list[str]:
+    return uml.boot_argv(KERNEL, LIMITS, Path("/run/x"), (7, 8))
+
+
+def test_the_kernel_is_booted_over_the_hosts_files_read_only() -> None:
+    words = boot_words()
+    assert words[0] == "/opt/linux"
+    assert {"rootfstype=hostfs", "hostfs=/", "ro", "mem=512M", "uml_dir=/run/x"} <= set(words)
+    assert "rw" not in words
+
+
+def test_the_line_to_the_guest_is_the_only_input() -> None:
+    words = boot_words()
+    assert [word for word in words if "fd:" in word] == ["con0=null,fd:1", "ssl0=fd:7,fd:8"]
+
+
+def test_boot_options_of_a_kernel_come_before_those_of_its_first_process() -> None:
+    words = boot_words()
+    assert words.index("time-travel") < words.index("--")
+    assert words[-1].endswith('main()"')
+
+
+def test_the_guest_knows_what_it_is_and_keeps_its_state_to_itself() -> None:
+    inside = uml.guest_environment({"A": "b", "TMP": "/x", "KPROXY_STATE_DIR": "/on/the/host"})
+    assert inside["A"] == "b"
+    assert inside[base.GUEST_VARIABLE] == "uml"
+    assert inside[base.STATE_VARIABLE] == "/run/kproxy"
+    assert inside["TMPDIR"].startswith("/run/")
+    assert "TMP" not in inside
+
+
+def test_memory_goes_where_there_is_room(tmp_path: Path) -> None:
+    assert uml.memory_directory(1024, [tmp_path]) == tmp_path
+    assert uml.memory_directory(1024, [tmp_path / "not" / "there"]) == tmp_path
+
+
+def test_too_little_room_is_said_with_figures(tmp_path: Path) -> None:
+    with pytest.raises(errors.KernelUnusable, match=r"MiB free.*--memory"):
+        uml.memory_directory(1 << 60, [tmp_path])
+
+
+def test_a_place_that_may_not_execute_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.statvfs(tmp_path)
+
+    class NoExec:
+        f_bavail = real.f_bavail
+        f_frsize = real.f_frsize
+        f_flag = real.f_flag | os.ST_NOEXEC
+
+    monkeypatch.setattr(os, "statvfs", lambda _path: NoExec)
+    with pytest.raises(errors.KernelUnusable, match="noexec"):
+        uml.memory_directory(1024, [tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "remedy"),
+    [
+        ("UML ran out of memory on the host side! foo", "gave it no more memory", "--memory"),
+        ("Kernel panic - not syncing: Fatal exception", "it panicked: Fatal exception", ""),
+        ("Kernel panic - not syncing: System is deadlocked on memory", "used up", "--memory"),
+        ("guest: OSError: mount: no such device", "first process failed: OSError: mount", ""),
+        ("nothing of note", "without telling why", ""),
+    ],
+)
+def test_the_console_explains_the_end(line: str, reason: str, remedy: str) -> None:
+    said, helps = uml.explain(["SELinux: noise", line, "[<6002>] ? stack"])
+    assert reason in said
+    assert remedy in helps
+    assert bool(remedy) == bool(helps)
+
+
+def test_a_failure_shows_the_telling_lines_of_the_console_only() -> None:
+    failure = errors.GuestFailed("", console=("SELinux: x", "Oops: y", "[<6002>] ? stack", ""))
+    told = uml.describe_failure(failure, "the kernel", LIMITS)
+    assert told.console == ("Oops: y",)
+    assert told.lines("kproxy")[0] == "kproxy: the kernel: it ended without telling why"
+
+
+def test_processes_killed_for_want_of_memory_are_named() -> None:
+    console = ["x", "Out of memory: Killed process 44 (python3) total-vm:1kB"]
+    [warning] = uml.memory_warnings(console, LIMITS)
+    assert "512 MiB" in warning
+    assert "python3" in warning
+
+
+def test_directories_that_stay_empty_are_removed_again(tmp_path: Path) -> None:
+    used, unused = tmp_path / "a" / "used", tmp_path / "b" / "unused"
+    made = uml.make_directories([used, unused])
+    (used / "result").write_text("x")
+    uml.remove_if_empty(made)
+    assert (used / "result").exists()
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_run_directory_is_private_and_each_has_its_own(tmp_path: Path) -> None:
+    first, second = warden.make_run_directory(tmp_path), warden.make_run_directory(tmp_path)
+    assert first != second
+    assert stat.S_IMODE(first.stat().st_mode) == 0o700
+
+
+def test_repair_removes_what_dead_processes_left_and_spares_the_living(tmp_path: Path) -> None:
+    mine = warden.make_run_directory(tmp_path)
+    pid, started, _ = mine.name.split("-")
+    # The same PID, but an earlier process: PIDs come round again.
+    dead = mine.with_name(f"{pid}-{int(started) - 1}-0")
+    dead.mkdir()
+    (dead / "guest").mkdir()
+    assert warden.repair(tmp_path) == [dead]
+    assert mine.is_dir()
+    assert not dead.exists()
+
+
+def test_a_state_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file, not a directory")
+    with pytest.raises(errors.KernelUnusable, match="KPROXY_STATE_DIR"):
+        warden.make_run_directory(tmp_path / "state")
