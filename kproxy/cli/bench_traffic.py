@@ -142,7 +142,9 @@ def _responder(lab: Any, pod: str, rate: float, seconds: float) -> Path:
     command += ["--name", pod, "--record", str(record), "--rate", str(int(rate) or 1)]
     command += ["--capacity", str(int(rate * (seconds + 2)) + 1000)]
     process = lab[pod].spawn(command, stdout=subprocess.PIPE)
-    if b"ready" not in process.popen.stdout.readline():
+    with process.popen.stdout as said:
+        ready = said.readline()
+    if b"ready" not in ready:
         raise MeasurementError(f"the responder of {pod} did not start")
     return record
 

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kproxy.traffic import control, profile, recordfile, records, tcp_exchange
+from kproxy.traffic import control, profile, recordfile, records, schedule, tcp_exchange
 
 #: After a stall at most this much of the plan is made up for; the rest is "not started".
 CATCH_UP_NS = control.SECOND
@@ -94,23 +94,20 @@ class Fresh:
     def __init__(self, run: "Run", target: profile.Connects) -> None:
         self.run = run
         self.target = target
-        self.rate_mhz = max(1, round(target.rate_per_s * 1000))
+        self.schedule = schedule.Schedule.at_rate(run.t0, target.rate_per_s)
         self.next = 0
         self.open: set[tcp_exchange.Exchange] = set()
-        run.at(self._due(0), self.tick)
-
-    def _due(self, k: int) -> int:
-        return self.run.t0 + k * 1000 * control.SECOND // self.rate_mhz
+        run.at(self.schedule.due(0), self.tick)
 
     def tick(self, now: int, number: int) -> None:
         """Begin the connection that is due; after a stall the next ones are due at once."""
-        while self._due(self.next) < now - CATCH_UP_NS:
+        while self.schedule.due(self.next) < now - CATCH_UP_NS:
             self.next += 1
             self.run.not_started += 1
         exchange = tcp_exchange.Exchange(self.run, self.target, self.next, self._ended)
         self.open.add(exchange)
         self.next += 1
-        self.run.at(self._due(self.next), self.tick)
+        self.run.at(self.schedule.due(self.next), self.tick)
         exchange.connect(now)
 
     def _ended(self, exchange: tcp_exchange.Exchange, outcome: str) -> None:

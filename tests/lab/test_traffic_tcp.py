@@ -1,0 +1,121 @@
+"""Real connections over a wire, through the death and the return of their server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import traffic_pair
+
+from kproxy.traffic import profile, records, tcp_accounting
+from netns.lab import Lab
+from netns.wait import wait_until
+
+pytestmark = pytest.mark.lab
+ADDRESS = str(traffic_pair.POD.ip)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    with traffic_pair.pair(tmp_path) as found:
+        yield found
+
+
+def tcp_profile(lab: Lab, **changes: float) -> profile.TcpProfile:
+    return profile.TcpProfile(
+        record=lab.scratch / "tcp",
+        established=(
+            profile.Established(
+                target=0,
+                address=ADDRESS,
+                port=traffic_pair.TCP_PORT,
+                connections=3,
+                interval_s=0.05,
+            ),
+        ),
+        connects=(
+            profile.Connects(target=1, address=ADDRESS, port=traffic_pair.TCP_PORT, rate_per_s=50),
+        ),
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+def done(lab: Lab, kind: str, outcome: str) -> list[records.TcpRecord]:
+    found = records.read_tcp(lab.scratch / "tcp")
+    return [record for record in found if (record.kind, record.outcome) == (kind, outcome)]
+
+
+def test_requests_and_connections_are_answered(lab: Lab) -> None:
+    traffic_pair.responder(lab)
+    client = traffic_pair.Generator(lab, "tcp_client")
+    client.start(tcp_profile(lab, duration_s=1.0))
+    assert client.answer()["report"]["not_started"] == 0
+    found = records.read_tcp(lab.scratch / "tcp")
+    requests = tcp_accounting.account(found, "request")
+    connects = tcp_accounting.account(found, "connect")
+    assert requests.failed == connects.failed == requests.reestablished == 0
+    assert requests.attempted > 30
+    assert connects.attempted > 30
+    assert len(connects.connect_ns) == connects.attempted
+    answered = {r.pod for r in found if r.kind != "establish" and r.outcome == "ok"}
+    assert answered == {"pod-1"}
+
+
+def test_a_server_dies_and_comes_back(lab: Lab) -> None:
+    responder, _ = traffic_pair.responder(lab)
+    client = traffic_pair.Generator(lab, "tcp_client")
+    client.start(tcp_profile(lab))
+    wait_until(lambda: len(done(lab, "request", "ok")) > 10, 30, "requests are answered")
+    responder.kill()
+    wait_until(lambda: done(lab, "connect", "refused"), 30, "a connection is refused")
+    wait_until(lambda: done(lab, "establish", "refused"), 30, "a return is refused")
+    traffic_pair.responder(lab)
+    returned = 3
+    wait_until(
+        lambda: sum(1 for r in done(lab, "establish", "ok") if r.seq) == returned,
+        30,
+        "all connections are there again",
+    )
+    before = len(done(lab, "request", "ok"))
+    wait_until(lambda: len(done(lab, "request", "ok")) > before + 10, 30, "requests are answered")
+    client.tell("stop")
+    found = records.read_tcp(lab.scratch / "tcp")
+    requests = tcp_accounting.account(found, "request")
+    assert requests.reestablished == returned
+    assert requests.failed == returned
+    assert len(requests.outages) == returned
+    assert all(outage.failover_ns is not None for outage in requests.outages)
+    connects = tcp_accounting.account(found, "connect")
+    assert connects.outcomes["refused"] == connects.failed - connects.outcomes.get("reset", 0) - (
+        connects.outcomes.get("closed", 0)
+    )
+    (outage,) = connects.outages
+    assert outage.failover_ns is not None
+
+
+def test_silence_is_a_timeout(lab: Lab) -> None:
+    traffic_pair.responder(lab)
+    client = traffic_pair.Generator(lab, "tcp_client")
+    client.start(tcp_profile(lab, response_timeout_s=0.2, connect_timeout_s=0.3))
+    wait_until(lambda: len(done(lab, "request", "ok")) > 10, 30, "requests are answered")
+    lab["pod"].run(["ip", "link", "set", "eth0", "down"])
+    wait_until(lambda: done(lab, "request", "timeout"), 30, "a request times out")
+    wait_until(lambda: done(lab, "connect", "timeout"), 30, "a connection times out")
+    lab["pod"].run(["ip", "link", "set", "eth0", "up"])
+    wait_until(
+        lambda: sum(1 for r in done(lab, "establish", "ok") if r.seq) >= 3, 30, "all are back"
+    )
+    client.tell("stop")
+
+
+def test_unfinished_requests_are_set_aside(lab: Lab) -> None:
+    traffic_pair.responder(lab)
+    client = traffic_pair.Generator(lab, "tcp_client")
+    client.start(tcp_profile(lab))
+    wait_until(lambda: len(done(lab, "request", "ok")) > 10, 30, "requests are answered")
+    lab["pod"].run(["ip", "link", "set", "eth0", "down"])
+    before = len(done(lab, "request", "ok"))
+    mark = client.tell("mark", name="down")
+    assert mark["sent"] >= before
+    client.tell("stop")
+    found = tcp_accounting.account(records.read_tcp(lab.scratch / "tcp"), "request")
+    assert found.failed == 0

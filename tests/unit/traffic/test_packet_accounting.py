@@ -1,0 +1,213 @@
+"""Numbers out of records: every case is a stream whose truth is known."""
+
+import dataclasses
+
+import packet_streams as streams
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kproxy.traffic import accounting, measurement, records
+
+MS = streams.MS
+INTERVAL = 16 * MS
+REPORT = {"late": 0, "late_threshold_ms": 1.0, "lateness_ms": {"p50": 0, "p99": 0, "max": 0}}
+
+
+def test_without_loss_nothing_is_counted_as_lost() -> None:
+    packets = streams.sent(2)
+    account = accounting.account(packets, streams.arriving(packets), streams.plan(packets))
+    assert account.total("sent") == account.total("received") == 2000
+    assert account.total("lost") == account.total("duplicated") == account.total("reordered") == 0
+    assert account.affected == ()
+    assert account.strangers == 0
+    assert measurement.problems(measurement.udp(account, node="hit", report=REPORT)) == ()
+
+
+@pytest.mark.parametrize("length_ms", [1, 10, 100, 1000])
+@pytest.mark.parametrize("affected", [frozenset({3, 7, 11, 15}), frozenset(range(16))])
+def test_a_known_outage_is_found(length_ms: int, affected: frozenset[int]) -> None:
+    packets = streams.sent(4)
+    begin = streams.START + 1500 * MS + 300_000
+    outage = (begin, begin + length_ms * MS)
+    received = streams.arriving(packets, outage=outage, flows=affected)
+    account = accounting.account(packets, received, streams.plan(packets, fault=begin))
+    lost = [p for p in packets if outage[0] <= p.ns < outage[1] and p.flow in affected]
+    assert account.total("lost") == len(lost)
+    assert {flow.flow for flow in account.affected} == {p.flow for p in lost}
+    assert account.total("unexplained") == 0
+    for flow in account.affected:
+        assert flow.outage is not None
+        assert flow.outage.failover_ns is not None
+        shortest = flow.outage.failover_ns - flow.outage.accuracy_ns
+        assert shortest <= length_ms * MS <= flow.outage.failover_ns
+        assert flow.outage.accuracy_ns == 2 * INTERVAL
+        assert flow.outage.agrees
+        assert flow.loss_periods == 1
+
+
+@settings(max_examples=40)
+@given(
+    begin=st.integers(200 * MS, 800 * MS),
+    length=st.integers(0, 600 * MS),
+    stall_at=st.integers(100, 1700),
+    stall=st.integers(0, 300 * MS),
+)
+def test_the_truth_lies_within_the_accuracy(
+    begin: int, length: int, stall_at: int, stall: int
+) -> None:
+    """Whatever the outage, and wherever the sender stalls and catches up at once."""
+    packets = streams.sent(2)
+    until = packets[stall_at].ns + stall
+    packets = [
+        p._replace(ns=max(p.ns, until)) if index >= stall_at else p
+        for index, p in enumerate(packets)
+    ]
+    outage = (streams.START + begin, streams.START + begin + length)
+    received = streams.arriving(packets, outage=outage)
+    account = accounting.account(packets, received, streams.plan(packets, fault=outage[0]))
+    assert account.total("sent") == account.total("received") + account.total("lost")
+    for flow in account.affected:
+        assert flow.outage is not None
+        assert flow.outage.failover_ns is not None
+        assert flow.outage.failover_ns - flow.outage.accuracy_ns <= length
+        assert length <= flow.outage.failover_ns
+        assert flow.outage.agrees
+
+
+@given(st.permutations(range(12)), st.lists(st.integers(0, 11), max_size=6))
+def test_duplicates_and_reordering(order: list[int], again: list[int]) -> None:
+    packets = [records.Sent(1, 0, 0, seq, seq * MS) for seq in range(12)]
+    arrivals = [
+        records.Received(0, seq, seq * MS, 20 * MS + place, "p")
+        for place, seq in enumerate([*order, *again])
+    ]
+    plan = accounting.Plan(rate_pps=1000, flows=1, watched_until_ns=10**10)
+    (flow,) = accounting.account(packets, arrivals, plan).flows
+    assert flow.duplicated == len(again)
+    assert flow.reordered == sum(1 for i, seq in enumerate(order) if seq < max([0, *order[:i]]))
+    assert flow.lost == 0
+
+
+def test_late_counts_as_lost() -> None:
+    packets = streams.sent(1)
+    received = streams.arriving(packets)
+    received[100] = received[100]._replace(received_ns=received[100].sent_ns + 1001 * MS)
+    plan = streams.plan(packets, fault=packets[90].ns)
+    account = accounting.account(packets, received, plan)
+    assert (account.total("lost"), account.total("late")) == (1, 1)
+
+
+def test_the_last_tmax_is_set_aside() -> None:
+    packets = streams.sent(2)
+    received = streams.arriving(packets, outage=(streams.START + 1800 * MS, 10**18))
+    plan = dataclasses.replace(streams.plan(packets), watched_until_ns=packets[-1].ns)
+    account = accounting.account(packets, received, plan)
+    assert account.total("lost") == 0
+    assert account.total("sent") == 1000
+    assert account.total("discarded") == 1000
+
+
+def test_what_was_not_sent_is_not_lost() -> None:
+    packets = streams.sent(2)
+    for index in range(500, 700):
+        packets[index] = packets[index]._replace(status=records.STATUS_NOT_SENT)
+    packets[800] = packets[800]._replace(status=records.STATUS_FAILED, errno=105)
+    account = accounting.account(packets, streams.arriving(packets), streams.plan(packets))
+    assert account.total("lost") == 0
+    assert (account.total("not_sent"), account.total("failed")) == (200, 1)
+    found = measurement.udp(account, node="hit", report=REPORT)
+    assert found.sender is not None
+    assert found.sender.not_sent == 200
+    assert any("1799 of 2000" in problem for problem in measurement.problems(found))
+
+
+def test_unsent_packets_within_an_outage_widen_the_accuracy() -> None:
+    packets = streams.sent(3)
+    begin = streams.START + 1000 * MS
+    for index in range(1200, 1520):
+        packets[index] = packets[index]._replace(status=records.STATUS_NOT_SENT)
+    received = streams.arriving(packets, outage=(begin, begin + 1000 * MS))
+    account = accounting.account(packets, received, streams.plan(packets, fault=begin))
+    for flow in account.affected:
+        assert flow.outage is not None
+        assert flow.outage.accuracy_ns >= 20 * INTERVAL
+        assert flow.outage.agrees
+
+
+def test_loss_in_two_pieces_disagrees() -> None:
+    packets = streams.sent(4)
+    first = (streams.START + 1000 * MS, streams.START + 1200 * MS)
+    second = (streams.START + 3000 * MS, streams.START + 3200 * MS)
+    received = [
+        r
+        for r in streams.arriving(packets, outage=first)
+        if not second[0] <= r.sent_ns < second[1]
+    ]
+    account = accounting.account(packets, received, streams.plan(packets, fault=first[0]))
+    for flow in account.affected:
+        assert flow.loss_periods == 2
+        assert flow.outage is not None
+        assert flow.outage.agrees is False
+        assert flow.outage.failover_ns is not None
+        assert flow.outage.failover_ns > 2000 * MS
+
+
+def test_a_flow_that_does_not_recover_has_no_failover_time() -> None:
+    packets = streams.sent(2)
+    begin = streams.START + 1000 * MS
+    received = streams.arriving(packets, outage=(begin, 10**18), flows=frozenset({5}))
+    account = accounting.account(packets, received, streams.plan(packets, fault=begin))
+    found = measurement.udp(account, node="hit", report=REPORT)
+    assert found.recovered is False
+    assert found.failover_time_ms is None
+    assert found.affected_flows == 1
+    assert found.failover_packet_loss == account.total("lost") > 0
+
+
+def test_losses_before_the_fault_are_unexplained() -> None:
+    packets = streams.sent(4)
+    lost = (streams.START + 100 * MS, streams.START + 101 * MS)
+    received = streams.arriving(packets, outage=lost)
+    fault = streams.START + 3000 * MS
+    account = accounting.account(packets, received, streams.plan(packets, fault=fault))
+    assert account.total("unexplained") == account.total("lost") == 1
+    found = measurement.udp(account, node="hit", report=REPORT)
+    assert any("without a fault" in problem for problem in measurement.problems(found))
+
+
+def test_strangers_are_reported() -> None:
+    packets = streams.sent(1)
+    received = [*streams.arriving(packets), records.Received(99, 0, 0, 10**12, "pod-0")]
+    account = accounting.account(packets, received, streams.plan(packets))
+    assert account.strangers == 1
+
+
+def test_flows_are_told_apart_by_endpoint() -> None:
+    packets = streams.sent(3)
+    begin = streams.START + 1000 * MS
+    hit = frozenset({1, 5, 9, 13})
+    received = streams.arriving(packets, outage=(begin, begin + 320 * MS), flows=hit)
+    account = accounting.account(packets, received, streams.plan(packets, fault=begin))
+    assert account.by_endpoint() == {
+        "pod-0": (4, 0),
+        "pod-1": (4, 80),
+        "pod-2": (4, 0),
+        "pod-3": (4, 0),
+    }
+
+
+def test_the_measurement_of_an_outage() -> None:
+    packets = streams.sent(4)
+    begin = streams.START + 1000 * MS
+    received = streams.arriving(packets, outage=(begin, begin + 320 * MS), flows=frozenset({0, 4}))
+    account = accounting.account(packets, received, streams.plan(packets, fault=begin))
+    state = records.ReceiverState("pod-0", 10, 3, 0, 2000)
+    found = measurement.udp(account, node="hit", report=REPORT, receivers=[state])
+    assert found.failover_packet_loss == 40
+    assert found.failover_time_ms == 336.0  # 21 intervals: from the last good to the first good
+    assert found.loss_derived_ms == 320.0
+    assert found.accuracy_ms == 32.0
+    assert found.affected_pps == 125.0
+    assert found.first_good_ms == pytest.approx(320, abs=16)
+    assert measurement.problems(found) == ("udp from hit: receivers dropped 3 packets",)

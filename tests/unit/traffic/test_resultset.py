@@ -1,0 +1,143 @@
+"""The result file: comes back whole, sums up, and refuses what it is not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import packet_streams as streams
+import pytest
+
+from kproxy.errors import UsageError
+from kproxy.traffic import accounting, measurement, records, resultset, summary, tcp_accounting
+
+ROW_FIELDS = [
+    *("mode", "scenario", "node", "traffic", "trials", "offered_pps", "sent", "received", "lost"),
+    *("duplicated", "reordered", "failover_packet_loss", "failover_time_ms"),
+    *("restart_to_synced_ms", "tcp", "accuracy_ms", "valid"),
+]
+REPORT = {"late": 0, "late_threshold_ms": 1.0, "lateness_ms": {"p50": 0, "p99": 0, "max": 0}}
+
+
+def trial(number: int, outage_ms: int, *, problems: tuple[str, ...] = ()) -> resultset.Trial:
+    packets = streams.sent(3)
+    begin = streams.START + 1000 * streams.MS
+    received = streams.arriving(packets, outage=(begin, begin + outage_ms * streams.MS))
+    account = accounting.account(packets, received, streams.plan(packets, fault=begin))
+    connects = [
+        records.TcpRecord("connect", "ok" if ms % 300 else "reset", 0, 0, 0, ms, ms + 10, ms, "p")
+        for ms in range(1, 1000, 100)
+    ]
+    tcp = tcp_accounting.account(connects, "connect", fault_ns=0)
+    return resultset.Trial(
+        mode="ipvs",
+        scenario="proxy-crash",
+        number=number,
+        timeline=(resultset.TimelineEvent(name="fault", ms=0.0),),
+        restart_to_synced_ms=100.0 * number,
+        measurements=(
+            measurement.udp(account, node="hit", report=REPORT),
+            measurement.tcp(tcp, node="hit", kind="connect", fault_ns=1),
+        ),
+        problems=problems,
+    )
+
+
+def results(*trials: resultset.Trial) -> resultset.ResultSet:
+    return resultset.ResultSet(
+        kernel={"release": "6.1"},
+        host={"cpus": 2},
+        parameters={"rate": 1000},
+        trials=trials,
+        summary=summary.summarise(trials),
+    )
+
+
+def test_it_comes_back_and_sums_up_to_the_same(tmp_path: Path) -> None:
+    wrote = results(trial(1, 0), trial(2, 160), trial(3, 320))
+    resultset.write(wrote, tmp_path / "new" / "result.json")
+    read = resultset.read(tmp_path / "new" / "result.json")
+    assert read == wrote
+    assert summary.summarise(read.trials) == read.summary
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["result.json"]
+
+
+def test_the_rows_have_the_documented_fields(tmp_path: Path) -> None:
+    resultset.write(results(trial(1, 0), trial(2, 160), trial(3, 320)), tmp_path / "r.json")
+    value = json.loads((tmp_path / "r.json").read_text())
+    assert {"format", "kernel", "host", "parameters", "trials", "summary"} == set(value)
+    assert value["format"] == "kproxy.result/1"
+    udp, tcp = value["summary"]
+    assert list(udp) == list(tcp) == ROW_FIELDS
+    assert udp["trials"] == 3
+    assert udp["sent"] == 9000
+    assert udp["lost"] == udp["sent"] - udp["received"] == 480
+    assert udp["failover_packet_loss"] == {"median": 160.0, "min": 0.0, "max": 320.0}
+    assert udp["failover_time_ms"] == {"median": 176.0, "min": 0.0, "max": 336.0}
+    assert udp["restart_to_synced_ms"] == {"median": 200.0, "min": 100.0, "max": 300.0}
+    assert udp["tcp"] is None
+    assert udp["valid"] is True
+    assert tcp["sent"] is None
+    assert tcp["tcp"]["attempted"] == 30
+    assert set(tcp["tcp"]["connect_ms"]) == {"p50", "p99"}
+
+
+def test_a_row_is_valid_only_if_all_its_trials_are() -> None:
+    rows = results(trial(1, 0), trial(2, 0, problems=("the clock stood still",))).summary
+    assert [row.valid for row in rows] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([3.0, 1.0, 2.0], (2.0, 1.0, 3.0)),
+        ([1.0, 2.0], (1.5, 1.0, 2.0)),
+        ([1.0, None, 2.0], (2.0, 1.0, None)),
+        ([None, None, 2.0], (None, 2.0, None)),
+        ([None], (None, None, None)),
+    ],
+)
+def test_never_recovered_is_longer_than_any_time(
+    values: list[float | None], expected: tuple[float | None, ...]
+) -> None:
+    found = summary.spread(values)
+    assert found is not None
+    assert (found.median, found.min, found.max) == expected
+
+
+def test_no_values_no_spread() -> None:
+    assert summary.spread([]) is None
+    assert summary.percentile([], 50) is None
+    assert summary.percentile([1.0, 2.0, 3.0, 4.0], 50) == 2.0
+    assert summary.percentile([1.0, 2.0, 3.0, 4.0], 99) == 4.0
+
+
+def change(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_other_and_newer_formats_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    resultset.write(results(trial(1, 0)), path)
+    change(path, format="kproxy.result/2")
+    with pytest.raises(UsageError, match=r"'kproxy.result/2' is not what this kproxy reads"):
+        resultset.read(path)
+    change(path, format="flent")
+    with pytest.raises(UsageError, match="format: is 'flent', not"):
+        resultset.read(path)
+    path.write_text("[]")
+    with pytest.raises(UsageError, match="format: is None"):
+        resultset.read(path)
+
+
+def test_cut_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    with pytest.raises(UsageError, match="No such file"):
+        resultset.read(path)
+    resultset.write(results(trial(1, 0)), path)
+    text = path.read_text()
+    path.write_text(text[: len(text) // 2])
+    with pytest.raises(UsageError, match="cut, or not JSON"):
+        resultset.read(path)
+    path.write_text(text.replace('"trials": 1', '"trials": "one"'))
+    with pytest.raises(UsageError, match=r"summary\[0\].trials"):
+        resultset.read(path)
