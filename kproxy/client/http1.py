@@ -31,8 +31,6 @@ class Response:
         self._connection = connection
         self._stream = stream
         self.status, self.headers = _read_head(stream)
-        while self.status == 100:
-            self.status, self.headers = _read_head(stream)
         self._chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
         length = self.headers.get("content-length")
         empty = method == "HEAD" or self.status in (204, 304)

@@ -205,6 +205,9 @@ def test_an_object_that_turns_bad_keeps_its_last_good_version():
         watcher.next()
         api.events.put(event("MODIFIED", service("a", 11, "bad")))
         assert isinstance(watcher.problems.get(timeout=5), InvalidItem)
+        api.events.put(END)
+        assert api.watched.get(timeout=5)["resourceVersion"] == "10"
+        assert api.watched.get(timeout=5)["resourceVersion"] == "11", "not told again"
         api.objects = [service("a", 11, "bad")]
         api.events.put(event("ERROR", {"kind": "Status", "code": 410}))
         api.events.put(END)

@@ -97,6 +97,14 @@ def test_an_idle_connection_that_was_closed_is_not_used():
         assert len(server.requests) == 3
 
 
+def test_a_connection_that_the_server_wants_to_close_is_not_used_again():
+    closing = answer({}, extra="Connection: close\r\n")
+    with ScriptedServer(lambda request: [closing]) as server, client(server) as rest:
+        rest.request("GET", "/")
+        rest.request("GET", "/")
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
 def test_a_read_is_repeated_if_a_used_connection_breaks_but_a_write_is_not():
     def reply(request):
         used = [one for one in server.requests if one.connection == request.connection]

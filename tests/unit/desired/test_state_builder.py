@@ -188,6 +188,12 @@ def test_an_address_in_two_slices_is_there_once_and_ready_wins(names):
     assert one.known == (Endpoint(address="10.1.0.1", port=8080),)
 
 
+def test_doubles_that_differ_in_nothing_else_do_not_depend_on_the_order_of_events():
+    hinted = endpoints("10.1.0.1", hints={"forZones": [{"name": "zone-a"}]})
+    parts = piece("a", items=hinted), piece("b", items=endpoints("10.1.0.1"))
+    assert build(service(), *parts) == build(service(), *reversed(parts))
+
+
 def test_the_same_address_with_another_port_is_another_endpoint():
     one = only(
         build(
@@ -370,6 +376,16 @@ def test_a_change_that_does_not_matter_makes_no_new_state():
         service(meta={"labels": {"new": "label"}, "resourceVersion": "2"}),
         piece(items=endpoints("10.1.0.1", hostname="x")),
     )
+    assert made.build() is before
+
+
+def test_a_port_that_no_service_has_makes_no_new_state():
+    made = builder()
+    ports = [{"name": "http", "port": 8080}]
+    feed(made, service(), piece(ports=ports, items=endpoints("10.1.0.1")))
+    before = made.build()
+    more = [*ports, {"name": "metrics", "port": 9090}]
+    feed(made, piece(ports=more, items=endpoints("10.1.0.1")))
     assert made.build() is before
 
 

@@ -89,6 +89,12 @@ def test_internal_local_without_external_access_has_no_cluster_endpoints():
     assert choose(INTERNAL_LOCAL, endpoint(2)).anywhere
 
 
+def test_external_access_uses_cluster_endpoints_even_if_internal_traffic_stays_local():
+    wanted = service(internal_local=True, node_port=30080)
+    state = choose(wanted, endpoint(1, local=True), endpoint(2))
+    assert (numbers(state.cluster), numbers(state.local)) == ([1, 2], [1])
+
+
 def test_external_policy_does_not_count_without_external_access():
     state = choose(service(external_local=True), endpoint(1, local=True))
     assert (numbers(state.cluster), state.local) == ([1], ())
