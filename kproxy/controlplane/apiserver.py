@@ -124,6 +124,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         path = urllib.parse.unquote(parts.path)
         try:
             body = self._body()
+            if self.server.api.store.closed:
+                self.close_connection = True
+                raise errors.ApiError(503, "ServiceUnavailable", "the API server is stopping")
             fixed = _fixed(path) if self.command == "GET" else None
             if fixed is not None:
                 self._send(fixed)
@@ -268,7 +271,8 @@ def _resource(kind: kinds.Kind) -> dict[str, Any]:
 
 def start(address: tuple[str, int], cidrs: Sequence[clusterips.Network], log: logs.Log) -> Server:
     """Return a server that listens on an address; its :meth:`Server.serve` answers."""
-    store = Store(first_version=time.time_ns() // 1_000_000)
+    # Microseconds: no server makes so many changes that its successor could begin below them.
+    store = Store(first_version=time.time_ns() // 1000)
     return Server(address, Api(store, clusterips.ClusterIPs(cidrs)), log)
 
 

@@ -61,7 +61,16 @@ class Supervisor:
             on_problem=self._problem,
             selection=informer.Selection(field_selector=f"spec.nodeName={node_name}"),
         )
-        self._stopped = threading.Event()
+        # A Node that somebody deleted, or a new API server never had, is registered again.
+        self._node_informer = informer.Informer(
+            client,
+            core.Node,
+            on_change=self._node_changed,
+            on_problem=self._problem,
+            selection=informer.Selection(field_selector=f"metadata.name={node_name}"),
+        )
+        self._stopped = False
+        self._report_due = threading.Event()
 
     def run(self) -> None:
         """Supervise in this thread (and a few more) until :meth:`stop`; the pods go on."""
@@ -73,11 +82,14 @@ class Supervisor:
         for thread in threads:
             thread.start()
         self._informer.start()
+        self._node_informer.start()
         try:
             self.kubelet.run()
         finally:
-            self._stopped.set()
+            self._stopped = True
+            self._report_due.set()
             self._informer.stop()
+            self._node_informer.stop()
             self.kubelet.outbox.stop()
             self._client.close()
             for thread in threads:
@@ -106,21 +118,26 @@ class Supervisor:
 
         self.kubelet.post(take)
 
+    def _node_changed(self, old: core.Node | None, new: core.Node | None) -> None:
+        if new is None:
+            self._report_due.set()
+
     def _problem(self, error: errors.KproxyError) -> None:
         self._log.warning("API server", error=str(error))
 
     def _keep_node(self) -> None:
         """Register the node and report it now and then, until the end."""
         backoff = RetryBackoff()
-        while not self._stopped.is_set():
+        while not self._stopped:
+            self._report_due.clear()
             wait = HEARTBEAT_SECONDS
             try:
                 self._node.report(time.time())
                 backoff.succeeded("")
             except errors.KproxyError as error:
                 wait = backoff.failed("")
-                self._problem(error)
-            self._stopped.wait(wait)
+                self._log.warning("node not reported", error=str(error))
+            self._report_due.wait(wait)
 
 
 class NodeObject:

@@ -57,10 +57,8 @@ class Cluster:
     def __init__(self) -> None:
         self.log = logs.Log("test", stream=io.StringIO())
         self.clients: list[rest.Rest] = []
-        cidrs = clusterips.parse_cidrs("10.96.0.0/16")
-        self.server = apiserver.start(("127.0.0.1", 0), cidrs, self.log)
-        self.port = self.server.server_address[1]
-        self.threads = [threading.Thread(target=self.server.serve)]
+        self.port = 0
+        self.serve()
         self.runtimes = {f"n{number}": FakeRuntime(f"10.244.{number}") for number in (1, 2)}
         self.supervisors = [
             supervisor.Supervisor(
@@ -68,12 +66,24 @@ class Cluster:
             )
             for name, runtime in self.runtimes.items()
         ]
-        self.threads += [threading.Thread(target=one.run) for one in self.supervisors]
+        self.threads = [threading.Thread(target=one.run) for one in self.supervisors]
         for thread in self.threads:
             thread.start()
         self.manager = Manager(self.client(), self.log)
         self.manager.start()
         self.api = RestCluster(self.client())
+
+    def serve(self) -> None:
+        """Start an API server, a second time at the same place."""
+        cidrs = clusterips.parse_cidrs("10.96.0.0/16")
+        self.server = apiserver.start(("127.0.0.1", self.port), cidrs, self.log)
+        self.port = self.server.server_address[1]
+        self.serving = threading.Thread(target=self.server.serve)
+        self.serving.start()
+
+    def stop_serving(self) -> None:
+        self.server.stop()
+        self.serving.join()
 
     def client(self) -> rest.Rest:
         made = rest.Rest(kubeconfig.Access(server=f"http://127.0.0.1:{self.port}"))
@@ -85,10 +95,9 @@ class Cluster:
         self.manager.stop()
         for one in self.supervisors:
             one.stop()
-        for thread in self.threads[1:]:
+        for thread in self.threads:
             thread.join()
-        self.server.stop()
-        self.threads[0].join()
+        self.stop_serving()
         for client in self.clients:
             client.close()
         for runtime in self.runtimes.values():
@@ -209,3 +218,17 @@ def test_a_killed_manager_process_is_replaced_by_one_that_goes_on(cluster, tmp_p
                 os.kill(process.pid, signal.SIGKILL if number == 1 else signal.SIGTERM)
                 process.communicate()
     assert process.returncode == 0
+
+
+def test_an_api_server_that_comes_back_empty_is_found_again(cluster):
+    with Follower(cluster.client(), core.Node) as nodes:
+        nodes.until(lambda found: len(found) == 2)
+        before = {node.metadata.uid for node in nodes.objects()}
+        cluster.stop_serving()
+        cluster.serve()
+        nodes.until(
+            lambda found: len(found) == 2 and not before & {node.metadata.uid for node in found}
+        )
+    cluster.api.create(kinds.DEPLOYMENT, workload("web", replicas=2))
+    with Follower(cluster.client(), core.Pod) as pods:
+        pods.until(lambda found: len(found) == 2 and all(is_ready(pod) for pod in found))
