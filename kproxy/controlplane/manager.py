@@ -17,9 +17,8 @@ from typing import Any, Protocol
 
 from kproxy import errors, logs
 from kproxy.api import apps, core, discovery
-from kproxy.client import informer, kubeconfig, rest
+from kproxy.client import informer, kubeconfig, objects, rest
 
-from .cluster import RestCluster
 from .controllers import daemonset, deployment, endpointslice, owned
 from .workqueue import WorkQueue
 
@@ -82,7 +81,7 @@ class Manager:
         self._client = client
         self._log = log
         self._stopped = threading.Event()
-        cluster = RestCluster(client)
+        cluster = objects.ObjectClient(client)
         self._deployments = Loop("deployment", log)
         self._daemon_sets = Loop("daemonset", log)
         self._slices = Loop("endpointslice", log)

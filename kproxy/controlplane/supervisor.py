@@ -7,10 +7,10 @@ from typing import Any
 
 from kproxy import errors, logs
 from kproxy.api import core, kinds
-from kproxy.client import informer, rest
+from kproxy.client import informer, objects, rest
 
 from .backoff import RetryBackoff
-from .cluster import Cluster, RestCluster
+from .cluster import Cluster
 from .kubelet import Kubelet
 from .runtime import PodRuntime
 from .store import timestamp
@@ -42,7 +42,7 @@ class Supervisor:
     ) -> None:
         self._log = log or logs.Log("kubelet")
         self._client = client
-        cluster = RestCluster(client)
+        cluster = objects.ObjectClient(client)
         self.kubelet = Kubelet(
             node_name,
             cluster,
@@ -53,22 +53,7 @@ class Supervisor:
         self._node = NodeObject(
             cluster, node_name, addresses=addresses, pod_cidr=pod_cidr, labels=labels or {}
         )
-        self._informer = informer.Informer(
-            client,
-            core.Pod,
-            on_change=self._changed,
-            on_synced=self._synced,
-            on_problem=self._problem,
-            selection=informer.Selection(field_selector=f"spec.nodeName={node_name}"),
-        )
-        # A Node that somebody deleted, or a new API server never had, is registered again.
-        self._node_informer = informer.Informer(
-            client,
-            core.Node,
-            on_change=self._node_changed,
-            on_problem=self._problem,
-            selection=informer.Selection(field_selector=f"metadata.name={node_name}"),
-        )
+        self._informers = self._follow(node_name)
         self._stopped = False
         self._report_due = threading.Event()
 
@@ -81,15 +66,15 @@ class Supervisor:
         ]
         for thread in threads:
             thread.start()
-        self._informer.start()
-        self._node_informer.start()
+        for one in self._informers:
+            one.start()
         try:
             self.kubelet.run()
         finally:
             self._stopped = True
             self._report_due.set()
-            self._informer.stop()
-            self._node_informer.stop()
+            for one in self._informers:
+                one.stop()
             self.kubelet.outbox.stop()
             self._client.close()
             for thread in threads:
@@ -101,14 +86,39 @@ class Supervisor:
         """Make :meth:`run` return; may be called from a signal handler."""
         self.kubelet.stop()
 
-    def _synced(self) -> None:
-        pods = list(self._informer.objects.values())
-        self.kubelet.post(lambda: self.kubelet.replace(pods))
+    def _follow(self, node_name: str) -> tuple[informer.Informer[Any], ...]:
+        """Return what listens for the node's pods, and for the Node itself.
+
+        A Node that somebody deleted, or that a new API server never had, is registered again.
+        """
+
+        def synced() -> None:
+            found = list(pods.objects.values())
+            self.kubelet.post(lambda: self.kubelet.replace(found))
+
+        def changed(old: core.Pod | None, new: core.Pod | None) -> None:
+            # The first list is handed over whole: what runs must be adopted first.
+            if pods.synced:
+                self._changed(old, new)
+
+        pods = informer.Informer(
+            self._client,
+            core.Pod,
+            on_change=changed,
+            on_synced=synced,
+            on_problem=self._problem,
+            selection=informer.Selection(field_selector=f"spec.nodeName={node_name}"),
+        )
+        node = informer.Informer(
+            self._client,
+            core.Node,
+            on_change=self._node_changed,
+            on_problem=self._problem,
+            selection=informer.Selection(field_selector=f"metadata.name={node_name}"),
+        )
+        return pods, node
 
     def _changed(self, old: core.Pod | None, new: core.Pod | None) -> None:
-        # Before the first list is complete nothing may be done: what runs must be adopted first.
-        if not self._informer.synced:
-            return
 
         def take() -> None:
             if old is not None and (new is None or new.metadata.uid != old.metadata.uid):

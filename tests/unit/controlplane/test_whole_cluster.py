@@ -15,9 +15,8 @@ from fake_runtime import FakeRuntime
 
 from kproxy import logs
 from kproxy.api import core, discovery, kinds
-from kproxy.client import informer, kubeconfig, rest
+from kproxy.client import informer, kubeconfig, objects, rest
 from kproxy.controlplane import apiserver, clusterips, supervisor
-from kproxy.controlplane.cluster import RestCluster
 from kproxy.controlplane.manager import Manager
 
 PATIENCE = 20.0
@@ -71,7 +70,7 @@ class Cluster:
             thread.start()
         self.manager = Manager(self.client(), self.log)
         self.manager.start()
-        self.api = RestCluster(self.client())
+        self.api = objects.ObjectClient(self.client())
 
     def serve(self) -> None:
         """Start an API server, a second time at the same place."""
