@@ -143,7 +143,7 @@ class Uml:
             environment={"TMPDIR": str(memory), "HOME": str(run_directory), "PATH": os.defpath},
             descriptors=(guest_reads, guest_writes),
             console=console_end,
-            cpu=max(os.sched_getaffinity(0)),
+            cpu=warden.choose_cpu(run_directory, os.sched_getaffinity(0)),
             run_directory=run_directory,
         )
         watch = Watch(time.monotonic(), limits.time)

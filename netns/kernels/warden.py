@@ -20,7 +20,8 @@ import select
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ CLONE_NEWPID = 0x20000000
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 SESSION_NOTE = "session"
+CPU_NOTE = "cpu"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -212,6 +214,20 @@ def remove(run_directory: Path) -> None:
     """Remove a run directory and the processes it notes; it may be gone already."""
     kill_session(run_directory)
     shutil.rmtree(run_directory, ignore_errors=True)
+
+
+def choose_cpu(run_directory: Path, allowed: Iterable[int]) -> int:
+    """Return, and note, the CPU on which the fewest other kernels run; the last of equals.
+
+    A kernel that stays on one CPU is several times faster, but not if all stay on the same.
+    """
+    taken: Counter[str] = Counter()
+    for note in run_directory.parent.glob(f"*/{CPU_NOTE}"):
+        with contextlib.suppress(OSError):
+            taken[note.read_text()] += 1
+    chosen = min(allowed, key=lambda cpu: (taken[str(cpu)], -cpu))
+    (run_directory / CPU_NOTE).write_text(str(chosen))
+    return chosen
 
 
 def repair(state: Path) -> list[Path]:

@@ -133,3 +133,8 @@ def test_a_state_directory_that_cannot_be_written_is_named(tmp_path: Path) -> No
     (tmp_path / "state").write_text("a file, not a directory")
     with pytest.raises(errors.KernelUnusable, match="KPROXY_STATE_DIR"):
         warden.make_run_directory(tmp_path / "state")
+
+
+def test_kernels_spread_over_the_cpus(tmp_path: Path) -> None:
+    chosen = [warden.choose_cpu(warden.make_run_directory(tmp_path), {0, 1, 3}) for _ in range(4)]
+    assert chosen == [3, 1, 0, 3]
