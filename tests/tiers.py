@@ -114,6 +114,12 @@ def tiers() -> list[Tier]:
             ],
             why_not=no_kernel_with_ipvs,
         ),
+        Tier(
+            name="uml",
+            about="embedded kernels: streams, signals, terminals, crashes, and nothing left",
+            command=[*PYTEST, "tests/lab", "-m", "uml"],
+            why_not=no_embedded_kernel,
+        ),
         conformance("iptables", ["/usr/bin/python3", "-m", "conform"]),
         conformance("ipvs", [str(CONFORMANCE / "uml" / "conform-uml")]),
     ]
@@ -140,6 +146,13 @@ def no_kernel_with_ipvs() -> str | None:
     if subprocess.run(["modprobe", "-qn", "ip_vs"], check=False).returncode == 0:
         return None
     return "no IPVS in this kernel, no embedded kernel: sudo apt-get install user-mode-linux"
+
+
+def no_embedded_kernel() -> str | None:
+    """Tell why no embedded kernel can be booted, or None."""
+    if shutil.which("linux.uml"):
+        return None
+    return "no embedded kernel: sudo apt-get install user-mode-linux"
 
 
 def conformance(mode: str, program: Sequence[str]) -> Tier:
