@@ -65,6 +65,7 @@ class Ring:
             )
             self.headers[slot].iovlen = 1
             at = end
+        self.checksummed = any(self.checksums)
 
     @staticmethod
     def _checksum(flow: profile.UdpFlow, at: int, trial: int) -> tuple[int, int] | None:
@@ -77,14 +78,13 @@ class Ring:
         change -= (old >> 16) + (old & 0xFFFF)
         return at + flow.checksum_at, ((~value & 0xFFFF) + change) % 0xFFFF
 
-    def stamp(self, slot: int, seq: int, ns: int) -> None:
-        """Write sequence number and send time into a slot's frame."""
-        at = self.stamp_at[slot]
-        wire.STAMP.pack_into(self.buffer, at, seq, ns)
+    def sum_up(self, slot: int) -> None:
+        """Make a slot's checksum right after its stamp has been written."""
         if (checksum := self.checksums[slot]) is not None:
             place, base = checksum
-            total = (base + sum(struct.unpack_from("!8H", self.buffer, at))) % 0xFFFF
+            stamp = struct.unpack_from("!8H", self.buffer, self.stamp_at[slot])
             # 0xFFFF, not 0: in UDP a checksum of 0 says that there is none.
+            total = (base + sum(stamp)) % 0xFFFF
             struct.pack_into("!H", self.buffer, place, (~total & 0xFFFF) or 0xFFFF)
 
 
@@ -118,6 +118,7 @@ class Stream:
         self.t0 = time.monotonic_ns()
         self.schedule = schedule.Schedule.at_rate(self.t0, wanted.rate_pps)
         self._last = self.t0
+        self._not_before = 0
 
     @property
     def endless(self) -> bool:
@@ -134,10 +135,14 @@ class Stream:
         at = self.schedule.due(self.next)
         if self.quantum:
             at = self.t0 - (self.t0 - at) // self.quantum * self.quantum
-        return at
+        return max(at, self._not_before)
 
     def step(self) -> None:
-        """Send what has become due, at most a catch-up's worth; note the rest as not sent."""
+        """Send what has become due, at most a catch-up's worth; note the rest as not sent.
+
+        One batch at a time: while catching up, too, the sender sleeps between batches, because
+        the kernel's receive work and the receivers may have no other CPU.
+        """
         now = time.monotonic_ns()
         number = self.schedule.due_by(now) - self.next
         if self.total is not None:
@@ -145,9 +150,11 @@ class Stream:
         if number > self.catch_up:
             self._skip(number - self.catch_up)
             number = self.catch_up
-        while number > 0:
+        self._not_before = now + QUANTUM_NS if number > BATCH else 0
+        number = min(number, BATCH)
+        while number > 0:  # twice, where the ring begins anew
             slot = self.next % self.ring.length
-            batch = min(number, self.ring.length - slot, BATCH)
+            batch = min(number, self.ring.length - slot)
             self._send(slot, batch)
             number -= batch
 
@@ -163,30 +170,44 @@ class Stream:
             number -= batch
 
     def _send(self, slot: int, batch: int) -> None:
-        ring, flows, first = self.ring, len(self.flow_ids), self.next
         now = time.monotonic_ns()
-        for i in range(batch):
-            ring.stamp(slot + i, (first + i) // flows, now)
-            self._note(i, records.STATUS_SENT, first + i, now)
+        self._prepare(slot, batch, now)
         done = 0
         while done < batch:
-            at = ring.address + (slot + done) * mmsg.HDR_SIZE
+            at = self.ring.address + (slot + done) * mmsg.HDR_SIZE
             result = mmsg.sendmmsg(self.sock.fileno(), at, batch - done)
             if result < 0:
                 self.errnos[-result] = self.errnos.get(-result, 0) + 1
-                self._note(done, records.STATUS_FAILED | -result << 8, first + done, now)
+                self._note(done, records.STATUS_FAILED | -result << 8, self.next + done, now)
                 result = 1
             else:
                 self.sent += result
-                self.lateness.extend(
-                    now - self.schedule.due(first + done + i) for i in range(result)
-                )
                 self.short_sends += result < batch - done
             done += result
         self._last = time.monotonic_ns()
         self.longest_call = max(self.longest_call, self._last - now)
         self.writer.append(self._view, batch)
         self.next += batch
+
+    def _prepare(self, slot: int, batch: int, now: int) -> None:
+        """Stamp a batch and write its records: the only work that is done for each packet."""
+        stamp, note = wire.STAMP.pack_into, records.SENT.pack_into
+        buffer, places, scratch, size = (
+            self.ring.buffer,
+            self.ring.stamp_at,
+            self._scratch,
+            records.SENT.size,
+        )
+        ids, flows, first, sent = self.flow_ids, len(self.flow_ids), self.next, records.STATUS_SENT
+        for i in range(batch):
+            seq, flow = divmod(first + i, flows)
+            stamp(buffer, places[slot + i], seq, now)
+            note(scratch, i * size, sent, ids[flow], seq, now)
+        if self.ring.checksummed:
+            for i in range(slot, slot + batch):
+                self.ring.sum_up(i)
+        due = self.schedule.due
+        self.lateness.extend([now - due(k) for k in range(first, first + batch)])
 
     def _note(self, place: int, status: int, k: int, ns: int) -> None:
         flow, flows = self.flow_ids[k % len(self.flow_ids)], len(self.flow_ids)
@@ -199,8 +220,9 @@ class Stream:
         self.sock.close()
         self.writer.close()
         # By the clock, not by the plan: who falls behind all the time has not held the rate.
-        seconds = max(self.schedule.seconds(self.next), (self._last - self.t0) / control.SECOND)
         late_after = int(self.wanted.late_ms * 1e6) + self.quantum
+        took = (self._last - self.t0 - late_after) / control.SECOND
+        seconds = max(self.schedule.seconds(self.next), took)
         ordered = sorted(self.lateness)
         return {
             "trial": self.wanted.trial,

@@ -152,7 +152,8 @@ def test_patched_frames_stay_right(trial: int, k: int, ns: int, version: int) ->
     """Also the checksum of IPv6, which is not computed anew: scapy's own is the judge."""
     made = flow(5, version=version)
     ring = udp_send.Ring((made,), trial)
-    ring.stamp(1, k, ns)
+    wire.STAMP.pack_into(ring.buffer, ring.stamp_at[1], k, ns)
+    ring.sum_up(1)
     frame = bytes(ring.buffer[len(made.frame) : 2 * len(made.frame)])
     header = wire.HEADER.unpack_from(frame, made.header_at)
     assert header == (wire.MAGIC, trial, 5, 0, k, ns)
