@@ -16,6 +16,8 @@ from netns.kernels import base
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 NAMESPACE = "namespace"
+# iptables would make a lock file on the host, where ordinary users may not even do so.
+NO_LOCK_FILE = {"XTABLES_LOCKFILE": "/dev/null"}
 
 # feature -> the commands that use it, in order, in a fresh namespace
 FEATURES: Mapping[str, Sequence[Sequence[str]]] = {
@@ -58,6 +60,7 @@ def attempt(commands: Sequence[Sequence[str]]) -> str:
                 text=True,
                 check=False,
                 timeout=20,
+                env=os.environ | NO_LOCK_FILE,
             )
         except subprocess.TimeoutExpired:
             return f"{command[0]} does not answer"

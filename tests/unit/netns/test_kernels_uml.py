@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from netns import errors
-from netns.kernels import base, uml, warden
+from netns.kernels import base, bytecode, uml, warden
 
 KERNEL = uml.UmlKernel(
     executable=Path("/opt/linux"), version="6.12", origin="built here", boot=("time-travel",)
@@ -138,3 +138,9 @@ def test_a_state_directory_that_cannot_be_written_is_named(tmp_path: Path) -> No
 def test_kernels_spread_over_the_cpus(tmp_path: Path) -> None:
     chosen = [warden.choose_cpu(warden.make_run_directory(tmp_path), {0, 1, 3}) for _ in range(4)]
     assert chosen == [3, 1, 0, 3]
+
+
+def test_packages_are_compiled_before_they_are_read_only(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text("x = 1\n")
+    bytecode.compile_packages([tmp_path, tmp_path / "absent"])
+    assert [path.suffix for path in (tmp_path / "__pycache__").iterdir()] == [".pyc"]
