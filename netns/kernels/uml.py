@@ -216,7 +216,9 @@ def guest_environment(outside: Any) -> dict[str, str]:
         base.GUEST_VARIABLE: NAME,
         base.STATE_VARIABLE: "/run/kproxy",  # dies with the kernel, as all that it notes does
         "TMPDIR": "/run/tmp",  # memory of the guest
+        # Caches beside the sources cannot be written.
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTEST_ADDOPTS": f"{outside.get('PYTEST_ADDOPTS', '')} -p no:cacheprovider".strip(),
     }
 
 

@@ -46,6 +46,12 @@ def test_the_guest_knows_what_it_is_and_keeps_its_state_to_itself() -> None:
     assert "TMP" not in inside
 
 
+def test_the_guest_writes_no_caches_on_its_read_only_root() -> None:
+    inside = uml.guest_environment({"PYTEST_ADDOPTS": "-x"})
+    assert inside["PYTHONDONTWRITEBYTECODE"] == "1"
+    assert inside["PYTEST_ADDOPTS"] == "-x -p no:cacheprovider"
+
+
 def test_memory_goes_where_there_is_room(tmp_path: Path) -> None:
     assert uml.memory_directory(1024, [tmp_path]) == tmp_path
     assert uml.memory_directory(1024, [tmp_path / "not" / "there"]) == tmp_path
