@@ -10,6 +10,7 @@ the kernel has acknowledged everything, in all families, of that round), ``sync 
 """
 
 import functools
+import gc
 import os
 import signal
 import threading
@@ -214,6 +215,9 @@ class Agent:
             )
         if not self._synced_once:
             self._synced_once = True
+            # What a start leaves behind lives as long as the process: see nodeproxy.
+            gc.freeze()
+            gc.enable()
             self._start_health_server()
             self._tune()
 

@@ -2,15 +2,12 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import pytest
+from fake_node import FakeNode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kproxy.backends import chains
-from kproxy.backends.iptables import backend as iptables_backend
-from kproxy.backends.ipvs import backend as ipvs_backend
 from kproxy.backends.ipvs import render as ipvs_render
 from kproxy.desired.model import (
     Address,
@@ -23,69 +20,8 @@ from kproxy.desired.model import (
     ServiceState,
     State,
 )
-from kproxy.kernel import inet
-from kproxy.kernel.conntrack.fake import FakeConntrack
-from kproxy.kernel.ipset.fake import FakeIpset
 from kproxy.kernel.ipset.types import DelEntry
-from kproxy.kernel.iptables.fake import FakeIptables
-from kproxy.kernel.ipvs.fake import FakeIPVS
 from kproxy.kernel.ipvs.types import DelDestination, DelService
-from kproxy.kernel.links.fake import FakeLinks
-from kproxy.kernel.sysctl import FakeSysctl
-
-SYSCTLS = {
-    "net/ipv4/vs/conntrack": "0",
-    "net/ipv4/vs/expire_nodest_conn": "0",
-    "net/ipv4/vs/expire_quiescent_template": "0",
-    "net/ipv4/vs/conn_reuse_mode": "1",
-    "net/ipv4/ip_forward": "0",
-}
-
-
-class Kernel:
-    """All fakes of one node. Backends come and go, the kernel stays."""
-
-    def __init__(self) -> None:
-        self.ipvs = FakeIPVS()
-        self.ipset = FakeIpset()
-        self.iptables = FakeIptables()
-        self.links = FakeLinks()
-        self.conntrack = FakeConntrack()
-        self.sysctl = FakeSysctl(SYSCTLS)
-
-    def backend(self, mode: str) -> Any:
-        if mode == "iptables":
-            return iptables_backend.Backend(
-                iptables_backend.Kernel(
-                    iptables=self.iptables, conntrack=self.conntrack, sysctl=self.sysctl
-                ),
-                inet.Family.IPV4,
-            )
-        return ipvs_backend.Backend(
-            ipvs_backend.Kernel(
-                ipvs=self.ipvs,
-                ipset=self.ipset,
-                iptables=self.iptables,
-                links=self.links,
-                conntrack=self.conntrack,
-                sysctl=self.sysctl,
-                release=(6, 1),
-            ),
-            inet.Family.IPV4,
-        )
-
-    def contents(self) -> dict[str, Any]:
-        """Everything that packets meet."""
-        device = ipvs_render.DEVICE
-        has_device = self.links.exists(device)
-        return {
-            "ipvs": self.ipvs.dump(),
-            "sets": {name: one.entries for name, one in self.ipset.dump().items()},
-            "rules": self.iptables.save(*chains.TABLES),
-            "addresses": self.links.addresses(device) if has_device else frozenset(),
-            "sysctl": dict(self.sysctl.values),
-        }
-
 
 NAMES = [
     ServicePortName("demo", name, port, protocol)
@@ -133,8 +69,8 @@ modes = pytest.mark.parametrize("mode", ["ipvs", "iptables"])
 sequences = st.lists(states(), min_size=1, max_size=5)
 
 
-def fresh(mode: str, wanted: State) -> Kernel:
-    kernel = Kernel()
+def fresh(mode: str, wanted: State) -> FakeNode:
+    kernel = FakeNode()
     assert kernel.backend(mode).sync(wanted).failures == ()
     return kernel
 
@@ -144,7 +80,7 @@ def fresh(mode: str, wanted: State) -> Kernel:
 def test_every_way_leads_where_the_shortest_does(
     mode: str, sequence: list[State], restarts: set[int]
 ) -> None:
-    kernel = Kernel()
+    kernel = FakeNode()
     backend = kernel.backend(mode)
     for index, wanted in enumerate(sequence):
         if index in restarts:
@@ -159,7 +95,7 @@ def test_every_way_leads_where_the_shortest_does(
 @modes
 @given(sequence=sequences, restart=st.booleans())
 def test_twice_the_same_writes_nothing(mode: str, sequence: list[State], restart: bool) -> None:
-    kernel = Kernel()
+    kernel = FakeNode()
     backend = kernel.backend(mode)
     for wanted in sequence:
         backend.sync(wanted)
@@ -211,15 +147,15 @@ def test_iptables_touches_no_chain_that_both_states_have(a: State, b: State) -> 
         assert change.remove == ()
 
 
-def fail_ipvs(kernel: Kernel, at: int) -> None:
+def fail_ipvs(kernel: FakeNode, at: int) -> None:
     kernel.ipvs.fail_write = {at: 12}
 
 
-def fail_ipset(kernel: Kernel, at: int) -> None:
+def fail_ipset(kernel: FakeNode, at: int) -> None:
     kernel.ipset.fail_write = {at: 12}
 
 
-def fail_iptables(kernel: Kernel, at: int) -> None:
+def fail_iptables(kernel: FakeNode, at: int) -> None:
     kernel.iptables.fail_restore = 1
 
 
@@ -228,7 +164,7 @@ def fail_iptables(kernel: Kernel, at: int) -> None:
 @given(a=states(), b=states(), at=st.integers(0, 12))
 @settings(max_examples=50)
 def test_the_next_sync_heals_what_failed(
-    mode: str, fail: Callable[[Kernel, int], None], a: State, b: State, at: int
+    mode: str, fail: Callable[[FakeNode, int], None], a: State, b: State, at: int
 ) -> None:
     kernel = fresh(mode, a)
     backend = kernel.backend(mode)
@@ -245,7 +181,7 @@ def test_the_next_sync_heals_what_failed(
 @modes
 @given(wanted=states())
 def test_cleanup_leaves_what_was_there_before(mode: str, wanted: State) -> None:
-    kernel = Kernel()
+    kernel = FakeNode()
     kernel.iptables.load(
         "*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n"
         ":INPUT ACCEPT [0:0]\n:MINE - [0:0]\n-A PREROUTING -j MINE\nCOMMIT\n"

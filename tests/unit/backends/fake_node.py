@@ -1,0 +1,119 @@
+"""All fakes of one node together. Backends come and go, the kernel stays."""
+
+from typing import Any
+
+from kproxy.backends import chains
+from kproxy.backends.base import Options
+from kproxy.backends.iptables import backend as iptables_backend
+from kproxy.backends.ipvs import backend as ipvs_backend
+from kproxy.backends.ipvs import render as ipvs_render
+from kproxy.desired.model import (
+    Address,
+    Endpoint,
+    Family,
+    Prefix,
+    Protocol,
+    ServicePort,
+    ServicePortName,
+    ServiceState,
+    State,
+)
+from kproxy.kernel import inet
+from kproxy.kernel.conntrack.fake import FakeConntrack
+from kproxy.kernel.ipset.fake import FakeIpset
+from kproxy.kernel.iptables.fake import FakeIptables
+from kproxy.kernel.ipvs.fake import FakeIPVS
+from kproxy.kernel.links.fake import FakeLinks
+from kproxy.kernel.sysctl import FakeSysctl
+
+SYSCTLS = {
+    "net/ipv4/vs/conntrack": "0",
+    "net/ipv4/vs/expire_nodest_conn": "0",
+    "net/ipv4/vs/expire_quiescent_template": "0",
+    "net/ipv4/vs/conn_reuse_mode": "1",
+    "net/ipv4/conf/all/arp_ignore": "0",
+    "net/ipv4/conf/all/arp_announce": "0",
+    "net/ipv4/ip_forward": "0",
+}
+
+
+class FakeNode:
+    """A kernel, and backends for it."""
+
+    def __init__(self, release: tuple[int, int] = (6, 1)) -> None:
+        self.release = release
+        self.ipvs = FakeIPVS()
+        self.ipset = FakeIpset()
+        self.iptables = FakeIptables()
+        self.links = FakeLinks()
+        self.conntrack = FakeConntrack()
+        self.sysctl = FakeSysctl(SYSCTLS)
+
+    def backend(self, mode: str, options: Options | None = None) -> Any:
+        """Return a new backend, as a restarted proxy would make one."""
+        if mode == "iptables":
+            return iptables_backend.Backend(
+                iptables_backend.Kernel(
+                    iptables=self.iptables, conntrack=self.conntrack, sysctl=self.sysctl
+                ),
+                inet.Family.IPV4,
+            )
+        return ipvs_backend.Backend(
+            ipvs_backend.Kernel(
+                ipvs=self.ipvs,
+                ipset=self.ipset,
+                iptables=self.iptables,
+                links=self.links,
+                conntrack=self.conntrack,
+                sysctl=self.sysctl,
+                release=self.release,
+            ),
+            inet.Family.IPV4,
+            options or Options(),
+        )
+
+    def contents(self) -> dict[str, Any]:
+        """Return everything that packets meet."""
+        device = ipvs_render.DEVICE
+        has_device = self.links.exists(device)
+        return {
+            "ipvs": self.ipvs.dump(),
+            "sets": {name: one.entries for name, one in self.ipset.dump().items()},
+            "rules": self.iptables.save(*chains.TABLES),
+            "addresses": self.links.addresses(device) if has_device else frozenset(),
+            "sysctl": dict(self.sysctl.values),
+        }
+
+    def weights(self) -> dict[str, int]:
+        """Return the weights of all real servers."""
+        return {
+            f"{service} {server}": entry.config.weight
+            for service, one in self.ipvs.dump().items()
+            for server, entry in one.destinations.items()
+        }
+
+
+def wanted(*services: ServiceState) -> State:
+    """Return a state of these services."""
+    return State(
+        family=Family.IPV4,
+        services={one.service.name: one for one in services},
+        cluster_cidrs=(Prefix("10.128.0.0/9"),),
+    )
+
+
+def web(
+    *addresses: str, protocol: Protocol = Protocol.TCP, ip: str = "10.96.0.10", port: int = 80
+) -> ServiceState:
+    """Return a service with endpoints at these addresses, port 8080."""
+    endpoints = tuple(Endpoint(address=Address(one), port=8080) for one in addresses)
+    return ServiceState(
+        service=ServicePort(
+            name=ServicePortName("demo", "web", protocol.lower(), protocol),
+            cluster_ip=Address(ip),
+            port=port,
+        ),
+        cluster=endpoints,
+        known=endpoints,
+        anywhere=bool(endpoints),
+    )
