@@ -76,7 +76,10 @@ def find(buffer: Buffer, start: int, end: int) -> dict[int, tuple[int, int]]:
 
 
 Schema = Mapping[int, "str | Schema"]
-"""Wanted attributes by type: a ``struct`` format without byte order, or the schema of a nest."""
+"""Wanted attributes by type: the schema of a nest, or a ``struct`` format without byte order, or
+WHOLE for all bytes of the value, however many."""
+
+WHOLE = "*"
 
 
 class _Layout:
@@ -150,6 +153,8 @@ class _Walk:
                 self.take(wanted, begin, stop, into, slots[kind])
 
     def _value(self, wanted: str, begin: int, stop: int, into: list[Any], slot: int) -> None:
+        if wanted == WHOLE:
+            wanted = f"{stop - begin}s"
         if struct.calcsize("=" + wanted) > stop - begin:
             raise ValueError(f"netlink attribute of {stop - begin} bytes is too short")
         (into[slot],) = struct.unpack_from("=" + wanted, self._buffer, begin)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from kproxy.errors import KernelError, Unsupported
-from kproxy.kernel import inet, netlink, nfnetlink
+from kproxy.kernel import bulk, inet, netlink, nfnetlink
 from kproxy.kernel.attributes import (
     Buffer,
     Records,
@@ -80,14 +80,15 @@ class Conntrack:
         sock = self._open()
         what = f"list tracked {protocol} flows"
         read = self._readers[family].read
-        try:
-            found = sock.dump(_KIND_GET, _filtered(family, protocol), read, what)
-        except KernelError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                raise
-            # A kernel that cannot filter by protocol alone tells everything.
-            found = sock.dump(_KIND_GET, nfnetlink.header(family.af), read, what)
-        return [flow for flow in found if flow is not None and flow.protocol is protocol]
+        with bulk.collector_paused():
+            try:
+                found = sock.dump(_KIND_GET, _filtered(family, protocol), read, what)
+            except KernelError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                    raise
+                # A kernel that cannot filter by protocol alone tells everything.
+                found = sock.dump(_KIND_GET, nfnetlink.header(family.af), read, what)
+            return [flow for flow in found if flow is not None and flow.protocol is protocol]
 
     def delete(self, flows: Sequence[Flow]) -> list[KernelError | None]:
         """Forget these flows; return for each None or why not."""

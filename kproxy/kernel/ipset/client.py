@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from kproxy.errors import AlreadyExists, KernelError, NotFound, Unsupported
-from kproxy.kernel import netlink
+from kproxy.kernel import bulk, netlink
 from kproxy.kernel.inet import Family
 from kproxy.kernel.ipset import wire
 from kproxy.kernel.ipset.types import (
@@ -23,6 +23,7 @@ from kproxy.kernel.ipset.types import (
 from kproxy.kernel.netlink import Refusal
 
 _EXIST = 4103
+_ELEMENT_INVALID = 4353  # And above: what the types of sets find wrong with an entry.
 # What ipset means by its own error numbers (enum ipset_errno, and those of the hash types).
 _PRIVATE = {
     4097: Refusal(errno.EPROTO, "malformed request"),
@@ -102,12 +103,13 @@ class Ipset:
         kind = wire.message_type(wire.LIST)
         read = wire.ListingReader().read
         found: dict[str, tuple[SetSpec, int, list[Entry]]] = {}
-        for part in self._open().dump(kind, wire.request(), read, "list IP sets"):
-            if part is None:
-                continue
-            if part.spec is not None:
-                found[part.name] = part.spec, part.references, []
-            found[part.name][2].extend(part.entries)
+        with bulk.collector_paused():
+            for part in self._open().dump(kind, wire.request(), read, "list IP sets"):
+                if part is None:
+                    continue
+                if part.spec is not None:
+                    found[part.name] = part.spec, part.references, []
+                found[part.name][2].extend(part.entries)
         return {
             name: SetEntry(spec, frozenset(entries), references)
             for name, (spec, references, entries) in found.items()
@@ -154,4 +156,6 @@ def _error(operation: Operation, refusal: Refusal) -> KernelError:
 
 
 def _translated(what: str, refusal: Refusal) -> KernelError:
+    if refusal.errno >= _ELEMENT_INVALID:
+        refusal = Refusal(errno.EINVAL, f"the set type refuses the entry (code {refusal.errno})")
     return netlink.kernel_error(what, _PRIVATE.get(refusal.errno, refusal))

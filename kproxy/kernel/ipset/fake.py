@@ -106,6 +106,7 @@ class FakeIpset:
         self._set(op.name)[1].clear()
 
     def _swap(self, op: SwapSets) -> None:
+        _check_name(op.other)
         one, other = self._set(op.name), self._set(op.other)
         if (one[0].type, one[0].family) != (other[0].type, other[0].family):
             raise _Refused(errno.EINVAL)
@@ -113,19 +114,19 @@ class FakeIpset:
 
     def _add(self, op: AddEntry) -> None:
         spec, entries = self._set(op.name)
-        _check_entry(spec, op.entry)
-        if op.entry in entries:
+        entry = _checked(spec, op.entry)
+        if entry in entries:
             raise _Refused(errno.EEXIST)
         if len(entries) >= spec.max_elements:
             raise _Refused(errno.ENOSPC)
-        entries.add(op.entry)
+        entries.add(entry)
 
     def _del(self, op: DelEntry) -> None:
         spec, entries = self._set(op.name)
-        _check_entry(spec, op.entry)
-        if op.entry not in entries:
+        entry = _checked(spec, op.entry)
+        if entry not in entries:
             raise _Refused(errno.ENOENT)
-        entries.remove(op.entry)
+        entries.remove(entry)
 
 
 class _Refused(Exception):
@@ -139,24 +140,25 @@ def _check_name(name: str) -> None:
         raise _Refused(errno.EINVAL)
 
 
-def _check_entry(spec: SetSpec, entry: Entry) -> None:
-    """Refuse an entry whose parts are not those of the set's type."""
+def _checked(spec: SetSpec, entry: Entry) -> Entry:
+    """Return the entry as it is kept. Refuse one whose parts are not those of the set's type."""
     parts = spec.type.parts
     has_port = entry.port is not None and entry.protocol is not None
     if has_port != ("port" in parts) or (entry.second is not None) != (len(parts) == 3):
         raise _Refused(errno.EPROTO)
-    _check_place(parts[0], spec.family, entry.address)
-    if entry.second is not None:
-        _check_place(parts[2], spec.family, entry.second)
+    address = _place(parts[0], spec.family, entry.address)
+    second = None if entry.second is None else _place(parts[2], spec.family, entry.second)
+    return entry._replace(address=address, second=second)
 
 
-def _check_place(part: str, family: Family, value: IPAddress | IPNetwork) -> None:
+def _place(part: str, family: Family, value: IPAddress | IPNetwork) -> IPAddress | IPNetwork:
     if value.version != family:
         raise _Refused(errno.EPROTO)
     if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
         if part != "net":
+            # Stricter than the kernel, which adds all addresses of the network.
             raise _Refused(errno.EPROTO)
         if value.prefixlen == 0:
             raise _Refused(errno.EINVAL)
-    elif part == "net":
-        raise _Refused(errno.EPROTO)
+        return value
+    return ipaddress.ip_network(value) if part == "net" else value

@@ -39,7 +39,10 @@ class SetSpec:
 
 
 class Entry(NamedTuple):
-    """One entry. Which parts are given follows from the set's type; ``net`` parts are networks."""
+    """One entry. Which parts are given follows from the set's type; ``net`` parts are networks.
+
+    Where an address belongs, give no network: the kernel would add each of its addresses.
+    """
 
     address: IPAddress | IPNetwork
     protocol: inet.Protocol | None = None

@@ -68,6 +68,8 @@ class Iptables:
 
     def save(self, *tables: str) -> RuleSet:
         """Return these tables (one execution of the tool, however many)."""
+        if not tables:
+            return {}
         tools = self.tools()
         arguments: list[str] = []
         if tools.variant == "legacy" and not self._legacy_in_use():

@@ -1,12 +1,13 @@
 """The kernel's IPVS table, through generic netlink."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
 from kproxy.errors import KernelError, NotFound, Unsupported
-from kproxy.kernel import netlink
+from kproxy.kernel import bulk, netlink
 from kproxy.kernel.attributes import Buffer
 from kproxy.kernel.inet import Family
 from kproxy.kernel.ipvs import proc, wire
@@ -23,6 +24,7 @@ from kproxy.kernel.ipvs.types import (
 )
 
 Answer = TypeVar("Answer")
+_READ_SIZE = 65536
 
 
 class IPVS:
@@ -74,12 +76,13 @@ class IPVS:
 
     def dump(self) -> Dump:
         """Return every virtual service known by address, with its real servers."""
-        services = self._services()
-        listed = _listing()
-        if listed is None or listed.keys() != {key for key, _config, _traffic in services}:
-            # No procfs here, or somebody else is changing the table between the two readings.
-            return self._dump_by_netlink(services)
-        return {key: ServiceEntry(config, listed[key]) for key, config, _traffic in services}
+        with bulk.collector_paused():
+            services = self._services()
+            listed = _listing()
+            if listed is None or listed.keys() != {key for key, _config, _traffic in services}:
+                # No procfs here, or somebody changed the table between the two readings.
+                return self._dump_by_netlink(services)
+            return {key: ServiceEntry(config, listed[key]) for key, config, _traffic in services}
 
     def traffic(self) -> Mapping[ServiceKey, ServiceTraffic]:
         """Return the counters of every virtual service and real server. Slower than a dump."""
@@ -156,6 +159,6 @@ def _listing() -> dict[ServiceKey, proc.Destinations] | None:
     """Return what procfs lists, or None where it does not."""
     try:
         with Path(proc.PATH).open("rb", buffering=0) as file:
-            return proc.parse(file.read())
+            return proc.parse(iter(partial(file.read, _READ_SIZE), b""))
     except (OSError, ValueError):
         return None

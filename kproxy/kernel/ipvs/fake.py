@@ -146,12 +146,14 @@ class FakeIPVS:
         return self._table[service][1]
 
     def _add_service(self, op: AddService) -> None:
+        _check_form(op.config)
         if op.service in self._table:
             raise _Refused(errno.EEXIST)
         _check_service(op.service, op.config)
         self._table[op.service] = op.config, {}
 
     def _set_service(self, op: SetService) -> None:
+        _check_form(op.config)
         servers = self._servers(op.service)
         _check_service(op.service, op.config)
         self._table[op.service] = op.config, servers
@@ -190,9 +192,13 @@ class _Refused(Exception):
         self.errno = code
 
 
-def _check_service(key: ServiceKey, config: ServiceConfig) -> None:
+def _check_form(config: ServiceConfig) -> None:
+    """What the kernel looks at before it looks for the service."""
     if len(config.scheduler) > _SCHEDULER_LENGTH_MAX:
         raise _Refused(errno.EINVAL)
+
+
+def _check_service(key: ServiceKey, config: ServiceConfig) -> None:
     if config.scheduler not in SCHEDULERS:
         raise _Refused(errno.ENOENT)
     if key.address.version == 6 and config.netmask is not None and not 1 <= config.netmask <= 128:

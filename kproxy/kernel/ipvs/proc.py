@@ -7,7 +7,7 @@ lacks (timeouts, masks and scheduler flags of services; counters) is asked by ne
 """
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kproxy.kernel import inet
 from kproxy.kernel.inet import IPAddress
@@ -36,17 +36,19 @@ _PROTOCOLS = {protocol.upper().encode(): protocol for protocol in inet.Protocol}
 Destinations = dict[DestinationKey, DestinationEntry]
 
 
-def parse(listing: bytes) -> dict[ServiceKey, Destinations]:
+def parse(chunks: Iterable[bytes]) -> dict[ServiceKey, Destinations]:
     """Return the real servers of every service known by address.
 
-    ValueError if a line has another form than any known kernel writes.
+    The listing comes in pieces, as it is read: new memory is dear in an embedded kernel, and the
+    whole text of 10,000 services is megabytes. ValueError if a line has another form than any
+    known kernel writes.
     """
     found: dict[ServiceKey, Destinations] = {}
     entries: dict[bytes, DestinationEntry] = {}
     ports: dict[bytes, int] = {}
     ipv4, to_key = ipaddress.IPv4Address, DestinationKey
     into: Destinations = {}
-    for line in _lines(listing):
+    for line in _lines(chunks):
         if line.startswith(_ARROW):
             # "  -> 0A0A0001:1F90      Masq    1      0          0         "
             if line[5] == 0x5B:
@@ -68,11 +70,17 @@ def parse(listing: bytes) -> dict[ServiceKey, Destinations]:
     return found
 
 
-def _lines(listing: bytes) -> Iterator[bytes]:
-    lines = iter(listing.split(b"\n"))
-    for _ in range(_HEADER_LINES):
-        next(lines, None)
-    return filter(None, lines)
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines after the three of the heading, whole, wherever the pieces end."""
+    rest = b""
+    skip = _HEADER_LINES
+    for chunk in chunks:
+        lines = (rest + chunk).split(b"\n")
+        rest = lines.pop()
+        yield from lines[skip:]
+        skip = max(0, skip - len(lines))
+    if rest:
+        yield rest
 
 
 def _entry(rest: bytes) -> DestinationEntry:

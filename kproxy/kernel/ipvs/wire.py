@@ -13,11 +13,11 @@ from typing import Any
 
 from kproxy.kernel.attributes import (
     NESTED,
+    WHOLE,
     Buffer,
     Records,
     Schema,
     attribute,
-    find,
     nest,
     u16,
     u32,
@@ -53,7 +53,7 @@ SET_CONFIG, GET_CONFIG, GET_INFO = 12, 13, 15
 
 _ATTR_SERVICE, _ATTR_DEST = 1, 2
 _ATTR_TIMEOUT_TCP, _ATTR_TIMEOUT_TCP_FIN, _ATTR_TIMEOUT_UDP = 4, 5, 6
-_SVC_AF, _SVC_PROTOCOL, _SVC_ADDR, _SVC_PORT, _SVC_FWMARK = 1, 2, 3, 4, 5
+_SVC_AF, _SVC_PROTOCOL, _SVC_ADDR, _SVC_PORT = 1, 2, 3, 4
 _SVC_SCHED_NAME, _SVC_FLAGS, _SVC_TIMEOUT, _SVC_NETMASK, _SVC_STATS64 = 6, 7, 8, 9, 12
 _DEST_ADDR, _DEST_PORT, _DEST_FWD_METHOD, _DEST_WEIGHT, _DEST_U_THRESH = 1, 2, 3, 4, 5
 _DEST_L_THRESH, _DEST_ACTIVE, _DEST_INACT, _DEST_PERSIST = 6, 7, 8, 9
@@ -212,6 +212,17 @@ Destination = tuple[DestinationKey, DestinationConfig, DestinationTraffic]
 _STATS_SCHEMA = dict.fromkeys(
     (_STATS_CONNS, _STATS_INPKTS, _STATS_OUTPKTS, _STATS_INBYTES, _STATS_OUTBYTES), "Q"
 )
+_SERVICE_SCHEMA: Schema = {
+    _SVC_AF: "H",
+    _SVC_PROTOCOL: "H",
+    _SVC_ADDR: "16s",
+    _SVC_PORT: "H",
+    _SVC_SCHED_NAME: WHOLE,
+    _SVC_FLAGS: "I",  # The first half: flags; the second is a mask, of use in requests only.
+    _SVC_TIMEOUT: "I",
+    _SVC_NETMASK: "4s",
+    _SVC_STATS64: _STATS_SCHEMA,
+}
 _DEST_SCHEMA: Schema = {
     _ATTR_DEST: {
         _DEST_ADDR: "16s",
@@ -228,33 +239,39 @@ _DEST_SCHEMA: Schema = {
 
 
 class ServiceReader:
-    """Reads the answers to GET_SERVICE."""
+    """Reads the answers to GET_SERVICE. Alike configurations are one object."""
 
     def __init__(self) -> None:
-        self._traffic = Records({_SVC_STATS64: _STATS_SCHEMA})
+        self._records = Records({_ATTR_SERVICE: _SERVICE_SCHEMA})
+        self._configs: dict[tuple[Any, ...], ServiceConfig] = {}
 
     def read(self, buffer: Buffer, start: int, end: int) -> Service | None:
         """Return a service; None for one known by firewall mark or by an unknown protocol."""
-        begin, stop = find(buffer, start + GENL_HEADER.size, end)[_ATTR_SERVICE]
-        places = find(buffer, begin, stop)
-        raw = {kind: bytes(buffer[a:b]) for kind, (a, b) in places.items() if b - a <= 16}
-        protocol = PROTOCOLS.get(int.from_bytes(raw.get(_SVC_PROTOCOL, b""), sys.byteorder))
-        if protocol is None or _SVC_ADDR not in raw:
-            return None
-        family = Family.IPV4 if int.from_bytes(raw[_SVC_AF], sys.byteorder) == 2 else Family.IPV6
-        address = _address(family, raw[_SVC_ADDR])
-        key = ServiceKey(protocol, address, int.from_bytes(raw[_SVC_PORT], "big"))
-        flags = int.from_bytes(raw[_SVC_FLAGS][:4], sys.byteorder)
-        config = ServiceConfig(
-            scheduler=raw[_SVC_SCHED_NAME].rstrip(b"\0").decode()
-            if _SVC_SCHED_NAME in raw
-            else "",
-            flags=ServiceFlags(flags & _OUR_FLAGS),
-            timeout=int.from_bytes(raw[_SVC_TIMEOUT], sys.byteorder),
-            netmask=_prefix(family, raw[_SVC_NETMASK]),
+        af, number, address, port, *configured, connections, packets, out, octets, octets_out = (
+            self._records.read(buffer, start + GENL_HEADER.size, end)
         )
-        counted = self._traffic.read(buffer, begin, stop)
+        protocol = PROTOCOLS.get(number)
+        if protocol is None or address is None:
+            return None
+        family = Family.IPV4 if af == 2 else Family.IPV6
+        key = ServiceKey(protocol, _address(family, address), socket.ntohs(port))
+        values = (family, *configured)
+        config = self._configs.get(values)
+        if config is None:
+            config = self._configs[values] = _service_config(*values)
+        counted = (connections, packets, out, octets, octets_out)
         return key, config, Traffic(*(value or 0 for value in counted))
+
+
+def _service_config(
+    family: Family, scheduler: bytes, flags: int, timeout: int, mask: bytes
+) -> ServiceConfig:
+    return ServiceConfig(
+        scheduler=scheduler.rstrip(b"\0").decode(),
+        flags=ServiceFlags(flags & _OUR_FLAGS),
+        timeout=timeout,
+        netmask=_prefix(family, mask),
+    )
 
 
 class DestinationReader:

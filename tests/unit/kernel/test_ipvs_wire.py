@@ -248,7 +248,7 @@ SCTP 0A600001:0007 rr\x20
 
 
 def test_the_listing_of_procfs() -> None:
-    found = proc.parse(LISTING)
+    found = proc.parse([LISTING])
     assert found == {
         V4: {
             POD4: DestinationEntry(DestinationConfig(5), DestinationStats(12, 345)),
@@ -266,5 +266,11 @@ def test_the_listing_of_procfs() -> None:
 def test_an_unknown_form_of_the_listing_is_refused() -> None:
     """The client asks by netlink then, instead of believing half of it."""
     with pytest.raises(ValueError, match="unpack"):
-        proc.parse(LISTING.replace(b"Masq    5", b"Masq    5 new"))
-    assert proc.parse(b"") == {}
+        proc.parse([LISTING.replace(b"Masq    5", b"Masq    5 new")])
+    assert proc.parse([]) == {}
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 50, 64, 100, 1000])
+def test_the_listing_may_be_cut_anywhere(size: int) -> None:
+    pieces = [LISTING[at : at + size] for at in range(0, len(LISTING), size)]
+    assert proc.parse(pieces) == proc.parse([LISTING])

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy.kernel.attributes import (
+    WHOLE,
     Records,
     attribute,
     be16,
@@ -71,6 +72,13 @@ def test_what_is_missing_is_none() -> None:
         expected = {u8(5, 3): 3, u8(5, 4): 4, b"": None}.get(data, 9)
         two = 8 if len(data) > 8 else None
         assert records.read(data, 0, len(data)) == (None, two, None, expected)
+
+
+def test_strings_of_any_length_are_taken_whole() -> None:
+    records = Records({1: WHOLE, 2: "I"})
+    for word in ("rr", "wrr", "rr", "sh", "lblcr", "wlc", ""):
+        data = text(1, word) + u32(2, 7)
+        assert records.read(data, 0, len(data)) == (word.encode() + b"\0", 7)
 
 
 def test_too_short_values_are_refused() -> None:
