@@ -1,0 +1,44 @@
+"""What a restart of the proxy imports: each module here lengthens every restart."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {
+    "argparse", "asyncio", "click", "concurrent.futures", "email", "http.client", "http.server",
+    "logging", "multiprocessing", "psutil", "pyroute2", "rich", "scapy", "ssl", "subprocess",
+    "tempfile", "unittest", "xml", "yaml",
+}  # fmt: skip
+"""Modules that nothing on the way to the first sync may import. (``subprocess`` is imported where
+a tool is executed; that costs less than the execution itself.)"""
+
+OTHER_ROOMS = ("kproxy.cli.main", "kproxy.controlplane", "kproxy.lab", "kproxy.reports",
+               "kproxy.traffic", "netns")  # fmt: skip
+
+MOST_MODULES = 225
+"""All modules, the interpreter's own included. A new one needs a reason."""
+
+
+def imported(mode: str) -> set[str]:
+    program = (
+        "import sys, kproxy.__main__, kproxy.cli.nodeproxy, kproxy.agent.daemon\n"
+        "import kproxy.agent.settings, kproxy.client.rest\n"
+        "from kproxy.backends.base import loader\n"
+        f"loader({mode!r})\n"
+        "print('\\n'.join(sys.modules))"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("mode", ["ipvs", "iptables"])
+def test_nothing_heavy_is_imported_before_the_first_sync(mode: str) -> None:
+    modules = imported(mode)
+    assert "kproxy.agent.daemon" in modules
+    assert HEAVY & modules == set()
+    assert [name for name in modules if name.startswith(OTHER_ROOMS)] == []
+    (other,) = {"ipvs", "iptables"} - {mode}
+    assert [name for name in modules if name.startswith(f"kproxy.backends.{other}")] == []
+    assert len(modules) <= MOST_MODULES

@@ -1,0 +1,167 @@
+import errno
+
+import pytest
+
+from kproxy import proxier
+from kproxy.api import core, discovery
+from kproxy.api.meta import ObjectMeta
+from kproxy.backends.base import SyncResult
+from kproxy.desired.build import NodeSettings
+from kproxy.desired.model import (
+    Address,
+    Family,
+    Protocol,
+    ServicePort,
+    ServicePortName,
+    State,
+)
+from kproxy.errors import KernelError, Unsupported
+from kproxy.proxier import DualStack, Proxier
+
+
+class Recorder:
+    """A backend that notes what it is given, and fails when told to."""
+
+    name = "recorder"
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.states: list[State] = []
+        self.read = 0
+        self.error: Exception | None = None
+
+    def supported(self) -> str | None:
+        return None
+
+    def sync(self, want: State) -> SyncResult:
+        if self.error:
+            raise self.error
+        self.states.append(want)
+        return SyncResult(writes=len(want.services))
+
+    def reread(self) -> None:
+        if self.error:
+            raise self.error
+        self.read += 1
+
+    def cleanup(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass
+
+
+class Loader:
+    """Makes recorders; ``missing`` are the families that this kernel lacks."""
+
+    def __init__(self) -> None:
+        self.made: dict[Family, Recorder] = {}
+        self.missing: set[Family] = set()
+
+    def __call__(self, family: Family) -> Recorder:
+        if family in self.missing:
+            raise Unsupported(f"no {family} here")
+        self.made[family] = Recorder(family)
+        return self.made[family]
+
+
+def dual_stack(loader: Loader) -> DualStack:
+    return DualStack([Proxier(NodeSettings(family=family, node="n"), loader) for family in Family])
+
+
+def service(name: str, *ips: str, **more: object) -> core.Service:
+    return core.Service(
+        metadata=ObjectMeta(namespace="demo", name=name),
+        spec=core.ServiceSpec(
+            cluster_ip=ips[0],
+            cluster_ips=list(ips),
+            ports=[core.ServicePort(port=80)],
+            **more,  # type: ignore[arg-type]
+        ),
+    )
+
+
+def endpoints(name: str, address: str) -> discovery.EndpointSlice:
+    return discovery.EndpointSlice(
+        metadata=ObjectMeta(
+            namespace="demo", name=f"{name}-1", labels={discovery.SERVICE_NAME_LABEL: name}
+        ),
+        endpoints=[discovery.Endpoint(addresses=[address])],
+        ports=[discovery.EndpointPort(name="", port=8080)],
+    )
+
+
+def test_objects_become_a_state_and_a_report() -> None:
+    loader = Loader()
+    both = dual_stack(loader)
+    both.on_service(None, service("web", "10.96.0.1"))
+    both.on_slice(None, endpoints("web", "10.128.0.1"))
+    (report,) = both.sync()
+    assert (report.family, report.services, report.endpoints) == (Family.IPV4, 1, 1)
+    assert not report.failed
+    (name,) = loader.made[Family.IPV4].states[0].services
+    assert str(name) == "demo/web"
+
+
+def test_the_second_family_is_not_touched_until_a_service_has_it_and_then_for_good() -> None:
+    loader = Loader()
+    both = dual_stack(loader)
+    both.reread()
+    both.on_service(None, service("web", "10.96.0.1"))
+    assert len(both.sync()) == 1
+    assert list(loader.made) == [Family.IPV4]
+    six = service("six", "fd00::1")
+    both.on_service(None, six)
+    assert [report.family for report in both.sync()] == [Family.IPV4, Family.IPV6]
+    both.on_service(six, None)
+    both.sync()
+    assert loader.made[Family.IPV6].states[-1].services == {}
+
+
+def test_a_kernel_without_the_second_family_serves_the_first() -> None:
+    loader = Loader()
+    loader.missing = {Family.IPV6}
+    both = dual_stack(loader)
+    both.on_service(None, service("web", "10.96.0.1", "fd00::1"))
+    assert [report.family for report in both.sync()] == [Family.IPV4]
+    assert both.take_disabled() == ["IPv6: no IPv6 here"]
+    assert both.take_disabled() == []
+    assert len(both.sync()) == 1
+
+
+def test_a_kernel_without_the_first_family_is_unsupported() -> None:
+    loader = Loader()
+    loader.missing = {Family.IPV4}
+    with pytest.raises(Unsupported):
+        dual_stack(loader).sync()
+
+
+def test_a_failure_of_one_family_does_not_keep_the_other_from_its_turn() -> None:
+    loader = Loader()
+    both = dual_stack(loader)
+    both.on_service(None, service("web", "10.96.0.1", "fd00::1"))
+    both.sync()
+    error = KernelError("read", errno.EIO, "no")
+    loader.made[Family.IPV4].error = error
+    reports = both.sync()
+    assert [report.failed for report in reports] == [True, False]
+    assert reports[0].result.failures == (error,)
+
+
+def test_unsupported_features_are_told_once_for_each_service_port() -> None:
+    both = dual_stack(Loader())
+    both.on_service(None, service("web", "10.96.0.1", external_ips=["192.0.2.1"]))
+    both.sync()
+    (told,) = both.take_unsupported()
+    assert (str(told[0]), told[1]) == ("demo/web", ("externalIPs",))
+    assert list(both.take_unsupported()) == []
+
+
+def test_a_plain_service_asks_for_nothing_unsupported() -> None:
+    plain = ServicePort(
+        name=ServicePortName("demo", "web", "", Protocol.TCP),
+        cluster_ip=Address("10.96.0.1"),
+        port=80,
+        internal_local=True,
+    )
+    assert proxier.unsupported_features(plain) == ()
