@@ -90,6 +90,14 @@ class AttachedLab:
     def __contains__(self, name: object) -> bool:
         return name in self.hosts
 
+    def has_now(self, name: str) -> bool:
+        """Whether there is a host of this name, once changes in progress are done.
+
+        ``name in lab`` does not wait: while a host is being removed it still says yes.
+        """
+        with self._journal.changing() as ledger:
+            return any(host.name == name for host in ledger.topology.hosts)
+
     def add(
         self, *hosts: Host, links: Iterable[Link] = (), segments: Iterable[Segment] = ()
     ) -> None:

@@ -42,6 +42,6 @@ class Layout:
         """Return the log file of a container; all its restarts write to it."""
         return self.logs / f"{namespace}_{pod}_{container}.log"
 
-    def record(self, namespace: str, pod: str) -> Path:
+    def record(self, namespace: str, pod: str, start: int) -> Path:
         """Return the file in which a pod's echo server records what it receives."""
-        return self.records / f"{namespace}_{pod}.received"
+        return self.records / f"{namespace}_{pod}_{start}.received"

@@ -36,6 +36,7 @@ class _Pod(msgspec.Struct, kw_only=True):
     """The lab's host in which its processes run."""
     addresses: list[str]
     host_network: bool
+    starts: int = 0
     containers: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
     """name → pid, start time"""
 
@@ -91,7 +92,7 @@ class NetnsRuntime:
     def sandbox(self, uid: str) -> Sandbox | None:
         """Return the sandbox if it (still) exists; one destroyed from outside does not."""
         pod = self._read(uid)
-        return _sandbox(pod) if pod is not None and pod.host in self._lab else None
+        return _sandbox(pod) if pod is not None and self._lab.has_now(pod.host) else None
 
     def start(self, sandbox: Sandbox, spec: ContainerSpec) -> ContainerId:
         """Start a container in a sandbox."""
@@ -111,6 +112,7 @@ class NetnsRuntime:
         container = ContainerId(
             uid=pod.uid, name=spec.name, pid=identity.pid, start_time=identity.start_time
         )
+        pod.starts += 1
         pod.containers[spec.name] = (identity.pid, identity.start_time)
         self._write(pod)
         self._watch(process, container)
@@ -136,11 +138,10 @@ class NetnsRuntime:
         pod = self._read(uid)
         if pod is None:
             return
-        if pod.host_network:
-            for pid, start_time in pod.containers.values():
-                with contextlib.suppress(NetnsError):
-                    Process(ProcessId(pid, start_time)).kill(group=True)
-        else:
+        for pid, start_time in pod.containers.values():
+            with contextlib.suppress(NetnsError):
+                Process(ProcessId(pid, start_time)).kill(group=True)
+        if not pod.host_network:
             self._lab.remove(pod.host)
         self._path(uid).unlink(missing_ok=True)
 
@@ -180,7 +181,8 @@ class NetnsRuntime:
             for word in (f"--{protocol.lower()}", str(number))
             if protocol in ("TCP", "UDP")
         ]
-        record = self._files.record(pod.namespace, pod.name)
+        # A restarted server must not begin its predecessor's record anew.
+        record = self._files.record(pod.namespace, pod.name, pod.starts)
         responder = (sys.executable, "-m", "kproxy.traffic.responder")
         name = f"{pod.namespace}/{pod.name}"
         return (*responder, *ports, "--name", name, "--record", str(record))

@@ -36,8 +36,8 @@ class Stage(Protocol):
         """Put something on the time line, now or at a given time; return that time."""
         ...
 
-    def kill_proxy(self, node: str) -> int:
-        """SIGKILL the node's proxy; return the time at which the process was gone."""
+    def kill_proxy(self, node: str) -> tuple[int, int]:
+        """SIGKILL the node's proxy; return when it was sent and when the process was gone."""
         ...
 
     def delete_proxy(self, node: str) -> None:
@@ -52,8 +52,12 @@ class Stage(Protocol):
         """Wait for a new proxy; return when its process started and when it first synced."""
         ...
 
-    def destroy_endpoint(self) -> str:
-        """Destroy a measured pod: processes, namespace, address. Return its name."""
+    def choose_endpoint(self) -> str:
+        """Return the name of a pod that is measured."""
+        ...
+
+    def destroy_endpoint(self, pod: str) -> None:
+        """Destroy a pod: processes, namespace, address."""
         ...
 
     def await_endpoint_removed(self, node: str, pod: str) -> int:
@@ -71,8 +75,7 @@ def baseline(stage: Stage) -> None:
 
 def proxy_crash(stage: Stage) -> None:
     """Kill the proxy with SIGKILL; the kubelet restarts it."""
-    fault = stage.mark(FAULT)
-    stage.mark(PROCESS_GONE, stage.kill_proxy(stage.hit))
+    fault = _kill(stage)
     _mark_restart(stage, stage.hit, fault)
 
 
@@ -86,8 +89,9 @@ def proxy_delete(stage: Stage) -> None:
 
 def endpoint_crash(stage: Stage) -> None:
     """Destroy a pod while the proxies are alive; they take it out of service."""
+    pod = stage.choose_endpoint()
     stage.mark(FAULT)
-    pod = stage.destroy_endpoint()
+    stage.destroy_endpoint(pod)
     stage.mark(ENDPOINT_GONE, detail=pod)
     for node in stage.nodes:
         stage.mark(SYNCED, stage.await_endpoint_removed(node, pod), node)
@@ -95,9 +99,9 @@ def endpoint_crash(stage: Stage) -> None:
 
 def endpoint_crash_while_proxy_down(stage: Stage) -> None:
     """Kill the proxy and, as soon as it is gone, destroy a pod: nobody takes it out of service."""
-    fault = stage.mark(FAULT)
-    stage.mark(PROCESS_GONE, stage.kill_proxy(stage.hit))
-    pod = stage.destroy_endpoint()
+    pod = stage.choose_endpoint()
+    fault = _kill(stage)
+    stage.destroy_endpoint(pod)
     stage.mark(ENDPOINT_GONE, detail=pod)
     _mark_restart(stage, stage.hit, fault)
     for node in stage.nodes:
@@ -112,6 +116,13 @@ def proxy_rolling_update(stage: Stage) -> None:
     for node in stage.nodes:
         stage.mark(PROCESS_GONE, stage.await_exit(node, fault), node)
         _mark_restart(stage, node, fault)
+
+
+def _kill(stage: Stage) -> int:
+    sent, gone = stage.kill_proxy(stage.hit)
+    stage.mark(FAULT, sent)
+    stage.mark(PROCESS_GONE, gone)
+    return sent
 
 
 def _mark_restart(stage: Stage, node: str, since: int) -> None:

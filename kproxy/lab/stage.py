@@ -59,12 +59,13 @@ class ClusterStage:
         self.marks.append(Mark(name, when, detail))
         return when
 
-    def kill_proxy(self, node: str) -> int:
-        """SIGKILL the node's proxy; return the time at which the process was gone."""
+    def kill_proxy(self, node: str) -> tuple[int, int]:
+        """SIGKILL the node's proxy; return when it was sent and when the process was gone."""
         process = self._cluster.proxy_process(node)
+        sent = time.monotonic_ns()
         process.kill()
         process.wait(10)
-        return time.monotonic_ns()
+        return sent, time.monotonic_ns()
 
     def delete_proxy(self, node: str) -> None:
         """Delete the node's proxy pod through the API."""
@@ -94,11 +95,15 @@ class ClusterStage:
         )
         return started.mono_ns, synced.mono_ns
 
-    def destroy_endpoint(self) -> str:
-        """Destroy a measured pod: processes, namespace, address. Return its name."""
-        victim = self._victim()
-        self._cluster.destroy(victim)
-        return str(victim["metadata"]["name"])
+    def choose_endpoint(self) -> str:
+        """Return the name of a pod that is measured."""
+        self._victim = self._find_victim()
+        return str(self._victim["metadata"]["name"])
+
+    def destroy_endpoint(self, pod: str) -> None:
+        """Destroy a pod that was chosen: processes, namespace, address."""
+        assert pod == self._victim["metadata"]["name"]
+        self._cluster.destroy(self._victim)
 
     def await_endpoint_removed(self, node: str, pod: str) -> int:
         """Wait until the node's kernel no longer sends to that pod; return when it synced that."""
@@ -137,7 +142,7 @@ class ClusterStage:
             raise errors.MeasurementError(str(late)) from None
         return found
 
-    def _victim(self) -> Object:
+    def _find_victim(self) -> Object:
         """Return the pod to destroy: the first by name behind the first measured UDP service.
 
         Without a UDP service, that of the first service.

@@ -74,13 +74,14 @@ def restart_table(results: ResultSet) -> Table | None:
 def notes(results: ResultSet) -> list[str]:
     """Return what must be known to read the tables: accuracy, and whatever is not valid."""
     lines = []
-    accuracies = sorted({row.accuracy_ms for row in results.summary if row.accuracy_ms})
+    packets = [row for row in results.summary if row.traffic == "udp"]
+    accuracies = sorted({row.accuracy_ms for row in packets if row.accuracy_ms})
     if accuracies:
-        rates = sorted({row.offered_pps for row in results.summary if row.offered_pps})
+        rates = sorted({row.offered_pps for row in packets if row.offered_pps})
         offered = "–".join(f"{rate:,.0f}" for rate in dict.fromkeys((rates[0], rates[-1])))
         lines.append(
-            f"Failover times are within ± {accuracies[-1]:.1f} ms (one packet interval of a flow; "
-            f"{offered} packets/s offered from each node)."
+            f"Failover times of packets are within ± {accuracies[-1]:.1f} ms (two packet intervals "
+            f"of a flow; {offered} packets/s offered from each node)."
         )
     for trial in results.trials:
         for problem in trial.problems:

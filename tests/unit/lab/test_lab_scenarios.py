@@ -29,8 +29,8 @@ class RecordingStage:
         self.marks.append((name, when, detail))
         return when
 
-    def kill_proxy(self, node: str) -> int:
-        return self._act(f"kill {node}")
+    def kill_proxy(self, node: str) -> tuple[int, int]:
+        return self._act(f"kill {node}"), next(self._clock)
 
     def delete_proxy(self, node: str) -> None:
         self._act(f"delete {node}")
@@ -41,9 +41,12 @@ class RecordingStage:
     def await_restart(self, node: str, since: int) -> tuple[int, int]:
         return self._act(f"await restart {node}"), next(self._clock)
 
-    def destroy_endpoint(self) -> str:
-        self._act("destroy")
+    def choose_endpoint(self) -> str:
+        self.acts.append("choose")
         return "web-1"
+
+    def destroy_endpoint(self, pod: str) -> None:
+        self._act(f"destroy {pod}")
 
     def await_endpoint_removed(self, node: str, pod: str) -> int:
         return self._act(f"await {pod} removed on {node}")
@@ -71,7 +74,7 @@ def test_every_other_scenario_marks_its_fault_first() -> None:
 
 def test_the_endpoint_is_destroyed_only_after_the_proxy_is_gone() -> None:
     stage = run("endpoint-crash-while-proxy-down")
-    assert stage.acts[:2] == ["kill node1", "destroy"]
+    assert stage.acts[:3] == ["choose", "kill node1", "destroy web-1"]
     assert "await web-1 removed on node1" in stage.acts
     names = [name for name, _, _ in stage.marks]
     assert names.index(scenarios.PROCESS_GONE) < names.index(scenarios.ENDPOINT_GONE)
@@ -80,7 +83,8 @@ def test_the_endpoint_is_destroyed_only_after_the_proxy_is_gone() -> None:
 def test_an_endpoint_crash_leaves_the_proxies_alone() -> None:
     stage = run("endpoint-crash")
     assert stage.acts == [
-        "destroy",
+        "choose",
+        "destroy web-1",
         "await web-1 removed on node1",
         "await web-1 removed on node2",
     ]
