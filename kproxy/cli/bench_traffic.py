@@ -192,24 +192,14 @@ def _account(paths: list[Path], sent_path: Path, report: dict[str, Any]) -> Outc
     )
     account = accounting.account(records.read_sent(sent_path), received, plan)
     delays = sorted((p.received_ns - p.sent_ns) / 1e6 for p in received)
-    unsent = account.total("not_sent") + account.total("failed")
-    slow = report["achieved_pps"] < LEAST_SHARE * report["offered_pps"]
-    reasons = []
-    if slow or unsent:
-        reasons.append(
-            f"the sender reached {report['achieved_pps']:,.0f} packets/s, {unsent:,} were not sent"
-        )
-    if account.total("lost"):
-        reasons.append(f"{account.total('lost'):,} packets were lost")
-    if account.total("discarded") or account.strangers:
-        reasons.append("packets could not be accounted for")
+    reason = _why_not(account, report)
     return Outcome(
         offered_pps=report["offered_pps"],
         achieved_pps=round(report["achieved_pps"], 1),
         sent=account.total("sent"),
         received=account.total("received"),
         lost=account.total("lost"),
-        held=not reasons,
+        held=not reason,
         duplicated=account.total("duplicated"),
         not_sent=account.total("not_sent"),
         failed=account.total("failed"),
@@ -219,5 +209,22 @@ def _account(paths: list[Path], sent_path: Path, report: dict[str, Any]) -> Outc
             name: round(percentile(delays, percent) or 0.0, 3)
             for name, percent in (("p50", 50), ("p99", 99), ("max", 100))
         },
-        reason="; ".join(reasons),
+        reason=reason,
     )
+
+
+def _why_not(account: Any, report: dict[str, Any]) -> str:
+    """Return why the rate was not held, "" if it was."""
+    unsent = account.total("not_sent") + account.total("failed")
+    achieved, offered = report["achieved_pps"], report["offered_pps"]
+    reasons = []
+    if achieved < LEAST_SHARE * offered or unsent:
+        failures = "".join(f", {text}: {number:,}" for text, number in report["failed"].items())
+        reasons.append(
+            f"the sender reached {achieved:,.0f} packets/s, {unsent:,} were not sent{failures}"
+        )
+    if account.total("lost"):
+        reasons.append(f"{account.total('lost'):,} packets were lost")
+    if account.total("discarded") or account.strangers:
+        reasons.append("packets could not be accounted for")
+    return "; ".join(reasons)

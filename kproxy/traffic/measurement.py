@@ -5,6 +5,7 @@ Turns the accounts of :mod:`accounting` and :mod:`tcp_accounting` (nanoseconds, 
 what speaks against believing it.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -33,12 +34,9 @@ def udp(
     """Describe UDP traffic from one node. ``report`` is the sender's own (``stopped``)."""
     plan, affected = account.plan, account.affected
     total = account.total
-    outages = [flow.outage for flow in affected if flow.outage is not None]
-    recovered = all(outage.failover_ns is not None for outage in outages)
-    fault = plan.fault_ns
-    return resultset.Measurement(
+    return dataclasses.replace(
+        _failover(account),
         node=node,
-        traffic="udp",
         offered_pps=plan.rate_pps,
         sent=total("sent"),
         received=total("received"),
@@ -51,19 +49,33 @@ def udp(
         unexplained=total("unexplained"),
         affected_flows=len(affected),
         affected_pps=round(plan.rate_pps * len(affected) / plan.flows, 3),
-        recovered=recovered,
-        failover_packet_loss=None if fault is None else sum(o.lost for o in outages),
-        failover_time_ms=None
-        if fault is None or not recovered
-        else ms(max((o.failover_ns or 0 for o in outages), default=0)),
-        loss_derived_ms=None if fault is None else ms(_mean([o.loss_derived_ns for o in outages])),
-        reset_time_ms=None
-        if fault is None or not recovered
-        else ms(max((o.reset_ns or 0 for o in outages), default=0)),
-        first_good_ms=_first_good(outages, fault) if recovered else None,
-        accuracy_ms=ms(_accuracy(account, outages)),
         flows=tuple(_flow(flow, plan) for flow in account.flows),
         sender=_quality(account, report, receivers),
+    )
+
+
+def _failover(account: accounting.Account) -> resultset.Measurement:
+    """Describe the outages; their numbers are null without a fault or without recovery."""
+    fault = account.plan.fault_ns
+    outages = [flow.outage for flow in account.flows if flow.outage is not None]
+    recovered = all(outage.failover_ns is not None for outage in outages)
+    found = resultset.Measurement(
+        node="", traffic="udp", recovered=recovered, accuracy_ms=ms(_accuracy(account, outages))
+    )
+    if fault is None:
+        return found
+    found = dataclasses.replace(
+        found,
+        failover_packet_loss=sum(outage.lost for outage in outages),
+        loss_derived_ms=ms(_mean([outage.loss_derived_ns for outage in outages])),
+    )
+    if not recovered:
+        return found
+    return dataclasses.replace(
+        found,
+        failover_time_ms=ms(max((o.failover_ns or 0 for o in outages), default=0)),
+        reset_time_ms=ms(max((o.reset_ns or 0 for o in outages), default=0)),
+        first_good_ms=_first_good(outages, fault),
     )
 
 
@@ -79,9 +91,9 @@ def _accuracy(account: accounting.Account, outages: list[accounting.Outage]) -> 
     return max(2 * account.plan.interval_ns, gap)
 
 
-def _first_good(outages: list[accounting.Outage], fault: int | None) -> float | None:
+def _first_good(outages: list[accounting.Outage], fault: int) -> float | None:
     """Return when the last of the affected flows had its first good packet, after the fault."""
-    if fault is None or not outages:
+    if not outages:
         return None
     return ms(max(outage.first_good_received_ns or 0 for outage in outages) - fault)
 

@@ -19,6 +19,9 @@ BATCH = 64
 ECHO_BYTES = 2048
 #: What the kernel charges for a small packet, with room to spare.
 CHARGE_BYTES = 1280
+#: Bounds of what is asked for (the kernel doubles it): 2 s at 100,000 packets/s are the most.
+LEAST_BUFFER = 1 << 20
+MOST_BUFFER = 1 << 27
 CLOCK_EVERY_NS = 1_000_000_000
 _SO_RCVBUFFORCE = 33
 _SO_MEMINFO = 55
@@ -46,7 +49,8 @@ def open_socket(port: int, *, packets_per_second: float, seconds: float = 2.0) -
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         sock.bind(("", port))
     # The kernel doubles the number, to account for its own bookkeeping, so half is asked for.
-    wanted = max(1 << 20, int(packets_per_second * seconds * CHARGE_BYTES / 2))
+    wanted = int(packets_per_second * seconds * CHARGE_BYTES / 2)
+    wanted = min(max(wanted, LEAST_BUFFER), MOST_BUFFER)
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)
     except PermissionError:

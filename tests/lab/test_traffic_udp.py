@@ -42,6 +42,15 @@ def test_all_that_is_sent_arrives(lab: Lab, rate: float) -> None:
     assert max(delays) < 3_000_000_000
 
 
+def test_the_kernel_accepts_the_patched_checksums_of_ipv6(lab: Lab) -> None:
+    _, record = traffic_pair.responder(lab)
+    sender = traffic_pair.Generator(lab, "udp_send")
+    sender.start(traffic_pair.udp_profile(lab, version=6, duration_s=0.5))
+    assert sender.answer()["report"]["sent"] == 500
+    traffic_pair.settled(record, 500)
+    assert traffic_pair.account(lab, record).total("received") == 500
+
+
 @pytest.mark.needs_tool("iptables")
 def test_a_counted_number_of_drops_is_found_exactly(lab: Lab) -> None:
     _, record = traffic_pair.responder(lab)

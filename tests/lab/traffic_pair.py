@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from netns.wait import readable, wait_until
 
 CLIENT = ip_interface("192.0.2.1/24")
 POD = ip_interface("192.0.2.2/24")
+CLIENT6 = ip_interface("2001:db8::1/64")
+POD6 = ip_interface("2001:db8::2/64")
 UDP_PORT = 5353
 TCP_PORT = 8080
 FLOWS = 16
@@ -27,8 +29,8 @@ FLOWS = 16
 @contextmanager
 def pair(tmp_path: Path) -> Iterator[Lab]:
     ends = [
-        Interface(host="client", name="eth0", addresses=(CLIENT,)),
-        Interface(host="pod", name="eth0", addresses=(POD,)),
+        Interface(host="client", name="eth0", addresses=(CLIENT, CLIENT6)),
+        Interface(host="pod", name="eth0", addresses=(POD, POD6)),
     ]
     topology = Topology(
         hosts=(Host(name="client"), Host(name="pod")), links=(Link(a=ends[0], b=ends[1]),)
@@ -100,7 +102,8 @@ class Generator(Speaker):
         return self.tell("start", profile=str(path))
 
 
-def udp_profile(lab: Lab, **changes: Any) -> profile.UdpProfile:
+def udp_profile(lab: Lab, *, version: int = 4, **changes: Any) -> profile.UdpProfile:
+    source, destination = (CLIENT, POD) if version == 4 else (CLIENT6, POD6)
     given: dict[str, Any] = {
         "interface": "eth0",
         "rate_pps": 1000.0,
@@ -110,8 +113,8 @@ def udp_profile(lab: Lab, **changes: Any) -> profile.UdpProfile:
             flows=FLOWS,
             source_mac=str(lab["client"].interface("eth0").mac),
             gateway_mac=str(lab["pod"].interface("eth0").mac),
-            source=ip_address("192.0.2.1"),
-            destination=ip_address("192.0.2.2"),
+            source=source.ip,
+            destination=destination.ip,
             destination_port=UDP_PORT,
         ),
         **changes,
