@@ -81,6 +81,16 @@ def test_addresses_come_and_go_on_any_device(links: LinksClient) -> None:
     }
 
 
+def test_ipv6_link_local_addresses_are_left_out(links: LinksClient) -> None:
+    """The kernel gives one to every device: nobody wanted it, so nobody shall miss it."""
+    before = links.addresses("lo"), links.host_addresses("lo"), links.local_addresses()
+    own = [interface("fe80::5/64"), interface("fe80::6/128")]
+    assert links.add_addresses("lo", own) == [None, None]
+    assert (links.addresses("lo"), links.host_addresses("lo"), links.local_addresses()) == before
+    assert links.add_addresses("lo", [interface("169.254.20.10/32")]) == [None]
+    assert interface("169.254.20.10/32") in links.addresses("lo")
+
+
 def test_hundreds_of_addresses(links: LinksClient) -> None:
     many = [host_interface(ip(f"10.96.{n >> 8}.{n & 255}")) for n in range(1500)]
     assert links.add_addresses("lo", many) == [None] * 1500

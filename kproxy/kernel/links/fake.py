@@ -52,14 +52,14 @@ class FakeLinks:
 
     def addresses(self, name: str) -> frozenset[IPInterface]:
         """Return the addresses of a device. NotFound."""
-        return frozenset(self._of(name))
+        return frozenset(filter(_told, self._of(name)))
 
     def host_addresses(self, name: str) -> frozenset[IPAddress]:
         """Return those addresses of a device that have the longest prefix. NotFound."""
         return frozenset(
             address.ip
             for address in self._of(name)
-            if address.network.prefixlen == address.max_prefixlen
+            if address.network.prefixlen == address.max_prefixlen and _told(address)
         )
 
     def add_addresses(
@@ -93,7 +93,7 @@ class FakeLinks:
         return frozenset(
             DeviceAddress(name, address)
             for name, addresses in self._addresses.items()
-            for address in addresses
+            for address in filter(_told, addresses)
         )
 
     def close(self) -> None:
@@ -109,6 +109,11 @@ class FakeLinks:
         faults = self.fail_write
         self.fail_write = {at - count: code for at, code in faults.items() if at >= count}
         return [faults.get(at, 0) for at in range(count)]
+
+
+def _told(address: IPInterface) -> bool:
+    """IPv6 link-local addresses, which the kernel makes itself, are left out of every answer."""
+    return not (address.version == 6 and address.is_link_local)
 
 
 def _result(what: str, refused: int) -> KernelError | None:
