@@ -3,6 +3,7 @@
 Only the packet filter tools are worth a process; everything else is asked of the kernel directly.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -61,6 +62,18 @@ class Execer:
             ) from error
         stderr = done.stderr.decode(errors="replace")
         return Completed(argv, done.returncode, done.stdout, stderr)
+
+
+def find_program(name: str) -> str | None:
+    """Return the path of a program in PATH, or None.
+
+    ``shutil.which`` does the same, but its module imports every compression library.
+    """
+    for directory in os.get_exec_path():
+        path = os.path.join(directory, name)  # noqa: PTH118
+        if os.access(path, os.X_OK) and not os.path.isdir(path):  # noqa: PTH112
+            return path
+    return None
 
 
 class FakeExecer:

@@ -9,13 +9,12 @@ such a guest), so nothing is executed to find out.
 
 import os
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kproxy.errors import KernelError, Unsupported
-from kproxy.kernel.execer import Completed, Execer, ExecerClient
+from kproxy.kernel.execer import Completed, Execer, ExecerClient, find_program
 from kproxy.kernel.inet import Family
 from kproxy.kernel.iptables import nftprobe, text
 from kproxy.kernel.iptables.types import RuleSet, TableChange
@@ -101,7 +100,7 @@ class Iptables:
 
     def _choose(self) -> Tools:
         prefix = self._prefix
-        save, restore = shutil.which(f"{prefix}-save"), shutil.which(f"{prefix}-restore")
+        save, restore = find_program(f"{prefix}-save"), find_program(f"{prefix}-restore")
         if save is None or restore is None:
             raise Unsupported(
                 f"{prefix}-save and {prefix}-restore are not in PATH", remedy="install iptables"
@@ -119,8 +118,8 @@ class Iptables:
         return legacy
 
     def _named(self, variant: str) -> Tools | None:
-        save = shutil.which(f"{self._prefix}-{variant}-save")
-        restore = shutil.which(f"{self._prefix}-{variant}-restore")
+        save = find_program(f"{self._prefix}-{variant}-save")
+        restore = find_program(f"{self._prefix}-{variant}-restore")
         return Tools(variant, save, restore) if save and restore else None
 
     def _other_variant(self, tools: Tools) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from kproxy.errors import KernelError, NotFound, Unsupported
 from kproxy.kernel import sysctl
-from kproxy.kernel.execer import Execer, FakeExecer
+from kproxy.kernel.execer import Execer, FakeExecer, find_program
 from kproxy.kernel.sysctl import FakeSysctl, Sysctl, SysctlClient
 
 KEY = "net/ipv4/ip_forward"
@@ -56,6 +56,19 @@ def test_other_failures_keep_their_errno(tmp_path: Path) -> None:
 
 def test_the_real_tree_is_the_default() -> None:
     assert Sysctl().get("kernel/ostype") == "Linux"
+
+
+def test_programs_are_found_in_the_order_of_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for directory in ("one", "two", "three"):
+        (tmp_path / directory).mkdir()
+    monkeypatch.setenv("PATH", ":".join(str(tmp_path / d) for d in ("one", "two", "three")))
+    assert find_program("tool") is None
+    (tmp_path / "one" / "tool").touch(mode=0o644)
+    (tmp_path / "two" / "tool").mkdir()
+    (tmp_path / "three" / "tool").touch(mode=0o755)
+    assert find_program("tool") == str(tmp_path / "three" / "tool")
 
 
 def test_input_output_and_exit_code() -> None:
