@@ -192,7 +192,8 @@ def _account(paths: list[Path], sent_path: Path, report: dict[str, Any]) -> Outc
     )
     account = accounting.account(records.read_sent(sent_path), received, plan)
     delays = sorted((p.received_ns - p.sent_ns) / 1e6 for p in received)
-    reason = _why_not(account, report)
+    drops = sum(state.drops for _, state in readings)
+    reason = _why_not(account, report, drops)
     return Outcome(
         offered_pps=report["offered_pps"],
         achieved_pps=round(report["achieved_pps"], 1),
@@ -203,7 +204,7 @@ def _account(paths: list[Path], sent_path: Path, report: dict[str, Any]) -> Outc
         duplicated=account.total("duplicated"),
         not_sent=account.total("not_sent"),
         failed=account.total("failed"),
-        receiver_drops=sum(state.drops for _, state in readings),
+        receiver_drops=drops,
         lateness_ms={name: round(value, 3) for name, value in report["lateness_ms"].items()},
         delay_ms={
             name: round(percentile(delays, percent) or 0.0, 3)
@@ -213,7 +214,7 @@ def _account(paths: list[Path], sent_path: Path, report: dict[str, Any]) -> Outc
     )
 
 
-def _why_not(account: Any, report: dict[str, Any]) -> str:
+def _why_not(account: Any, report: dict[str, Any], drops: int) -> str:
     """Return why the rate was not held, "" if it was."""
     unsent = account.total("not_sent") + account.total("failed")
     achieved, offered = report["achieved_pps"], report["offered_pps"]
@@ -224,7 +225,9 @@ def _why_not(account: Any, report: dict[str, Any]) -> str:
             f"the sender reached {achieved:,.0f} packets/s, {unsent:,} were not sent{failures}"
         )
     if account.total("lost"):
-        reasons.append(f"{account.total('lost'):,} packets were lost")
+        reasons.append(
+            f"{account.total('lost'):,} packets were lost, {drops:,} of them at full socket buffers"
+        )
     if account.total("discarded") or account.strangers:
         reasons.append("packets could not be accounted for")
     return "; ".join(reasons)
