@@ -80,8 +80,8 @@ def notes(results: ResultSet) -> list[str]:
         rates = sorted({row.offered_pps for row in packets if row.offered_pps})
         offered = "–".join(f"{rate:,.0f}" for rate in dict.fromkeys((rates[0], rates[-1])))
         lines.append(
-            f"Failover times of packets are within ± {accuracies[-1]:.1f} ms (two packet intervals "
-            f"of a flow; {offered} packets/s offered from each node)."
+            f"Failover times of packets are within ± {accuracies[-1]:.1f} ms (two packet "
+            f"intervals of a flow; {offered} packets/s offered from each node)."
         )
     for trial in results.trials:
         for problem in trial.problems:
