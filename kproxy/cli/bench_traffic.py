@@ -226,7 +226,7 @@ def _why_not(account: Any, report: dict[str, Any], drops: int) -> str:
         )
     if account.total("lost"):
         reasons.append(
-            f"{account.total('lost'):,} packets were lost, {drops:,} of them at full socket buffers"
+            f"{account.total('lost'):,} packets were lost, {drops:,} at full socket buffers"
         )
     if account.total("discarded") or account.strangers:
         reasons.append("packets could not be accounted for")
