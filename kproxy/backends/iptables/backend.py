@@ -47,6 +47,7 @@ class Backend:
         self._kernel = kernel
         self._family = family
         self._flows = StaleFlows(kernel.conntrack, family, keep_last=True)
+        self._renderer = render.Renderer()
         self._rules: RuleSet | None = None
         self._switched = False
 
@@ -64,7 +65,7 @@ class Backend:
         """Make the kernel hold the wanted state (see :class:`kproxy.backends.base.Backend`)."""
         if self._rules is None:
             self._rules = self._kernel.iptables.save(*chains.TABLES)
-        changes = chains.plan(self._rules, render.render(want))
+        changes = chains.plan(self._rules, self._renderer.render(want))
         # Until all of it is known to have been written, nothing is known of the kernel.
         rules, self._rules = self._rules, None
         switched, failures = self._switch()

@@ -116,8 +116,16 @@ class Renderer:
         try:
             return self._addresses[text]
         except KeyError:
-            address = self._addresses[text] = ipaddress.ip_address(text)
+            address = self._addresses[text] = _parsed(text)
             return address
+
+
+def _parsed(text: Address) -> IPAddress:
+    """Parse an address. That it is canonical saves all the checks, and most of the time."""
+    if ":" in text:
+        return ipaddress.IPv6Address(text)
+    a, b, c, d = text.split(".")
+    return ipaddress.IPv4Address(int(a) << 24 | int(b) << 16 | int(c) << 8 | int(d))
 
 
 def rules(state: State) -> Wanted:
