@@ -1,0 +1,174 @@
+"""What the daemon does after each sync, without threads: its rounds, its events, its patience."""
+
+import errno
+import io
+import json
+from typing import Any
+
+import pytest
+
+from kproxy.agent.daemon import RETRY_MAX_S, Agent
+from kproxy.agent.settings import Settings, from_config
+from kproxy.api.config import KubeProxyConfiguration, with_defaults
+from kproxy.api.core import Node
+from kproxy.api.meta import ObjectMeta
+from kproxy.backends.base import SyncResult
+from kproxy.client.kubeconfig import Access
+from kproxy.client.rest import Rest
+from kproxy.desired.model import Family
+from kproxy.errors import KernelError, Unsupported, UsageError
+from kproxy.logs import Log
+from kproxy.proxier import SyncReport
+
+FAILURE = KernelError("add", errno.EIO, "refused")
+
+
+class Stub:
+    """Stands in for the proxiers: says what the test wants."""
+
+    def __init__(self, *results: SyncResult) -> None:
+        self.results = list(results)
+        self.read = 0
+        self.unsupported: str | None = None
+        self.zones: list[str] = []
+        self.proxiers = [self]
+        self.backend = self
+
+    def supported(self) -> str | None:
+        return self.unsupported
+
+    def reread(self) -> None:
+        self.read += 1
+
+    def sync(self) -> list[SyncReport]:
+        result = self.results.pop(0)
+        return [
+            SyncReport(
+                family=Family.IPV4, result=result, services=1, endpoints=2, duration_ns=1_500_000
+            )
+        ]
+
+    def set_zone(self, zone: str) -> None:
+        self.zones.append(zone)
+
+    def take_problems(self) -> list[Any]:
+        return []
+
+    def take_disabled(self) -> list[str]:
+        return []
+
+    def take_unsupported(self) -> list[Any]:
+        return []
+
+
+def settings(**fields: Any) -> Settings:
+    return from_config(with_defaults(KubeProxyConfiguration(hostname_override="n", **fields)))
+
+
+class Watched:
+    """An agent whose proxier is a stub, and what it logs."""
+
+    def __init__(self, *results: SyncResult) -> None:
+        self.output = io.StringIO()
+        rest = Rest(Access(server="http://127.0.0.1:1"))
+        self.agent: Any = Agent(settings(), rest, Log("proxy", "debug", self.output))
+        self.agent._proxier = self.stub = Stub(*results)
+        # What follows the first success is not this test's: no server, no switches.
+        self.agent._start_health_server = lambda: None
+        self.agent._tune = lambda: None
+
+    def events(self, msg: str) -> list[dict[str, Any]]:
+        lines = map(json.loads, self.output.getvalue().splitlines())
+        return [line for line in lines if line["msg"] == msg]
+
+
+def test_the_first_sync_is_marked_and_only_the_first() -> None:
+    watched = Watched(SyncResult(writes=3), SyncResult(writes=0))
+    watched.agent._round()
+    watched.agent._round()
+    first, second = watched.events("synced")
+    assert (first["first"], second["first"]) == (True, False)
+    assert first["writes"] == 3
+    assert {
+        "backend",
+        "family",
+        "services",
+        "endpoints",
+        "duration_ms",
+        "versions",
+    } <= first.keys()
+
+
+def test_a_failed_sync_is_not_told_as_synced_and_does_not_count_as_first() -> None:
+    watched = Watched(SyncResult(writes=1, failures=(FAILURE,)), SyncResult(writes=1))
+    watched.agent._round()
+    assert watched.events("synced") == []
+    (failed,) = watched.events("sync failed")
+    assert failed["failures"] == [str(FAILURE)]
+    watched.agent._round()
+    assert watched.events("synced")[0]["first"] is True
+
+
+def test_what_keeps_failing_is_tried_less_and_less_often() -> None:
+    failing = SyncResult(writes=0, failures=(FAILURE,))
+    watched = Watched(*[failing] * 8, SyncResult(writes=0), failing)
+    for _ in range(10):
+        watched.agent._round()
+    waits = [event["again_in_s"] for event in watched.events("sync failed")]
+    assert waits == [1, 2, 4, 8, 16, RETRY_MAX_S, RETRY_MAX_S, RETRY_MAX_S, 1]
+
+
+def test_where_the_mode_is_impossible_trying_again_is_of_no_use() -> None:
+    watched = Watched(SyncResult(writes=0, failures=(FAILURE,)))
+    watched.stub.unsupported = "no IPVS here"
+    with pytest.raises(Unsupported, match="no IPVS here"):
+        watched.agent._round()
+
+
+def test_the_kernel_is_read_again_at_full_syncs_only() -> None:
+    watched = Watched(*[SyncResult(writes=0)] * 3)
+    watched.agent._round()
+    watched.agent._round()
+    assert watched.stub.read == 1
+    watched.agent._read_at -= 31
+    watched.agent._round()
+    assert watched.stub.read == 2
+
+
+def test_endpoints_that_drain_are_looked_at_again() -> None:
+    watched = Watched(SyncResult(writes=1, again_in=60), SyncResult(writes=0))
+    watched.agent._round()
+    assert watched.agent._again_at < float("inf")
+    watched.agent._round()
+    assert watched.agent._again_at == float("inf")
+
+
+def test_nothing_is_due_before_all_kinds_were_listed() -> None:
+    watched = Watched()
+    for _ in range(2):
+        watched.agent._on_synced()
+        assert not watched.agent._ready
+    watched.agent._on_synced()
+    assert watched.agent._ready
+    assert watched.agent._schedule.pending_since is not None
+
+
+def test_the_zone_comes_from_the_node() -> None:
+    watched = Watched()
+    labels = {"topology.kubernetes.io/zone": "zone-a"}
+    watched.agent._on_node(None, Node(metadata=ObjectMeta(name="n", labels=labels)))
+    assert watched.stub.zones == ["zone-a"]
+
+
+def test_settings_follow_kube_proxys_configuration() -> None:
+    made = settings(mode="ipvs", cluster_cidr="10.0.0.0/8,fd00::/48")
+    assert [str(one.cluster_cidrs[0]) for one in made.families] == ["10.0.0.0/8", "fd00::/48"]
+    assert (made.sync_period, made.min_sync_period, made.healthz) == (30, 0, ("0.0.0.0", 10256))
+    assert ("net/netfilter/nf_conntrack_tcp_timeout_established", 86400) in made.sysctls
+    assert settings(detect_local_mode="NodeCIDR").families[0].cluster_cidrs == ()
+
+
+@pytest.mark.parametrize("fields", [{"mode": "nftables"}, {"healthz_bind_address": "nowhere"}])
+def test_impossible_settings_are_the_users_mistake(fields: dict[str, str]) -> None:
+    with pytest.raises(UsageError):
+        settings(**fields)
