@@ -1,7 +1,9 @@
 """The ways, not only the places: whatever states follow each other, and whatever fails between."""
 
+import contextlib
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from fake_node import FakeNode
@@ -176,6 +178,58 @@ def test_the_next_sync_heals_what_failed(
     second = backend.sync(b)
     assert second.failures == ()
     assert kernel.contents() == fresh(mode, b).contents()
+
+
+class Killed(BaseException):
+    """What SIGKILL is to a process: nothing of it runs any more."""
+
+
+WRITES = (
+    ("ipset", ("run",)),
+    ("iptables", ("restore",)),
+    ("ipvs", ("run",)),
+    ("links", ("ensure_dummy", "add_addresses", "remove_addresses")),
+    ("conntrack", ("delete",)),
+)
+
+
+def kill_at(kernel: FakeNode, call: int) -> None:
+    """Let the process die when it makes its n-th write, which is not done any more."""
+    left = [call]
+
+    def dying(write: Callable[..., Any]) -> Callable[..., Any]:
+        def maybe(*args: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return write(*args)
+
+        return maybe
+
+    for name, methods in WRITES:
+        client = getattr(kernel, name)
+        for method in methods:
+            setattr(client, method, dying(getattr(client, method)))
+
+
+def revive(kernel: FakeNode) -> None:
+    for name, methods in WRITES:
+        for method in methods:
+            delattr(getattr(kernel, name), method)
+
+
+@modes
+@given(a=states(), b=states(), c=states(), call=st.integers(0, 6))
+def test_a_restart_heals_what_a_kill_between_two_writes_left(
+    mode: str, a: State, b: State, c: State, call: int
+) -> None:
+    kernel = fresh(mode, a)
+    kill_at(kernel, call)
+    with contextlib.suppress(Killed):
+        kernel.backend(mode).sync(b)
+    revive(kernel)
+    assert kernel.backend(mode).sync(c).failures == ()
+    assert kernel.contents() == fresh(mode, c).contents()
 
 
 @modes
