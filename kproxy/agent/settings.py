@@ -50,6 +50,11 @@ def from_config(config: KubeProxyConfiguration) -> Settings:
 
 def _family(config: KubeProxyConfiguration, node: str, family: Family) -> NodeSettings:
     own = [cidr for cidr in config.cluster_cidrs() if (":" in cidr) == (family is Family.IPV6)]
+    if len(own) > 1:
+        raise UsageError(
+            f"clusterCIDR: {', '.join(own)} are several networks of one IP family",
+            remedy="give one for each family, as for kube-proxy",
+        )
     local = config.detect_local_mode == "ClusterCIDR"
     return NodeSettings(
         family=family,

@@ -168,7 +168,14 @@ def test_settings_follow_kube_proxys_configuration() -> None:
     assert settings(detect_local_mode="NodeCIDR").families[0].cluster_cidrs == ()
 
 
-@pytest.mark.parametrize("fields", [{"mode": "nftables"}, {"healthz_bind_address": "nowhere"}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mode": "nftables"},
+        {"healthz_bind_address": "nowhere"},
+        {"cluster_cidr": "10.0.0.0/8,11.0.0.0/8"},
+    ],
+)
 def test_impossible_settings_are_the_users_mistake(fields: dict[str, str]) -> None:
     with pytest.raises(UsageError):
         settings(**fields)
