@@ -5,13 +5,21 @@ that is not in the tool's own form would never compare equal with what the kerne
 be written again at every sync.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kproxy.backends.chains import Wanted, WantedTable, masquerade_marked, not_from
 from kproxy.desired import model
 from kproxy.desired.model import Endpoint, ServicePort, ServicePortName, ServiceState, State
+
+try:
+    # The interpreter's own: hashlib loads all of OpenSSL first, which costs 10 ms at every start.
+    from _sha2 import sha256  # type: ignore[import-not-found]
+except ImportError:
+    try:
+        from _sha256 import sha256  # type: ignore[import-not-found]  # before Python 3.12
+    except ImportError:
+        from hashlib import sha256
 
 HASH_BITS = 80
 """How much of a hash is in a chain's name: 16 characters, so that it fits the kernel's 28."""
@@ -25,7 +33,7 @@ PROBABILITY_UNIT = 1 << 31
 
 def chain_name(prefix: str, *identity: str) -> str:
     """Return the name of a chain that belongs to one object: kube-proxy's hash of its identity."""
-    digest = hashlib.sha256("".join(identity).encode()).digest()
+    digest = sha256("".join(identity).encode()).digest()
     bits = int.from_bytes(digest[: HASH_BITS // 8], "big")
     # base64.b32encode says the same, but ten times more slowly.
     return prefix + "".join([_PAIRS[bits >> shift & 1023] for shift in range(70, -1, -10)])
