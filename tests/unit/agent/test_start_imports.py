@@ -6,8 +6,8 @@ import sys
 import pytest
 
 HEAVY = {
-    "_hashlib", "argparse", "asyncio", "click", "concurrent.futures", "email", "http.client", "http.server",
-    "logging", "multiprocessing", "psutil", "pyroute2", "rich", "scapy", "ssl", "subprocess",
+    "_hashlib", "argparse", "asyncio", "click", "concurrent.futures", "email", "http.client",
+    "http.server", "logging", "multiprocessing", "psutil", "pyroute2", "rich", "scapy", "ssl", "subprocess",
     "tempfile", "unittest", "xml", "yaml",
 }  # fmt: skip
 """Modules that nothing on the way to the first sync may import. (``subprocess`` is imported where
@@ -16,7 +16,7 @@ a tool is executed; that costs less than the execution itself.)"""
 OTHER_ROOMS = ("kproxy.cli.main", "kproxy.controlplane", "kproxy.lab", "kproxy.reports",
                "kproxy.traffic", "netns")  # fmt: skip
 
-MOST_OWN_MODULES = 62
+MOST_OWN_MODULES = 80
 """Modules of this project. A new one needs a reason."""
 
 
