@@ -6,10 +6,27 @@ import sys
 import pytest
 
 HEAVY = {
-    "_hashlib", "argparse", "asyncio", "click", "concurrent.futures", "email", "http.client",
-    "http.server", "logging", "multiprocessing", "psutil", "pyroute2", "rich", "scapy", "ssl", "subprocess",
-    "tempfile", "unittest", "xml", "yaml",
-}  # fmt: skip
+    "_hashlib",
+    "argparse",
+    "asyncio",
+    "click",
+    "concurrent.futures",
+    "email",
+    "http.client",
+    "http.server",
+    "logging",
+    "multiprocessing",
+    "psutil",
+    "pyroute2",
+    "rich",
+    "scapy",
+    "ssl",
+    "subprocess",
+    "tempfile",
+    "unittest",
+    "xml",
+    "yaml",
+}
 """Modules that nothing on the way to the first sync may import. (``subprocess`` is imported where
 a tool is executed; that costs less than the execution itself.)"""
 
