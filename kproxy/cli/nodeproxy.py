@@ -37,6 +37,8 @@ def main(arguments: Sequence[str]) -> int:
     except KproxyError as error:
         print(f"kproxy proxy: {error}", file=sys.stderr)
         return 1
+    finally:
+        gc.enable()
 
 
 def _run(options: Options) -> int:

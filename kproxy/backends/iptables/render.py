@@ -136,7 +136,7 @@ class _ServiceRenderer:
         endpoints = wanted.local if service.internal_local else wanted.cluster
         if not endpoints:
             return _Fragment("", self._refusal(wanted, to_service, port), {})
-        comment = f'-m comment --comment "{service.name} cluster IP"'
+        comment = f'-m comment --comment "{_label(service)} cluster IP"'
         chain = service_chain(service, local=service.internal_local)
         rules = []
         source = self._masqueraded_sources()
@@ -153,7 +153,7 @@ class _ServiceRenderer:
         # Endpoints elsewhere, none here, policy Local: dropped, so that the client tries again.
         here = wanted.service.internal_local and wanted.anywhere
         why = "has no local endpoints" if here else "has no endpoints"
-        comment = f'-m comment --comment "{wanted.service.name} {why}"'
+        comment = f'-m comment --comment "{_label(wanted.service)} {why}"'
         target = "DROP" if here else self._reject
         return f"-A KUBE-SERVICES {to_service} {comment} {port} -j {target}"
 
@@ -173,13 +173,13 @@ class _ServiceRenderer:
         chains: dict[str, Sequence[str]],
     ) -> list[str]:
         """Add the endpoints' chains; return the rules that choose each equally often."""
-        name, protocol = str(service.name), service.protocol.lower()
+        name, label, protocol = str(service.name), _label(service), service.protocol.lower()
         ordered = sorted(endpoints, key=lambda endpoint: (endpoint.address, endpoint.port))
         rules = []
         for left, endpoint in zip(range(len(ordered), 0, -1), ordered, strict=True):
             place = _place(endpoint)
             target = chain_name("KUBE-SEP-", name, protocol, place)
-            comment = f'-m comment --comment "{name}"'
+            comment = f'-m comment --comment "{label}"'
             chains[target] = (
                 # An endpoint that reaches itself through the service would answer itself directly.
                 f"-A {target} -s {endpoint.address}/{self._bits} {comment} -j KUBE-MARK-MASQ",
@@ -188,9 +188,26 @@ class _ServiceRenderer:
             )
             chance = f" {_probability(left)}" if left > 1 else ""
             rules.append(
-                f'-A {chain} -m comment --comment "{name} -> {place}"{chance} -j {target}'
+                f'-A {chain} -m comment --comment "{label} -> {place}"{chance} -j {target}'
             )
         return rules
+
+
+_HARMLESS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-./:_")
+_LABEL_LENGTH_MAX = 180
+"""With what else is in a comment this fits the kernel's 255."""
+
+
+def _label(service: ServicePort) -> str:
+    """Return the name of a service port for comments.
+
+    An API server gives out nothing but DNS names; should another one do so, its quotes and line
+    ends must not become rules, nor its length make the kernel refuse the rules of all others.
+    """
+    name = str(service.name)
+    if not _HARMLESS.issuperset(name):
+        name = "".join(letter if letter in _HARMLESS else "?" for letter in name)
+    return name[:_LABEL_LENGTH_MAX]
 
 
 def _place(endpoint: Endpoint) -> str:

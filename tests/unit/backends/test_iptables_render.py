@@ -122,3 +122,13 @@ def test_probabilities_are_as_the_kernel_keeps_them() -> None:
     rules = render.render(state(web))["nat"].chains[render.service_chain(web.service)]
     assert "--probability 0.33333333349 " in rules[1]
     assert "--probability 0.50000000000 " in rules[2]
+
+
+def test_a_name_that_no_api_server_would_give_out_becomes_no_rule() -> None:
+    evil = service("demo", 'x"\n-A INPUT -j ACCEPT\n' + "y" * 300, "", at("10.0.0.1"))
+    for table in render.render(state(evil)).values():
+        for rules in table.chains.values():
+            for rule in rules:
+                assert "\n" not in rule
+                assert rule.count('"') in (0, 2)
+                assert len(rule.partition('"')[2].partition('"')[0]) <= 255
