@@ -49,7 +49,7 @@ TABLE_WIDTH = 120
 @click.option("--trials", default=3, show_default=True, help="Trials of every scenario.")
 @click.option(
     "--rate",
-    default=1000.0,
+    default=2000.0,
     show_default=True,
     metavar="PPS",
     help="UDP packets/s from each of the two nodes, over all flows.",

@@ -91,7 +91,7 @@ class Generator:
 class Rates:
     """How much traffic one client sends. ``udp_pps`` is the total of all its flows."""
 
-    udp_pps: float = 1000.0
+    udp_pps: float = 2000.0
     quantum_ms: float = 5.0
     """The sender wakes so often. A fraction of a flow's interval, so it costs no accuracy, and a
     fifth of the wake-ups, which are dear in an embedded kernel."""

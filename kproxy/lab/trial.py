@@ -50,6 +50,7 @@ class Trials:
         self._timing = timing
         self._places = dict(zip((HIT, OTHER), cluster.clients, strict=False))
         self._count = 0
+        self._records_read: dict[Path, int] = {}
 
     def run(self, scenario: scenarios.Scenario, number: int) -> resultset.Trial:
         """Run one trial and account for it.
@@ -134,7 +135,9 @@ class Trials:
         by_place: dict[str, list[records.Received]] = {place: [] for place in self._places}
         states = []
         for path in sorted(self._cluster.files.records.glob("*.received")):
-            packets, state = records.read_received(path, self._count)
+            start = self._records_read.get(path, 0)
+            packets, state = records.read_received(path, self._count, start=start)
+            self._records_read[path] = state.records
             states.append(state)
             for packet in packets:
                 by_place[places[generators.origin(packet.flow)]].append(packet)

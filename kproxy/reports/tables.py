@@ -20,8 +20,11 @@ def spread_text(spread: Spread | None, unit: str = "") -> str:
     if spread is None or spread.median is None:
         return "–"
     text = _number(spread.median)
-    if spread.min is not None and spread.max is not None and spread.min != spread.max:
-        text += f" ({_number(spread.min)}–{_number(spread.max)})"
+    least, most = (
+        _number(value) if value is not None else "?" for value in (spread.min, spread.max)
+    )
+    if least != most:
+        text += f" ({least}–{most})"
     return f"{text} {unit}".rstrip()
 
 
