@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import itertools
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -36,6 +37,10 @@ from kproxy.kernel.sysctl import SysctlClient
 
 DRAIN_INTERVAL_S = 60.0
 """So often endpoints with weight 0 are looked at, as in kube-proxy."""
+
+COUNTS_VALID_S = 1.0
+"""So long what the kernel said of connections is good enough to remove an endpoint by: a restarted
+proxy reads the kernel once, not twice."""
 
 SYSCTLS: Mapping[str, str] = {
     "net/ipv4/vs/conntrack": "1",  # masquerading is done by rules, which need tracked connections
@@ -93,6 +98,7 @@ class Backend:
         self._flows = StaleFlows(kernel.conntrack, family, keep_last=False)
         self._seen: planning.Seen | None = None
         self._rules: RuleSet | None = None
+        self._read_at = float("-inf")
         self._switched = False
 
     def supported(self) -> str | None:
@@ -111,7 +117,8 @@ class Backend:
         """Make the kernel hold the wanted state (see :class:`kproxy.backends.base.Backend`)."""
         tables = self._renderer.render(want)
         seen = self._seen
-        if seen is None or planning.needs_counts(seen, tables):
+        stale = time.monotonic() - self._read_at > COUNTS_VALID_S
+        if seen is None or (stale and planning.needs_counts(seen, tables)):
             seen = self._read()
         if self._rules is None:
             self._rules = self._kernel.iptables.save(*chains.TABLES)
@@ -119,6 +126,7 @@ class Backend:
         changes = chains.plan(self._rules, render.rules(want))
         # Until all of it is known to have been written, nothing is known of the kernel.
         rules, self._seen, self._rules = self._rules, None, None
+        self._read_at = float("-inf")
         switched, failures = self._switch()
         failures += self._write(steps, changes, device=seen.device)
         forgotten, errors = self._flows.sync(want)
@@ -173,6 +181,7 @@ class Backend:
     def _read(self) -> planning.Seen:
         """Read all but the rules."""
         kernel = self._kernel
+        self._read_at = time.monotonic()
         services = {
             key: entry
             for key, entry in kernel.ipvs.dump().items()

@@ -44,6 +44,10 @@ class Seen:
     device: bool
     addresses: Set[IPAddress]
     sets: Mapping[str, Set[Entry]]
+    written: Mapping[ServiceKey, Mapping[DestinationKey, DestinationConfig]] = field(
+        default_factory=dict
+    )
+    """What we wrote ourselves: a service whose real servers are this very object is right."""
 
 
 @dataclass(slots=True)
@@ -86,6 +90,8 @@ def plan(have: Seen, want: Tables, conventions: Conventions) -> Plan:
     steps.addresses_add = sorted(want.addresses - have.addresses)
     steps.addresses_remove = sorted(have.addresses - want.addresses)
     for service, destinations in want.services.items():
+        if have.written.get(service) is destinations:
+            continue
         known = have.services.get(service)
         _plan_service(steps, service, conventions.service, known, destinations)
     ours: set[IPAddress] = set(have.addresses) | _hosts(have.sets.get(names.service_ips, ()))
@@ -136,14 +142,16 @@ def _plan_service(
         return
     if have.config != config:
         steps.ipvs_add.append(ipvs.SetService(service, config))
+    staying = len(want)
     for destination, wanted in want.items():
         entry = have.destinations.get(destination)
         if entry is None:
+            staying -= 1
             steps.ipvs_add.append(ipvs.AddDestination(service, destination, wanted))
         elif entry.config != wanted:
             # Also heals a weight of 0 that a proxy left behind which died while it drained.
             steps.ipvs_add.append(ipvs.SetDestination(service, destination, wanted))
-    if not have.destinations.keys() <= want.keys():
+    if staying < len(have.destinations):
         _plan_departures(steps, service, have, want)
 
 
@@ -175,6 +183,7 @@ def needs_counts(have: Seen, want: Tables) -> bool:
     """Return whether an endpoint goes whose connections must be counted first."""
     return any(
         service.protocol is not inet.Protocol.UDP
+        and have.written.get(service) is not destinations
         and (entry := have.services.get(service)) is not None
         and not entry.destinations.keys() <= destinations.keys()
         for service, destinations in want.services.items()
@@ -195,17 +204,29 @@ def writes(steps: Plan) -> int:
 
 
 def after(have: Seen, want: Tables, steps: Plan, service_config: ServiceConfig) -> Seen:
-    """Return what the kernel holds when all steps were done, if nothing drains."""
+    """Return what the kernel holds when all steps were done, if nothing drains.
+
+    The counts of connections are those of the reading: see :func:`needs_counts`.
+    """
+    services = dict(have.services)
     unused = ipvs.DestinationStats()
-    gone = {step.service for step in steps.ipvs_remove if isinstance(step, ipvs.DelService)}
-    services = {key: entry for key, entry in have.services.items() if key not in gone}
-    for service, destinations in want.services.items():
+    for service in {step.service for step in (*steps.ipvs_add, *steps.ipvs_remove)}:
+        destinations = want.services.get(service)
+        if destinations is None:
+            del services[service]
+            continue
         services[service] = ServiceEntry(
             service_config,
             {key: ipvs.DestinationEntry(config, unused) for key, config in destinations.items()},
         )
     device = have.device or bool(want.addresses)
-    return Seen(services=services, device=device, addresses=want.addresses, sets=want.sets)
+    return Seen(
+        services=services,
+        device=device,
+        addresses=want.addresses,
+        sets=want.sets,
+        written=want.services,
+    )
 
 
 def _hosts(entries: Iterable[Entry]) -> set[IPAddress]:

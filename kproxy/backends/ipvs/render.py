@@ -6,10 +6,11 @@ Names, types and rules are those of kube-proxy, so that a node where it ran is a
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kproxy.backends.chains import Wanted, WantedTable, masquerade_marked, not_from
 from kproxy.desired import model
-from kproxy.desired.model import Address, ServiceState, State
+from kproxy.desired.model import Address, ServicePortName, ServiceState, State
 from kproxy.kernel import inet
 from kproxy.kernel.inet import Family, IPAddress
 from kproxy.kernel.ipset.types import Entry, SetSpec, SetType
@@ -76,48 +77,61 @@ def family_of(state: State) -> Family:
     return Family.IPV4 if state.family is model.Family.IPV4 else Family.IPV6
 
 
+class _Rendered(NamedTuple):
+    """What one service port comes to."""
+
+    key: ServiceKey
+    destinations: dict[DestinationKey, DestinationConfig]
+    loops: tuple[Entry, ...]
+
+
 class Renderer:
-    """Turns states into kernel values; remembers parsed addresses from one state to the next."""
+    """Turns states into kernel values; remembers what it made of each service for the next."""
 
     def __init__(self) -> None:
-        self._addresses: dict[Address, IPAddress] = {}
+        self._made: dict[ServicePortName, tuple[ServiceState, _Rendered]] = {}
 
     def render(self, state: State) -> Tables:
         """Return what the kernel should hold.
 
         Where two services claim the same address, protocol and port, the first by name has it.
+        What did not change since the last state is in both results the same object.
         """
         names = SETS[family_of(state)]
         tables = Tables(sets={name: set() for name in names.specs(family_of(state))})
+        loops = tables.sets[names.loop_back]
+        service_ips, cluster_ips = tables.sets[names.service_ips], tables.sets[names.cluster_ip]
+        made: dict[ServicePortName, tuple[ServiceState, _Rendered]] = {}
         for name in sorted(state.services):
-            self._render_service(state.services[name], names, tables)
+            wanted = state.services[name]
+            known = self._made.get(name)
+            if known is None or known[0] is not wanted:
+                known = wanted, _render_service(wanted)
+            made[name] = known
+            key, destinations, own_loops = known[1]
+            if key in tables.services:
+                continue
+            tables.services[key] = destinations
+            tables.addresses.add(key.address)
+            service_ips.add(Entry(key.address))
+            cluster_ips.add(Entry(key.address, key.protocol, key.port))
+            loops.update(own_loops)
+        self._made = made
         return tables
 
-    def _render_service(self, wanted: ServiceState, names: SetNames, tables: Tables) -> None:
-        service = wanted.service
-        protocol = PROTOCOLS[service.protocol]
-        address = self._address(service.cluster_ip)
-        key = ServiceKey(protocol, address, service.port)
-        if key in tables.services:
-            return
-        destinations: dict[DestinationKey, DestinationConfig] = {}
-        endpoints = wanted.local if service.internal_local else wanted.cluster
-        for endpoint in endpoints:
-            real = self._address(endpoint.address)
-            destinations[DestinationKey(real, endpoint.port)] = DESTINATION
-            if endpoint.local:
-                tables.sets[names.loop_back].add(Entry(real, protocol, endpoint.port, real))
-        tables.services[key] = destinations
-        tables.addresses.add(address)
-        tables.sets[names.service_ips].add(Entry(address))
-        tables.sets[names.cluster_ip].add(Entry(address, protocol, service.port))
 
-    def _address(self, text: Address) -> IPAddress:
-        try:
-            return self._addresses[text]
-        except KeyError:
-            address = self._addresses[text] = _parsed(text)
-            return address
+def _render_service(wanted: ServiceState) -> _Rendered:
+    service = wanted.service
+    protocol = PROTOCOLS[service.protocol]
+    destinations: dict[DestinationKey, DestinationConfig] = {}
+    loops = []
+    for endpoint in wanted.local if service.internal_local else wanted.cluster:
+        real = _parsed(endpoint.address)
+        destinations[DestinationKey(real, endpoint.port)] = DESTINATION
+        if endpoint.local:
+            loops.append(Entry(real, protocol, endpoint.port, real))
+    key = ServiceKey(protocol, _parsed(service.cluster_ip), service.port)
+    return _Rendered(key, destinations, tuple(loops))
 
 
 def _parsed(text: Address) -> IPAddress:
