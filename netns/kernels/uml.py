@@ -22,6 +22,8 @@ from netns.kernels.watch import Watch
 
 NAME = "uml"
 DEBIAN_MODULES = Path("/usr/lib/uml/modules")
+# As its configuration has it: its nf_tables is for bridges only, and it has no virtual time.
+DEBIAN_FEATURES = (base.Feature.IPVS, base.Feature.IPTABLES_LEGACY, base.Feature.NETEM)
 SYSCTL = {
     "kernel.printk": "4 4 1 4",
     # One kernel holds the tables of all nodes of a lab.
@@ -60,7 +62,9 @@ NOT_TELLING = (
 class UmlKernel:
     """One kernel: its program, its modules (``modules``/<version>; None: all is built in).
 
-    ``boot`` are further boot options.
+    ``boot`` are further boot options. ``time_travel`` tells that it was built with time travel,
+    so that it has all clocks. ``entropy`` is the object to be preloaded into its process, which
+    makes the kernel's random numbers follow ``$KPROXY_ENTROPY_SEED`` (None: there is none).
     """
 
     executable: Path
@@ -68,6 +72,8 @@ class UmlKernel:
     origin: str
     modules: Path | None = None
     boot: tuple[str, ...] = field(default=())
+    time_travel: bool = False
+    entropy: Path | None = None
 
 
 def debian() -> UmlKernel | None:
@@ -81,6 +87,8 @@ def debian() -> UmlKernel | None:
         version=versions[-1] if versions else "",
         origin="Debian",
         modules=DEBIAN_MODULES if versions else None,
+        name="debian",
+        features=DEBIAN_FEATURES,
     )
 
 
