@@ -65,6 +65,7 @@ class UmlKernel:
     ``boot`` are further boot options. ``time_travel`` tells that it was built with time travel,
     so that it has all clocks. ``entropy`` is the object to be preloaded into its process, which
     makes the kernel's random numbers follow ``$KPROXY_ENTROPY_SEED`` (None: there is none).
+    ``name`` is what users call it, ``features`` is what a lab may want of it.
     """
 
     executable: Path
@@ -74,6 +75,8 @@ class UmlKernel:
     boot: tuple[str, ...] = field(default=())
     time_travel: bool = False
     entropy: Path | None = None
+    name: str = NAME
+    features: tuple[base.Feature, ...] = field(default=())
 
 
 def debian() -> UmlKernel | None:
