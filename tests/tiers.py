@@ -88,7 +88,7 @@ def tiers() -> list[Tier]:
         Tier(
             name="unit",
             about="pure code; no root, no kernel",
-            command=[*PYTEST, "tests/unit"],
+            command=[*PYTEST, "tests/unit", "tests/flows"],
         ),
         Tier(
             name="contract",
