@@ -47,6 +47,7 @@ def _run(options: Options) -> int:
         return 0
     log = Log("proxy", "debug" if options.verbosity >= DEBUG_VERBOSITY else "info")
     if options.cleanup:
+        _require_root()
         from kproxy.agent.cleanup import clean_up
 
         clean_up(log)
@@ -67,7 +68,16 @@ def _run(options: Options) -> int:
     from kproxy.client.rest import Rest
 
     access = _access(loaded.config.client_connection.kubeconfig, options.master)
+    _require_root()
     return daemon.Agent(wanted, Rest(access, agent="kproxy-proxy"), log).run()
+
+
+def _require_root() -> None:
+    """Raise UsageError for users to whom the kernel shows no rules at all instead of refusing."""
+    if os.geteuid() != 0:
+        raise UsageError(
+            "the node proxy reads and writes the kernel's rules", remedy="run it as root"
+        )
 
 
 def _read_config(path: str) -> dict[str, Any] | None:

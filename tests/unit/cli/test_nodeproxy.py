@@ -71,3 +71,11 @@ def test_the_module_starts_the_proxy_without_click() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "no-such-flag" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--cleanup"], ["--master=http://127.0.0.1:1"]])
+def test_without_root_it_says_so_instead_of_seeing_no_rules(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert "run it as root" in complaint(capsys, *arguments)
