@@ -9,6 +9,8 @@
     ├── LabGone                there is no (longer a) live lab to attach to
     ├── KernelUnusable         the wanted kernel is not there, or lacks what a lab needs
     ├── GuestFailed            an embedded kernel died, hung or exceeded a limit
+    ├── SourceUnusable         what a kernel is to be built from is not there, or is none
+    ├── BuildFailed            a kernel could not be built
     ├── CommandFailed          a command in a host ended badly, or not in time
     └── WaitTimeout            what was waited for did not come in time
 """
@@ -89,3 +91,19 @@ class GuestFailed(NetnsError):
     def lines(self, program: str) -> list[str]:
         """Return what to tell the user: one line, then the last of the console, if any."""
         return [f"{program}: {self}", *(f"  console: {line}" for line in self.console[-8:])]
+
+
+class SourceUnusable(NetnsError):
+    """What a kernel is to be built from is not there, or is no source of a kernel."""
+
+
+class BuildFailed(NetnsError):
+    """A kernel could not be built. ``output`` are the lines of the log that tell why."""
+
+    def __init__(self, message: str, *, remedy: str = "", output: tuple[str, ...] = ()) -> None:
+        self.output = output
+        super().__init__(message, remedy=remedy)
+
+    def lines(self, program: str) -> list[str]:
+        """Return what to tell the user: one line, then those of the log."""
+        return [f"{program}: {self}", *(f"  log: {line}" for line in self.output)]

@@ -20,6 +20,7 @@ COMMANDS = {
     "bench": "kproxy.cli.bench:bench",
     "compare": "kproxy.cli.compare:compare",
     "doctor": "kproxy.cli.doctor:doctor",
+    "kernel": "kproxy.cli.kernel:kernel",
     "proxy": "kproxy.cli.proxy:proxy",
 }
 
