@@ -17,7 +17,7 @@ CREDIT = 64 * 1024  # bytes of input that may be on the way and not yet taken by
 WINDOW = 3072
 
 # guest -> host
-HELLO = 1  # the guest is up; from here on the line is binary clean
+HELLO = 1  # the guest is up and knows what to run; from here on the line is binary clean
 STDOUT = 2  # bytes of the command's standard output
 STDERR = 3  # … of its standard error
 TTY = 4  # … of its terminal
@@ -26,7 +26,6 @@ INTERRUPTED = 6  # u32: 1 if the keys just sent became an interrupt signal, 0 if
 EXITED = 7  # u32: exit code; all output came before, all files are written
 READ = 8  # u32: so many bytes were read from the line; more may be written to it
 # host -> guest
-START = 16  # JSON: what to run, and how
 STDIN = 17  # bytes of standard input or keys; an empty frame is its end
 SIGNAL = 18  # u32: number of a signal for the command
 RESIZED = 19  # two u32: rows and columns of the terminal

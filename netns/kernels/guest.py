@@ -1,34 +1,38 @@
 """The first process inside an embedded kernel (its "init"): runs one command, ends the kernel.
 
-It speaks ``frames`` with the host on the first serial line. What it prints itself goes to the
-console, which the host shows when the kernel dies. When it ends, so does the kernel.
+What to run is in a file of the host. From then on it speaks ``frames`` with the host on the first
+serial line, or, in virtual time, where it must never wait for the host, through a file to which
+it appends. What it prints itself goes to the console, which the host shows when the kernel dies.
+When it ends, so does the kernel.
 """
 
 import json
 import os
 import select
 import signal
-import struct
 import termios
-import time
+from pathlib import Path
 from typing import Any
 
 from netns.kernels import frames, guest_setup
 from netns.kernels.guest_child import Child
 
 LINE = "/dev/ttyS0"
+CHANNEL_VARIABLE = "GUEST_CHANNEL"  # the host's directory that becomes guest_setup.CHANNEL
+START_NAME = "start.json"
 ENOUGH = 256 * 1024  # bytes waiting for the host from which on the command has to wait
 
 
 class Line:
-    """The serial line to the host."""
+    """The serial line to the host; what is sent goes into the file ``output`` if that is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: Path | None) -> None:
         self.descriptor = os.open(LINE, os.O_RDWR | os.O_NOCTTY)
         settings = termios.tcgetattr(self.descriptor)
         settings[0] = settings[1] = settings[3] = 0
         settings[2] = termios.CS8 | termios.CREAD | termios.CLOCAL | termios.B38400
         termios.tcsetattr(self.descriptor, termios.TCSANOW, settings)
+        self._output = os.open(output, os.O_WRONLY | os.O_APPEND) if output else self.descriptor
         self._decoder = frames.Decoder()
         self.pending = bytearray()
 
@@ -44,13 +48,21 @@ class Line:
 
     def write(self) -> None:
         """Write once; blocks only if the line is not ready."""
-        del self.pending[: os.write(self.descriptor, self.pending[: frames.LARGEST])]
+        del self.pending[: os.write(self._output, self.pending[: frames.LARGEST])]
 
     def flush(self) -> None:
         """Write everything and wait until the host has it."""
         while self.pending:
             self.write()
-        termios.tcdrain(self.descriptor)
+        if self._output == self.descriptor:
+            termios.tcdrain(self.descriptor)
+
+    @property
+    def wants_to_write(self) -> bool:
+        """Whether there is something to be written as soon as the line is ready."""
+        if self._output != self.descriptor:  # a file always is
+            self.flush()
+        return bool(self.pending)
 
 
 class Init:
@@ -81,7 +93,7 @@ class Init:
         """Wait, deal with what has happened, and tell whether output of the command came."""
         poller = select.poll()
         poller.register(self._died, select.POLLIN)
-        waiting = select.POLLOUT if self.line.pending else 0
+        waiting = select.POLLOUT if self.line.wants_to_write else 0
         poller.register(self.line.descriptor, select.POLLIN | waiting)
         if len(self.line.pending) < ENOUGH:
             for descriptor in self.child.outputs:
@@ -148,25 +160,16 @@ class Init:
                 self.exit_code = code if code >= 0 else 128 - code
 
 
-def wait_for_start(line: Line) -> dict[str, Any]:
-    """Say hello and return what the host wants to be run."""
-    uptime = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    line.send(frames.pack(frames.HELLO, struct.pack(">Q", uptime)))
-    line.flush()
-    while True:
-        received = line.receive()
-        line.flush()
-        for kind, payload in received:
-            if kind == frames.START:
-                start = json.loads(payload)
-                assert isinstance(start, dict)
-                return start
+def read_start() -> dict[str, Any]:
+    """Return what the host wants to be run."""
+    start = json.loads((guest_setup.CHANNEL / START_NAME).read_text())
+    assert isinstance(start, dict)
+    return start
 
 
 def prepare(start: dict[str, Any]) -> None:
     """Make this kernel fit for the lab."""
     guest_setup.write("/proc/self/oom_score_adj", "-1000")
-    guest_setup.mount_temporary_file_systems()
     guest_setup.mount_host_directories(start["writable"], start["cwd"])
     if start["modules"]:
         start["environment"] |= guest_setup.load_modules(
@@ -182,8 +185,12 @@ def main() -> None:
     """Run the command that the host names, tell how it ended, and end this kernel."""
     try:
         guest_setup.mount_kernel_file_systems()
-        line = Line()
-        start = wait_for_start(line)
+        guest_setup.mount_temporary_file_systems()
+        guest_setup.mount_channel(os.environ[CHANNEL_VARIABLE])
+        start = read_start()
+        line = Line(guest_setup.CHANNEL / start["output"] if start["output"] else None)
+        line.send(frames.pack(frames.HELLO))
+        line.flush()
         prepare(start)
         code = Init(line, Child(start)).run()
         os.sync()

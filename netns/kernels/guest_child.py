@@ -33,20 +33,27 @@ class Child:
             if not start["keys"]:
                 make_transparent(slave)
             self.outputs[self._master] = frames.TTY
-        ends = [self._stream(number, is_tty, slave) for number, is_tty in enumerate(start["tty"])]
+        ends = [
+            self._stream(number, is_tty, slave, start["stdin"])
+            for number, is_tty in enumerate(start["tty"])
+        ]
         self.pid = os.fork()
         if self.pid == 0:
             become(start, ends, slave)
         for end in {*ends, *([] if slave is None else [slave])}:
             os.close(end)
 
-    def _stream(self, number: int, is_tty: bool, slave: int | None) -> int:
+    def _stream(
+        self, number: int, is_tty: bool, slave: int | None, stdin: dict[str, Any] | None
+    ) -> int:
         """Return the command's end of one stream, and keep ours."""
         if is_tty:
             assert slave is not None
             if number == 0:
                 self._input = self._master
             return slave
+        if number == 0 and stdin:
+            return open_input(**stdin)
         reader, writer = os.pipe()
         if number == 0:
             os.set_blocking(writer, False)
@@ -116,6 +123,14 @@ class Child:
                 os.kill(self.pid, number)
         except ProcessLookupError:
             return
+
+
+def open_input(path: str, offset: int) -> int:
+    """Open a file of the host that is the command's standard input, and go where it is read."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOCTTY)
+    if offset:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+    return descriptor
 
 
 def make_transparent(slave: int) -> None:

@@ -21,6 +21,7 @@ IFF_UP = 1
 POWER_OFF = 0x4321FEDC
 
 PRIVATE = Path("/run/guest")  # files of this module
+CHANNEL = PRIVATE / "channel"  # a directory of the host, for what host and guest tell each other
 MODULES = Path("/lib/modules")
 TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -91,6 +92,12 @@ def cover(directory: Path) -> None:
             place.touch()
             mount(entry, place, flags=MS_BIND)
     os.close(below)
+
+
+def mount_channel(directory: str) -> None:
+    """Mount the host's directory for what host and guest tell each other."""
+    CHANNEL.mkdir()
+    mount("none", CHANNEL, "hostfs", data=directory)
 
 
 def mount_host_directories(writable: Sequence[str], working_directory: str) -> None:

@@ -16,6 +16,7 @@ class Native:
     """Runs commands where we are, if this kernel has what a lab needs and we may use it."""
 
     name = NAME
+    clocks = (base.Clock.REAL,)
 
     def describe(self) -> str:
         """Return the kernel's release."""
@@ -45,8 +46,12 @@ class Native:
         return None
 
     def run(self, command: base.Command, limits: base.Limits) -> int:
-        """Become the command. The limits are for embedded kernels only."""
-        os.execvp(command.argv[0], command.argv)  # noqa: S606
+        """Become the command. The limits are for embedded kernels only.
+
+        Of what is random, a seed fixes only what programs draw from it, and Python's hashes.
+        """
+        environment = os.environ | base.seed_variables(command.seed)
+        os.execvpe(command.argv[0], command.argv, environment)  # noqa: S606
 
 
 def has_ipvs(*, load: bool = True) -> bool:

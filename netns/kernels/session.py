@@ -5,17 +5,17 @@ watched. One thread, one poll(2): nothing here ever waits for anything else.
 """
 
 import contextlib
-import json
 import os
 import select
 import signal
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
 
 from netns import errors
 from netns.kernels import frames
+from netns.kernels.channel import MOST_BEHIND, READ_AT_ONCE, Intake
+from netns.kernels.stall import StallWatch
 from netns.kernels.stdio import Outlet, Stdio
 from netns.kernels.warden import Warden
 from netns.kernels.watch import Action, Watch
@@ -32,10 +32,21 @@ class Session:
     """One command in one embedded kernel. ``console`` keeps the last lines the kernel printed."""
 
     def __init__(
-        self, *, warden: Warden, line: tuple[int, int], console: int, stdio: Stdio, watch: Watch
+        self,
+        *,
+        warden: Warden,
+        intake: Intake,
+        to_guest: int,
+        console: int,
+        stdio: Stdio,
+        watch: Watch,
+        passes_input: bool,
+        stall: StallWatch | None = None,
     ) -> None:
         self._warden = warden
-        self._from_guest, to_guest = line
+        self._intake = intake
+        self._stall = stall
+        self._passes_input = passes_input
         self._console = console
         self._stdio = stdio
         self._watch = watch
@@ -46,7 +57,6 @@ class Session:
             frames.TTY: Outlet(stdio.terminal),
         }
         self._decoder = frames.Decoder()
-        self._start = b""
         self._broken: set[int] = set()
         # Bytes of input that may be sent, and bytes of anything; none before the guest is up.
         self._credit = self._window = 0
@@ -55,15 +65,14 @@ class Session:
         self.console: deque[str] = deque(maxlen=CONSOLE_LINES)
         self._console_rest = b""
         self._console_ended = False
-        for descriptor in (self._from_guest, to_guest, console):
+        for descriptor in (to_guest, console):
             os.set_blocking(descriptor, False)
 
-    def run(self, start: dict[str, Any]) -> int:
-        """Run the command that ``start`` describes (see ``guest``); return its exit code.
+    def run(self) -> int:
+        """Stay until the command has ended; return its exit code.
 
         Raises GuestFailed if the kernel did not live to tell it.
         """
-        self._start = json.dumps(start).encode()
         with _wakeup() as wakeup, self._stdio.raw():
             alive = True
             while alive and self._exit_code is None and not self._killed:
@@ -86,7 +95,7 @@ class Session:
                 self._signalled(number)
         if self._console in ready:
             self._read_console()
-        if self._from_guest in ready:
+        if self._intake.descriptor in ready:
             self._read_guest()
         if self._to_guest.descriptor in ready:
             self._window -= self._to_guest.write(self._window)
@@ -100,7 +109,9 @@ class Session:
                 self._to_guest.add(frames.pack_number(frames.CLOSED, kind))
         if ready.get(0, 0) & ~select.POLLOUT and self._credit > 0:
             self._read_input()
-        self._act(self._watch.tick(time.monotonic()), signal.SIGTERM)
+        now = time.monotonic()
+        self._act(self._watch.tick(now), signal.SIGTERM)
+        self._act(self._check(now), 0)
         if self._warden.pidfd not in ready:
             return True
         while self._read_guest() or self._read_console():
@@ -115,7 +126,7 @@ class Session:
         if self._exit_code is None:
             wanted[self._warden.pidfd] = select.POLLIN
             if all(len(outlet.pending) < ENOUGH for outlet in self._outlets.values()):
-                wanted[self._from_guest] = select.POLLIN
+                wanted[self._intake.descriptor] = select.POLLIN
         if self._to_guest.pending and self._window > 0:
             wanted[self._to_guest.descriptor] = select.POLLOUT
         for outlet in self._outlets.values():
@@ -126,8 +137,20 @@ class Session:
         poller = select.poll()
         for descriptor, events in wanted.items():
             poller.register(descriptor, events)
-        left = max(0.0, self._watch.deadline - time.monotonic())
+        deadline = self._watch.deadline
+        if self._stall is not None:
+            deadline = min(deadline, self._stall.deadline)
+        left = max(0.0, deadline - time.monotonic())
         return dict(poller.poll(left * 1000 + 1))
+
+    def _check(self, now: float) -> Action:
+        """Tell what the state of the guest demands."""
+        if self._intake.overflowing():
+            return self._watch.fail(
+                f"more than {MOST_BEHIND >> 20} MiB of output wait for a reader"
+            )
+        culprit = self._stall.check(now) if self._stall is not None else ""
+        return self._watch.fail(culprit) if culprit else Action.NOTHING
 
     def _act(self, action: Action, number: int) -> None:
         """Do what the watch has decided; ``number`` is the signal that it is about."""
@@ -160,7 +183,7 @@ class Session:
 
     def _read_guest(self) -> bool:
         """Deal with what the guest says. False if there is nothing more now."""
-        data = _read(self._from_guest)
+        data = self._intake.read()
         if not data:
             return False
         for kind, payload in self._decoder.feed(data):
@@ -168,8 +191,8 @@ class Session:
                 self._outlets[kind].add(payload)
             elif kind == frames.HELLO:
                 self._watch.hello()
-                self._credit, self._window = frames.CREDIT, frames.WINDOW
-                self._to_guest.add(frames.pack(frames.START, self._start))
+                self._window = frames.WINDOW
+                self._credit = frames.CREDIT if self._passes_input else 0
             elif kind == frames.READ:
                 self._window += sum(frames.numbers(payload))
                 if self._window == frames.WINDOW:
@@ -219,6 +242,6 @@ def _wakeup() -> Iterator[int]:
 def _read(descriptor: int) -> bytes | None:
     """Read what is there: no bytes at the end, None if there is nothing now."""
     try:
-        return os.read(descriptor, 256 * 1024)
+        return os.read(descriptor, READ_AT_ONCE)
     except BlockingIOError:
         return None

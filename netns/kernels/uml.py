@@ -4,40 +4,28 @@ It needs no virtualisation, sees the host's files, and is up in two seconds. A k
 (:class:`UmlKernel`): Debian's package is one, and one that is built from source is another.
 """
 
+import fcntl
 import os
 import re
-import socket
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from netns import errors
-from netns.kernels import base, bytecode, modules, warden
+from netns.kernels import base, bytecode, channel, uml_boot, vitals, warden
+from netns.kernels.base import Clock
 from netns.kernels.session import Session
+from netns.kernels.stall import STALLED, StallWatch
 from netns.kernels.stdio import Stdio
 from netns.kernels.watch import Watch
 
-NAME = "uml"
+NAME = uml_boot.NAME
+FIRST_NUMBER = 500  # of descriptors that a kernel gets: beyond those that are open anyway
 DEBIAN_MODULES = Path("/usr/lib/uml/modules")
 # As its configuration has it: its nf_tables is for bridges only, and it has no virtual time.
 DEBIAN_FEATURES = (base.Feature.IPVS, base.Feature.IPTABLES_LEGACY, base.Feature.NETEM)
-SYSCTL = {
-    "kernel.printk": "4 4 1 4",
-    # One kernel holds the tables of all nodes of a lab.
-    "net.netfilter.nf_conntrack_max": "1048576",
-    "net.ipv4.neigh.default.gc_thresh1": "16384",
-    "net.ipv4.neigh.default.gc_thresh2": "32768",
-    "net.ipv4.neigh.default.gc_thresh3": "65536",
-    "net.ipv6.neigh.default.gc_thresh1": "16384",
-    "net.ipv6.neigh.default.gc_thresh2": "32768",
-    "net.ipv6.neigh.default.gc_thresh3": "65536",
-    # Sockets of the traffic generators hold two seconds of packets.
-    "net.core.rmem_max": "67108864",
-    "net.core.wmem_max": "67108864",
-}
 EXPLANATIONS = (
     # a line on the console -> what it means, and what helps
     (
@@ -78,6 +66,12 @@ class UmlKernel:
     name: str = NAME
     features: tuple[base.Feature, ...] = field(default=())
 
+    @property
+    def clocks(self) -> Collection[Clock]:
+        """All of them if it was built with time travel, otherwise the real one."""
+        travels = self.time_travel or base.Feature.TIME_TRAVEL in self.features
+        return tuple(Clock) if travels else (Clock.REAL,)
+
 
 def debian() -> UmlKernel | None:
     """Return the kernel of Debian's package user-mode-linux, if it is installed."""
@@ -110,6 +104,11 @@ class Uml:
             return "User-Mode Linux"
         return f"User-Mode Linux {self.kernel.version} ({self.kernel.origin})"
 
+    @property
+    def clocks(self) -> Collection[Clock]:
+        """Those of the kernel."""
+        return self.kernel.clocks if self.kernel else (Clock.REAL,)
+
     def obstacle(self) -> base.Obstacle | None:
         """Return what is not installed, if anything."""
         if self.kernel is None or not os.access(self.kernel.executable, os.X_OK):
@@ -131,6 +130,8 @@ class Uml:
         if obstacle is not None:
             raise errors.KernelUnusable(obstacle.reason, remedy=obstacle.remedy)
         assert self.kernel is not None
+        if command.clock not in self.clocks:
+            raise errors.KernelUnusable(f"{self.describe()} has no {command.clock} clock")
         state = base.state_directory()
         memory = memory_directory(limits.memory, memory_candidates())
         bytecode.compile_packages([Path(__file__).parents[1], *command.packages])
@@ -146,26 +147,46 @@ class Uml:
     ) -> int:
         assert self.kernel is not None
         stdio = Stdio()
+        notes = run_directory / uml_boot.CHANNEL_NAME
+        start = uml_boot.start_message(self.kernel, command, stdio)
+        uml_boot.write_start(notes, start)
         guest_reads, line_out = os.pipe()
         line_in, guest_writes = os.pipe()
         console, console_end = os.pipe()
+        line = (renumber(guest_reads), renumber(guest_writes))
         launch = warden.Launch(
-            argv=boot_argv(self.kernel, limits, run_directory, (guest_reads, guest_writes)),
-            environment={"TMPDIR": str(memory), "HOME": str(run_directory), "PATH": os.defpath},
-            descriptors=(guest_reads, guest_writes),
+            argv=uml_boot.boot_argv(self.kernel, command, limits, line),
+            environment={"TMPDIR": str(memory), "PATH": os.defpath}
+            | uml_boot.entropy_variables(self.kernel, command.seed),
+            descriptors=line,
             console=console_end,
             cpu=warden.choose_cpu(run_directory, os.sched_getaffinity(0)),
             run_directory=run_directory,
+            fixed_layout=command.seed is not None,
         )
-        watch = Watch(time.monotonic(), limits.time)
+        virtual = command.clock is Clock.VIRTUAL
+        watch = Watch(time.monotonic(), limits.time, answers=not virtual)
+        real = command.clock is Clock.REAL
+        intake = channel.Pipe(line_in) if real else channel.File(notes / channel.OUTPUT_NAME)
         guard = warden.start(launch, on_loss=stdio.restore, isolate=self._isolate)
-        for descriptor in (guest_reads, guest_writes, console_end):
+        for descriptor in (*line, console_end):
             os.close(descriptor)
+        stall = None
+        if virtual:
+            guest = vitals.Vitals(guard.pid, self.kernel.executable)
+            stall = StallWatch(guest, limits.stall, notes, time.monotonic())
         session = Session(
-            warden=guard, line=(line_in, line_out), console=console, stdio=stdio, watch=watch
+            warden=guard,
+            intake=intake,
+            to_guest=line_out,
+            console=console,
+            stdio=stdio,
+            watch=watch,
+            passes_input=start["stdin"] is None,
+            stall=stall,
         )
         try:
-            code = session.run(start_message(self.kernel, command, stdio))
+            code = session.run()
             for warning in memory_warnings(session.console, limits):
                 print(warning, file=sys.stderr)
             return code
@@ -174,63 +195,19 @@ class Uml:
         finally:
             guard.dismiss()
             warden.remove(run_directory)
+            intake.close()
             for descriptor in (line_in, line_out, console):
                 os.close(descriptor)
 
 
-def boot_argv(
-    kernel: UmlKernel, limits: base.Limits, run_directory: Path, line: tuple[int, int]
-) -> list[str]:
-    """Return the command line that boots a kernel into ``guest``."""
-    root = Path(__file__).parents[2]
-    return [
-        str(kernel.executable),
-        f"mem={limits.memory // base.MIB}M",
-        *("rootfstype=hostfs", "root=/dev/root", "hostfs=/", "ro"),
-        "umid=guest",
-        f"uml_dir={run_directory}",
-        *("con=null", "con0=null,fd:1", "ssl=null", f"ssl0=fd:{line[0]},fd:{line[1]}"),
-        *("quiet", "panic=-1", "noreboot", "random.trust_cpu=on"),
-        *kernel.boot,
-        # Words with '=' that the kernel does not know become variables of its first process.
-        f'PYTHONPATH="{root}"',
-        f'init="{os.path.realpath(sys.executable)}"',
-        *("--", "-S", "-s", "-P", "-B", "-c"),
-        '"from netns.kernels.guest import main; main()"',
-    ]
+def renumber(descriptor: int) -> int:
+    """Give a descriptor a number that does not depend on which others are open.
 
-
-def start_message(kernel: UmlKernel, command: base.Command, stdio: Stdio) -> dict[str, Any]:
-    """Return what ``guest`` is told: the command, this process' environment and streams."""
-    umask = os.umask(0)
-    os.umask(umask)
-    return {
-        "argv": command.argv,
-        "cwd": str(Path.cwd()),
-        "environment": guest_environment(os.environ),
-        "umask": umask,
-        "tty": stdio.is_tty,
-        "keys": stdio.keys,
-        "window": stdio.window(),
-        "writable": [str(path.resolve()) for path in command.writable],
-        "modules": str(kernel.modules) if kernel.modules else None,
-        "load": modules.ALL,
-        "modprobe": base.find_program("modprobe"),
-        "sysctl": SYSCTL,
-        "hostname": socket.gethostname(),
-    }
-
-
-def guest_environment(outside: Any) -> dict[str, str]:
-    """Return the environment of a command in the guest: ours, but for what is elsewhere there."""
-    return {name: value for name, value in outside.items() if name not in ("TMP", "TEMP")} | {
-        base.GUEST_VARIABLE: NAME,
-        base.STATE_VARIABLE: "/run/kproxy",  # dies with the kernel, as all that it notes does
-        "TMPDIR": "/run/tmp",  # memory of the guest
-        # Caches beside the sources cannot be written.
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTEST_ADDOPTS": f"{outside.get('PYTEST_ADDOPTS', '')} -p no:cacheprovider".strip(),
-    }
+    It becomes part of the kernel's command line, which is to be the same in every run.
+    """
+    number = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, FIRST_NUMBER)
+    os.close(descriptor)
+    return number
 
 
 def memory_candidates() -> list[Path]:
@@ -280,6 +257,11 @@ def describe_failure(
         reason, remedy = explain(failure.console)
     elif failure.exit_code == base.EXIT_TIME_LIMIT:
         remedy = f"it is an option: --time-limit, now {limits.time:g} s"
+    elif STALLED in reason:
+        remedy = (
+            "in virtual time, what waits has to sleep; what computes that long needs --stall, now"
+            f" {limits.stall:g} s, or declares it with netns.kernels.base.computing"
+        )
     telling = [line for line in failure.console if line and not re.search(NOT_TELLING, line)]
     return errors.GuestFailed(
         f"{kernel}: {reason}",

@@ -31,6 +31,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
+ADDR_NO_RANDOMIZE = 0x0040000
 SESSION_NOTE = "session"
 CPU_NOTE = "cpu"
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -41,6 +42,7 @@ class Launch:
     """How to start the kernel's first process: all of it is decided before the fork.
 
     ``descriptors`` are passed on, ``console`` gets what it prints, ``cpu`` is where it runs.
+    With ``fixed_layout`` its memory lies at the same addresses every time.
     """
 
     argv: Sequence[str]
@@ -49,6 +51,7 @@ class Launch:
     console: int
     cpu: int
     run_directory: Path
+    fixed_layout: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,8 @@ def _keep(launch: Launch, warden: int, isolated: bool) -> int:
         return 125  # the warden was killed before that call: no signal will come
     with contextlib.suppress(OSError):
         os.sched_setaffinity(0, {launch.cpu})
+    if launch.fixed_layout:
+        _libc.personality(ADDR_NO_RANDOMIZE)
     kernel = subprocess.Popen(
         launch.argv,
         env=launch.environment,
@@ -130,7 +135,7 @@ def _keep(launch: Launch, warden: int, isolated: bool) -> int:
         stdout=launch.console,
         stderr=launch.console,
         pass_fds=launch.descriptors,
-        cwd="/",
+        cwd=launch.run_directory,
         preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
     )
     if not isolated:

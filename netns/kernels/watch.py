@@ -25,13 +25,15 @@ class Watch:
     """Follows one embedded kernel from its start.
 
     After KILL, ``failure`` and ``exit_code`` say why; ``booted`` is whether it is up. ``tick`` is
-    to be asked at ``deadline`` at the latest.
+    to be asked at ``deadline`` at the latest. Without ``answers`` it need not take at once what it
+    is sent: in virtual time no process gives way to another before it waits.
     """
 
-    def __init__(self, now: float, time_limit: float) -> None:
+    def __init__(self, now: float, time_limit: float, *, answers: bool = True) -> None:
         self.failure = ""
         self.exit_code = base.EXIT_GUEST_FAILED
         self.booted = False
+        self._answers = answers
         self._asked = False
         self._interrupted = False
         self._time_limit = time_limit
@@ -52,7 +54,7 @@ class Watch:
 
     def sent(self, now: float) -> None:
         """Something was sent to the kernel, which has to take it."""
-        if self._answer_end is None:
+        if self._answers and self._answer_end is None:
             self._answer_end = now + ANSWER_LIMIT
 
     def taken(self) -> None:
@@ -76,6 +78,11 @@ class Watch:
         self._asked = True
         self._end = now + GRACE
         return Action.ASK
+
+    def fail(self, failure: str) -> Action:
+        """Something that time alone does not tell demands the kernel's end."""
+        self.failure = failure
+        return Action.KILL
 
     @property
     def out_of_time(self) -> bool:

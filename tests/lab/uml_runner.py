@@ -55,14 +55,13 @@ class Runner:
 
     def processes(self) -> list[int]:
         """Return the PIDs of all live processes of our kernels (helpers and stubs as well)."""
-        mark = os.fsencode(f"uml_dir={self.state}")
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
+                directory = (entry / "cwd").readlink()
             except OSError:
                 continue
-            if any(word.startswith(mark) for word in words):
+            if directory.is_relative_to(self.state):
                 found.append(int(entry.name))
         return found
 

@@ -7,22 +7,27 @@ from pathlib import Path
 import pytest
 
 from netns import errors
-from netns.kernels import base, bytecode, uml, warden
+from netns.kernels import base, bytecode, uml, uml_boot, warden
 
 KERNEL = uml.UmlKernel(
-    executable=Path("/opt/linux"), version="6.12", origin="built here", boot=("time-travel",)
+    executable=Path("/opt/linux"),
+    version="6.12",
+    origin="built here",
+    boot=("an_option",),
+    time_travel=True,
 )
+COMMAND = base.Command(argv=("true",))
 LIMITS = base.Limits(memory=512 * base.MIB, time=60)
 
 
 def boot_words() -> list[str]:
-    return uml.boot_argv(KERNEL, LIMITS, Path("/run/x"), (7, 8))
+    return uml_boot.boot_argv(KERNEL, COMMAND, LIMITS, (7, 8))
 
 
 def test_the_kernel_is_booted_over_the_hosts_files_read_only() -> None:
     words = boot_words()
     assert words[0] == "/opt/linux"
-    assert {"rootfstype=hostfs", "hostfs=/", "ro", "mem=512M", "uml_dir=/run/x"} <= set(words)
+    assert {"rootfstype=hostfs", "hostfs=/", "ro", "mem=512M", "uml_dir=."} <= set(words)
     assert "rw" not in words
 
 
@@ -33,12 +38,13 @@ def test_the_line_to_the_guest_is_the_only_input() -> None:
 
 def test_boot_options_of_a_kernel_come_before_those_of_its_first_process() -> None:
     words = boot_words()
-    assert words.index("time-travel") < words.index("--")
+    assert words.index("an_option") < words.index("--")
     assert words[-1].endswith('main()"')
 
 
 def test_the_guest_knows_what_it_is_and_keeps_its_state_to_itself() -> None:
-    inside = uml.guest_environment({"A": "b", "TMP": "/x", "KPROXY_STATE_DIR": "/on/the/host"})
+    outside = {"A": "b", "TMP": "/x", "KPROXY_STATE_DIR": "/on/the/host"}
+    inside = uml_boot.guest_environment(outside, COMMAND)
     assert inside["A"] == "b"
     assert inside[base.GUEST_VARIABLE] == "uml"
     assert inside[base.STATE_VARIABLE] == "/run/kproxy"
@@ -47,7 +53,7 @@ def test_the_guest_knows_what_it_is_and_keeps_its_state_to_itself() -> None:
 
 
 def test_the_guest_writes_no_caches_on_its_read_only_root() -> None:
-    inside = uml.guest_environment({"PYTEST_ADDOPTS": "-x"})
+    inside = uml_boot.guest_environment({"PYTEST_ADDOPTS": "-x"}, COMMAND)
     assert inside["PYTHONDONTWRITEBYTECODE"] == "1"
     assert inside["PYTEST_ADDOPTS"] == "-x -p no:cacheprovider"
 
