@@ -24,7 +24,7 @@ PACKAGE = Path(kproxy.__file__).parent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelChoice:
-    """What the user asked for. ``name`` is ``auto``, ``native`` or ``uml``."""
+    """What the user asked for. ``name`` is one of ``choice.names()``."""
 
     name: str = choice.AUTO
     limits: base.Limits = field(default_factory=base.Limits)
@@ -45,6 +45,21 @@ class Quantity(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             self.fail(str(error), param, ctx)
 
 
+class KernelName(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """The name of a kernel that is here."""
+
+    name = "kernel"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Return the name, or fail with those that there are."""
+        if base.inside_guest():  # it was accepted outside
+            return str(value)
+        there = choice.names()
+        if value not in there:
+            self.fail(f"no kernel {value!r} here; there are: {', '.join(there)}", param, ctx)
+        return str(value)
+
+
 def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options ``--kernel``, ``--memory`` and ``--time-limit``.
 
@@ -53,10 +68,12 @@ def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option(
         "--kernel",
-        type=click.Choice(choice.NAMES),
+        type=KernelName(),
         default=choice.AUTO,
         show_default=True,
-        help="Where to run: this machine's kernel, User-Mode Linux, or whichever can do it.",
+        metavar="auto|native|uml|NAME",
+        help="Where to run: on this machine's kernel, on User-Mode Linux, on whichever of them "
+        "can do it, or on one that `kproxy kernel list` names.",
     )
     @click.option(
         "--memory",
@@ -99,6 +116,8 @@ def run_on_kernel(kernel: KernelChoice, *, writable: Sequence[Path] = ()) -> Non
             return
         if chosen.because:
             click.echo(f"kproxy: {chosen.because}; using {chosen.provider.describe()}", err=True)
+        elif kernel.name == chosen.provider.name:  # of that kind there may be several
+            click.echo(f"kproxy: using {chosen.provider.describe()}", err=True)
         command = base.Command(
             argv=(sys.executable, *sys.orig_argv[1:]),
             writable=tuple(writable),

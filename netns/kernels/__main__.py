@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m netns.kernels", description="Run a command on a kernel fit for the lab."
     )
-    parser.add_argument("--kernel", choices=choice.NAMES, default=choice.AUTO)
+    parser.add_argument("--kernel", choices=choice.names(), default=choice.AUTO)
     parser.add_argument("--memory", type=memory, default="1G", help="of an embedded kernel")
     parser.add_argument("--time-limit", type=time, default="60m", help="of an embedded kernel")
     parser.add_argument(

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from netns import errors
-from netns.kernels import base, native, uml
+from netns.kernels import base, native, registry, uml
 
 AUTO = "auto"
-NAMES = (AUTO, native.NAME, uml.NAME)
+KINDS = (AUTO, native.NAME, uml.NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,17 +17,29 @@ class Choice:
     because: str = ""
 
 
+def names() -> list[str]:
+    """Return what can be chosen on this machine."""
+    return [*KINDS, *(kernel.name for kernel in registry.kernels())]
+
+
 def choose(
     wanted: str,
     here: base.Provider | None = None,
     embedded: base.Provider | None = None,
 ) -> Choice:
-    """Choose by name: ``native``, ``uml``, or ``auto`` for the first of them that can be used.
+    """Choose by name.
 
-    Raises KernelUnusable, with the remedy, if what is wanted cannot be used.
+    ``native`` is this machine's kernel; ``uml`` is the newest that was built here, or Debian's;
+    ``auto`` is the first of these two that can be used; any other name is that of one embedded
+    kernel (:mod:`registry`). Raises KernelUnusable, with the remedy, if what is wanted is not
+    there or cannot be used.
     """
+    if wanted not in KINDS:
+        named = uml.Uml(registry.find(wanted))
+        _insist(named)
+        return Choice(named)
     here = here or native.Native()
-    embedded = embedded or uml.Uml()
+    embedded = embedded or uml.Uml(registry.preferred())
     if wanted == embedded.name:
         _insist(embedded)
         return Choice(embedded)
