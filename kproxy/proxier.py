@@ -3,10 +3,12 @@
 No threads and no clock of its own but for durations: the agent says when to sync.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from kproxy import costs
 from kproxy.api import core, discovery
 from kproxy.backends.base import Backend, SyncResult
 from kproxy.desired.build import NodeSettings, StateBuilder
@@ -40,10 +42,12 @@ class Proxier:
     :meth:`on_service` and :meth:`on_slice` may be called from any thread; all else from one.
     """
 
-    def __init__(self, settings: NodeSettings, load: Load) -> None:
+    def __init__(self, settings: NodeSettings, load: Load, cost: costs.Costs = costs.FREE) -> None:
         self.family = settings.family
         self._builder = StateBuilder(settings)
         self._load = load
+        self._cost = cost
+        self._synced = False
         self._backend: Backend | None = None
         self._told: set[ServicePortName] = set()
 
@@ -90,17 +94,34 @@ class Proxier:
         start = time.monotonic_ns()
         state = self.wanted()
         try:
-            result = self.backend.sync(state)
+            result = self._apply(state)
         except KernelError as error:
             result = SyncResult(writes=0, failures=(error,))
-        services = state.services.values()
+        self._synced = self._synced or not result.failures
+        services, endpoints = _size(state)
         return SyncReport(
             family=self.family,
             result=result,
-            services=len(state.services),
-            endpoints=sum(len(service.cluster or service.local) for service in services),
+            services=services,
+            endpoints=endpoints,
             duration_ns=time.monotonic_ns() - start,
         )
+
+    def _apply(self, state: State) -> SyncResult:
+        if not self._cost.modelled:
+            return self.backend.sync(state)
+        return self.backend.sync(state, functools.partial(self._pay, state))
+
+    def _pay(self, state: State, writes: int) -> None:
+        """Pay for a sync when it is known what it will write, before it does.
+
+        Changes that come meanwhile wait for the next sync, as they do while a real one computes.
+        """
+        services, endpoints = _size(state)
+        for place in costs.sync_places(
+            first=not self._synced, writes=writes, objects=services + endpoints
+        ):
+            self._cost.pay(place, mode=self.backend.name, services=services, endpoints=endpoints)
 
     def take_unsupported(self) -> list[tuple[ServicePortName, tuple[str, ...]]]:
         """Return the service ports that ask for more than this version does; each one once."""
@@ -199,6 +220,12 @@ class DualStack:
         if proxier is self.proxiers[0]:
             raise error
         self._disabled[proxier.family] = str(error)
+
+
+def _size(state: State) -> tuple[int, int]:
+    """Return how many service ports there are, and endpoints in use, for every port again."""
+    services = state.services.values()
+    return len(services), sum(len(service.cluster or service.local) for service in services)
 
 
 def unsupported_features(service: ServicePort) -> tuple[str, ...]:

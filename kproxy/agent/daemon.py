@@ -4,9 +4,9 @@ Threads: each informer has one; the main thread reads the kernel meanwhile, wait
 health checks are answered by others. Nothing is written to the kernel before Services, slices and
 the node have all been listed, because rules for half of them would cut traffic to the rest.
 
-Events on standard error, for people and for the lab: ``started``, ``synced`` (written only after
-the kernel has acknowledged everything, in all families, of that round), ``sync failed``,
-``stopped``.
+Events on standard error, for people and for the lab: ``started``, ``listed``, ``synced`` (written
+only after the kernel has acknowledged everything, in all families, of that round),
+``sync failed``, ``stopped``.
 """
 
 import functools
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
 
+from kproxy import costs
 from kproxy.agent.health import ProxyHealth
 from kproxy.agent.healthserver import HealthServer
 from kproxy.agent.settings import Settings
@@ -56,11 +57,14 @@ class _Stopped(BaseException):
 class Agent:
     """The daemon. :meth:`run` returns when a signal asks for it; the kernel keeps its rules."""
 
-    def __init__(self, settings: Settings, rest: Rest, log: Log) -> None:
+    def __init__(
+        self, settings: Settings, rest: Rest, log: Log, cost: costs.Costs = costs.FREE
+    ) -> None:
         self._settings = settings
         self._log = log
+        self._cost = cost
         load = functools.partial(_load, settings)
-        self._proxier = DualStack([Proxier(family, load) for family in settings.families])
+        self._proxier = DualStack([Proxier(family, load, cost) for family in settings.families])
         self._health = ProxyHealth(2 * settings.sync_period)
         self._changed = threading.Condition()
         self._schedule = Schedule(
@@ -135,8 +139,23 @@ class Agent:
             self._missing -= 1
             if self._missing:
                 return
+        self._pay_list()
+        self._log.info("listed")
+        with self._changed:
             self._ready = True
         self._request()
+
+    def _pay_list(self) -> None:
+        """Pay for what was listed, by the informer's thread that was last, as in reality."""
+        if not self._cost.modelled:
+            return
+        slices, services, _node = (informer.objects.values() for informer in self._informers)
+        self._cost.pay(
+            costs.LIST,
+            mode=self._settings.mode,
+            services=len(services),
+            endpoints=sum(len(piece.endpoints or ()) for piece in slices),
+        )
 
     def _request(self) -> None:
         now = time.monotonic()

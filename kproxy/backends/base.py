@@ -4,7 +4,7 @@ A backend is imported only when its mode was chosen: the others would lengthen e
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, cast
 
@@ -28,6 +28,14 @@ class SyncResult:
     again_in: float | None = None
 
 
+Planned = Callable[[int], None]
+"""Is told how many kernel objects a sync is about to write, before it writes the first."""
+
+
+def untold(writes: int) -> None:
+    """Be told what nobody wants to know."""
+
+
 class Backend(Protocol):
     """One way of programming a node's kernel, for one IP family."""
 
@@ -36,10 +44,11 @@ class Backend(Protocol):
     def supported(self) -> str | None:
         """Return None, or why this kernel or machine cannot do it, in words for the user."""
 
-    def sync(self, want: State) -> SyncResult:
+    def sync(self, want: State, planned: Planned = untold) -> SyncResult:
         """Make the kernel hold the wanted state: idempotent, adopts what is right, never flushes.
 
-        Raises KernelError where the kernel's state cannot even be read.
+        ``planned`` is called once, when the kernel has been read and compared, also if nothing is
+        to be written. Raises KernelError where the kernel's state cannot even be read.
         """
 
     def reread(self) -> None:

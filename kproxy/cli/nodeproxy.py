@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kproxy import costs
 from kproxy.api.flags import Options, help_text, parse_flags, resolve
 from kproxy.client.kubeconfig import Access, load_kubeconfig
 from kproxy.errors import InvalidObject, KproxyError, UsageError
@@ -56,6 +57,9 @@ def _run(options: Options) -> int:
     from kproxy.agent import daemon, settings
 
     wanted = settings.from_config(loaded.config)
+    # What came before is paid before anybody is asked or told.
+    cost = costs.of(costs.PROXY, log, node=wanted.node)
+    cost.pay(costs.START, mode=wanted.mode)
     log.info(
         "started",
         backend=wanted.mode,
@@ -69,7 +73,7 @@ def _run(options: Options) -> int:
 
     access = _access(loaded.config.client_connection.kubeconfig, options.master)
     _require_root()
-    return daemon.Agent(wanted, Rest(access, agent="kproxy-proxy"), log).run()
+    return daemon.Agent(wanted, Rest(access, agent="kproxy-proxy"), log, cost).run()
 
 
 def _require_root() -> None:

@@ -17,6 +17,7 @@ import socket
 import sys
 from types import FrameType
 
+from kproxy import costs
 from kproxy.errors import KproxyError, UsageError
 from kproxy.traffic import recordfile, records, udp_receive
 
@@ -208,7 +209,9 @@ def start(options: Options) -> Responder:
 def main(arguments: list[str]) -> int:
     """Run as a process; returns its exit code."""
     try:
-        responder = start(Options(arguments))
+        options = Options(arguments)
+        costs.of(costs.RESPONDER).pay(costs.START)
+        responder = start(options)
     except KproxyError as err:
         print(f"responder: {err}", file=sys.stderr)
         return 2

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from kproxy.backends import chains
-from kproxy.backends.base import FAMILIES, Options, SyncResult
+from kproxy.backends.base import FAMILIES, Options, Planned, SyncResult, untold
 from kproxy.backends.iptables import render
 from kproxy.backends.udpflows import StaleFlows
 from kproxy.desired import model
@@ -61,11 +61,12 @@ class Backend:
         self._switched = False
         self._rules = self._kernel.iptables.save(*chains.TABLES)
 
-    def sync(self, want: State) -> SyncResult:
+    def sync(self, want: State, planned: Planned = untold) -> SyncResult:
         """Make the kernel hold the wanted state (see :class:`kproxy.backends.base.Backend`)."""
         if self._rules is None:
             self._rules = self._kernel.iptables.save(*chains.TABLES)
         changes = chains.plan(self._rules, self._renderer.render(want))
+        planned(chains.writes(changes))
         # Until all of it is known to have been written, nothing is known of the kernel.
         rules, self._rules = self._rules, None
         switched, failures = self._switch()

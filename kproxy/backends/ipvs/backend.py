@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from kproxy.backends import base, chains
-from kproxy.backends.base import SyncResult
+from kproxy.backends.base import Planned, SyncResult, untold
 from kproxy.backends.ipvs import plan as planning
 from kproxy.backends.ipvs import render
 from kproxy.backends.udpflows import StaleFlows
@@ -113,7 +113,7 @@ class Backend:
         self._rules = self._kernel.iptables.save(*chains.TABLES)
         self._seen = self._read()
 
-    def sync(self, want: State) -> SyncResult:
+    def sync(self, want: State, planned: Planned = untold) -> SyncResult:
         """Make the kernel hold the wanted state (see :class:`kproxy.backends.base.Backend`)."""
         tables = self._renderer.render(want)
         seen = self._seen
@@ -124,6 +124,7 @@ class Backend:
             self._rules = self._kernel.iptables.save(*chains.TABLES)
         steps = planning.plan(seen, tables, self._conventions)
         changes = chains.plan(self._rules, render.rules(want))
+        planned(planning.writes(steps) + chains.writes(changes))
         # Until all of it is known to have been written, nothing is known of the kernel.
         rules, self._seen, self._rules = self._rules, None, None
         self._read_at = float("-inf")
