@@ -1,10 +1,13 @@
 """The options of every command that needs a kernel, and the step onto that kernel.
 
-A command is decorated with :func:`kernel_options` and calls :func:`run_on_kernel` before it does
-anything else. On the wanted kernel that call returns at once; otherwise the same command line runs
-on the wanted kernel, and this process ends with its exit code. So there is no second code path.
+A command is decorated with :func:`kernel_options` (it measures what this machine can do) or
+:func:`lab_options` (it runs a lab, whose clock may be another than the world's) and calls
+:func:`run_on_kernel` before it does anything else. On the wanted kernel that call returns at once;
+otherwise the same command line runs on the wanted kernel, and this process ends with its exit
+code. So there is no second code path.
 """
 
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Sequence
@@ -17,17 +20,23 @@ import click
 import kproxy
 from kproxy import errors
 from netns import errors as netns_errors
-from netns.kernels import base, choice, quantities
+from netns.kernels import base, choice, clocks, quantities
 
 PACKAGE = Path(kproxy.__file__).parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelChoice:
-    """What the user asked for. ``name`` is one of ``choice.names()``."""
+    """What the user asked for. ``name`` is one of ``choice.names()``.
+
+    ``clock`` None is the virtual one where the kernel has it; ``seed`` None is the default one of
+    the clock.
+    """
 
     name: str = choice.AUTO
     limits: base.Limits = field(default_factory=base.Limits)
+    clock: base.Clock | None = base.Clock.REAL
+    seed: int | None = None
 
 
 class Quantity(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -99,29 +108,78 @@ def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_kernel
 
 
+def lab_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options ``--clock``, ``--seed``, ``--stall``, and those of every kernel.
+
+    The command gets them as one argument, ``kernel`` (a :class:`KernelChoice`).
+    """
+
+    @click.option(
+        "--clock",
+        type=click.Choice([str(clock) for clock in base.Clock]),
+        help="The lab's clock: the world's, one that jumps while all wait, or one that only timers"
+        " move, so that every run is the same.  [default: virtual where the kernel can]",
+    )
+    @click.option(
+        "--seed",
+        type=Quantity("number", clocks.parse_seed),
+        help="Of all that is random.  [default: 1; with the real clock none]",
+    )
+    @click.option(
+        "--stall",
+        type=Quantity("time", quantities.parse_time),
+        default="60s",
+        show_default=True,
+        help="CPU time after which a lab is ended whose virtual clock stands still.",
+    )
+    @kernel_options
+    @functools.wraps(command)
+    def with_clock(
+        *args: Any,
+        kernel: KernelChoice,
+        clock: str | None,
+        seed: int | None,
+        stall: float,
+        **options: Any,
+    ) -> Any:
+        chosen = dataclasses.replace(
+            kernel,
+            clock=base.Clock(clock) if clock else None,
+            seed=seed,
+            limits=dataclasses.replace(kernel.limits, stall=stall),
+        )
+        return command(*args, kernel=chosen, **options)
+
+    return with_clock
+
+
 def run_on_kernel(kernel: KernelChoice, *, writable: Sequence[Path] = ()) -> None:
     """Return if this process runs on the wanted kernel; otherwise run it there and exit.
 
     ``writable`` are the directories (made if absent) in which the command leaves its results;
     inside an embedded kernel everything else of the host is read-only. Says in one line on
     standard error if another kernel than this machine's is used, and why. Raises UsageError if
-    the wanted kernel cannot be used. Exit code 125 if an embedded kernel fails, 124 if its time
-    is over, 130 if it is interrupted twice.
+    the wanted kernel cannot be used, or has no such clock. Exit code 125 if an embedded kernel
+    fails, 124 if its time is over, 130 if it is interrupted twice.
     """
     if base.inside_guest():
         return
     try:
-        chosen = choice.choose(kernel.name)
-        if chosen.provider.name == "native":
+        chosen, clock = clocks.choose(kernel.name, kernel.clock)
+        seed = clocks.default_seed(clock) if kernel.seed is None else kernel.seed
+        if chosen.provider.name == "native" and seed in (None, base.seed()):
             return
+        used = clocks.in_words(chosen.provider, clock, seed)
         if chosen.because:
-            click.echo(f"kproxy: {chosen.because}; using {chosen.provider.describe()}", err=True)
+            click.echo(f"kproxy: {chosen.because}; using {used}", err=True)
         elif kernel.name == chosen.provider.name:  # of that kind there may be several
-            click.echo(f"kproxy: using {chosen.provider.describe()}", err=True)
+            click.echo(f"kproxy: using {used}", err=True)
         command = base.Command(
             argv=(sys.executable, *sys.orig_argv[1:]),
             writable=tuple(writable),
             packages=(PACKAGE,),
+            clock=clock,
+            seed=seed,
         )
         code = chosen.provider.run(command, kernel.limits)
     except netns_errors.KernelUnusable as error:

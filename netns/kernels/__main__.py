@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         chosen, clock = clocks.choose(options.kernel, wanted)
         seed = clocks.default_seed(clock) if options.seed is None else options.seed
         if chosen.because:
-            used = f"{chosen.provider.describe()}, {clocks.in_words(clock, seed)}"
+            used = clocks.in_words(chosen.provider, clock, seed)
             print(f"kernels: {chosen.because}; using {used}", file=sys.stderr)
         command = base.Command(
             argv=tuple(options.command), writable=tuple(options.writable), clock=clock, seed=seed

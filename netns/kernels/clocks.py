@@ -6,7 +6,7 @@ A clock that cannot be had is never replaced silently: who asks for one gets it 
 from collections.abc import Callable
 
 from netns import errors
-from netns.kernels import choice, uml
+from netns.kernels import base, choice, uml
 from netns.kernels.base import Clock
 
 DEFAULT_SEED = 1  # under a clock that is not the world's, runs are the same unless told otherwise
@@ -16,7 +16,7 @@ REMEDY = "kproxy kernel build makes a kernel that has all clocks; or use --clock
 def choose(
     kernel: str,
     wanted: Clock | None,
-    chooser: Callable[[str], choice.Choice] = choice.choose,
+    chooser: Callable[[str], choice.Choice] | None = None,
 ) -> tuple[choice.Choice, Clock]:
     """Choose a kernel by name, as ``choice.choose`` does, and its clock.
 
@@ -24,6 +24,7 @@ def choose(
     one. If ``auto`` leads to a kernel that lacks the wanted clock, an embedded one that has it is
     used. Raises KernelUnusable, with the remedy, if there is none.
     """
+    chooser = chooser or choice.choose
     chosen = chooser(kernel)
     clocks = chosen.provider.clocks
     if wanted is None:
@@ -53,6 +54,11 @@ def parse_seed(text: str) -> int:
     return int(text)
 
 
-def in_words(clock: Clock, seed: int | None) -> str:
-    """Return the clock and the seed for the user: ``virtual clock, seed 1``."""
-    return f"{clock} clock" if seed is None else f"{clock} clock, seed {seed}"
+def in_words(provider: base.Provider, clock: Clock, seed: int | None) -> str:
+    """Return the kernel for the user, and the clock and the seed where they are not as ever."""
+    words = [provider.describe()]
+    if clock is not Clock.REAL:
+        words.append(f"{clock} clock")
+    if seed is not None:
+        words.append(f"seed {seed}")
+    return ", ".join(words)
