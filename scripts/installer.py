@@ -1,8 +1,9 @@
-"""Install what kproxy needs: Debian packages, and Python packages into .venv.
+"""Install what kproxy needs: Debian packages, Python packages into .venv, maybe a kernel.
 
 It runs before anything is installed, so it uses the standard library only. It writes nothing
-outside the checkout, apart from the Debian packages, and is done in a fraction of a second when
-nothing is missing: a stamp in .venv tells from which files the environment was made.
+outside the checkout, apart from the Debian packages and the kernel in the user's cache, and is
+done in a second when nothing is missing: a stamp in .venv tells from which files the environment
+was made, and a kernel is named by a hash of what it is made from.
 """
 
 import argparse
@@ -19,6 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "kproxy-stamp"
 CONSTRAINTS = ROOT / "constraints.txt"
+PACKAGES = ROOT / "scripts" / "debian-packages.txt"
+KERNEL_PACKAGES = ROOT / "scripts" / "debian-packages-kernel.txt"
+NO_KERNEL_VARIABLE = "KPROXY_NO_KERNEL_BUILD"  # 1: --kernel does nothing
+EXIT_NO_KERNEL = 3
 HEADER = """\
 # The exact versions with which kproxy is tested; pyproject.toml has the ranges that may work.
 # Written by `scripts/install --upgrade`, which takes the newest releases within those ranges.
@@ -32,7 +37,7 @@ def main(arguments: list[str]) -> int:
         # Two of these at once (scripts/check beside scripts/test) take turns.
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            install_debian_packages(allowed=options.apt)
+            install_debian_packages(PACKAGES, allowed=options.apt)
             install_python_packages(upgrade=options.upgrade)
         except subprocess.CalledProcessError as error:
             command = " ".join(map(str, error.cmd))
@@ -42,6 +47,8 @@ def main(arguments: list[str]) -> int:
     # could keep the bytecode.
     compileall.compile_dir(ROOT / "kproxy", quiet=1)
     compileall.compile_dir(ROOT / "netns", quiet=1)
+    if options.kernel and os.environ.get(NO_KERNEL_VARIABLE, "") in ("", "0"):
+        return install_kernel(apt=options.apt)
     return 0
 
 
@@ -51,13 +58,22 @@ def parser() -> argparse.ArgumentParser:
         prog="scripts/install",
         description="Install the Debian packages of scripts/debian-packages.txt that are missing "
         "(as root; anyone else is told their names), and the Python packages of constraints.txt "
-        "into .venv. Does nothing when nothing is missing.",
+        "into .venv. Does nothing when nothing is missing. Exit code 3: only the kernel of "
+        "--kernel could not be built.",
     )
     result.add_argument(
         "--no-apt",
         dest="apt",
         action="store_false",
         help="install no Debian package, only name those that are missing",
+    )
+    result.add_argument(
+        "--kernel",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="also build a kernel for the lab (`kproxy kernel build`: 6 minutes) unless it is "
+        f"there, and install the packages of scripts/{KERNEL_PACKAGES.name} for it; "
+        f"{NO_KERNEL_VARIABLE}=1 in the environment forbids it",
     )
     result.add_argument(
         "--upgrade",
@@ -68,9 +84,20 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def install_debian_packages(*, allowed: bool) -> None:
+def install_kernel(*, apt: bool) -> int:
+    """Build our kernel unless the cache has it. Returns the exit code."""
+    try:
+        install_debian_packages(KERNEL_PACKAGES, allowed=apt)
+        subprocess.run([VENV / "bin" / "kproxy", "kernel", "build"], cwd=ROOT, check=True)
+    except subprocess.CalledProcessError:
+        print("scripts/install: no kernel of our own was built (see above)", file=sys.stderr)
+        return EXIT_NO_KERNEL
+    return 0
+
+
+def install_debian_packages(wanted: Path, *, allowed: bool) -> None:
     """Install the missing ones where that is possible, otherwise name them and the remedy."""
-    missing = missing_debian_packages()
+    missing = missing_debian_packages(wanted)
     if not missing:
         return
     if not (allowed and os.geteuid() == 0 and shutil.which("apt-get")):
@@ -85,9 +112,9 @@ def install_debian_packages(*, allowed: bool) -> None:
         apt_get(*install)
 
 
-def missing_debian_packages() -> list[str]:
+def missing_debian_packages(wanted_list: Path) -> list[str]:
     """Return those packages of the list that dpkg does not know as installed."""
-    lines = (ROOT / "scripts" / "debian-packages.txt").read_text().splitlines()
+    lines = wanted_list.read_text().splitlines()
     wanted = [name for line in lines if (name := line.partition("#")[0].strip())]
     if not shutil.which("dpkg-query"):
         return wanted
@@ -165,4 +192,7 @@ def fingerprint() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -17,7 +17,8 @@ from importlib import metadata
 from pathlib import Path
 
 from netns import errors as netns_errors
-from netns.kernels import base, native, probe, uml
+from netns.kernels import base, native, probe, registry, uml
+from netns.kernels import build as building
 
 # tool -> (arguments that print its version, Debian package, what it is for); ipvsadm needs the
 # module ip_vs even for that, so the package is asked instead
@@ -92,20 +93,45 @@ def native_kernel() -> Iterator[Check]:
 
 
 def embedded_kernel(*, boot: bool) -> Iterator[Check]:
-    """Check the embedded kernel, with ``boot`` by running a command in it."""
-    provider = uml.Uml()
+    """Check the embedded kernels, with ``boot`` by running a command in the preferred one."""
     group = "embedded kernel"
-    lacking = provider.obstacle()
+    yield own_kernel(group)
+    debian = uml.Uml(uml.debian())
+    lacking = debian.obstacle()
     package = package_version("user-mode-linux")
     yield Check(
         group=group,
         name="user-mode-linux",
         ok=lacking is None,
-        detail=lacking.reason if lacking else f"{provider.describe()}, package {package}",
+        detail=lacking.reason if lacking else f"{debian.describe()}, package {package}",
         remedy=lacking.remedy if lacking else "",
     )
-    if lacking is None and boot and not base.inside_guest():
-        yield boots(provider, group)
+    preferred = uml.Uml(registry.preferred())
+    if preferred.obstacle() is None and boot and not base.inside_guest():
+        yield boots(preferred, group)
+
+
+def own_kernel(group: str) -> Check:
+    """Check whether a kernel was built here; say what it has, or would bring."""
+    built = registry.built_kernels()
+    if built:
+        has = ", ".join(built[0].features)
+        more = f"; and {len(built) - 1} more" if len(built) > 1 else ""
+        detail = f"{built[0].name}: {has}{more} (`kproxy kernel list`)"
+    else:
+        detail = (
+            "none was built here; it brings virtual time (runs that are the same to the last"
+            " digit), nftables, and iptables over nf_tables"
+        )
+    missing = building.missing_packages()
+    first = f"apt-get install {' '.join(missing)}, then " if missing else ""
+    return Check(
+        group=group,
+        name="kernel of our own",
+        ok=bool(built),
+        detail=detail,
+        remedy=f"{first}kproxy kernel build (6 minutes; scripts/install --kernel does all of it)",
+    )
 
 
 def boots(provider: uml.Uml, group: str) -> Check:
@@ -118,9 +144,10 @@ def boots(provider: uml.Uml, group: str) -> Check:
         remedy = getattr(error, "remedy", "")
         return Check(group=group, name="boots", ok=False, detail=str(error), remedy=remedy)
     seconds = time.monotonic() - started
+    detail = f"in {seconds:.1f} s, with IPVS: {provider.describe()}"
     if code != 0:
         return Check(group=group, name="boots", ok=False, detail="yes, but has no IPVS")
-    return Check(group=group, name="boots", ok=True, detail=f"in {seconds:.1f} s, with IPVS")
+    return Check(group=group, name="boots", ok=True, detail=detail)
 
 
 def tools() -> Iterator[Check]:

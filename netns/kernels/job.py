@@ -57,13 +57,13 @@ def run(argv: Sequence[str | Path], around: Surroundings) -> list[str]:
     lines: deque[str] = deque(maxlen=KEPT_LINES)
     with around.log.open("ab", buffering=0) as log:
         log.write(f"$ {' '.join(map(str, argv))}\n".encode())
-        process = _start(argv, around)
-        try:
-            _follow(process, around, log.write, lines)
-            code = process.wait()
-        except BaseException:
-            _end(process)
-            raise
+        with _start(argv, around) as process:
+            try:
+                _follow(process, around, log.write, lines)
+                code = process.wait()
+            except BaseException:
+                _end(process)
+                raise
     if code != 0:
         name = Path(argv[0]).name
         raise errors.BuildFailed(
@@ -134,8 +134,6 @@ def _follow(
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a program and its children, which are its session and process group."""
-    assert process.stdout is not None
-    process.stdout.close()
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)

@@ -45,8 +45,8 @@ class Meter:
 
     def compiling(self, *, objects: int, estimate: int) -> None:
         """Compilation begins; so many objects are there, and so many will be, about."""
-        self.step(COMPILING)
-        self._done, self._total = objects, estimate
+        self._step, self._current = COMPILING, ""
+        self._done, self._total = objects, max(objects, estimate)
         self.tick()
 
     def line(self, text: str) -> None:
@@ -58,7 +58,7 @@ class Meter:
         if self._total and found[2].endswith(".o"):
             self._done += 1
             # An estimate that was too low is no reason to show more than all.
-            self._total = max(self._total, self._done + 1)
+            self._total = max(self._total, self._done)
 
     def tick(self) -> None:
         """Report as it is now."""
