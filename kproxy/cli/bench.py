@@ -5,6 +5,7 @@ import click
 from kproxy.cli.main import LazyGroup
 
 COMMANDS = {
+    "costs": "kproxy.cli.bench_costs:costs",
     "ipvs": "kproxy.cli.bench_ipvs:ipvs",
     "traffic": "kproxy.cli.bench_traffic:traffic",
 }

@@ -1,0 +1,162 @@
+"""``kproxy bench costs``: what the node proxy's work takes in real time, as a cost model.
+
+With ``--kernel auto`` each mode is measured on this machine's own kernel if that has it, and the
+others in an embedded kernel, in real time; start and list are always those of this machine,
+because they stand for a real node's. With a kernel named, everything is measured on that one.
+"""
+
+import datetime
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from kproxy import costfile
+from kproxy.cli.kernel_option import PACKAGE, KernelChoice, kernel_options, run_on_kernel
+from kproxy.errors import MeasurementError, UsageError
+from kproxy.lab import costbench, costfit
+from netns.kernels import base, choice
+from netns.lab import signals_unwind
+
+MODES = ("ipvs", "iptables")
+LEAST_RUNS = 5
+STATE = "costs"
+
+
+@click.command()
+@click.option(
+    "--modes",
+    default=",".join(MODES),
+    show_default=True,
+    metavar="MODE[,MODE]",
+    help="Modes of the proxy to measure.",
+)
+@click.option("--runs", default=9, show_default=True, help="Runs of each size, at least 5.")
+@click.option("--large", is_flag=True, help="Measure 10,000 × 10, too; takes minutes more.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print the model instead of the table.")
+@kernel_options
+def costs(
+    modes: str, runs: int, large: bool, out: Path | None, as_json: bool, kernel: KernelChoice
+) -> None:
+    """Measure what start, list and sync of the proxy take, and make a cost model of it.
+
+    In virtual time computing takes none; `kproxy compare --costs FILE` puts it in again.
+    """
+    wanted = _modes(modes)
+    if runs < LEAST_RUNS:
+        raise UsageError(f"--runs {runs}: at least {LEAST_RUNS} are needed for a median")
+    sizes = (*costbench.SIZES, costbench.LARGE) if large else costbench.SIZES
+    if kernel.name in (choice.AUTO, "native") or base.inside_guest():
+        model = _measure_here(wanted, sizes, runs, kernel)
+    else:
+        run_on_kernel(kernel, writable=[out.absolute().parent] if out else [])
+        raise AssertionError("this kernel is not the one that was named")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(costfile.encode(model))
+        click.echo(f"kproxy: written: {out}", err=True)
+    if as_json:
+        click.echo(costfile.encode(model), nl=False)
+    else:
+        click.echo("\n".join(as_table(model)))
+
+
+def _modes(text: str) -> tuple[str, ...]:
+    wanted = tuple(mode for mode in text.split(",") if mode)
+    for mode in wanted:
+        if mode not in MODES:
+            raise UsageError(f"--modes {mode}: there is no such mode; known: {', '.join(MODES)}")
+    if not wanted:
+        raise UsageError("--modes: nothing to measure")
+    return wanted
+
+
+def _measure_here(
+    modes: tuple[str, ...],
+    sizes: tuple[costbench.Size, ...],
+    runs: int,
+    kernel: KernelChoice,
+) -> costfile.Model:
+    """Measure what this kernel can do here, and the rest in an embedded one if that is allowed."""
+    if base.clock() is not base.Clock.REAL:
+        raise UsageError("costs are measured in real time", remedy="use --clock real")
+    if os.geteuid() != 0:
+        raise UsageError("no network namespace can be made", remedy="run this as root")
+    lacking = {mode: why for mode in modes if (why := costbench.unsupported(mode)) is not None}
+    for mode, why in lacking.items():
+        click.echo(f"kproxy: mode {mode} is not for this kernel: {why}", err=True)
+    here = [mode for mode in modes if mode not in lacking]
+    elsewhere = tuple(lacking)
+    if elsewhere and (kernel.name != choice.AUTO or base.inside_guest()):
+        raise UsageError(f"--modes {','.join(elsewhere)}: not on this kernel")
+    models = []
+    if elsewhere:
+        models.append(
+            _measure_embedded(elsewhere, len(sizes) > len(costbench.SIZES), runs, kernel)
+        )
+    if here:
+        with signals_unwind():
+            state = base.state_directory() / STATE
+            samples = costbench.measure(here, sizes, runs, state, _tell)
+        models.append(costfit.model("costs", samples, _origin()))
+    # The machine is the same, and this side knows its name; what was measured here wins.
+    return models[0] if len(models) == 1 else costfile.merged(*models)
+
+
+def _measure_embedded(
+    modes: tuple[str, ...], large: bool, runs: int, kernel: KernelChoice
+) -> costfile.Model:
+    """Run this command in an embedded kernel, in real time, and return what it measured."""
+    provider = choice.choose("uml").provider
+    click.echo(f"kproxy: measuring {', '.join(modes)} on {provider.describe()}", err=True)
+    with tempfile.TemporaryDirectory(prefix="kproxy-costs-") as directory:
+        out = Path(directory) / "model.json"
+        words = ["-m", "kproxy", "bench", "costs", "--modes", ",".join(modes), "--json"]
+        words += ["--runs", str(runs), "--out", str(out), *(["--large"] if large else [])]
+        shell = ("/bin/sh", "-c", 'exec "$@" >/dev/null', "sh", sys.executable, *words)
+        command = base.Command(
+            argv=shell, writable=(Path(directory),), packages=(PACKAGE,), clock=base.Clock.REAL
+        )
+        code = provider.run(command, kernel.limits)
+        if code != 0:
+            raise MeasurementError(f"measuring on {provider.describe()} ended with code {code}")
+        return costfile.read(out)
+
+
+def _tell(text: str) -> None:
+    click.echo(f"kproxy: {text}", err=True)
+
+
+def _origin() -> costfit.Origin:
+    release = platform.release()
+    embedded = base.inside_guest()
+    return costfit.Origin(
+        kernel=f"User-Mode Linux {release} in real time" if embedded else f"native {release}",
+        machine=f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
+
+
+def as_table(model: costfile.Model) -> list[str]:
+    """Return a model as lines for a reader: milliseconds, median (min–max) at every size."""
+    lines = []
+    for entry in model.entries:
+        terms = entry.seconds
+        lines.append(
+            f"{entry.process} {entry.place} {entry.mode}".rstrip()
+            + f": {terms.constant * 1e3:.1f} ms"
+            + f" + {terms.per_service * 1e6:.1f} µs per service"
+            + f" + {terms.per_endpoint * 1e6:.1f} µs per endpoint ({entry.kernel})"
+        )
+        for point in entry.points:
+            fitted = terms.at(point.services, point.endpoints) * 1e3
+            lines.append(
+                f"  {point.services:>6} services {point.endpoints:>7} endpoints"
+                f"  {point.median * 1e3:9.1f} ms ({point.min * 1e3:.1f}–{point.max * 1e3:.1f})"
+                f"  model {fitted:9.1f} ms  n = {point.n}"
+            )
+    return lines
