@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from kproxy.cli import doctor, doctor_checks
 from kproxy.cli.doctor_checks import Check
 from netns import errors
-from netns.kernels import base, choice, native, uml
+from netns.kernels import base, build, choice, native, registry, uml
 
 GOOD = Check(group="tools", name="nft", ok=True, detail="1.0")
 BAD = Check(group="tools", name="ip", ok=False, detail="not found", remedy="apt-get install it")
@@ -86,3 +86,26 @@ def test_a_missing_tool_is_named_with_its_package(monkeypatch: pytest.MonkeyPatc
     checks = {check.name: check for check in doctor_checks.tools()}
     assert not checks["nft"].ok
     assert "nftables" in checks["nft"].remedy
+
+
+def test_a_kernel_of_our_own_is_recommended_with_what_it_brings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "built_kernels", list)
+    monkeypatch.setattr(build, "missing_packages", lambda: ["flex", "bison"])
+    check = doctor_checks.own_kernel("embedded kernel")
+    assert not check.ok
+    assert "virtual time" in check.detail
+    assert "nftables" in check.detail
+    assert check.remedy.startswith("apt-get install flex bison, then kproxy kernel build")
+
+
+def test_a_kernel_of_our_own_is_told_with_its_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Built:
+        name = "6.12.9-aaaaaaaa"
+        features = (base.Feature.IPVS, base.Feature.TIME_TRAVEL)
+
+    monkeypatch.setattr(registry, "built_kernels", lambda: [Built, Built])
+    check = doctor_checks.own_kernel("embedded kernel")
+    assert check.ok
+    assert check.detail.startswith("6.12.9-aaaaaaaa: ipvs, time-travel; and 1 more")

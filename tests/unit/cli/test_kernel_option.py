@@ -85,6 +85,15 @@ def test_what_is_asked_for_by_name_needs_no_comment(
     assert capsys.readouterr().err == ""
 
 
+def test_of_several_embedded_kernels_the_used_one_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(choice, "choose", choosing(Embedded(0)))
+    with pytest.raises(SystemExit):
+        kernel_option.run_on_kernel(kernel_option.KernelChoice(name="uml"))
+    assert capsys.readouterr().err == "kproxy: using Some Kernel 1.0\n"
+
+
 def test_a_kernel_that_cannot_be_used_is_bad_usage(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_name: str) -> choice.Choice:
         raise netns_errors.KernelUnusable("no root", remedy="become root")
@@ -128,3 +137,19 @@ def test_a_bad_value_is_named(option: str, value: str) -> None:
     assert result.exit_code == 2
     assert option in result.output
     assert value in result.output
+
+
+def test_a_kernel_of_this_machine_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "names", lambda: ["auto", "6.12.9-aaaaaaaa"])
+    result = CliRunner().invoke(command, ["--kernel", "6.12.9-aaaaaaaa"])
+    assert result.output.startswith("6.12.9-aaaaaaaa ")
+    result = CliRunner().invoke(command, ["--kernel", "6.1"])
+    assert "no kernel '6.1' here; there are: auto, 6.12.9-aaaaaaaa" in result.output
+
+
+def test_inside_the_guest_a_name_is_what_was_accepted_outside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(base.GUEST_VARIABLE, "uml")
+    monkeypatch.setattr(choice, "names", list)
+    assert CliRunner().invoke(command, ["--kernel", "whatever"]).exit_code == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from netns import errors
-from netns.kernels import base, choice, quantities
+from netns.kernels import base, choice, quantities, registry, uml
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,53 @@ def test_what_cannot_be_used_is_refused_with_the_remedy(
 ) -> None:
     with pytest.raises(errors.KernelUnusable, match=words):
         choice.choose(name, here, embedded)
+
+
+def kernel(name: str) -> uml.UmlKernel:
+    return uml.UmlKernel(
+        executable=Path("/bin/true"), version="6.12", origin="somewhere", name=name
+    )
+
+
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> list[uml.UmlKernel]:
+    kernels = [kernel(name) for name in ("6.12-b", "6.12-a", "debian")]
+    monkeypatch.setattr(registry, "kernels", lambda: kernels)
+    return kernels
+
+
+@pytest.mark.parametrize(
+    ("wanted", "taken"),
+    [
+        *(("auto", "6.12-b"), ("uml", "6.12-b")),
+        *(("6.12-a", "6.12-a"), ("6.12-b", "6.12-b"), ("debian", "debian")),
+    ],
+)
+def test_of_embedded_kernels_the_first_is_taken_or_the_one_named(
+    three: list[uml.UmlKernel], wanted: str, taken: str
+) -> None:
+    provider = choice.choose(wanted, NOT_HERE).provider
+    assert isinstance(provider, uml.Uml)
+    assert provider.kernel is not None
+    assert provider.kernel.name == taken
+
+
+def test_a_kernel_that_is_named_is_taken_also_where_this_machines_would_do(
+    three: list[uml.UmlKernel],
+) -> None:
+    assert choice.choose("debian", HERE).provider.name == "uml"
+    assert choice.choose("auto", HERE).provider is HERE
+
+
+def test_all_names_are_offered(three: list[uml.UmlKernel]) -> None:
+    assert choice.names() == ["auto", "native", "uml", "6.12-b", "6.12-a", "debian"]
+
+
+def test_a_kernel_that_is_not_here_is_answered_with_those_that_are(
+    three: list[uml.UmlKernel],
+) -> None:
+    with pytest.raises(errors.KernelUnusable, match=r"'6\.1'.*6\.12-b, 6\.12-a, debian"):
+        choice.choose("6.1")
 
 
 @pytest.mark.parametrize(
