@@ -8,7 +8,6 @@ not. The tiers are described in CONTRIBUTING.md.
 import argparse
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+
+from netns.kernels import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = str(ROOT / ".venv" / "bin" / "python")
@@ -141,18 +142,18 @@ def no_namespaces() -> str | None:
 
 def no_kernel_with_ipvs() -> str | None:
     """Tell why there is no kernel with IPVS at hand, or None."""
-    if Path("/proc/net/ip_vs").exists() or shutil.which("linux.uml"):
+    if Path("/proc/net/ip_vs").exists() or registry.kernels():
         return None
     if subprocess.run(["modprobe", "-qn", "ip_vs"], check=False).returncode == 0:
         return None
-    return "no IPVS in this kernel, no embedded kernel: sudo apt-get install user-mode-linux"
+    return f"no IPVS in this kernel, {no_embedded_kernel()}"
 
 
 def no_embedded_kernel() -> str | None:
     """Tell why no embedded kernel can be booted, or None."""
-    if shutil.which("linux.uml"):
+    if registry.kernels():
         return None
-    return "no embedded kernel: sudo apt-get install user-mode-linux"
+    return "no embedded kernel: sudo apt-get install user-mode-linux, or scripts/install --kernel"
 
 
 def conformance(mode: str, program: Sequence[str]) -> Tier:

@@ -16,8 +16,6 @@ from typing import Protocol
 # Set, to the provider's name, in the environment of all that runs inside an embedded kernel.
 GUEST_VARIABLE = "KPROXY_GUEST"
 STATE_VARIABLE = "KPROXY_STATE_DIR"
-# The seed of the random numbers that UmlKernel.entropy, preloaded into a kernel, gives to it.
-ENTROPY_VARIABLE = "KPROXY_ENTROPY_SEED"
 # Likewise: the clock that it sees, and the seed of all that is random there (unset: none).
 CLOCK_VARIABLE = "KPROXY_CLOCK"
 SEED_VARIABLE = "KPROXY_SEED"
