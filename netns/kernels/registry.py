@@ -170,16 +170,16 @@ def removable() -> list[str]:
 def discard(place: Path) -> None:
     """Remove a directory, at once for everyone who looks."""
     hidden = place.with_name(f"{_HIDDEN}{place.name}")
-    shutil.rmtree(hidden, ignore_errors=True)
+    _remove_tree(hidden)
     place.rename(hidden)
-    shutil.rmtree(hidden)
+    _remove_tree(hidden)
 
 
 def sweep() -> None:
     """Remove what a removal that was killed has left. To be called with the lock held."""
     for place in directory().glob(f"{_HIDDEN}*"):
         if place.is_dir():
-            shutil.rmtree(place)
+            _remove_tree(place)
 
 
 @contextlib.contextmanager
@@ -209,6 +209,12 @@ def _entries() -> list[Path]:
     """Return the directories of kernels and unfinished builds, by name."""
     places = directory().glob("*")
     return sorted(one for one in places if one.is_dir() and not one.name.startswith(_HIDDEN))
+
+
+def _remove_tree(place: Path) -> None:
+    """Remove a directory, if it is there; another process may be doing the same."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(place)
 
 
 def _order(version: str) -> tuple[int, ...]:
