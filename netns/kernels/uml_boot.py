@@ -26,6 +26,8 @@ CLOCK_OPTIONS = {
     Clock.TRAVEL: ("time-travel", f"time-travel-start={EPOCH}"),
     Clock.VIRTUAL: ("time-travel=inf-cpu", f"time-travel-start={EPOCH}"),
 }
+# With a seed addresses do not vary, and no driver stirs the host's /dev/random into our numbers.
+FROM_SEED = ("norandmaps", "initcall_blacklist=rng_init")
 SYSCTL = {
     "kernel.printk": "4 4 1 4",
     # One kernel holds the tables of all nodes of a lab.
@@ -63,7 +65,7 @@ def boot_argv(
         *("con=null", "con0=null,fd:1", "ssl=null", f"ssl0=fd:{line[0]},fd:{line[1]}"),
         *("quiet", "panic=-1", "noreboot", "random.trust_cpu=on"),
         *CLOCK_OPTIONS[command.clock],
-        *([] if command.seed is None else ["norandmaps"]),
+        *([] if command.seed is None else FROM_SEED),
         *kernel.boot,
         # Words with '=' that the kernel does not know become variables of its first process.
         f'PYTHONPATH="{root}"',
