@@ -1,9 +1,11 @@
 """The cost model of a lab: which one applies, and how much of a figure comes from it.
 
-A model stands for what computing takes where it takes nothing. In real time it takes what it
-takes, so there no model is ever applied.
+A model stands for what computing takes where it takes nothing: under the virtual clock. Under the
+others computing takes what it takes, so there no model is ever applied. A lab's processes are
+told their model by the environment that they inherit (:func:`apply`).
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -13,7 +15,7 @@ from kproxy.lab.eventlog import Event
 
 DEFAULT = "default"
 NONE = "none"
-REAL = "real"
+VIRTUAL = "virtual"
 
 Interval = tuple[int, int]
 """From and until, nanoseconds of the monotonic clock."""
@@ -24,15 +26,15 @@ def resolve(choice: str | None, clock: str) -> Path | None:
 
     ``choice``: ``default`` (the one that is part of this package), ``none``, or a file; None if
     the user has said nothing: the default model, where there is any. Raises UsageError for a file
-    that is missing or wrong, and for any model with the real clock.
+    that is missing or wrong, and for any model with a clock under which computing takes time.
     """
     if choice == NONE:
         return None
-    if clock == REAL:
+    if clock != VIRTUAL:
         if choice is None:
             return None
         raise errors.UsageError(
-            f"--costs {choice}: with the real clock everything costs what it costs",
+            f"--costs {choice}: with the {clock} clock everything costs what it costs",
             remedy="leave --costs out, or use --clock virtual",
         )
     path = default_path() if choice in (None, DEFAULT) else Path(str(choice)).absolute()
@@ -45,9 +47,17 @@ def default_path() -> Path:
     return Path(str(resources.files("kproxy.lab").joinpath("costs/default.json")))
 
 
-def environment(model: Path | None) -> dict[str, str]:
-    """Return the variables that tell processes their model."""
-    return {} if model is None else {costs.VARIABLE: str(model)}
+def apply(model: Path | None) -> None:
+    """Tell the model, or that there is none, to all processes that this one starts from now on."""
+    os.environ.pop(costs.VARIABLE, None)
+    if model is not None:
+        os.environ[costs.VARIABLE] = str(model)
+
+
+def applied() -> Path | None:
+    """Return the model that the processes of this lab are told; None: none."""
+    path = os.environ.get(costs.VARIABLE)
+    return Path(path) if path else None
 
 
 def described(model: Path | None) -> dict[str, object] | None:

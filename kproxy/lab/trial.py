@@ -1,15 +1,18 @@
 """One trial: traffic from two nodes, a scenario in the middle of it, and the account."""
 
+import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kproxy import errors
-from kproxy.lab import generators, scenarios
+from kproxy.lab import costmodel, generators, scenarios
 from kproxy.lab.cluster import Cluster
 from kproxy.lab.stage import ClusterStage
 from kproxy.traffic import accounting, measurement, records, resultset, tcp_accounting
+from netns.kernels import base
 
 HIT = "hit"
 OTHER = "other"
@@ -74,6 +77,8 @@ class Trials:
         sent = [self._stop(place, begun) for place, begun in started.items()]
         time.sleep(self._timing.tmax)
         found = self._account(sent, stage, time.monotonic_ns())
+        if costmodel.applied() is not None:
+            found = [self._modelled(one, stage) for one in found]
         for one in found:
             problems += measurement.problems(one)
         trial = resultset.Trial(
@@ -82,6 +87,7 @@ class Trials:
             number=number,
             timeline=_timeline(stage, found),
             restart_to_synced_ms=_restart_ms(stage),
+            modelled_ms=self._restart_modelled_ms(stage),
             measurements=tuple(found),
             problems=tuple(problems),
         )
@@ -94,6 +100,31 @@ class Trials:
     def _stop(self, place: str, begun: generators.Started) -> Sent:
         udp, tcp = self._client(place).stop(begun)
         return Sent(place=place, started=begun, udp=udp, tcp=tcp)
+
+    def _modelled(
+        self, found: resultset.Measurement, stage: ClusterStage
+    ) -> resultset.Measurement:
+        """Return the measurement with what the cost model has to do with it."""
+        if stage.fault_ns is None:
+            return found
+        spent = costmodel.outage_modelled_ms(
+            self._paid(self._places[found.node]),
+            fault_ns=stage.fault_ns,
+            first_good_ms=found.first_good_ms,
+            failover_time_ms=found.failover_time_ms,
+        )
+        return dataclasses.replace(found, modelled_ms=spent)
+
+    def _restart_modelled_ms(self, stage: ClusterStage) -> float | None:
+        gone, synced = _recovery(stage)
+        begin = stage.fault_ns if gone is None else gone
+        if costmodel.applied() is None or begin is None or synced is None:
+            return None
+        return costmodel.overlap_ms(self._paid(stage.hit), begin, synced)
+
+    def _paid(self, node: str) -> Sequence[costmodel.Interval]:
+        self._cluster.events.refresh()
+        return costmodel.paid(self._cluster.events.events, node)
 
     def _refresh_proxy(self, stage: ClusterStage) -> None:
         """Give a crashed proxy a new pod: the old one's restarts would be backed off.
@@ -154,6 +185,7 @@ def _tcp(record: Path, place: str, fault_ns: int | None) -> list[resultset.Measu
             node=place,
             kind=kind,
             fault_ns=fault_ns,
+            timed=base.clock() is not base.Clock.VIRTUAL,
         )
         for kind in ("request", "connect")
     ]
@@ -161,13 +193,18 @@ def _tcp(record: Path, place: str, fault_ns: int | None) -> list[resultset.Measu
 
 def _restart_ms(stage: ClusterStage) -> float | None:
     """Return the time from the end of the hit node's proxy to its successor's first sync."""
-    gone = stage.time_of(scenarios.PROCESS_GONE)
-    synced = next(
-        (m.ns for m in stage.marks if m.name == scenarios.SYNCED and m.detail == stage.hit), None
-    )
+    gone, synced = _recovery(stage)
     if gone is None or synced is None:
         return None
     return round((synced - gone) / 1e6, 3)
+
+
+def _recovery(stage: ClusterStage) -> tuple[int | None, int | None]:
+    """Return when the hit node's proxy ended, and when that node had synced."""
+    synced = next(
+        (m.ns for m in stage.marks if m.name == scenarios.SYNCED and m.detail == stage.hit), None
+    )
+    return stage.time_of(scenarios.PROCESS_GONE), synced
 
 
 def _timeline(

@@ -2,7 +2,8 @@
 
 Two tables: packets (UDP probes: lost, and failover time), and TCP (requests on open connections,
 new connections). A cell shows the median over the trials and, where the trials differ, the range.
-Zero loss is written "no loss" (RFC 6201, section 4); "–" means that a figure does not apply.
+Zero loss is written "no loss" (RFC 6201, section 4); "–" means that a figure does not apply. A
+figure with ``*`` is modelled: a part of it is declared delays of a cost model.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from rich.text import Text
 from kproxy.traffic.resultset import ResultSet, Row, Spread
 
 NODES = ("hit", "other")
+MODELLED = "*"
 
 
 def spread_text(spread: Spread | None, unit: str = "") -> str:
@@ -47,7 +49,8 @@ def packets_table(results: ResultSet) -> Table:
 
 def tcp_table(results: ResultSet) -> Table:
     """Return the table of TCP requests and connections that failed, of all trials together."""
-    table = _table(results, "TCP over all trials: failed of attempted; connect p50 / p99")
+    title = "TCP over all trials: failed of attempted"
+    table = _table(results, title if _virtual(results) else f"{title}; connect p50 / p99")
     for scenario in _scenarios(results.summary):
         cells = []
         for mode in _modes(results.summary):
@@ -68,9 +71,8 @@ def restart_table(results: ResultSet) -> Table | None:
         table.add_column(mode, justify="right")
     for scenario in _scenarios(results.summary):
         rows = [_find(results.summary, mode, scenario, "hit", "udp") for mode in modes]
-        spreads = [row.restart_to_synced_ms if row else None for row in rows]
-        if any(spreads):
-            table.add_row(scenario, *(spread_text(spread, "ms") for spread in spreads))
+        if any(row and row.restart_to_synced_ms for row in rows):
+            table.add_row(scenario, *(_restart_cell(row) for row in rows))
     return table if table.row_count else None
 
 
@@ -86,12 +88,53 @@ def notes(results: ResultSet) -> list[str]:
             f"Failover times of packets are within ± {accuracies[-1]:.1f} ms (two packet "
             f"intervals of a flow; {offered} packets/s offered from each node)."
         )
+    lines += _clock_notes(results)
     for trial in results.trials:
         for problem in trial.problems:
             lines.append(
                 f"NOT VALID: {trial.mode} {trial.scenario} trial {trial.number}: {problem}"
             )
     return lines
+
+
+def _clock_notes(results: ResultSet) -> list[str]:
+    """Return what the virtual clock leaves out and what the cost model puts in."""
+    if not _virtual(results):
+        return []
+    lines = ["Virtual clock: packets cost the data path no time, so connect times are not told."]
+    costs = results.parameters.get("costs")
+    shares = sorted(share for row in results.summary for share in _shares(row) if share)
+    if shares:
+        name = costs.get("name", "") if isinstance(costs, dict) else ""
+        parts = " to ".join(dict.fromkeys(f"{share:.0%}" for share in (shares[0], shares[-1])))
+        lines.append(
+            f"{MODELLED} modelled: {parts} of this time is what the cost model {name!r} says "
+            "that computing takes."
+        )
+    elif not costs:
+        lines.append("No cost model: these are the times of the protocol, computing takes none.")
+    return lines
+
+
+def _virtual(results: ResultSet) -> bool:
+    return results.kernel.get("clock") == "virtual"
+
+
+def _shares(row: Row) -> tuple[float | None, ...]:
+    share = row.modelled_share
+    return (share.failover_time, share.restart_to_synced) if share else ()
+
+
+def _marked(text: str, share: float | None) -> str:
+    return f"{text}{MODELLED}" if share else text
+
+
+def _restart_cell(row: Row | None) -> str:
+    if row is None:
+        return spread_text(None)
+    share = row.modelled_share
+    text = spread_text(row.restart_to_synced_ms, "ms")
+    return _marked(text, share.restart_to_synced if share else None)
 
 
 def _table(results: ResultSet, title: str) -> Table:
@@ -115,7 +158,9 @@ def _packets_cell(row: Row | None) -> Text:
         time = "not recovered"
     else:
         time = spread_text(row.failover_time_ms, "ms")
-    return Text(f"{spread_text(loss)} lost\n{time}", style="yellow")
+    share = row.modelled_share.failover_time if row.modelled_share else None
+    lost = _marked(f"{spread_text(loss)} lost", share)
+    return Text(f"{lost}\n{_marked(time, share)}", style="yellow")
 
 
 def _tcp_cell(established: Row | None, connect: Row | None) -> Text:

@@ -143,9 +143,17 @@ def _quality(
 
 
 def tcp(
-    account: tcp_accounting.TcpAccount, *, node: str, kind: str, fault_ns: int | None
+    account: tcp_accounting.TcpAccount,
+    *,
+    node: str,
+    kind: str,
+    fault_ns: int | None,
+    timed: bool = True,
 ) -> resultset.Measurement:
-    """Describe TCP traffic from one node; ``kind`` as in ``tcp_accounting.account``."""
+    """Describe TCP traffic from one node; ``kind`` as in ``tcp_accounting.account``.
+
+    Not ``timed``: connect times are left out, because the clock did not run while they passed.
+    """
     outages = account.outages
     recovered = all(outage.failover_ns is not None for outage in outages)
     known = fault_ns is not None and recovered
@@ -167,7 +175,7 @@ def tcp(
             reset=account.reset,
             reestablished=account.reestablished,
             outcomes=account.outcomes,
-            connect_samples_ms=tuple(_ms(ns) for ns in account.connect_ns),
+            connect_samples_ms=tuple(_ms(ns) for ns in account.connect_ns if timed),
         ),
     )
 

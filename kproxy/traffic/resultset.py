@@ -47,6 +47,17 @@ class TcpRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelledShare:
+    """How much of a time comes from the cost model, 0 to 1: the median over the trials.
+
+    None: there is no such time.
+    """
+
+    failover_time: float | None
+    restart_to_synced: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One line of the summary: one mode, scenario, place and kind of traffic, over all trials."""
 
@@ -67,6 +78,7 @@ class Row:
     tcp: TcpRow | None
     accuracy_ms: float | None
     valid: bool
+    modelled_share: ModelledShare | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +106,10 @@ class UdpFlowResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcpResult:
-    """TCP in one trial. ``outcomes`` counts each; ``connect_samples_ms`` are all connect times."""
+    """TCP in one trial. ``outcomes`` counts each; ``connect_samples_ms`` are all connect times.
+
+    Under the virtual clock there are none: the data path takes no time there.
+    """
 
     attempted: int
     failed: int
@@ -125,7 +140,9 @@ class Measurement:
     """One kind of traffic from one place in one trial.
 
     ``failover_time_ms`` is null while ``recovered`` is false. ``affected_flows`` is the number
-    of flows with impaired packets and ``affected_pps`` their offered rate.
+    of flows with impaired packets and ``affected_pps`` their offered rate. ``modelled_ms`` is how
+    much of the failover time the proxy of that node spent in declared delays; null without a cost
+    model.
     """
 
     node: str
@@ -149,6 +166,7 @@ class Measurement:
     reset_time_ms: float | None = None
     first_good_ms: float | None = None
     accuracy_ms: float | None = None
+    modelled_ms: float | None = None
     flows: tuple[UdpFlowResult, ...] = ()
     tcp: TcpResult | None = None
     sender: SenderQuality | None = None
@@ -169,13 +187,18 @@ class TimelineEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One trial. ``problems`` says, in words, why it is not valid; empty if it is."""
+    """One trial. ``problems`` says, in words, why it is not valid; empty if it is.
+
+    ``modelled_ms`` are the declared delays of the hit node's proxies from the fault (from the end
+    of the old proxy, if it ended) to ``synced``; null without a cost model or these events.
+    """
 
     mode: str
     scenario: str
     number: int
     timeline: tuple[TimelineEvent, ...] = ()
     restart_to_synced_ms: float | None = None
+    modelled_ms: float | None = None
     measurements: tuple[Measurement, ...] = ()
     problems: tuple[str, ...] = ()
 

@@ -50,7 +50,38 @@ def _row(
         tcp=_tcp([m.tcp for m in found if m.tcp is not None]),
         accuracy_ms=max(accuracies, default=None),
         valid=all(trial.valid for trial, _ in members),
+        modelled_share=_modelled(members),
     )
+
+
+def _modelled(
+    members: Sequence[tuple[resultset.Trial, resultset.Measurement]],
+) -> resultset.ModelledShare | None:
+    """Return the shares of the cost model; None if there was none."""
+    failovers = [
+        _share(m.modelled_ms, m.failover_time_ms)
+        for _, m in members
+        if m.modelled_ms is not None and m.failover_time_ms is not None
+    ]
+    restarts = [
+        _share(t.modelled_ms, t.restart_to_synced_ms)
+        for t, _ in members
+        if t.modelled_ms is not None and t.restart_to_synced_ms is not None
+    ]
+    if not failovers and not restarts:
+        return None
+    return resultset.ModelledShare(
+        failover_time=_median(failovers), restart_to_synced=_median(restarts)
+    )
+
+
+def _share(part: float, whole: float) -> float:
+    return min(1.0, part / whole) if whole > 0 else 0.0
+
+
+def _median(values: Sequence[float]) -> float | None:
+    found = spread(values)
+    return None if found is None else found.median
 
 
 def _sum(values: Iterable[int | None]) -> int | None:

@@ -7,7 +7,15 @@ from rich.console import Console
 from rich.table import Table
 
 from kproxy.reports import tables
-from kproxy.traffic.resultset import ConnectMs, ResultSet, Row, Spread, TcpRow, Trial
+from kproxy.traffic.resultset import (
+    ConnectMs,
+    ModelledShare,
+    ResultSet,
+    Row,
+    Spread,
+    TcpRow,
+    Trial,
+)
 
 ROW = Row(
     mode="ipvs",
@@ -91,3 +99,39 @@ def test_notes_state_the_accuracy_and_every_problem() -> None:
     lines = tables.notes(result(ROW, trials=(trial,)))
     assert "± 16.0 ms" in lines[0]
     assert lines[1] == "NOT VALID: ipvs baseline trial 2: 7 packets lost"
+
+
+def virtual(*rows: Row, costs: object = None) -> ResultSet:
+    whole = result(*rows)
+    return dataclasses.replace(whole, kernel={"clock": "virtual"}, parameters={"costs": costs})
+
+
+def test_what_a_cost_model_contributes_to_is_marked_and_its_share_is_told() -> None:
+    row = dataclasses.replace(
+        ROW,
+        restart_to_synced_ms=Spread(median=200.0, min=200.0, max=200.0),
+        modelled_share=ModelledShare(failover_time=0.25, restart_to_synced=0.75),
+    )
+    results = virtual(row, dataclasses.replace(ROW, node="other"), costs={"name": "mine"})
+    text = shown(tables.packets_table(results))
+    assert "64.5 (60.2–70) ms*" in text
+    assert "30 (28–32) lost*" in text
+    assert text.count("*") == 2
+    restarts = tables.restart_table(results)
+    assert restarts is not None
+    assert "200 ms*" in shown(restarts)
+    assert "* modelled: 25% to 75% of this time is what the cost model 'mine' says" in "\n".join(
+        tables.notes(results)
+    )
+
+
+def test_without_a_cost_model_nothing_is_marked() -> None:
+    assert "*" not in shown(tables.packets_table(result(ROW)))
+    assert "No cost model" in "\n".join(tables.notes(virtual(ROW)))
+    assert "cost model" not in "\n".join(tables.notes(result(ROW)))
+
+
+def test_connect_times_are_not_told_in_virtual_time() -> None:
+    assert "connect p50" in shown(tables.tcp_table(result(ROW)))
+    assert "connect" not in shown(tables.tcp_table(virtual(ROW)))
+    assert "connect times are not told" in "\n".join(tables.notes(virtual(ROW)))

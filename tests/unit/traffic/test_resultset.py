@@ -1,5 +1,6 @@
 """The result file: comes back whole, sums up, and refuses what it is not."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from kproxy.traffic import accounting, measurement, records, resultset, summary,
 ROW_FIELDS = [
     *("mode", "scenario", "node", "traffic", "trials", "offered_pps", "sent", "received", "lost"),
     *("duplicated", "reordered", "failover_packet_loss", "failover_time_ms"),
-    *("restart_to_synced_ms", "tcp", "accuracy_ms", "valid"),
+    *("restart_to_synced_ms", "tcp", "accuracy_ms", "valid", "modelled_share"),
 ]
 REPORT = {"late": 0, "late_threshold_ms": 1.0, "lateness_ms": {"p50": 0, "p99": 0, "max": 0}}
 
@@ -141,3 +142,52 @@ def test_cut_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
     path.write_text(text.replace('"trials": 1', '"trials": "one"'))
     with pytest.raises(UsageError, match=r"summary\[0\].trials"):
         resultset.read(path)
+
+
+def modelled(number: int, restart_ms: float | None, failover_ms: float | None) -> resultset.Trial:
+    """Return a trial with a restart of 100 ms·number and a failover time of 160 ms + 16 ms."""
+    one = trial(number, 160)
+    udp = dataclasses.replace(one.measurements[0], modelled_ms=failover_ms)
+    return dataclasses.replace(one, modelled_ms=restart_ms, measurements=(udp,))
+
+
+def test_the_share_of_the_cost_model_is_the_median_of_the_trials_shares() -> None:
+    rows = summary.summarise(
+        [modelled(1, 50.0, 176.0), modelled(2, 180.0, 44.0), modelled(3, 0.0, 88.0)]
+    )
+    assert rows[0].modelled_share == resultset.ModelledShare(
+        failover_time=0.5, restart_to_synced=0.5
+    )
+
+
+def test_a_time_cannot_be_more_than_modelled() -> None:
+    share = summary.summarise([modelled(1, 130.0, None)])[0].modelled_share
+    assert share == resultset.ModelledShare(failover_time=None, restart_to_synced=1.0)
+
+
+def test_without_a_cost_model_there_is_no_share() -> None:
+    assert summary.summarise([trial(1, 160)])[0].modelled_share is None
+
+
+def test_files_from_before_the_cost_model_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    resultset.write(results(trial(1, 160)), path)
+    value = json.loads(path.read_text())
+    for row in value["summary"]:
+        del row["modelled_share"]
+    for one in value["trials"]:
+        del one["modelled_ms"]
+        for measured in one["measurements"]:
+            del measured["modelled_ms"]
+    path.write_text(json.dumps(value))
+    assert resultset.read(path) == results(trial(1, 160))
+
+
+def test_connect_times_are_left_out_where_the_clock_stands_still() -> None:
+    connects = [records.TcpRecord("connect", "ok", 0, 0, 0, 1, 11, 1, "p")]
+    account = tcp_accounting.account(connects, "connect", fault_ns=None)
+    for timed, samples in ((True, 1), (False, 0)):
+        found = measurement.tcp(account, node="hit", kind="connect", fault_ns=None, timed=timed)
+        assert found.tcp is not None
+        assert len(found.tcp.connect_samples_ms) == samples
+        assert found.tcp.attempted == 1
