@@ -75,16 +75,16 @@ def baseline(stage: Stage) -> None:
 
 def proxy_crash(stage: Stage) -> None:
     """Kill the proxy with SIGKILL; the kubelet restarts it."""
-    fault = _kill(stage)
-    _mark_restart(stage, stage.hit, fault)
+    fault, gone = stage.kill_proxy(stage.hit)
+    stage.mark(FAULT, fault)
+    _mark_restart(stage, stage.hit, fault, gone)
 
 
 def proxy_delete(stage: Stage) -> None:
     """Delete the proxy's pod; its DaemonSet creates another."""
     fault = stage.mark(FAULT)
     stage.delete_proxy(stage.hit)
-    stage.mark(PROCESS_GONE, stage.await_exit(stage.hit, fault))
-    _mark_restart(stage, stage.hit, fault)
+    _mark_restart(stage, stage.hit, fault, stage.await_exit(stage.hit, fault))
 
 
 def endpoint_crash(stage: Stage) -> None:
@@ -100,10 +100,11 @@ def endpoint_crash(stage: Stage) -> None:
 def endpoint_crash_while_proxy_down(stage: Stage) -> None:
     """Kill the proxy and, as soon as it is gone, destroy a pod: nobody takes it out of service."""
     pod = stage.choose_endpoint()
-    fault = _kill(stage)
+    fault, gone = stage.kill_proxy(stage.hit)
     stage.destroy_endpoint(pod)
+    stage.mark(FAULT, fault)
     stage.mark(ENDPOINT_GONE, detail=pod)
-    _mark_restart(stage, stage.hit, fault)
+    _mark_restart(stage, stage.hit, fault, gone)
     for node in stage.nodes:
         synced = stage.await_endpoint_removed(node, pod)
         stage.mark(f"{SYNCED} without the endpoint", synced, node)
@@ -114,19 +115,14 @@ def proxy_rolling_update(stage: Stage) -> None:
     fault = stage.mark(FAULT)
     stage.update_proxies()
     for node in stage.nodes:
-        stage.mark(PROCESS_GONE, stage.await_exit(node, fault), node)
-        _mark_restart(stage, node, fault)
+        _mark_restart(stage, node, fault, stage.await_exit(node, fault))
 
 
-def _kill(stage: Stage) -> int:
-    sent, gone = stage.kill_proxy(stage.hit)
-    stage.mark(FAULT, sent)
-    stage.mark(PROCESS_GONE, gone)
-    return sent
-
-
-def _mark_restart(stage: Stage, node: str, since: int) -> None:
+def _mark_restart(stage: Stage, node: str, since: int, gone: int) -> None:
     started, synced = stage.await_restart(node, since)
+    # Whoever waits for the end hears of it a little later than it is, and the kubelet may be
+    # quicker: a successor that has started proves that the process was gone.
+    stage.mark(PROCESS_GONE, min(gone, started), node)
     stage.mark(PROCESS_STARTED, started, node)
     stage.mark(SYNCED, synced, node)
 
