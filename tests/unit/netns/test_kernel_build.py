@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import select
 import signal
 import stat
 import subprocess
@@ -123,15 +124,18 @@ build.build(build.Request(source=sys.argv[1], jobs=1))
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_who_builds_may_be_killed(toolchain: Toolchain, number: signal.Signals) -> None:
-    """The compiler ends too, or else the next call would wait for the lock for ever."""
+    """The compiler ends too: it would go on in the dark, and keep the next call waiting."""
     reached = toolchain.bin / "reached"
     os.mkfifo(reached)
-    toolchain.behave(f"before_third() {{ echo >'{reached}'; exec sleep 600; }}")
+    toolchain.behave(f"before_third() {{ echo $$ >'{reached}'; exec sleep 99; }}")
     with subprocess.Popen(
         [sys.executable, "-c", BUILDER, toolchain.archive], stderr=subprocess.DEVNULL
     ) as builder:
-        reached.read_text()
+        compiler = os.pidfd_open(int(reached.read_text()))
         builder.send_signal(number)
+    ended, _, _ = select.select([compiler], [], [], 30)
+    os.close(compiler)
+    assert ended
     assert builder.returncode != 0
     assert registry.built_kernels() == []
     assert [place.name[: len(registry.UNFINISHED)] for place in registry.unfinished()] == [
