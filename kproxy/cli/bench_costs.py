@@ -6,6 +6,7 @@ because they stand for a real node's. With a kernel named, everything is measure
 """
 
 import datetime
+import functools
 import os
 import platform
 import sys
@@ -76,39 +77,37 @@ def _modes(text: str) -> tuple[str, ...]:
 
 
 def _measure_here(
-    modes: tuple[str, ...],
-    sizes: tuple[costbench.Size, ...],
-    runs: int,
-    kernel: KernelChoice,
+    modes: tuple[str, ...], sizes: tuple[costbench.Size, ...], runs: int, kernel: KernelChoice
 ) -> costfile.Model:
     """Measure what this kernel can do here, and the rest in an embedded one if that is allowed."""
     if base.clock() is not base.Clock.REAL:
         raise UsageError("costs are measured in real time", remedy="use --clock real")
     if os.geteuid() != 0:
         raise UsageError("no network namespace can be made", remedy="run this as root")
-    lacking = {mode: why for mode in modes if (why := costbench.unsupported(mode)) is not None}
-    for mode, why in lacking.items():
-        click.echo(f"kproxy: mode {mode} is not for this kernel: {why}", err=True)
-    here = [mode for mode in modes if mode not in lacking]
-    elsewhere = tuple(lacking)
+    lacking = {mode: why for mode in MODES if (why := costbench.unsupported(mode)) is not None}
+    elsewhere = tuple(mode for mode in modes if mode in lacking)
+    for mode in elsewhere:
+        click.echo(f"kproxy: not on this kernel: mode {mode}: {lacking[mode]}", err=True)
     if elsewhere and (kernel.name != choice.AUTO or base.inside_guest()):
-        raise UsageError(f"--modes {','.join(elsewhere)}: not on this kernel")
+        raise UsageError(
+            f"--modes {','.join(elsewhere)}: not on this kernel", remedy="use --kernel auto"
+        )
     models = []
     if elsewhere:
-        models.append(
-            _measure_embedded(elsewhere, len(sizes) > len(costbench.SIZES), runs, kernel)
-        )
-    if here:
+        models.append(_measure_embedded(elsewhere, sizes, runs, kernel))
+    here = [mode for mode in modes if mode not in lacking]
+    # Start and list are this machine's also if all the wanted modes are not.
+    if able := here or [mode for mode in MODES if mode not in lacking][:1]:
         with signals_unwind():
             state = base.state_directory() / STATE
-            samples = costbench.measure(here, sizes, runs, state, _tell)
-        models.append(costfit.model("costs", samples, _origin()))
-    # The machine is the same, and this side knows its name; what was measured here wins.
-    return models[0] if len(models) == 1 else costfile.merged(*models)
+            samples = costbench.measure(able, sizes, runs, state, _tell)
+        wanted = [sample for sample in samples if sample.mode in ("", *modes)]
+        models.append(costfit.model("measured", wanted, _origin()))
+    return functools.reduce(costfile.merged, models)
 
 
 def _measure_embedded(
-    modes: tuple[str, ...], large: bool, runs: int, kernel: KernelChoice
+    modes: tuple[str, ...], sizes: tuple[costbench.Size, ...], runs: int, kernel: KernelChoice
 ) -> costfile.Model:
     """Run this command in an embedded kernel, in real time, and return what it measured."""
     provider = choice.choose("uml").provider
@@ -116,7 +115,13 @@ def _measure_embedded(
     with tempfile.TemporaryDirectory(prefix="kproxy-costs-") as directory:
         out = Path(directory) / "model.json"
         words = ["-m", "kproxy", "bench", "costs", "--modes", ",".join(modes), "--json"]
-        words += ["--runs", str(runs), "--out", str(out), *(["--large"] if large else [])]
+        words += [
+            "--runs",
+            str(runs),
+            "--out",
+            str(out),
+            *(["--large"] if costbench.LARGE in sizes else []),
+        ]
         shell = ("/bin/sh", "-c", 'exec "$@" >/dev/null', "sh", sys.executable, *words)
         command = base.Command(
             argv=shell, writable=(Path(directory),), packages=(PACKAGE,), clock=base.Clock.REAL

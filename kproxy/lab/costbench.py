@@ -31,6 +31,7 @@ from kproxy.client.objects import Object, ObjectClient
 from kproxy.client.rest import Rest
 from kproxy.desired.model import Family
 from kproxy.errors import KproxyError, MeasurementError, Unsupported
+from kproxy.lab import costmodel
 from kproxy.lab.costfit import Sample
 from kproxy.lab.eventlog import Event, EventLog
 from netns.host import LiveHost
@@ -129,6 +130,7 @@ def measure(
     progress: Callable[[str], None],
 ) -> list[Sample]:
     """Measure modes which this kernel has. Raises MeasurementError if something goes wrong."""
+    costmodel.apply(None)  # what is measured must not be lengthened by what was
     samples: list[Sample] = []
     topology = Topology(hosts=(Host(name=HOST),))
     with Lab(topology, name="kproxy-costs", state_dir=state_dir) as lab:

@@ -1,0 +1,126 @@
+"""The bench of costs: what it refuses, and how it tells."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from kproxy import costfile
+from kproxy.cli import bench_costs
+from kproxy.errors import UsageError
+from kproxy.lab import costbench, costfit
+
+ORIGIN = costfit.Origin(kernel="native 6.18", machine="x86_64", date="2026-01-02")
+
+
+def sample(place: str, mode: str, seconds: float) -> costfit.Sample:
+    sized = place != "start"
+    return costfit.Sample(
+        process="proxy",
+        place=place,
+        mode=mode,
+        services=10 * sized,
+        endpoints=20 * sized,
+        seconds=seconds,
+    )
+
+
+class Bench:
+    """A machine that can do some modes, and what is measured on it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *lacking: str) -> None:
+        self.embedded: list[tuple[str, ...]] = []
+        self.modes: list[str] = []
+        monkeypatch.setattr(bench_costs.os, "geteuid", lambda: 0)
+        monkeypatch.setattr(
+            costbench, "unsupported", lambda mode: "no such thing" if mode in lacking else None
+        )
+        monkeypatch.setattr(costbench, "measure", self.measure)
+        monkeypatch.setattr(bench_costs, "_measure_embedded", self.measure_embedded)
+
+    def measure(self, modes: list[str], *rest: object) -> list[costfit.Sample]:
+        self.modes = modes
+        return [sample("start", "", 0.1), *(sample("sync-full", mode, 0.2) for mode in modes)]
+
+    def measure_embedded(self, modes: tuple[str, ...], *rest: object) -> costfile.Model:
+        self.embedded.append(modes)
+        samples = [sample("start", "", 1.0), *(sample("sync-full", mode, 2.0) for mode in modes)]
+        return costfit.model("m", samples, costfit.Origin(kernel="UML", machine="m", date="d"))
+
+
+def kernels(out: Path) -> dict[tuple[str, str], str]:
+    return {(one.place, one.mode): one.kernel for one in costfile.read(out).entries}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--modes", "ipvs,none"], "--modes none"),
+        (["--modes", ","], "nothing to measure"),
+        (["--runs", "4"], "--runs 4: at least 5"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_by_name(arguments: list[str], named: str) -> None:
+    result = CliRunner().invoke(bench_costs.costs, arguments)
+    assert isinstance(result.exception, UsageError)
+    assert named in str(result.exception)
+
+
+def test_each_mode_is_measured_where_it_exists_and_the_start_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bench, out = Bench(monkeypatch, "ipvs"), tmp_path / "new" / "model.json"
+    result = CliRunner().invoke(bench_costs.costs, ["--out", str(out)])
+    assert result.exception is None, result.output
+    assert bench.embedded == [("ipvs",)]
+    here = bench_costs._origin().kernel
+    assert kernels(out) == {
+        ("start", ""): here,
+        ("sync-full", "iptables"): here,
+        ("sync-full", "ipvs"): "UML",
+    }
+
+
+def test_the_start_is_measured_here_even_if_the_mode_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bench, out = Bench(monkeypatch, "ipvs"), tmp_path / "model.json"
+    CliRunner().invoke(bench_costs.costs, ["--modes", "ipvs", "--out", str(out)])
+    assert bench.modes == ["iptables"]
+    assert kernels(out) == {
+        ("start", ""): bench_costs._origin().kernel,
+        ("sync-full", "ipvs"): "UML",
+    }
+
+
+def test_a_named_kernel_is_not_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch, "ipvs")
+    result = CliRunner().invoke(bench_costs.costs, ["--kernel", "native"])
+    assert "--modes ipvs: not on this kernel" in str(result.exception)
+    assert bench.embedded == []
+
+
+def test_costs_are_not_measured_in_virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    Bench(monkeypatch)
+    monkeypatch.setattr(bench_costs.base, "clock", lambda: bench_costs.base.Clock.VIRTUAL)
+    result = CliRunner().invoke(bench_costs.costs, [])
+    assert "costs are measured in real time" in str(result.exception)
+
+
+def test_the_table_has_terms_and_points() -> None:
+    model = costfit.model(
+        "m", [sample("sync-full", "ipvs", seconds) for seconds in (0.1, 0.3, 0.2)], ORIGIN
+    )
+    head, point = bench_costs.as_table(model)
+    assert head.startswith("proxy sync-full ipvs: 200.0 ms + 0.0 µs per service")
+    assert "(native 6.18)" in head
+    assert "200.0 ms (100.0–300.0)" in point
+    assert "n = 3" in point
+
+
+def test_the_generated_cluster_has_the_size_asked_for() -> None:
+    made = list(costbench.objects(costbench.Size(3, 2)))
+    slices = [obj for kind, obj in made if kind.name == "EndpointSlice"]
+    addresses = [e["addresses"][0] for piece in slices for e in piece["endpoints"]]
+    assert len(made) == 6
+    assert len(set(addresses)) == 6
