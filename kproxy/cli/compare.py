@@ -1,18 +1,23 @@
 """``kproxy compare``: what each event costs in packets, mode against mode."""
 
 import contextlib
+import dataclasses
 import datetime
+import json
+import platform
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kproxy import errors
-from kproxy.cli.kernel_option import KernelChoice, kernel_options, run_on_kernel
+from kproxy.cli.kernel_option import KernelChoice, lab_options, run_on_kernel
+from netns.kernels import base
 
 if TYPE_CHECKING:
     from kproxy.lab.comparison import Parameters, Step
@@ -56,37 +61,73 @@ TABLE_WIDTH = 120
 )
 @click.option("--nodes", default=2, show_default=True, help="Nodes of the cluster.")
 @click.option(
+    "--costs",
+    metavar="default|none|FILE",
+    help="Cost model: what computing takes in virtual time.  [default: the one that is part of "
+    "kproxy; none with another clock]",
+)
+@click.option(
+    "--reproduce",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Run again what made this result.json, and tell every figure that differs.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     help="Directory for result.json; default: results/<time>.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print result.json instead of the tables.")
 @click.option("--list", "only_list", is_flag=True, help="Name the scenarios and end.")
-@kernel_options
+@lab_options
 def compare(
     filenames: tuple[Path, ...],
-    scenario_names: tuple[str, ...],
-    modes: str,
-    trials: int,
-    rate: float,
-    nodes: int,
+    reproduce: Path | None,
+    costs: str | None,
     out: Path | None,
     as_json: bool,
     only_list: bool,
     kernel: KernelChoice,
+    **options: Any,
 ) -> int:
     """Measure what a restart, crash or update of the proxy costs, in each mode.
 
     Builds a cluster of network namespaces, sends traffic through its services from two nodes,
     does something to one of them, and counts what was lost. Ends with tables and result.json.
 
-    Exit code 1: the result is not valid (the baseline lost packets, a trial failed); 2: an
-    object of the manifests was left out, or the command line is wrong.
+    Exit code 1: the result is not valid (the baseline lost packets, a trial failed), or with
+    --reproduce a figure differs; 2: an object of the manifests was left out, or the command line
+    is wrong.
     """
     if only_list:
         return _list()
-    from kproxy.lab import comparison, generators
     from kproxy.traffic import resultset
+
+    place = (out or Path("results")).absolute()
+    problems: list[errors.InvalidObject] = []
+    before = None
+    if reproduce is not None:
+        _refuse_beside_reproduce()
+        before = resultset.read(reproduce)
+        parameters, load, kernel, model = _again(before, reproduce, kernel)
+    else:
+        parameters = _parameters(**options)
+        load, problems = _workload(filenames)
+        model = costs
+    run_on_kernel(kernel, writable=[place])
+    for problem in problems:
+        click.echo(f"kproxy: left out: {problem}", err=True)
+    with _cost_model(model):
+        results = _run(parameters, load)
+    path = (place if out else place / _stamp()) / "result.json"
+    resultset.write(results, path)
+    _show(results, path, as_json)
+    return _judge(results, before, problems)
+
+
+def _parameters(
+    scenario_names: tuple[str, ...], modes: str, trials: int, rate: float, nodes: int
+) -> "Parameters":
+    from kproxy.lab import comparison, generators
 
     parameters = comparison.Parameters(
         modes=tuple(mode for mode in modes.split(",") if mode),
@@ -96,18 +137,69 @@ def compare(
         rates=generators.Rates(udp_pps=rate),
     )
     parameters.check()
-    load, problems = _workload(filenames)
-    place = (out or Path("results")).absolute()
-    run_on_kernel(kernel, writable=[place])
-    for problem in problems:
-        click.echo(f"kproxy: left out: {problem}", err=True)
-    results = _run(parameters, load)
-    path = (place if out else place / _stamp()) / "result.json"
-    resultset.write(results, path)
-    _show(results, path, as_json)
+    return parameters
+
+
+def _refuse_beside_reproduce() -> None:
+    """Raise UsageError for options that the result file decides."""
+    context = click.get_current_context()
+    decided = ("filenames", "scenario_names", "modes", "trials", "rate", "nodes", "costs")
+    for name in decided:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = next(p.opts[-1] for p in context.command.params if p.name == name)
+            raise errors.UsageError(
+                f"{option}: with --reproduce the result file decides this", remedy="leave it out"
+            )
+
+
+def _again(
+    before: "ResultSet", path: Path, kernel: KernelChoice
+) -> "tuple[Parameters, Workload, KernelChoice, dict[str, Any] | str | None]":
+    """Return what made a result, with its clock and its seed."""
+    from kproxy.lab import costmodel, reproduction
+
+    recipe = reproduction.recipe(before, path)
+    wanted = dataclasses.replace(kernel, clock=base.Clock(recipe.clock), seed=recipe.seed)
+    if base.inside_guest() and platform.release() != recipe.release:
+        click.echo(
+            f"kproxy: note: made on kernel {recipe.release}, now on {platform.release()}", err=True
+        )
+    return recipe.parameters, recipe.workload, wanted, recipe.cost_model or costmodel.NONE
+
+
+@contextlib.contextmanager
+def _cost_model(wanted: "dict[str, Any] | str | None") -> Iterator[None]:
+    """Let the lab's processes pay a model's costs meanwhile: one by name, or a whole one."""
+    from kproxy.lab import costmodel
+
+    with contextlib.ExitStack() as stack:
+        if isinstance(wanted, dict):
+            # Models apply in virtual time only, so this is a file of an embedded kernel's memory.
+            made = tempfile.TemporaryDirectory(prefix="kproxy-costs-")
+            path = Path(stack.enter_context(made)) / "costs.json"
+            path.write_text(json.dumps(wanted))
+            wanted = str(path)
+        costmodel.apply(costmodel.resolve(wanted, str(base.clock())))
+        stack.callback(costmodel.apply, None)
+        yield
+
+
+def _judge(
+    results: "ResultSet", before: "ResultSet | None", problems: list[errors.InvalidObject]
+) -> int:
+    """Return the exit code; tell what differs from an earlier result."""
     incomplete = results.parameters["incomplete"]
     if incomplete:
         raise errors.MeasurementError(f"the run is incomplete: {incomplete}")
+    if before is not None:
+        from kproxy.lab import reproduction
+
+        differing = reproduction.differences(before, results)
+        for line in differing:
+            click.echo(f"differs: {line}")
+        if differing:
+            return 1
+        click.echo(f"reproduced: all {len(results.summary)} rows of the summary are the same")
     if not all(row.valid for row in results.summary):
         return 1
     return 2 if problems else 0

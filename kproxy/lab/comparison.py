@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 
 from kproxy import errors
-from kproxy.lab import generators, plan, scenarios, workload
+from kproxy.lab import costmodel, generators, plan, scenarios, workload
 from kproxy.lab.cluster import Cluster
 from kproxy.lab.trial import Timing, Trials
 from kproxy.traffic import resultset
@@ -147,7 +148,7 @@ def _kernel() -> dict[str, Any]:
         "version": release.version,
         "machine": release.machine,
         "provider": "uml" if embedded else "native",
-        "clock": "real",
+        "clock": str(base.clock()),
     }
 
 
@@ -161,6 +162,15 @@ def _host() -> dict[str, Any]:
     }
 
 
+def _costs() -> dict[str, Any] | None:
+    """Return the cost model whole: a file that can be reproduced must not depend on another."""
+    model = costmodel.applied()
+    if model is None:
+        return None
+    described = costmodel.described(model) or {}
+    return {**described, "model": msgspec.json.decode(model.read_bytes())}
+
+
 def _parameters(
     parameters: Parameters,
     load: workload.Workload,
@@ -170,11 +180,10 @@ def _parameters(
     return {
         **dataclasses.asdict(parameters),
         "started": started.isoformat(timespec="seconds"),
+        "seed": base.seed(),
+        "costs": _costs(),
         "flows_per_service": generators.FLOWS_PER_SERVICE,
-        "objects": [
-            f"{m['kind']} {m['metadata'].get('namespace', '')}/{m['metadata']['name']}"
-            for m in load.manifests
-        ],
+        "manifests": list(load.manifests),
         "notes": list(load.notes),
         "incomplete": incomplete,
     }

@@ -1,0 +1,108 @@
+"""Running a comparison again from its result file, and telling what came out differently.
+
+Everything that decides a run is in ``parameters`` of the file: what was compared and how, the
+workload's manifests, the seed, the clock, the cost model itself. In virtual time the summary is
+the same to the last digit; with the real clock it never is, and the differences say by how much.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kproxy import errors
+from kproxy.lab import comparison, generators, workload
+from kproxy.lab.trial import Timing
+from kproxy.traffic import resultset
+
+_ROW_NAMES = ("mode", "scenario", "node", "traffic")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a result was made."""
+
+    parameters: comparison.Parameters
+    workload: workload.Workload
+    clock: str
+    seed: int | None
+    cost_model: dict[str, Any] | None
+    release: str
+
+
+class _Parameters(msgspec.Struct, frozen=True, kw_only=True):
+    """What is needed of a file's ``parameters``; the rest is for readers."""
+
+    modes: tuple[str, ...]
+    scenarios: tuple[str, ...]
+    trials: int
+    nodes: int
+    rates: dict[str, float]
+    timing: dict[str, float]
+    manifests: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...]
+    seed: int | None
+    costs: dict[str, Any] | None
+
+
+def recipe(results: resultset.ResultSet, path: Path) -> Recipe:
+    """Return how a result was made. Raises ``UsageError`` if the file does not say."""
+    try:
+        found = msgspec.convert(results.parameters, _Parameters)
+        parameters = comparison.Parameters(
+            modes=found.modes,
+            scenarios=found.scenarios,
+            trials=found.trials,
+            nodes=found.nodes,
+            rates=msgspec.convert(found.rates, generators.Rates),
+            timing=msgspec.convert(found.timing, Timing),
+        )
+    except msgspec.ValidationError as error:
+        raise errors.UsageError(
+            f"{path}: parameters: {error}", remedy="it can only be reproduced as it was written"
+        ) from None
+    parameters.check()
+    return Recipe(
+        parameters=parameters,
+        workload=workload.Workload(manifests=found.manifests, notes=found.notes),
+        clock=str(results.kernel.get("clock", "real")),
+        seed=found.seed,
+        cost_model=(found.costs or {}).get("model"),
+        release=str(results.kernel.get("release", "")),
+    )
+
+
+def differences(before: resultset.ResultSet, after: resultset.ResultSet) -> list[str]:
+    """Return every figure of the summary that differs, in words; empty if all are the same."""
+    found: list[str] = []
+    old = {_key(row): row for row in before.summary}
+    new = {_key(row): row for row in after.summary}
+    for key in old.keys() | new.keys():
+        if key not in old or key not in new:
+            found.append(f"{' '.join(key)}: only {'before' if key in old else 'now'}")
+            continue
+        found += _fields(" ".join(key), old[key], new[key])
+    return sorted(found)
+
+
+def _key(row: resultset.Row) -> tuple[str, ...]:
+    return tuple(getattr(row, name) for name in _ROW_NAMES)
+
+
+def _fields(where: str, old: Any, new: Any) -> list[str]:
+    """Compare two values of the summary, down to the single figure."""
+    if dataclasses.is_dataclass(old) and type(old) is type(new):
+        return [
+            line
+            for field in dataclasses.fields(old)
+            for line in _fields(
+                f"{where} {field.name}", getattr(old, field.name), getattr(new, field.name)
+            )
+        ]
+    return [] if old == new else [f"{where}: {_shown(old)}, now {_shown(new)}"]
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
