@@ -47,11 +47,6 @@ def default_path() -> Path:
     return Path(str(resources.files("kproxy.lab").joinpath("costs/default.json")))
 
 
-def use(choice: str | None, clock: str) -> None:
-    """Resolve what the user has chosen and apply it. Raises UsageError as :func:`resolve`."""
-    apply(resolve(choice, clock))
-
-
 def apply(model: Path | None) -> None:
     """Tell the model, or that there is none, to all processes that this one starts from now on."""
     os.environ.pop(costs.VARIABLE, None)
