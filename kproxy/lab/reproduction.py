@@ -39,8 +39,8 @@ class _Parameters(msgspec.Struct, frozen=True, kw_only=True):
     scenarios: tuple[str, ...]
     trials: int
     nodes: int
-    rates: dict[str, float]
-    timing: dict[str, float]
+    rates: generators.Rates
+    timing: Timing
     manifests: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
     seed: int | None
@@ -56,8 +56,8 @@ def recipe(results: resultset.ResultSet, path: Path) -> Recipe:
             scenarios=found.scenarios,
             trials=found.trials,
             nodes=found.nodes,
-            rates=msgspec.convert(found.rates, generators.Rates),
-            timing=msgspec.convert(found.timing, Timing),
+            rates=found.rates,
+            timing=found.timing,
         )
     except msgspec.ValidationError as error:
         raise errors.UsageError(
