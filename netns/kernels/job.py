@@ -13,6 +13,7 @@ import re
 import select
 import signal
 import subprocess
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -133,11 +134,15 @@ def _follow(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a program and its children, which are its session and process group."""
+    """End a program and its children, which are its session, and see them gone."""
+    assert process.stdout is not None
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        with contextlib.suppress(ProcessLookupError):  # none is left
             os.killpg(process.pid, number)
-        except ProcessLookupError:
-            return  # none is left
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=GRACE)
+    # The others are not our children; but when the last of them is gone, its output is closed.
+    deadline = time.monotonic() + GRACE
+    while select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        if not os.read(process.stdout.fileno(), 65536):
+            return
