@@ -89,7 +89,7 @@ def cover(directory: Path) -> None:
             place.mkdir()
             mount(entry, place, flags=MS_BIND)
         elif entry.is_file():
-            place.touch()
+            os.mknod(place)  # opening it would move a virtual clock, for each file that is here
             mount(entry, place, flags=MS_BIND)
     os.close(below)
 

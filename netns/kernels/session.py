@@ -29,7 +29,10 @@ CONSOLE_LINES = 400
 
 
 class Session:
-    """One command in one embedded kernel. ``console`` keeps the last lines the kernel printed."""
+    """One command in one embedded kernel. ``console`` keeps the last lines the kernel printed.
+
+    A session that ``keeps_away`` does nothing that the guest could notice unless it must.
+    """
 
     def __init__(
         self,
@@ -41,6 +44,7 @@ class Session:
         stdio: Stdio,
         watch: Watch,
         passes_input: bool,
+        keeps_away: bool,
         stall: StallWatch | None = None,
     ) -> None:
         self._warden = warden
@@ -64,7 +68,8 @@ class Session:
         self._killed = False
         self.console: deque[str] = deque(maxlen=CONSOLE_LINES)
         self._console_rest = b""
-        self._console_ended = False
+        # Reading from its console makes a pipe writable, and that interrupts the guest.
+        self._console_ended = keeps_away
         for descriptor in (to_guest, console):
             os.set_blocking(descriptor, False)
 
@@ -79,6 +84,8 @@ class Session:
                 alive = self._step(wakeup)
             while any(outlet.pending for outlet in self._outlets.values()) and not self._killed:
                 self._step(wakeup)
+            while self._read_console():
+                pass
         if self._exit_code is None:
             raise errors.GuestFailed(
                 self._watch.failure, console=tuple(self.console), exit_code=self._watch.exit_code
@@ -114,7 +121,7 @@ class Session:
         self._act(self._check(now), 0)
         if self._warden.pidfd not in ready:
             return True
-        while self._read_guest() or self._read_console():
+        while self._read_guest():
             pass
         return False
 

@@ -4,6 +4,7 @@ It needs no virtualisation, sees the host's files, and is up in two seconds. A k
 (:class:`UmlKernel`): Debian's package is one, and one that is built from source is another.
 """
 
+import contextlib
 import fcntl
 import os
 import re
@@ -153,6 +154,8 @@ class Uml:
         guest_reads, line_out = os.pipe()
         line_in, guest_writes = os.pipe()
         console, console_end = os.pipe()
+        with contextlib.suppress(OSError):  # more than this user may have
+            fcntl.fcntl(console_end, fcntl.F_SETPIPE_SZ, base.MIB)
         line = (renumber(guest_reads), renumber(guest_writes))
         launch = warden.Launch(
             argv=uml_boot.boot_argv(self.kernel, command, limits, line),
@@ -183,6 +186,7 @@ class Uml:
             stdio=stdio,
             watch=watch,
             passes_input=start["stdin"] is None,
+            keeps_away=not real,
             stall=stall,
         )
         try:
