@@ -31,6 +31,7 @@ from kproxy.client.objects import Object, ObjectClient
 from kproxy.client.rest import Rest
 from kproxy.desired.model import Family
 from kproxy.errors import KproxyError, MeasurementError, Unsupported
+from kproxy.kernel.iptables.client import Iptables
 from kproxy.lab import costmodel
 from kproxy.lab.costfit import Sample
 from kproxy.lab.eventlog import Event, EventLog
@@ -120,6 +121,14 @@ def unsupported(mode: str) -> str | None:
         return str(error)
     finally:
         backend.close()
+
+
+def tools() -> str:
+    """Return which variant of iptables the modes use on this kernel."""
+    try:
+        return f"iptables-{Iptables().tools().variant}"
+    except Unsupported:
+        return ""
 
 
 def measure(

@@ -26,9 +26,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where samples were taken: kernel and machine in words, the day in ISO 8601."""
+    """Where samples were taken: kernel and machine in words, the day in ISO 8601.
+
+    ``tools`` names what the modes need beside the kernel (``iptables-nft``).
+    """
 
     kernel: str
+    tools: str = ""
     machine: str
     date: str
 
@@ -47,13 +51,17 @@ def model(name: str, samples: Iterable[Sample], origin: Origin) -> costfile.Mode
                 place=place,
                 mode=mode,
                 seconds=fit(found),
-                kernel=origin.kernel,
+                kernel=_kernel(origin, mode),
                 machine=origin.machine,
                 date=origin.date,
                 points=found,
             )
         )
     return costfile.Model(name=name, entries=tuple(entries))
+
+
+def _kernel(origin: Origin, mode: str) -> str:
+    return f"{origin.kernel}, {origin.tools}" if mode and origin.tools else origin.kernel
 
 
 def points(samples: Iterable[Sample]) -> tuple[costfile.Point, ...]:

@@ -32,9 +32,11 @@ class Bench:
         self.embedded: list[tuple[str, ...]] = []
         self.modes: list[str] = []
         monkeypatch.setattr(bench_costs.os, "geteuid", lambda: 0)
+        monkeypatch.setattr(bench_costs.os, "setpriority", lambda *_: None)
         monkeypatch.setattr(
             costbench, "unsupported", lambda mode: "no such thing" if mode in lacking else None
         )
+        monkeypatch.setattr(costbench, "tools", lambda: "iptables-old")
         monkeypatch.setattr(costbench, "measure", self.measure)
         monkeypatch.setattr(bench_costs, "_measure_embedded", self.measure_embedded)
 
@@ -76,7 +78,7 @@ def test_each_mode_is_measured_where_it_exists_and_the_start_here(
     here = bench_costs._origin().kernel
     assert kernels(out) == {
         ("start", ""): here,
-        ("sync-full", "iptables"): here,
+        ("sync-full", "iptables"): f"{here}, {costbench.tools()}",
         ("sync-full", "ipvs"): "UML",
     }
 
