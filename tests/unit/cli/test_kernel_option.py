@@ -153,3 +153,80 @@ def test_inside_the_guest_a_name_is_what_was_accepted_outside(
     monkeypatch.setenv(base.GUEST_VARIABLE, "uml")
     monkeypatch.setattr(choice, "names", list)
     assert CliRunner().invoke(command, ["--kernel", "whatever"]).exit_code == 0
+
+
+@click.command()
+@kernel_option.lab_options
+def lab_command(kernel: kernel_option.KernelChoice) -> None:
+    click.echo(f"{kernel.name} {kernel.clock} {kernel.seed} {kernel.limits.stall}")
+
+
+def test_a_command_that_runs_a_lab_leaves_the_clock_to_the_kernel() -> None:
+    assert CliRunner().invoke(lab_command).output == "auto None None 60.0\n"
+
+
+def test_a_command_that_measures_this_machine_has_the_worlds_clock() -> None:
+    assert kernel_option.KernelChoice().clock is base.Clock.REAL
+
+
+def test_clock_seed_and_stall_are_read() -> None:
+    words = ["--clock", "virtual", "--seed", "7", "--stall", "2m"]
+    assert CliRunner().invoke(lab_command, words).output == "auto virtual 7 120.0\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--clock", "sun"), ("--seed", "x"), ("--stall", "0")]
+)
+def test_a_bad_clock_is_named(option: str, value: str) -> None:
+    result = CliRunner().invoke(lab_command, [option, value])
+    assert result.exit_code == 2
+    assert option in result.output
+
+
+class Traveller(Embedded):
+    """One that has all clocks."""
+
+    clocks = tuple(base.Clock)
+
+
+def test_the_virtual_clock_comes_with_a_seed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embedded = Traveller()
+    monkeypatch.setattr(choice, "choose", choosing(embedded, "this one lacks it"))
+    with pytest.raises(SystemExit):
+        kernel_option.run_on_kernel(kernel_option.KernelChoice(clock=None))
+    [(command, _)] = embedded.ran
+    assert (command.clock, command.seed) == (base.Clock.VIRTUAL, 1)
+    assert capsys.readouterr().err.endswith("using Some Kernel 1.0, virtual clock, seed 1\n")
+
+
+def test_a_clock_that_cannot_be_had_is_bad_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "choose", choosing(Embedded()))
+    with pytest.raises(errors.UsageError, match="no virtual clock") as refused:
+        kernel_option.run_on_kernel(
+            kernel_option.KernelChoice(name="uml", clock=base.Clock.VIRTUAL)
+        )
+    assert "kproxy kernel build" in refused.value.remedy
+
+
+class Native(Embedded):
+    """This machine's kernel."""
+
+    name = "native"
+
+
+def test_on_this_machines_kernel_a_seed_starts_the_command_anew_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    native = Native()
+    monkeypatch.delenv(base.SEED_VARIABLE, raising=False)
+    monkeypatch.setattr(choice, "choose", choosing(native))
+    wanted = kernel_option.KernelChoice(clock=None, seed=3)
+    with pytest.raises(SystemExit):
+        kernel_option.run_on_kernel(wanted)
+    assert [command.seed for command, _ in native.ran] == [3]
+    monkeypatch.setenv(base.SEED_VARIABLE, "3")  # as the command started anew has it
+    kernel_option.run_on_kernel(wanted)
+    kernel_option.run_on_kernel(kernel_option.KernelChoice(clock=None))
+    assert len(native.ran) == 1
