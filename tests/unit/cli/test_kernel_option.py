@@ -211,7 +211,7 @@ def test_a_clock_that_cannot_be_had_is_bad_usage(monkeypatch: pytest.MonkeyPatch
 
 
 class Native(Embedded):
-    """This machine's kernel."""
+    """The kernel of this machine."""
 
     name = "native"
 
