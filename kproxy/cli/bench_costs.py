@@ -25,8 +25,6 @@ from netns.lab import signals_unwind
 MODES = ("ipvs", "iptables")
 LEAST_RUNS = 5
 STATE = "costs"
-FIRST_OF_ALL = -20
-"""Priority (see nice(1)) while measuring: what else runs on the machine is not to be measured."""
 
 
 @click.command()
@@ -94,7 +92,7 @@ def _measure_here(
         raise UsageError(
             f"--modes {','.join(elsewhere)}: not on this kernel", remedy="use --kernel auto"
         )
-    os.setpriority(os.PRIO_PROCESS, 0, FIRST_OF_ALL)
+    _tell_load()
     models = []
     if elsewhere:
         models.append(_measure_embedded(elsewhere, sizes, runs, kernel))
@@ -135,6 +133,20 @@ def _measure_embedded(
         return costfile.read(out)
 
 
+def _tell_load() -> None:
+    """Say if other work would be measured, too.
+
+    A higher priority is no remedy: it counts within a session only (sched(7), autogroup).
+    """
+    load, cpus = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if not base.inside_guest() and load > cpus / 2:
+        click.echo(
+            f"kproxy: warning: load average {load:.1f} on {cpus} CPUs: other work makes the "
+            "costs too large; measure on an idle machine",
+            err=True,
+        )
+
+
 def _tell(text: str) -> None:
     click.echo(f"kproxy: {text}", err=True)
 
@@ -145,7 +157,8 @@ def _origin() -> costfit.Origin:
     return costfit.Origin(
         kernel=f"User-Mode Linux {release} in real time" if embedded else f"native {release}",
         tools=costbench.tools(),
-        machine=f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs",
+        machine=f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, "
+        f"load {os.getloadavg()[0]:.1f}",
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
 

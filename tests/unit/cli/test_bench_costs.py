@@ -32,7 +32,6 @@ class Bench:
         self.embedded: list[tuple[str, ...]] = []
         self.modes: list[str] = []
         monkeypatch.setattr(bench_costs.os, "geteuid", lambda: 0)
-        monkeypatch.setattr(bench_costs.os, "setpriority", lambda *_: None)
         monkeypatch.setattr(
             costbench, "unsupported", lambda mode: "no such thing" if mode in lacking else None
         )
@@ -126,3 +125,11 @@ def test_the_generated_cluster_has_the_size_asked_for() -> None:
     addresses = [e["addresses"][0] for piece in slices for e in piece["endpoints"]]
     assert len(made) == 6
     assert len(set(addresses)) == 6
+
+
+def test_a_busy_machine_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    Bench(monkeypatch)
+    for load, warned in ((0.1, False), (1000.0, True)):
+        monkeypatch.setattr(bench_costs.os, "getloadavg", lambda load=load: (load, load, load))
+        result = CliRunner().invoke(bench_costs.costs, [])
+        assert ("measure on an idle machine" in result.output + result.stderr) is warned
