@@ -7,6 +7,7 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from kproxy import costs
 from kproxy.api import core, discovery
@@ -15,7 +16,10 @@ from kproxy.desired.build import NodeSettings, StateBuilder
 from kproxy.desired.model import Family, ServicePort, ServicePortName, State
 from kproxy.errors import InvalidObject, KernelError, Unsupported
 
+T = TypeVar("T")
 Load = Callable[[Family], Backend]
+Change = tuple[T | None, T | None]
+"""Before and after; None: it was or is not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +43,7 @@ class SyncReport:
 class Proxier:
     """Keeps the kernel as Services and EndpointSlices want it, in one IP family.
 
-    :meth:`on_service` and :meth:`on_slice` may be called from any thread; all else from one.
+    :meth:`on_services` and :meth:`on_slices` may be called from any thread; all else from one.
     """
 
     def __init__(self, settings: NodeSettings, load: Load, cost: costs.Costs = costs.FREE) -> None:
@@ -63,15 +67,13 @@ class Proxier:
         """Return whether the backend was ever used: whether the kernel holds anything of it."""
         return self._backend is not None
 
-    def on_service(self, old: core.Service | None, new: core.Service | None) -> None:
-        """Note a change of a Service."""
-        self._builder.on_service(old, new)
+    def on_services(self, changes: Sequence[Change[core.Service]]) -> None:
+        """Note changes of Services; one sync sees all of them or none."""
+        self._builder.on_services(changes)
 
-    def on_slice(
-        self, old: discovery.EndpointSlice | None, new: discovery.EndpointSlice | None
-    ) -> None:
-        """Note a change of an EndpointSlice."""
-        self._builder.on_slice(old, new)
+    def on_slices(self, changes: Sequence[Change[discovery.EndpointSlice]]) -> None:
+        """Note changes of EndpointSlices; one sync sees all of them or none."""
+        self._builder.on_slices(changes)
 
     def set_zone(self, zone: str) -> None:
         """Tell the zone of this node."""
@@ -147,17 +149,15 @@ class DualStack:
         self._disabled: dict[Family, str] = {}
         self._told: set[Family] = set()
 
-    def on_service(self, old: core.Service | None, new: core.Service | None) -> None:
-        """Note a change of a Service."""
+    def on_services(self, changes: Sequence[Change[core.Service]]) -> None:
+        """Note changes of Services; one sync sees all of them or none."""
         for proxier in self.proxiers:
-            proxier.on_service(old, new)
+            proxier.on_services(changes)
 
-    def on_slice(
-        self, old: discovery.EndpointSlice | None, new: discovery.EndpointSlice | None
-    ) -> None:
-        """Note a change of an EndpointSlice."""
+    def on_slices(self, changes: Sequence[Change[discovery.EndpointSlice]]) -> None:
+        """Note changes of EndpointSlices; one sync sees all of them or none."""
         for proxier in self.proxiers:
-            proxier.on_slice(old, new)
+            proxier.on_slices(changes)
 
     def set_zone(self, zone: str) -> None:
         """Tell the zone of this node."""

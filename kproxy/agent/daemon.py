@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -44,6 +44,9 @@ RETRY_MAX_S = 30.0
 BURST = 2
 PROBLEM_SILENCE_S = 30.0
 FAILURES_TOLD = 5
+
+
+_Handler = Callable[[Sequence[Any]], object]
 
 
 class _Stopped(BaseException):
@@ -100,11 +103,11 @@ class Agent:
     # What informers call, each from its own thread.
 
     def _make_informers(self, rest: Rest) -> list[Informer[Any]]:
-        def make(wanted: type, kind: str, handle: Callable[[Any, Any], None], **more: Any) -> Any:
+        def make(wanted: type, kind: str, handle: _Handler, **more: Any) -> Any:
             return Informer(
                 rest,
                 wanted,
-                on_change=functools.partial(self._on_change, kind, handle),
+                on_changes=functools.partial(self._on_changes, kind, handle),
                 on_synced=self._on_synced,
                 on_problem=_Reporter(self._log, kind).report,
                 **more,
@@ -112,24 +115,24 @@ class Agent:
 
         own_node = Selection(field_selector=f"metadata.name={self._settings.node}")
         return [
-            make(discovery.EndpointSlice, "endpointslices", self._proxier.on_slice),
-            make(core.Service, "services", self._proxier.on_service),
+            make(discovery.EndpointSlice, "endpointslices", self._proxier.on_slices),
+            make(core.Service, "services", self._proxier.on_services),
             make(core.Node, "nodes", self._on_node, selection=own_node),
         ]
 
-    def _on_change(
-        self, kind: str, handle: Callable[[Any, Any], None], old: Any, new: Any
-    ) -> None:
-        handle(old, new)
-        version = (new or old).metadata.resource_version
-        if _newer(version, self._versions.get(kind, "")):
-            self._versions[kind] = version
+    def _on_changes(self, kind: str, handle: _Handler, changes: Sequence[Any]) -> None:
+        handle(changes)
+        newest = self._versions.get(kind, "")
+        for old, new in changes:
+            version = (new or old).metadata.resource_version
+            if _newer(version, newest):
+                newest = version
+        self._versions[kind] = newest
         if self._ready:
             self._request()
 
-    def _on_node(self, old: core.Node | None, new: core.Node | None) -> None:
-        if (new or old) is None:
-            return
+    def _on_node(self, changes: Sequence[Any]) -> None:
+        _old, new = changes[-1]
         self._health.node_changed(new)
         if new is not None:
             self._proxier.set_zone((new.metadata.labels or {}).get(ZONE_LABEL, ""))

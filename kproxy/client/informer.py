@@ -1,11 +1,13 @@
 """Keeps up with all objects of one kind: list, watch, and again when the watch ends.
 
 One thread per informer. It blocks in reads and in waits with deadlines and never polls. What it
-hears it hands to ``on_change(old, new)``, in order, from its own thread:
+hears it hands on as pairs ``(old, new)``, in order, from its own thread:
 
 * ``old`` None: the object is new; ``new`` None: it is gone;
 * after a break the objects are listed again and only the differences are told, so that a handler
   never hears of an object twice, and hears of those that vanished meanwhile;
+* ``on_changes`` gets all differences of a list in one call, ``on_change`` one by one: what is new
+  or changed first, what is gone last, because something may have been replaced under another name;
 * an object that cannot be decoded goes to ``on_problem``; its last good version stays in force.
 
 An exception of a handler is a bug: it ends the thread through ``threading.excepthook``.
@@ -14,7 +16,7 @@ An exception of a handler is a bug: it ends the thread through ``threading.excep
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -27,6 +29,7 @@ from .rest import Rest
 
 T = TypeVar("T", bound=Any)
 Key = tuple[str, str]
+Change = tuple[T | None, T | None]
 
 PATIENCE = 3
 """After so many refusals in a row it lists again: perhaps the server has lost its store."""
@@ -49,7 +52,8 @@ class Informer(Generic[T]):
         rest: Rest,
         wanted: type[T],
         *,
-        on_change: Callable[[T | None, T | None], None],
+        on_change: Callable[[T | None, T | None], None] | None = None,
+        on_changes: Callable[[Sequence[Change[T]]], None] | None = None,
         on_synced: Callable[[], None] | None = None,
         on_problem: Callable[[KproxyError], None] | None = None,
         selection: Selection | None = None,
@@ -59,6 +63,7 @@ class Informer(Generic[T]):
         self._rest = rest.derive()
         self._wanted = wanted
         self._on_change = on_change
+        self._on_changes = on_changes
         self._on_synced = on_synced
         self._on_problem = on_problem
         self._selection = selection or Selection()
@@ -129,10 +134,8 @@ class Informer(Generic[T]):
             self._tell(problem)
         listed: dict[Key, T] = {_key(item): item for item in page.items}
         broken = {(problem.namespace, problem.name) for problem in page.problems}
-        for key in [key for key in self._objects if key not in listed and key not in broken]:
-            self._change(key, None)
-        for key, item in listed.items():
-            self._change(key, item)
+        gone = [key for key in self._objects if key not in listed and key not in broken]
+        self._change([*listed.items(), *((key, None) for key in gone)])
         self._version = page.resource_version
         if not self._synced.is_set():
             self._synced.set()
@@ -166,23 +169,30 @@ class Informer(Generic[T]):
             self._version = problem.resource_version or self._version
             return
         if event.type is EventType.DELETED:
-            self._change(event.key, None)
+            self._change([(event.key, None)])
         elif event.object is not None:
-            self._change(event.key, event.object)
+            self._change([(event.key, event.object)])
         self._version = event.resource_version or self._version
 
-    def _change(self, key: Key, new: T | None) -> None:
-        """Keep an object's newest version, and tell it if it is news."""
+    def _change(self, newest: Sequence[tuple[Key, T | None]]) -> None:
+        """Keep the newest versions of objects, and tell those that are news."""
         # The whole object is compared, not its version: a server that has lost its store may
         # give the same version to something else.
-        old = self._objects.get(key)
-        if old == new:
-            return
-        if new is None:
-            del self._objects[key]
-        else:
-            self._objects[key] = new
-        self._on_change(old, new)
+        changes: list[Change[T]] = []
+        for key, new in newest:
+            old = self._objects.get(key)
+            if old == new:
+                continue
+            if new is None:
+                del self._objects[key]
+            else:
+                self._objects[key] = new
+            changes.append((old, new))
+        if self._on_changes is not None and changes:
+            self._on_changes(changes)
+        if self._on_change is not None:
+            for old, new in changes:
+                self._on_change(old, new)
 
 
 def _key(obj: Any) -> Key:

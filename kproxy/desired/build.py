@@ -6,7 +6,9 @@ States share the very same :class:`ServiceState` objects for what did not change
 compare by identity first (:func:`kproxy.desired.diff.diff` does).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from kproxy.api import core, discovery
 from kproxy.errors import InvalidObject
@@ -14,6 +16,8 @@ from kproxy.errors import InvalidObject
 from .model import Family, Prefix, ServicePortName, ServiceState, State
 from .topology import Place, categorize_endpoints
 from .trackers import EndpointSliceTracker, ObjectKey, ServiceTracker
+
+T = TypeVar("T", core.Service, discovery.EndpointSlice)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +34,9 @@ class NodeSettings:
 class StateBuilder:
     """Keeps the wanted state of one node in one IP family.
 
-    :meth:`on_service` and :meth:`on_slice` only note the newest version of an object, and may be
-    called from other threads than the one that calls everything else.
+    :meth:`on_services` and :meth:`on_slices` only note the newest versions of objects, and may be
+    called from other threads than the one that calls everything else. What is noted in one call
+    is in one :meth:`build`, all of it: nobody ever sees half of a list.
     """
 
     def __init__(self, settings: NodeSettings, zone: str = "") -> None:
@@ -59,17 +64,26 @@ class StateBuilder:
 
     def on_service(self, old: core.Service | None, new: core.Service | None) -> None:
         """Note that a Service is new, changed or gone (``new`` is None)."""
-        known = new or old
-        if known is not None:
-            self._new_services[_key(known)] = new
+        self.on_services([(old, new)])
+
+    def on_services(
+        self, changes: Iterable[tuple[core.Service | None, core.Service | None]]
+    ) -> None:
+        """Note several Services at once."""
+        self._new_services.update(_newest(changes))
 
     def on_slice(
         self, old: discovery.EndpointSlice | None, new: discovery.EndpointSlice | None
     ) -> None:
         """Note that an EndpointSlice is new, changed or gone (``new`` is None)."""
-        known = new or old
-        if known is not None:
-            self._new_slices[_key(known)] = new
+        self.on_slices([(old, new)])
+
+    def on_slices(
+        self,
+        changes: Iterable[tuple[discovery.EndpointSlice | None, discovery.EndpointSlice | None]],
+    ) -> None:
+        """Note several EndpointSlices at once."""
+        self._new_slices.update(_newest(changes))
 
     def set_zone(self, zone: str) -> None:
         """Tell the zone of this node (label ``topology.kubernetes.io/zone`` of its Node)."""
@@ -115,7 +129,8 @@ class StateBuilder:
 
     def _digest(self) -> None:
         """Hand everything noted to the trackers."""
-        # popitem is atomic, so another thread may note objects meanwhile; iterating is not.
+        # popitem is atomic, and so is updating one dictionary by another, so another thread may
+        # note objects meanwhile; iterating is not.
         while self._new_services:
             key, service = self._new_services.popitem()
             if self._services.update(key, service):
@@ -134,6 +149,10 @@ class StateBuilder:
             before = self._state.services.get(port.name)
             states[port.name] = before if before is not None and before == now else now
         return states
+
+
+def _newest(changes: Iterable[tuple[T | None, T | None]]) -> dict[ObjectKey, T | None]:
+    return {_key(known): new for old, new in changes if (known := new or old) is not None}
 
 
 def _key(obj: core.Service | discovery.EndpointSlice) -> ObjectKey:

@@ -81,10 +81,10 @@ def service(name: str, *ips: str, **more: object) -> core.Service:
     )
 
 
-def endpoints(name: str, address: str) -> discovery.EndpointSlice:
+def endpoints(service: str, address: str, name: str = "web-1") -> discovery.EndpointSlice:
     return discovery.EndpointSlice(
         metadata=ObjectMeta(
-            namespace="demo", name=f"{name}-1", labels={discovery.SERVICE_NAME_LABEL: name}
+            namespace="demo", name=name, labels={discovery.SERVICE_NAME_LABEL: service}
         ),
         endpoints=[discovery.Endpoint(addresses=[address])],
         ports=[discovery.EndpointPort(name="", port=8080)],
@@ -94,8 +94,8 @@ def endpoints(name: str, address: str) -> discovery.EndpointSlice:
 def test_objects_become_a_state_and_a_report() -> None:
     loader = Loader()
     both = dual_stack(loader)
-    both.on_service(None, service("web", "10.96.0.1"))
-    both.on_slice(None, endpoints("web", "10.128.0.1"))
+    both.on_services([(None, service("web", "10.96.0.1"))])
+    both.on_slices([(None, endpoints("web", "10.128.0.1"))])
     (report,) = both.sync()
     assert (report.family, report.services, report.endpoints) == (Family.IPV4, 1, 1)
     assert not report.failed
@@ -103,17 +103,28 @@ def test_objects_become_a_state_and_a_report() -> None:
     assert str(name) == "demo/web"
 
 
+def test_a_slice_under_a_new_name_leaves_no_moment_without_endpoints() -> None:
+    loader = Loader()
+    both = dual_stack(loader)
+    both.on_services([(None, service("web", "10.96.0.1"))])
+    before, after = endpoints("web", "10.128.0.1"), endpoints("web", "10.128.0.1", name="web-2")
+    both.on_slices([(None, before)])
+    assert both.sync()[0].endpoints == 1
+    both.on_slices([(None, after), (before, None)])
+    assert both.sync()[0].endpoints == 1
+
+
 def test_the_second_family_is_not_touched_until_a_service_has_it_and_then_for_good() -> None:
     loader = Loader()
     both = dual_stack(loader)
     both.reread()
-    both.on_service(None, service("web", "10.96.0.1"))
+    both.on_services([(None, service("web", "10.96.0.1"))])
     assert len(both.sync()) == 1
     assert list(loader.made) == [Family.IPV4]
     six = service("six", "fd00::1")
-    both.on_service(None, six)
+    both.on_services([(None, six)])
     assert [report.family for report in both.sync()] == [Family.IPV4, Family.IPV6]
-    both.on_service(six, None)
+    both.on_services([(six, None)])
     both.sync()
     assert loader.made[Family.IPV6].states[-1].services == {}
 
@@ -122,7 +133,7 @@ def test_a_kernel_without_the_second_family_serves_the_first() -> None:
     loader = Loader()
     loader.missing = {Family.IPV6}
     both = dual_stack(loader)
-    both.on_service(None, service("web", "10.96.0.1", "fd00::1"))
+    both.on_services([(None, service("web", "10.96.0.1", "fd00::1"))])
     assert [report.family for report in both.sync()] == [Family.IPV4]
     assert both.take_disabled() == ["IPv6: no IPv6 here"]
     assert both.take_disabled() == []
@@ -139,7 +150,7 @@ def test_a_kernel_without_the_first_family_is_unsupported() -> None:
 def test_a_failure_of_one_family_does_not_keep_the_other_from_its_turn() -> None:
     loader = Loader()
     both = dual_stack(loader)
-    both.on_service(None, service("web", "10.96.0.1", "fd00::1"))
+    both.on_services([(None, service("web", "10.96.0.1", "fd00::1"))])
     both.sync()
     error = KernelError("read", errno.EIO, "no")
     loader.made[Family.IPV4].error = error
@@ -150,7 +161,7 @@ def test_a_failure_of_one_family_does_not_keep_the_other_from_its_turn() -> None
 
 def test_unsupported_features_are_told_once_for_each_service_port() -> None:
     both = dual_stack(Loader())
-    both.on_service(None, service("web", "10.96.0.1", external_ips=["192.0.2.1"]))
+    both.on_services([(None, service("web", "10.96.0.1", external_ips=["192.0.2.1"]))])
     both.sync()
     (told,) = both.take_unsupported()
     assert (str(told[0]), told[1]) == ("demo/web", ("externalIPs",))

@@ -153,10 +153,25 @@ def test_nothing_is_due_before_all_kinds_were_listed() -> None:
     assert watched.agent._schedule.pending_since is not None
 
 
+def test_what_was_listed_is_handed_on_whole_before_a_sync_is_asked_for() -> None:
+    watched = Watched()
+    watched.agent._ready = True
+    pending = []
+
+    def handle(changes: Any) -> None:
+        pending.append((len(changes), watched.agent._schedule.pending_since))
+
+    nodes = [Node(metadata=ObjectMeta(name=name, resource_version=name)) for name in ("7", "12")]
+    watched.agent._on_changes("nodes", handle, [(None, node) for node in nodes])
+    assert pending == [(2, None)]
+    assert watched.agent._schedule.pending_since is not None
+    assert watched.agent._versions == {"nodes": "12"}
+
+
 def test_the_zone_comes_from_the_node() -> None:
     watched = Watched()
     labels = {"topology.kubernetes.io/zone": "zone-a"}
-    watched.agent._on_node(None, Node(metadata=ObjectMeta(name="n", labels=labels)))
+    watched.agent._on_node([(None, Node(metadata=ObjectMeta(name="n", labels=labels)))])
     assert watched.stub.zones == ["zone-a"]
 
 

@@ -56,11 +56,13 @@ class Watcher:
     def __init__(self, url, **more):
         self.changes = queue.Queue()
         self.problems = queue.Queue()
+        self.batches = queue.Queue()
         self.synced = threading.Event()
         self.informer = Informer(
             Rest(Access(server=url)),
             core.Service,
             on_change=lambda old, new: self.changes.put((brief(old), brief(new))),
+            on_changes=lambda changes: self.batches.put(len(changes)),
             on_synced=self.synced.set,
             on_problem=self.problems.put,
             policy=QUICK,
@@ -167,10 +169,12 @@ def test_gone_lists_again_and_tells_only_the_differences(how):
             api.events.put(END)
         news = [watcher.next() for _ in range(3)]
         assert news == [
-            (("vanished", 80), None),
             (("changed", 80), ("changed", 81)),
             (None, ("new", 80)),
+            (("vanished", 80), None),
         ]
+        assert watcher.batches.get(timeout=5) == 3, "the first list"
+        assert watcher.batches.get(timeout=5) == 3, "all differences of the second one together"
         assert api.watched.get(timeout=5)["resourceVersion"] == "30"
         assert watcher.nothing_more()
         assert watcher.problems.empty(), "an expired version is nothing to report"
