@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kproxy.desired.model import Prefix
+from kproxy.kernel.iptables.text import target_of
 from kproxy.kernel.iptables.types import BUILTIN_CHAINS, Chain, Rule, RuleSet, Table, TableChange
 
 TABLES = ("filter", "nat")
@@ -43,15 +44,6 @@ NOTHING: Wanted = {}
 def is_ours(chain: str) -> bool:
     """Return whether the proxy owns a chain of this name."""
     return chain in OUR_CHAINS or chain.startswith(OUR_PREFIXES)
-
-
-def target(rule: Rule) -> str:
-    """Return the chain or target to which a rule jumps or goes; empty if it does neither."""
-    words = rule.split(" ")
-    for flag in ("-j", "-g"):
-        if flag in words:
-            return words[words.index(flag) + 1]
-    return ""
 
 
 def plan(have: RuleSet, want: Wanted) -> list[TableChange]:
@@ -90,16 +82,20 @@ def _jumps_to_ours(have: Table) -> Iterator[Rule]:
     for name, chain in have.items():
         if chain.policy is not None:
             for rule in chain.rules:
-                if "KUBE-" in rule and rule.startswith(f"-A {name} ") and is_ours(target(rule)):
+                if (
+                    "KUBE-" in rule
+                    and rule.startswith(f"-A {name} ")
+                    and is_ours(target_of(rule) or "")
+                ):
                     yield rule
 
 
-def _held_by_others(have: Table, stale: Sequence[str]) -> set[str]:
+def _held_by_others(have: Table, stale: Sequence[str]) -> set[str | None]:
     """Return the chains to which foreign rules jump: they can only be emptied."""
     if not stale:
         return set()
     foreign = {
-        target(rule)
+        target_of(rule)
         for name, chain in have.items()
         if chain.policy is None and not is_ours(name)
         for rule in chain.rules

@@ -97,16 +97,24 @@ def test_sigterm_leaves_the_rules(node: Node) -> None:
 
 def test_cleanup_removes_all_of_ours_and_nothing_else(node: Node) -> None:
     node.run("iptables-legacy", "-t", "nat", "-A", "PREROUTING", "-j", "ACCEPT")
+    # The tables that the proxy writes, too, be they legacy or nft.
+    comment = ("-m", "comment", "--comment", "do not -j KUBE-SERVICES here")
+    node.run("iptables-legacy", "-A", "INPUT", *comment, "-j", "ACCEPT")
+    node.run("iptables-nft", "-A", "INPUT", *comment, "-j", "ACCEPT", check=False)
     before = node.contents()
     proxy = node.start()
     proxy.wait_for("synced", first=True)
     proxy.end()
     assert node.contents() != before
+    assert set(before.splitlines()) <= set(node.contents().splitlines())
     assert node.clean_up() == 0
+    assert set(before.splitlines()) <= set(node.contents().splitlines())
     left = [line for line in node.contents().splitlines() if line not in before.splitlines()]
     # What remains are empty built-in chains of tables that did not exist before.
     assert [line for line in left if not line.startswith((":", "*", "COMMIT"))] == []
-    assert "KUBE" not in node.contents()
+    assert not [
+        line for line in node.contents().splitlines() if line.startswith((":KUBE", "KUBE"))
+    ]
     assert node.clean_up() == 0
 
 

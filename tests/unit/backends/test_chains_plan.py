@@ -57,7 +57,9 @@ def test_stale_chains_are_deleted_in_the_transaction_that_unlinks_them() -> None
 
 def test_chains_and_rules_of_others_are_left_alone() -> None:
     mine = builtin(
-        "-A PREROUTING -j MY-CHAIN", "-A PREROUTING -m comment --comment KUBE-SERVICES -j X"
+        "-A PREROUTING -j MY-CHAIN",
+        "-A PREROUTING -m comment --comment KUBE-SERVICES -j X",
+        '-A PREROUTING -m comment --comment "do not -j KUBE-SERVICES here" -j ACCEPT',
     )
     others = {
         "MY-CHAIN": Chain(("-A MY-CHAIN -j ACCEPT",)),

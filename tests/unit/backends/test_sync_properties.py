@@ -239,6 +239,9 @@ def test_cleanup_leaves_what_was_there_before(mode: str, wanted: State) -> None:
     kernel.iptables.load(
         "*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n"
         ":INPUT ACCEPT [0:0]\n:MINE - [0:0]\n-A PREROUTING -j MINE\nCOMMIT\n"
+        "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n"
+        '-A INPUT -p tcp -m comment --comment "do not -j KUBE-SERVICES here" -j ACCEPT\n'
+        '-A FORWARD -m comment --comment "-g KUBE-FORWARD"\nCOMMIT\n'
     )
     before = copy.deepcopy(kernel.contents())
     backend = kernel.backend(mode)
