@@ -179,6 +179,8 @@ def prepare(start: dict[str, Any]) -> None:
     for name, value in start["sysctl"].items():
         guest_setup.write("/proc/sys/" + name.replace(".", "/"), value)
     guest_setup.write("/proc/sys/kernel/hostname", start["hostname"])
+    if start["seeded"]:
+        guest_setup.draw_random_numbers_anew()
 
 
 def main() -> None:

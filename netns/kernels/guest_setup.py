@@ -18,6 +18,7 @@ MS_BIND = 4096
 SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
+RNDRESEEDCRNG = 0x5207
 POWER_OFF = 0x4321FEDC
 
 PRIVATE = Path("/run/guest")  # files of this module
@@ -127,6 +128,16 @@ def load_modules(directory: str, names: Sequence[str], modprobe: str) -> dict[st
     write("/proc/sys/kernel/modprobe", str(loader))
     subprocess.run([loader, "-q", "-a", *names], check=False, stdin=subprocess.DEVNULL)
     return {"MODPROBE_OPTIONS": f"-d {PRIVATE}"}
+
+
+def draw_random_numbers_anew() -> None:
+    """Let the kernel's random numbers not depend on how many of them were drawn before.
+
+    Every file in memory takes one, so every file that lies in the host's /tmp would change all.
+    """
+    device = os.open("/dev/urandom", os.O_RDONLY)
+    fcntl.ioctl(device, RNDRESEEDCRNG)
+    os.close(device)
 
 
 def set_loopback_up() -> None:

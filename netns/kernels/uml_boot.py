@@ -108,6 +108,7 @@ def start_message(kernel: "UmlKernel", command: base.Command, stdio: Stdio) -> d
         "modprobe": base.find_program("modprobe"),
         "sysctl": SYSCTL,
         "hostname": socket.gethostname(),
+        "seeded": command.seed is not None,
     }
 
 
