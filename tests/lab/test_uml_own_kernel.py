@@ -32,11 +32,11 @@ LINKS = """
 set -e
 ip netns add n
 ip link add v0 type veth peer name v1 netns n
-for kind in dummy bridge ifb; do ip link add name ${kind}0 type $kind; done
+for kind in dummy bridge ifb; do ip link add name ${kind}9 type $kind; done
 ip link add link v0 name macvlan0 type macvlan
 ip link add name vxlan0 type vxlan id 7 dstport 4789 dev v0
 tc qdisc add dev v0 ingress
-tc filter add dev v0 parent ffff: matchall action mirred egress redirect dev ifb0
+tc filter add dev v0 parent ffff: matchall action mirred egress redirect dev ifb9
 """
 SCTP = "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP)"
 CONFIGURATION = "import gzip, sys; sys.stdout.write(gzip.open('/proc/config.gz', 'rt').read())"
