@@ -30,6 +30,7 @@ class Stall:
     def __init__(self, limit: float) -> None:
         self.limit = limit
         self._since: Sample | None = None
+        self._declared = 0.0
 
     @property
     def interval(self) -> float:
@@ -39,10 +40,17 @@ class Stall:
     def stalled(self, sample: Sample, declared: float = 0.0) -> bool:
         """Tell whether the clock stands still for too long.
 
-        ``declared`` is the CPU time for which somebody has announced to compute.
+        ``declared`` is the CPU time for which somebody has announced to compute; beginning and
+        end of it are progress.
         """
         since = self._since
-        if since is None or sample.virtual - since.virtual > CREEP * (sample.cpu - since.cpu):
+        changed = declared != self._declared
+        self._declared = declared
+        if (
+            since is None
+            or changed
+            or sample.virtual - since.virtual > CREEP * (sample.cpu - since.cpu)
+        ):
             self._since = sample
             return False
         return sample.cpu - since.cpu >= max(self.limit, declared)

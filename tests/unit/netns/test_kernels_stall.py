@@ -39,6 +39,14 @@ def test_computing_that_was_declared_may_last() -> None:
     assert samples(3, (0, 0), (9, 0), (10, 0), declared=10) == [False, False, True]
 
 
+def test_what_was_computed_as_declared_is_not_held_against_what_follows() -> None:
+    watch = Stall(3)
+    declared = [0, 60, 60, 0, 0]
+    times = [Sample(cpu, 0) for cpu in (0, 1, 50, 51, 53.9)]
+    assert not any(map(watch.stalled, times, declared))
+    assert watch.stalled(Sample(54, 0))
+
+
 class Guest:
     def __init__(self, *taken: Sample | None, name: str = "spinner") -> None:
         self.taken = list(taken)
