@@ -10,6 +10,10 @@ from typing import NamedTuple
 
 _BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4 = re.compile(rf"(?:{_BYTE}\.){{3}}{_BYTE}")
+_SPECIAL_IPV4 = re.compile(
+    r"(?P<unspecified>0\.)|(?P<loopback>127\.)|(?P<link_local>169\.254\.)"
+    r"|(?P<multicast>22[4-9]\.|23[0-9]\.)|(?P<broadcast>255\.255\.255\.255)"
+)
 
 
 class Parsed(NamedTuple):
@@ -61,12 +65,22 @@ def parse_network(text: str) -> Parsed | None:
     return Parsed(str(network), network.version)
 
 
-@lru_cache(maxsize=65536)
 def special_use(text: str) -> str | None:
-    """Return what forbids a valid address as an endpoint (``"loopback"`` …), or None."""
+    """Return what forbids a canonical address as an endpoint (``"loopback"`` …), or None.
+
+    Kubernetes forbids those; the kernel, too, takes most of them for no destination at all.
+    """
+    if ":" in text:
+        return _special_ipv6(text)
+    found = _SPECIAL_IPV4.match(text)
+    return found.lastgroup.replace("_", "-") if found and found.lastgroup else None
+
+
+@lru_cache(maxsize=65536)
+def _special_ipv6(text: str) -> str | None:
     import ipaddress
 
-    address = ipaddress.ip_address(text)
+    address = ipaddress.IPv6Address(text)
     if address.is_unspecified:
         return "unspecified"
     if address.is_loopback:

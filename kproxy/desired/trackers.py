@@ -123,6 +123,9 @@ class _ServiceReader:
         single = [("spec.clusterIP", self._spec.cluster_ip)]
         listed = _numbered("spec.clusterIPs", self._spec.cluster_ips)
         found = self._addresses(listed or single)
+        if found and (use := addresses.special_use(found[0])):
+            self.report("spec.clusterIP", f"{found[0]!r} is {use}: no service has such an address")
+            return None
         return found[0] if found else None
 
     def common(self, cluster_ip: Address) -> Callable[..., ServicePort]:
@@ -291,7 +294,7 @@ class EndpointSliceTracker:
     def _usable(
         self, key: ObjectKey, item: discovery.EndpointSlice
     ) -> list[tuple[str, discovery.Endpoint]]:
-        """Return the endpoints that have an address of this family, with it in canonical form."""
+        """Return the endpoints with an address of this family that a pod may have, canonical."""
         usable = []
         for index, endpoint in enumerate(item.endpoints or ()):
             if not endpoint.addresses:
@@ -302,6 +305,10 @@ class EndpointSliceTracker:
             if parsed is None or _FAMILIES[parsed.version] is not self._family:
                 field = f"endpoints[{index}].addresses[0]"
                 self._complain(key, field, f"{text!r} is not an {self._family} address")
+                continue
+            if use := addresses.special_use(parsed.text):
+                field = f"endpoints[{index}].addresses[0]"
+                self._complain(key, field, f"{text!r} is {use}: no pod has such an address")
                 continue
             usable.append((parsed.text, endpoint))
         return usable

@@ -56,7 +56,12 @@ def test_what_is_no_network_is_refused(text):
 @pytest.mark.parametrize(
     ("text", "use"),
     [("127.0.0.1", "loopback"), ("0.0.0.0", "unspecified"), ("169.254.1.1", "link-local"),
-     ("224.0.0.1", "multicast"), ("::1", "loopback"), ("10.0.0.1", None)],
+     ("224.0.0.1", "multicast"), ("::1", "loopback"), ("10.0.0.1", None),
+     ("239.255.255.255", "multicast"), ("223.255.255.255", None), ("240.0.0.1", None),
+     ("0.1.2.3", "unspecified"), ("255.255.255.255", "broadcast"), ("255.255.255.254", None),
+     ("169.25.4.1", None), ("12.7.0.1", None), ("127.255.0.1", "loopback"),
+     ("::", "unspecified"), ("fe80::1", "link-local"), ("ff02::1", "multicast"),
+     ("fd00::1", None)],
 )  # fmt: skip
 def test_special_addresses_are_recognised(text, use):
     assert addresses.special_use(text) == use

@@ -309,6 +309,21 @@ def test_an_external_ip_makes_a_service_externally_accessible():
             {"http": ["10.1.0.1"]},
         ),
         (
+            [service(), piece(items=endpoints("10.1.0.1", "224.0.0.1"))],
+            "EndpointSlice demo/web-1: endpoints[1].addresses[0]: '224.0.0.1' is multicast",
+            {"http": ["10.1.0.1"]},
+        ),
+        (
+            [service(), piece(items=endpoints("0.0.0.0", "10.1.0.1"))],
+            "EndpointSlice demo/web-1: endpoints[0].addresses[0]: '0.0.0.0' is unspecified",
+            {"http": ["10.1.0.1"]},
+        ),
+        (
+            [service(clusterIP="0.0.0.0")],
+            "Service demo/web: spec.clusterIP: '0.0.0.0' is unspecified",
+            {},
+        ),
+        (
             [service(), piece(items=[{"addresses": []}])],
             "EndpointSlice demo/web-1: endpoints[0].addresses: is empty",
             {"http": []},
