@@ -36,7 +36,7 @@ class SyncReport:
 
     @property
     def failed(self) -> bool:
-        """Return whether something is still to be done."""
+        """Return whether something is still to be done (what the kernel refuses is not)."""
         return bool(self.result.failures)
 
 

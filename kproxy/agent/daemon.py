@@ -6,7 +6,7 @@ the node have all been listed, because rules for half of them would cut traffic 
 
 Events on standard error, for people and for the lab: ``started``, ``listed``, ``synced`` (written
 only after the kernel has acknowledged everything, in all families, of that round),
-``sync failed``, ``stopped``.
+``sync failed``, ``refused by the kernel``, ``stopped``.
 """
 
 import functools
@@ -75,11 +75,12 @@ class Agent:
             min_interval=settings.min_sync_period,
             max_interval=settings.sync_period,
             retry_interval=RETRY_S,
+            retry_max=RETRY_MAX_S,
             burst=BURST,
         )
         self._ready = False
         self._health_server: HealthServer | None = None
-        self._failures = 0
+        self._refused: frozenset[str] = frozenset()
         self._synced_once = False
         self._again_at = float("inf")
         self._read_at = float("-inf")
@@ -214,6 +215,7 @@ class Agent:
             self._after_failure(reports)
         else:
             self._after_success(reports, versions)
+        self._tell_refused(reports)
         again = [report.result.again_in for report in reports if report.result.again_in]
         self._again_at = time.monotonic() + min(again) if again else float("inf")
         self._tell_problems()
@@ -222,7 +224,6 @@ class Agent:
         with self._changed:
             self._schedule.succeeded(time.monotonic())
             self._health.sync_succeeded(time.time())
-        self._failures = 0
         for report in reports:
             self._log.info(
                 "synced",
@@ -247,18 +248,25 @@ class Agent:
         failures = [str(error) for report in reports for error in report.result.failures]
         if not self._synced_once:
             self._end_if_unsupported()
-        # Schedule tries again after RETRY_S; what keeps failing is tried less and less often.
-        later = min(RETRY_S * 2**self._failures, RETRY_MAX_S) - RETRY_S
-        self._failures += 1
         with self._changed:
-            self._schedule.failed(time.monotonic() + later)
+            later = self._schedule.failed(time.monotonic())
         self._log.warning(
             "sync failed",
             backend=self._settings.mode,
             failures=failures[:FAILURES_TOLD],
             count=len(failures),
-            again_in_s=later + RETRY_S,
+            again_in_s=later,
         )
+
+    def _tell_refused(self, reports: list[SyncReport]) -> None:
+        """Tell what the kernel takes for invalid, once for as long as it is there."""
+        refused = frozenset(str(error) for report in reports for error in report.result.refused)
+        new = sorted(refused - self._refused)
+        self._refused = refused
+        if new:
+            self._log.warning(
+                "refused by the kernel", failures=new[:FAILURES_TOLD], count=len(new)
+            )
 
     def _end_if_unsupported(self) -> None:
         """Raise Unsupported if trying again is of no use."""

@@ -18,13 +18,16 @@ class SyncResult:
     """What a sync did.
 
     ``writes`` counts the kernel objects added, changed and removed: 0 means that the kernel was
-    right already. ``failures`` are the objects which the kernel refused; all others were dealt
-    with, and the next sync tries these again. ``again_in`` (seconds) asks for another sync by
-    then even if nothing changes; None: no need.
+    right already. ``failures`` are the objects with which something went wrong; all others were
+    dealt with, and the next sync tries these again. ``refused`` is what the kernel takes for
+    invalid and will refuse again, such as an endpoint that it cannot send to or a switch that
+    nobody may write: it is told, but no change waits for it. ``again_in`` (seconds) asks for
+    another sync by then even if nothing changes; None: no need.
     """
 
     writes: int
     failures: tuple[KernelError, ...] = ()
+    refused: tuple[KernelError, ...] = ()
     again_in: float | None = None
 
 

@@ -50,6 +50,7 @@ class Backend:
         self._renderer = render.Renderer()
         self._rules: RuleSet | None = None
         self._switched = False
+        self._refused: tuple[KernelError, ...] = ()
 
     def supported(self) -> str | None:
         """Return None, or why this kernel or machine cannot do it."""
@@ -69,17 +70,17 @@ class Backend:
         planned(chains.writes(changes))
         # Until all of it is known to have been written, nothing is known of the kernel.
         rules, self._rules = self._rules, None
-        switched, failures = self._switch()
+        switched, refused = self._switch()
         if changes:
             try:
                 self._kernel.iptables.restore(changes)
             except KernelError as error:
-                return SyncResult(writes=switched, failures=(*failures, error))
+                return SyncResult(writes=switched, failures=(error,), refused=refused)
         self._rules = chains.applied(rules, changes)
         # Only now: before, a new flow could still have been led to an endpoint that is gone.
         forgotten, errors = self._flows.sync(want)
         writes = switched + chains.writes(changes) + forgotten
-        return SyncResult(writes=writes, failures=(*failures, *errors))
+        return SyncResult(writes=writes, failures=tuple(errors), refused=refused)
 
     def cleanup(self) -> int:
         """Remove all chains of ours and the rules that lead to them."""
@@ -93,16 +94,17 @@ class Backend:
         """Give the socket back."""
         self._kernel.conntrack.close()
 
-    def _switch(self) -> tuple[int, list[KernelError]]:
+    def _switch(self) -> tuple[int, tuple[KernelError, ...]]:
         """Let the node forward packets; looked at once after each reading."""
         if self._switched:
-            return 0, []
+            return 0, self._refused
+        self._switched, self._refused = True, ()
         try:
-            count = int(sysctls.ensure(self._kernel.sysctl, FORWARDING[self._family], "1"))
+            return int(sysctls.ensure(self._kernel.sysctl, FORWARDING[self._family], "1")), ()
         except KernelError as error:
-            return 0, [error]
-        self._switched = True
-        return count, []
+            # Where /proc/sys is read-only, as in a container, somebody else sees to it.
+            self._refused = (error,)
+            return 0, self._refused
 
 
 def load(family: model.Family, options: Options) -> Backend:

@@ -4,6 +4,7 @@ Read, compute, write: :meth:`Backend._read`, ``plan.plan``, :meth:`Backend._writ
 """
 
 import contextlib
+import errno
 import ipaddress
 import itertools
 import os
@@ -100,6 +101,7 @@ class Backend:
         self._rules: RuleSet | None = None
         self._read_at = float("-inf")
         self._switched = False
+        self._refused: tuple[KernelError, ...] = ()
 
     def supported(self) -> str | None:
         """Return None, or why this kernel cannot do it."""
@@ -128,18 +130,21 @@ class Backend:
         # Until all of it is known to have been written, nothing is known of the kernel.
         rules, self._seen, self._rules = self._rules, None, None
         self._read_at = float("-inf")
-        switched, failures = self._switch()
-        failures += self._write(steps, changes, device=seen.device)
-        forgotten, errors = self._flows.sync(want)
-        failures += errors
-        if not failures:
+        switched = self._switch()
+        errors = self._write(steps, changes, device=seen.device)
+        forgotten, more = self._flows.sync(want)
+        errors += more
+        failures = tuple(error for error in errors if error.errno != errno.EINVAL)
+        invalid = tuple(error for error in errors if error.errno == errno.EINVAL)
+        if not errors:
             self._rules = chains.applied(rules, changes)
             if not steps.draining:
                 config = self._conventions.service
                 self._seen = planning.after(seen, tables, steps, config)
         writes = planning.writes(steps) + chains.writes(changes) + switched + forgotten
         again = DRAIN_INTERVAL_S if steps.draining else None
-        return SyncResult(writes=writes, failures=tuple(failures), again_in=again)
+        refused = (*self._refused, *invalid)
+        return SyncResult(writes=writes, failures=failures, refused=refused, again_in=again)
 
     def cleanup(self) -> int:
         """Remove device, virtual services, sets and rules of this mode."""
@@ -199,10 +204,14 @@ class Backend:
             sets={name: set(sets[name].entries) for name in self._specs if name in sets},
         )
 
-    def _switch(self) -> tuple[int, list[KernelError]]:
-        """Set the kernel's switches; once after each reading."""
+    def _switch(self) -> int:
+        """Set the kernel's switches, once after each reading; return how many were wrong.
+
+        Where /proc/sys is read-only, as in a container, somebody else sees to it.
+        """
         if self._switched:
-            return 0, []
+            return 0
+        self._switched = True
         switches = dict(SYSCTLS)
         first_broken, first_good = REUSE_MODE_BROKEN
         if first_broken <= self._kernel.release < first_good:
@@ -211,18 +220,18 @@ class Backend:
         if self._options.strict_arp:
             switches |= STRICT_ARP
         count = 0
-        failures = []
+        refused = []
         for key, value in switches.items():
             try:
                 count += sysctls.ensure(self._kernel.sysctl, key, value)
             except KernelError as error:
-                failures.append(error)
+                refused.append(error)
         try:
             self._set_timeouts()
         except KernelError as error:
-            failures.append(error)
-        self._switched = not failures
-        return count, failures
+            refused.append(error)
+        self._refused = tuple(refused)
+        return count
 
     def _set_timeouts(self) -> None:
         options = self._options

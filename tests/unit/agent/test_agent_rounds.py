@@ -118,6 +118,20 @@ def test_what_keeps_failing_is_tried_less_and_less_often() -> None:
     assert waits == [1, 2, 4, 8, 16, RETRY_MAX_S, RETRY_MAX_S, RETRY_MAX_S, 1]
 
 
+def test_what_the_kernel_refuses_is_told_once_and_nothing_waits_for_it() -> None:
+    refusing = SyncResult(writes=1, refused=(KernelError("add", errno.EINVAL, "invalid"),))
+    watched = Watched(refusing, refusing, SyncResult(writes=0), refusing)
+    watched.agent._request()
+    for _ in range(4):
+        watched.agent._round()
+    assert len(watched.events("synced")) == 4
+    assert watched.events("sync failed") == []
+    told = watched.events("refused by the kernel")
+    assert [event["failures"] for event in told] == [["add: invalid"]] * 2, "again when it is back"
+    assert watched.agent._schedule.pending_since is None
+    assert watched.agent._health.livez(1e9, 1e9).code == 200
+
+
 def test_where_the_mode_is_impossible_trying_again_is_of_no_use() -> None:
     watched = Watched(SyncResult(writes=0, failures=(FAILURE,)))
     watched.stub.unsupported = "no IPVS here"

@@ -1,3 +1,4 @@
+import errno
 import ipaddress
 
 import pytest
@@ -72,6 +73,21 @@ def test_connections_that_came_since_the_table_was_read_count() -> None:
     connections(node, A, 1)
     backend.sync(wanted(web(B, "10.128.0.3")))
     assert node.weights()[name(A)] == 0
+
+
+@pytest.mark.parametrize("mode", ["ipvs", "iptables"])
+def test_a_switch_that_cannot_be_written_is_no_failure(mode: str) -> None:
+    node = FakeNode()
+    del node.sysctl.values["net/ipv4/ip_forward"]
+    backend = node.backend(mode)
+    for _ in range(2):
+        result = backend.sync(wanted(web(A)))
+        assert result.failures == ()
+        assert [error.operation for error in result.refused] == ["read sysctl net/ipv4/ip_forward"]
+    node.sysctl.values["net/ipv4/ip_forward"] = "0"
+    backend.reread()
+    assert backend.sync(wanted(web(A))).refused == ()
+    assert node.sysctl.values["net/ipv4/ip_forward"] == "1"
 
 
 def test_udp_endpoints_go_at_once() -> None:
@@ -226,9 +242,11 @@ def test_one_refused_object_does_not_stop_the_others() -> None:
     backend = node.backend("ipvs")
     bad = web("255.255.255.255", A)
     result = backend.sync(wanted(bad, web(B, protocol=Protocol.UDP)))
-    assert len(result.failures) == 1
-    assert "255.255.255.255" in str(result.failures[0])
+    assert result.failures == (), "nothing waits for what will be refused again"
+    assert [error.errno for error in result.refused] == [errno.EINVAL]
+    assert "255.255.255.255" in str(result.refused[0])
     assert node.weights() == {name(A): 1, name(B, "udp"): 1}
+    assert backend.sync(wanted(web(A), web(B, protocol=Protocol.UDP))).refused == ()
 
 
 def test_a_set_of_another_type_under_our_name_is_told() -> None:

@@ -98,17 +98,42 @@ def test_a_burst_is_let_through_after_a_quiet_time():
         run(schedule, schedule.next_deadline())
 
 
-def test_a_failure_is_tried_again_later_and_requests_do_not_hurry_it():
+def test_a_failure_is_tried_again_later():
     schedule = Schedule(now=0, min_interval=0, max_interval=30, retry_interval=5)
     schedule.request(1)
     run(schedule, 1, good=False)
-    assert schedule.next_deadline() == 6
-    schedule.request(2)
     assert schedule.next_deadline() == 6
     assert schedule.pending_since == 1, "what failed is still pending"
     run(schedule, 6)
     assert schedule.pending_since is None
     assert schedule.next_deadline() == 36
+
+
+def test_a_request_does_not_wait_for_what_keeps_failing():
+    schedule = Schedule(now=0, min_interval=1, max_interval=100, retry_max=30)
+    for now in (0, 1, 3, 7, 15, 31):
+        schedule.request(now)
+        run(schedule, now, good=False)
+    assert schedule.next_deadline() == 61
+    schedule.request(31.2)
+    assert schedule.next_deadline() == 32, "the shortest interval is all it waits for"
+    assert schedule.pending_since == 0
+    run(schedule, 32)
+    assert schedule.pending_since is None
+    assert schedule.next_deadline() == 132
+
+
+def test_what_keeps_failing_is_tried_less_and_less_often():
+    schedule = Schedule(now=0, min_interval=0, retry_interval=1, retry_max=30)
+    waits = []
+    for _ in range(7):
+        schedule.started(0)
+        waits.append(schedule.failed(0))
+    assert waits == [1, 2, 4, 8, 16, 30, 30]
+    schedule.started(0)
+    schedule.succeeded(0)
+    schedule.started(0)
+    assert schedule.failed(0) == 1, "a success begins anew"
 
 
 def test_a_failed_periodic_run_is_pending():
