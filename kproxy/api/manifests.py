@@ -26,28 +26,31 @@ class Manifest(NamedTuple):
     """``shop.yaml, document 2``."""
 
 
-def load_manifests(source: str | Path) -> tuple[list[dict[str, Any]], list[InvalidObject]]:
-    """Read the objects of a file (a Path) or of a text; see :func:`read_manifests`."""
-    good, problems = read_manifests(source)
+def load_manifests(*sources: str | Path) -> tuple[list[dict[str, Any]], list[InvalidObject]]:
+    """Read the objects of files (Paths) or of texts; see :func:`read_manifests`."""
+    good, problems = read_manifests(*sources)
     return [manifest.data for manifest in good], problems
 
 
-def read_manifests(source: str | Path) -> tuple[list[Manifest], list[InvalidObject]]:
-    """Read, decode and check the objects of a file (a Path) or of a text.
+def read_manifests(*sources: str | Path) -> tuple[list[Manifest], list[InvalidObject]]:
+    """Read, decode and check the objects of files (Paths) or of texts, all together.
 
     Namespaced objects without a namespace get ``default``. Of objects that are there twice, or
     want the same address and port, the first is kept. Raises :class:`UsageError` if the file
     cannot be read.
     """
-    where = source.name if isinstance(source, Path) else "manifest"
-    text = _read(source) if isinstance(source, Path) else source
-    documents, problems = yamltext.parse(text, where)
+    problems: list[InvalidObject] = []
     found: list[Manifest] = []
-    for document in documents:
-        for item, place in _flatten(document.value, document.where):
-            manifest = _understand(item, place, problems)
-            if manifest is not None:
-                found.append(manifest)
+    for source in sources:
+        where = source.name if isinstance(source, Path) else "manifest"
+        text = _read(source) if isinstance(source, Path) else source
+        documents, unreadable = yamltext.parse(text, where)
+        problems += unreadable
+        for document in documents:
+            for item, place in _flatten(document.value, document.where):
+                manifest = _understand(item, place, problems)
+                if manifest is not None:
+                    found.append(manifest)
     return _without_clashes(found, problems), problems
 
 
@@ -95,7 +98,15 @@ def _kind(data: Any, where: str) -> kinds.Kind:
     for key in ("apiVersion", "kind"):
         if not isinstance(data.get(key), str):
             raise InvalidObject(where, key, "is missing", remedy="add it")
-    return kinds.by_name(data["apiVersion"], data["kind"])
+    try:
+        return kinds.by_name(data["apiVersion"], data["kind"])
+    except InvalidObject as unknown:
+        meta = data.get("metadata")
+        name = meta.get("name") if isinstance(meta, dict) else None
+        if not isinstance(name, str):
+            raise
+        label = f"{unknown.obj} {name}"
+        raise InvalidObject(label, unknown.field, unknown.problem, remedy=unknown.remedy) from None
 
 
 def _placed(problem: InvalidObject, where: str) -> InvalidObject:

@@ -100,6 +100,7 @@ def compare(
     """
     if only_list:
         return _list()
+    from kproxy.lab import facts
     from kproxy.traffic import resultset
 
     place = (out or Path("results")).absolute()
@@ -113,6 +114,8 @@ def compare(
         parameters = _parameters(**options)
         load, problems = _workload(filenames)
         model = costs
+    _make(place)
+    facts.tell_guest()
     run_on_kernel(kernel, writable=[place])
     for problem in problems:
         click.echo(f"kproxy: left out: {problem}", err=True)
@@ -122,6 +125,21 @@ def compare(
     resultset.write(results, path)
     _show(results, path, as_json)
     return _judge(results, before, problems)
+
+
+def _make(place: Path) -> None:
+    """Make the directory of the results. Raises UsageError if nothing can be written there.
+
+    Before anything is measured: a result that cannot be kept is found out now, not in the end.
+    """
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise errors.UsageError(
+            f"--out {place}: {error.strerror}", remedy="name a directory that you may write to"
+        ) from None
 
 
 def _parameters(
@@ -188,9 +206,14 @@ def _judge(
     results: "ResultSet", before: "ResultSet | None", problems: list[errors.InvalidObject]
 ) -> int:
     """Return the exit code; tell what differs from an earlier result."""
+    from kproxy.lab import comparison
+
     incomplete = results.parameters["incomplete"]
+    if comparison.INTERRUPTED in incomplete:
+        click.echo(f"kproxy: interrupted after {len(results.trials)} trials", err=True)
+        return 130
     if incomplete:
-        raise errors.MeasurementError(f"the run is incomplete: {incomplete}")
+        raise errors.MeasurementError(f"the run is incomplete: {'; '.join(incomplete)}")
     if before is not None:
         from kproxy.lab import reproduction
 
@@ -221,17 +244,15 @@ def _list() -> int:
 def _workload(filenames: tuple[Path, ...]) -> "tuple[Workload, list[errors.InvalidObject]]":
     """Read the manifests; objects with mistakes are left out and returned as problems."""
     from kproxy.api import manifests
-    from kproxy.lab import workload
+    from kproxy.lab import plan, workload
 
     if filenames:
-        found, problems = [], []
-        for filename in filenames:
-            more, wrong = manifests.load_manifests(filename)
-            found += more
-            problems += wrong
+        found, problems = manifests.load_manifests(*filenames)
     else:
         text = resources.files("kproxy.lab").joinpath("examples/shop.yaml").read_text()
         found, problems = manifests.load_manifests(text)
+    found, unfit = workload.runnable(found, plan.SERVICE_CIDR)
+    problems += unfit
     try:
         return workload.prepare(found), problems
     except errors.KproxyError:

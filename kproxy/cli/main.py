@@ -8,6 +8,7 @@ failed); 2 bad input; 125 the embedded kernel died; 130 interrupted.
 """
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -69,7 +70,9 @@ def main() -> int:
     except click.Abort:
         return 130
     except click.ClickException as error:
-        error.show()
+        context = getattr(error, "ctx", None)
+        help_at = f" (see: {context.command_path} --help)" if context else ""
+        click.echo(f"kproxy: {error.format_message().rstrip('.')}{help_at}", err=True)
         return error.exit_code
     except KeyboardInterrupt:
         click.echo("kproxy: interrupted", err=True)
@@ -81,7 +84,8 @@ def main() -> int:
         click.echo(f"kproxy: {error}", err=True)
         return 1
     except BrokenPipeError:
-        # The reader of our output has gone (`kproxy … | head`): not worth a message.
-        sys.stderr.close()
+        # The reader of our output has gone (`kproxy … | head`): not worth a message, also not
+        # that of the interpreter, which would flush the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code if isinstance(code, int) else 0

@@ -19,6 +19,7 @@ from kproxy.client.objects import ObjectClient
 from kproxy.client.rest import Rest
 from kproxy.lab import generators, layout, plan, workload
 from kproxy.lab.eventlog import Event, EventLog
+from kproxy.lab.podruntime import Room
 from netns import wait
 from netns.errors import WaitTimeout
 from netns.lab import AttachedLab
@@ -47,8 +48,11 @@ class Cluster:
         mode: str,
         load: workload.Workload,
         *,
+        room: Room,
         progress: Callable[[str], None] = lambda text: None,
     ) -> None:
+        self._room = room
+        self._told = ""
         self.lab = lab
         self.plan = the_plan
         self.mode = mode
@@ -155,6 +159,12 @@ class Cluster:
         self._until(self._all_ready, timeout, "all pods to be ready")
         self._until(self._all_synced, timeout, "every proxy to sync the endpoints")
 
+    def _tell(self, text: str) -> None:
+        """Tell the progress, where it is news."""
+        if text != self._told:
+            self._told = text
+            self._progress(text)
+
     def _until(self, done: Callable[[], bool], timeout: float, why: str) -> None:
         try:
             wait.wait_until(done, timeout, why, interval=_LOOK_AGAIN)
@@ -167,6 +177,7 @@ class Cluster:
     def _all_ready(self) -> bool:
         pods = self.objects(kinds.POD)
         wanted = {_key(d): d["spec"].get("replicas", 1) for d in self.objects(kinds.DEPLOYMENT)}
+        total = sum(wanted.values()) + self.plan.nodes
         have: dict[tuple[str, str], int] = {}
         for pod in pods:
             if not _is_ready(pod):
@@ -174,6 +185,8 @@ class Cluster:
             for owner in pod["metadata"].get("ownerReferences", []):
                 key = (owner["kind"], f"{pod['metadata']['namespace']}/{owner['name']}")
                 have[key] = have.get(key, 0) + 1
+        if not self.targets:  # only while it comes up: later this is the matter of a moment
+            self._tell(f"waiting for pods: {sum(have.values())} of {total} ready")
         proxies = ("DaemonSet", f"{PROXY_NAMESPACE}/{PROXY_NAME}")
         if have.get(proxies, 0) != self.plan.nodes or len(pods) != sum(have.values()):
             return False
@@ -228,7 +241,8 @@ class Cluster:
             state = str(self.lab.state_dir)
             cidr = str(self.plan.cluster_cidr)
             options = ("--state-dir", state, "--node", node.name, "--cluster-cidr", cidr)
-            self._spawn(node.name, "lab.node", *options)
+            room = ("--rate", str(self._room.rate), "--records", str(self._room.records))
+            self._spawn(node.name, "lab.node", *options, *room)
 
     def _spawn(self, host: str, module: str, *options: str) -> None:
         log = self.files.log(f"{host}-{module.rpartition('.')[2]}")
@@ -245,9 +259,13 @@ class Cluster:
             kind = _KINDS[manifest["kind"]]
             try:
                 self._control.call(self._api.create, kind, manifest)
-            except errors.Conflict:
-                if kind is not kinds.NAMESPACE:  # some namespaces are there from the start
-                    raise
+            except errors.ApiError as error:
+                # Some namespaces are there from the start.
+                if not (isinstance(error, errors.Conflict) and kind is kinds.NAMESPACE):
+                    label = kind.label(
+                        manifest["metadata"].get("namespace", ""), manifest["metadata"]["name"]
+                    )
+                    raise errors.MeasurementError(f"{label}: {error}") from None
 
 
 def _proxy_config(cluster: Cluster) -> Object:

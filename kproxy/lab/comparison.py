@@ -7,29 +7,25 @@ drifts (caches, the machine's load) meets all of them alike.
 
 import dataclasses
 import datetime
-import importlib.metadata
-import os
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import msgspec
-import psutil
 
 from kproxy import errors
-from kproxy.lab import costmodel, generators, plan, scenarios, workload
+from kproxy.lab import facts, generators, plan, scenarios, workload
 from kproxy.lab.cluster import Cluster
+from kproxy.lab.podruntime import Room
 from kproxy.lab.trial import Timing, Trials
 from kproxy.traffic import resultset
 from kproxy.traffic.summary import summarise
 from netns.errors import NetnsError
-from netns.kernels import base
 from netns.lab import Lab
 
 MODES = ("ipvs", "iptables")
 LAB_NAME = "kproxy"
+INTERRUPTED = "interrupted"
+LONGEST_TRIAL_SECONDS = 40.0
+"""Traffic of a trial in which the cluster takes as long as it may; files are sparse."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +52,13 @@ class Parameters:
             raise errors.UsageError("nothing to compare", remedy="name a mode and a scenario")
         if self.trials < 1:
             raise errors.UsageError(f"--trials {self.trials}: at least one is needed")
-        if self.rates.udp_pps <= 0:
-            raise errors.UsageError(f"--rate {self.rates.udp_pps:g}: must be more than 0")
+        rate = self.rates.udp_pps
+        if not 0 < rate <= generators.FASTEST_PPS:  # false for what is not a number, too
+            raise errors.UsageError(
+                f"--rate {rate:g}: the sender can do more than 0 and up to "
+                f"{generators.FASTEST_PPS:,.0f} packets/s",
+                remedy="`kproxy bench traffic` tells what this machine can do",
+            )
         plan.Plan(nodes=self.nodes)
 
 
@@ -80,22 +81,37 @@ def run(
 ) -> resultset.ResultSet:
     """Run it all.
 
-    If something goes wrong for good (a cluster does not come up), the result holds what was
-    measured until then, and ``parameters.incomplete`` says why.
+    If a mode goes wrong for good (its cluster does not come up) the others are run all the same,
+    and an interrupt (Ctrl-C) ends the run early: the result holds what was measured, and
+    ``parameters.incomplete`` says what is missing. Raises ``UsageError`` if this machine cannot
+    send at the wanted rate.
     """
     parameters.check()
     started = datetime.datetime.now(datetime.UTC)
     trials: list[resultset.Trial] = []
-    incomplete = None
-    try:
-        for mode in parameters.modes:
+    incomplete: list[str] = []
+    for mode in parameters.modes:
+        try:
             _run_mode(parameters, load, state_dir, mode, trials, progress)
-    except (errors.KproxyError, NetnsError) as error:
-        incomplete = f"mode {mode}: {error}"
+        except errors.UsageError:
+            raise
+        except (errors.KproxyError, NetnsError) as error:
+            incomplete.append(f"mode {mode}: {error}")
+        except (KeyboardInterrupt, SystemExit):
+            incomplete.append(INTERRUPTED)
+            break
     return resultset.ResultSet(
-        kernel=_kernel(),
-        host=_host(),
-        parameters=_parameters(parameters, load, started, incomplete),
+        kernel=facts.kernel(),
+        host=facts.host(),
+        parameters={
+            **dataclasses.asdict(parameters),
+            **facts.run(started),
+            "flows_per_service": generators.FLOWS_PER_SERVICE,
+            "lossless": [name for name, one in scenarios.SCENARIOS.items() if one.lossless],
+            "manifests": list(load.manifests),
+            "notes": list(load.notes),
+            "incomplete": incomplete,
+        },
         trials=tuple(trials),
         summary=_judged(trials),
     )
@@ -119,7 +135,7 @@ def _run_mode(
     tell("building the lab")
     with (
         Lab(plan.topology(the_plan), name=LAB_NAME, state_dir=state_dir) as lab,
-        Cluster(lab, the_plan, mode, load, progress=tell) as cluster,
+        Cluster(lab, the_plan, mode, load, room=_room(parameters), progress=tell) as cluster,
     ):
         runner = Trials(cluster, parameters.rates, parameters.timing)
         for number in range(1, parameters.trials + 1):
@@ -127,6 +143,13 @@ def _run_mode(
                 tell(f"{name}, trial {number} of {parameters.trials}")
                 trials.append(runner.run(scenarios.by_name(name), number))
         tell("taking the lab away")
+
+
+def _room(parameters: Parameters) -> Room:
+    """Return how much a pod must be able to record: all packets of all trials, if need be."""
+    rate = 2 * parameters.rates.udp_pps
+    trials = parameters.trials * len(parameters.scenarios)
+    return Room(rate=round(rate), records=round(rate * trials * LONGEST_TRIAL_SECONDS))
 
 
 def _judged(trials: Sequence[resultset.Trial]) -> tuple[resultset.Row, ...]:
@@ -138,52 +161,3 @@ def _judged(trials: Sequence[resultset.Trial]) -> tuple[resultset.Row, ...]:
     if all(trial.valid for trial in trials if trial.scenario == scenarios.BASELINE.name):
         return rows
     return tuple(dataclasses.replace(row, valid=False) for row in rows)
-
-
-def _kernel() -> dict[str, Any]:
-    release = platform.uname()
-    embedded = base.inside_guest()
-    return {
-        "release": release.release,
-        "version": release.version,
-        "machine": release.machine,
-        "provider": "uml" if embedded else "native",
-        "clock": str(base.clock()),
-    }
-
-
-def _host() -> dict[str, Any]:
-    return {
-        "cpus": len(os.sched_getaffinity(0)),
-        "memory_bytes": psutil.virtual_memory().total,
-        "python": platform.python_version(),
-        "kproxy": importlib.metadata.version("kproxy"),
-        "load_average": list(os.getloadavg()),
-    }
-
-
-def _costs() -> dict[str, Any] | None:
-    """Return the cost model whole: a file that can be reproduced must not depend on another."""
-    model = costmodel.applied()
-    if model is None:
-        return None
-    described = costmodel.described(model) or {}
-    return {**described, "model": msgspec.json.decode(model.read_bytes())}
-
-
-def _parameters(
-    parameters: Parameters,
-    load: workload.Workload,
-    started: datetime.datetime,
-    incomplete: str | None,
-) -> dict[str, Any]:
-    return {
-        **dataclasses.asdict(parameters),
-        "started": started.isoformat(timespec="seconds"),
-        "seed": base.seed(),
-        "costs": _costs(),
-        "flows_per_service": generators.FLOWS_PER_SERVICE,
-        "manifests": list(load.manifests),
-        "notes": list(load.notes),
-        "incomplete": incomplete,
-    }

@@ -18,6 +18,7 @@ from typing import Any
 from kproxy import errors
 from kproxy.lab import layout, plan, workload
 from kproxy.traffic import frames, profile
+from netns.errors import WaitTimeout
 from netns.host import LiveHost
 from netns.lab import AttachedLab
 from netns.process import Process
@@ -27,6 +28,10 @@ FLOWS_PER_SERVICE = 16
 
 FLOWS_PER_CLIENT = 1 << 16
 """Flow numbers tell the client: that of node 2 begins with twice this."""
+
+QUIT_SECONDS = 10.0
+FASTEST_PPS = 256_000.0
+"""What the sender can do at the most: one batch a millisecond (``kproxy.traffic.udp_send``)."""
 
 FIRST_SOURCE_PORT = 1024
 SOURCE_PORTS = 30000
@@ -52,7 +57,7 @@ class Generator:
         try:
             self._input.write(json.dumps({"do": do, **fields}).encode() + b"\n")
             self._input.flush()
-        except BrokenPipeError:
+        except OSError:
             raise errors.MeasurementError(f"{self.name} has died") from None
 
     def expect(self, event: str, timeout: float) -> dict[str, Any]:
@@ -82,8 +87,13 @@ class Generator:
         """End the process."""
         with contextlib.suppress(errors.MeasurementError):
             self.tell("quit")
-        self._input.close()
-        self.process.wait(10)
+        with contextlib.suppress(OSError):  # what a dead process did not read is flushed in vain
+            self._input.close()
+        try:
+            self.process.wait(QUIT_SECONDS)
+        except WaitTimeout:
+            self.process.kill()
+            self.process.wait(QUIT_SECONDS)
         self._output.close()
 
 
@@ -95,11 +105,11 @@ class Rates:
     quantum_ms: float = 5.0
     """The sender wakes so often. A fraction of a flow's interval, so it costs no accuracy, and a
     fifth of the wake-ups, which are dear in an embedded kernel."""
-    connections: int = 2
+    connections: int = 8
     """Open connections to each TCP service port, …"""
-    request_interval_s: float = 0.25
+    request_interval_s: float = 0.5
     """… each with a request so often."""
-    connects_per_s: float = 10.0
+    connects_per_s: float = 20.0
     """New connections, all TCP service ports together."""
 
 

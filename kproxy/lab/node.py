@@ -19,19 +19,19 @@ from kproxy.client.kubeconfig import load_kubeconfig
 from kproxy.client.rest import Rest
 from kproxy.controlplane.supervisor import Supervisor
 from kproxy.lab import layout, plan
-from kproxy.lab.podruntime import NetnsRuntime
+from kproxy.lab.podruntime import NetnsRuntime, Room
 from netns.errors import NetnsError
 from netns.lab import Lab
 
 
-def run(state_dir: Path, node: plan.NodePlan, log: logs.Log) -> None:
+def run(state_dir: Path, node: plan.NodePlan, room: Room, log: logs.Log) -> None:
     """Supervise the node's pods until SIGTERM or SIGINT."""
     with Lab.attach(state_dir) as lab:
         files = layout.Layout(lab.scratch)
         supervisor = Supervisor(
             node.name,
             Rest(load_kubeconfig(files.kubeconfig), agent=f"kubelet/{node.name}"),
-            NetnsRuntime(lab, node, files, dict(os.environ)),
+            NetnsRuntime(lab, node, files, dict(os.environ), room),
             addresses=[str(node.address)],
             pod_cidr=str(node.pod_cidr),
             log=log,
@@ -51,11 +51,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--node", required=True)
     parser.add_argument("--cluster-cidr", type=IPv4Network, default=plan.CLUSTER_CIDR)
+    parser.add_argument("--rate", type=int, default=Room().rate)
+    parser.add_argument("--records", type=int, default=Room().records)
     options = parser.parse_args(arguments)
     log = logs.Log("kubelet")
     everyone = plan.Plan(nodes=plan.MAX_NODES, cluster_cidr=options.cluster_cidr)
     try:
-        run(options.state_dir, everyone.node(options.node), log)
+        room = Room(rate=options.rate, records=options.records)
+        run(options.state_dir, everyone.node(options.node), room, log)
     except (errors.KproxyError, NetnsError) as error:
         log.error("kubelet ended", error=str(error))
         return 1

@@ -10,6 +10,7 @@ import re
 import select
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -24,6 +25,14 @@ from netns.process import Process, ProcessId
 from netns.topology import Host
 
 _EXPANSION = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What every echo server must be able to take: packets/s, and records in all."""
+
+    rate: int = 5000
+    records: int = 1 << 20
 
 
 class _Pod(msgspec.Struct, kw_only=True):
@@ -49,8 +58,14 @@ class NetnsRuntime:
     """
 
     def __init__(
-        self, lab: AttachedLab, node: plan.NodePlan, files: layout.Layout, env: dict[str, str]
+        self,
+        lab: AttachedLab,
+        node: plan.NodePlan,
+        files: layout.Layout,
+        env: dict[str, str],
+        room: Room,
     ) -> None:
+        self._room = room
         self._lab = lab
         self._node = node
         self._files = files
@@ -185,7 +200,8 @@ class NetnsRuntime:
         record = self._files.record(pod.namespace, pod.name, pod.starts)
         responder = (sys.executable, "-m", "kproxy.traffic.responder")
         name = f"{pod.namespace}/{pod.name}"
-        return (*responder, *ports, "--name", name, "--record", str(record))
+        room = ("--rate", str(self._room.rate), "--capacity", str(self._room.records))
+        return (*responder, *ports, "--name", name, "--record", str(record), *room)
 
     def _watch(self, process: Process, container: ContainerId) -> None:
         self._watched[process.fileno()] = (process, container)

@@ -1,7 +1,7 @@
 """What scenarios act on: a running cluster, one node of which is hit, and a time line."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from kproxy import errors
@@ -27,8 +27,12 @@ class Mark:
 class ClusterStage:
     """Implements :class:`kproxy.lab.scenarios.Stage` on a cluster."""
 
-    def __init__(self, cluster: Cluster, hit: str) -> None:
+    def __init__(
+        self, cluster: Cluster, hit: str, served: Callable[[], Mapping[str, Collection[str]]]
+    ) -> None:
+        """``served`` tells the places from which each pod (``namespace/name``) has had packets."""
         self._cluster = cluster
+        self._served = served
         self._hit = hit
         self.marks: list[Mark] = []
         others = [node.name for node in cluster.plan.each_node() if node.name != hit]
@@ -143,9 +147,9 @@ class ClusterStage:
         return found
 
     def _find_victim(self) -> Object:
-        """Return the pod to destroy: the first by name behind the first measured UDP service.
+        """Return the pod to destroy: the first behind the first UDP service that has flows.
 
-        Without a UDP service, that of the first service.
+        Not any pod: one without flows from everywhere would show that its end costs nothing.
         """
         targets = self._cluster.targets
         target = next((t for t in targets if t.protocol == "UDP"), targets[0])
@@ -155,10 +159,16 @@ class ClusterStage:
             if piece["metadata"]["labels"].get("kubernetes.io/service-name") == target.service
             for endpoint in piece.get("endpoints") or []
         }
+        served = self._served()
+        places = max((len(found) for found in served.values()), default=0)
         for pod in self._cluster.pods():
-            if pod["metadata"]["name"] in names:
+            name = f"{target.namespace}/{pod['metadata']['name']}"
+            if pod["metadata"]["name"] in names and len(served.get(name, ())) == places > 0:
                 return pod
-        raise errors.MeasurementError(f"service {target} has no endpoint to destroy")
+        raise errors.MeasurementError(
+            f"service {target} has no endpoint that is used from both nodes",
+            remedy="run with fewer replicas, or more flows",
+        )
 
     def _await(self, accept: Callable[[Event], bool], why: str, since: int) -> Event:
         return self._cluster.events.wait(

@@ -23,13 +23,14 @@ FIRST_GOOD_PACKET = "first good packet"
 class Timing:
     """How long the parts of a trial last, in seconds.
 
-    ``before``: traffic before the scenario; ``after``: traffic after the cluster has got over it;
+    ``before``: traffic before the scenario; ``after``: traffic after the cluster has got over it
+    (longer than a TCP response may take, so that each request of the outage has an outcome);
     ``quiet``: how long a scenario that waits for nothing goes on; ``tmax``: a packet that takes
     longer counts as lost (RFC 7680), and so long is waited after the last one.
     """
 
     before: float = 1.0
-    after: float = 1.0
+    after: float = 1.5
     quiet: float = 2.0
     tmax: float = 1.0
 
@@ -62,7 +63,7 @@ class Trials:
         """
         self._count += 1
         self._cluster.settle()
-        stage = ClusterStage(self._cluster, self._places[HIT])
+        stage = ClusterStage(self._cluster, self._places[HIT], self._served)
         problems: list[str] = []
         started = {
             place: self._client(place).start(self._count, self._cluster.targets, self._rates)
@@ -77,6 +78,8 @@ class Trials:
         sent = [self._stop(place, begun) for place, begun in started.items()]
         time.sleep(self._timing.tmax)
         found = self._account(sent, stage, time.monotonic_ns())
+        if scenario is scenarios.BASELINE:
+            self._refuse_rate(found)
         if costmodel.applied() is not None:
             found = [self._modelled(one, stage) for one in found]
         for one in found:
@@ -93,6 +96,34 @@ class Trials:
         )
         self._refresh_proxy(stage)
         return trial
+
+    def _refuse_rate(self, found: list[resultset.Measurement]) -> None:
+        """Raise UsageError if the machine could not even send at the rate undisturbed."""
+        for one in found:
+            if one.sender is not None and measurement.fell_short(one):
+                sent = (one.sent or 0) + (one.discarded or 0)
+                missing = one.sender.failed + one.sender.not_sent
+                raise errors.UsageError(
+                    f"--rate {self._rates.udp_pps:g}: of {sent + missing:,} packets from the "
+                    f"{one.node} node this machine could not send {missing:,}",
+                    remedy="try a lower rate; `kproxy bench traffic` tells what it can do",
+                )
+
+    def _served(self) -> dict[str, set[str]]:
+        """Return the places from which each pod has had packets in this trial up to now."""
+        found: dict[str, set[str]] = {}
+        for path in self._record_files():
+            start = self._records_read.get(path, 0)
+            packets, state = records.read_received(path, self._count, start=start)
+            numbers = {generators.origin(packet.flow) for packet in packets}
+            found.setdefault(state.pod, set()).update(self._place_of(n) for n in numbers)
+        return found
+
+    def _record_files(self) -> list[Path]:
+        return sorted(self._cluster.files.records.glob("*.received"))
+
+    def _place_of(self, number: int) -> str:
+        return next(place for place in self._places if self._client(place).node.number == number)
 
     def _client(self, place: str) -> generators.Client:
         return self._cluster.clients[self._places[place]]
@@ -162,16 +193,15 @@ class Trials:
 
     def _received(self) -> tuple[dict[str, list[records.Received]], list[records.ReceiverState]]:
         """Read all pods' records of this trial, also of pods that are gone, by place of origin."""
-        places = {self._client(place).node.number: place for place in self._places}
         by_place: dict[str, list[records.Received]] = {place: [] for place in self._places}
         states = []
-        for path in sorted(self._cluster.files.records.glob("*.received")):
+        for path in self._record_files():
             start = self._records_read.get(path, 0)
             packets, state = records.read_received(path, self._count, start=start)
             self._records_read[path] = state.records
             states.append(state)
             for packet in packets:
-                by_place[places[generators.origin(packet.flow)]].append(packet)
+                by_place[self._place_of(generators.origin(packet.flow))].append(packet)
         for received in by_place.values():
             received.sort(key=lambda packet: packet.received_ns)
         return by_place, states

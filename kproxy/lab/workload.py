@@ -12,6 +12,7 @@ Pure. The lab changes two things in what the user wrote, and says so:
 import copy
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network, ip_address
 from typing import Any
 
 from kproxy import errors
@@ -38,6 +39,10 @@ class Target:
         return f"{self.namespace}/{self.service}{name}"
 
 
+RUN = ("Namespace", "Deployment", "Service")
+"""The kinds that a comparison runs."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """Manifests ready to be applied, and what the lab did to them."""
@@ -48,6 +53,42 @@ class Workload:
     def of_kind(self, kind: str) -> list[Manifest]:
         """Return the manifests of one kind."""
         return [manifest for manifest in self.manifests if manifest.get("kind") == kind]
+
+
+def runnable(
+    manifests: Sequence[Manifest], service_cidr: IPv4Network
+) -> tuple[list[Manifest], list[errors.InvalidObject]]:
+    """Return the manifests that a comparison can run, and why it cannot run the others."""
+    good: list[Manifest] = []
+    problems: list[errors.InvalidObject] = []
+    for manifest in manifests:
+        problem = _obstacle(manifest, service_cidr)
+        if problem is None:
+            good.append(manifest)
+        else:
+            problems.append(problem)
+    return good, problems
+
+
+def _obstacle(manifest: Manifest, service_cidr: IPv4Network) -> errors.InvalidObject | None:
+    kind, meta = manifest["kind"], manifest["metadata"]
+    label = f"{kind} {meta.get('namespace', '')}/{meta['name']}".replace(" /", " ")
+    if kind not in RUN:
+        return errors.InvalidObject(
+            label,
+            "kind",
+            "the lab does not run this kind",
+            remedy=f"it runs {', '.join(RUN)}; pods are those of a Deployment",
+        )
+    address = (manifest.get("spec") or {}).get("clusterIP") or "None"
+    if kind == "Service" and address != "None" and ip_address(address) not in service_cidr:
+        return errors.InvalidObject(
+            label,
+            "spec.clusterIP",
+            f"{address} is not in the lab's range of service addresses, {service_cidr}",
+            remedy="leave it out, or take an address of that range",
+        )
+    return None
 
 
 def prepare(manifests: Sequence[Manifest]) -> Workload:

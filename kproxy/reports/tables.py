@@ -85,14 +85,36 @@ def notes(results: ResultSet) -> list[str]:
         rates = sorted({row.offered_pps for row in packets if row.offered_pps})
         offered = "–".join(f"{rate:,.0f}" for rate in dict.fromkeys((rates[0], rates[-1])))
         lines.append(
-            f"Failover times of packets are within ± {accuracies[-1]:.1f} ms (two packet "
-            f"intervals of a flow; {offered} packets/s offered from each node)."
+            f"Failover times of packets are within ± {accuracies[0]:.1f} ms in the most certain "
+            f"row and ± {accuracies[-1]:.1f} ms in the least ({offered} packets/s from each node)."
         )
+    lines += _promise_notes(results)
     lines += _clock_notes(results)
     for trial in results.trials:
         for problem in trial.problems:
             lines.append(
                 f"NOT VALID: {trial.mode} {trial.scenario} trial {trial.number}: {problem}"
+            )
+    return lines
+
+
+def _promise_notes(results: ResultSet) -> list[str]:
+    """Return what speaks against the run as a whole, and where a promise was broken."""
+    lines = []
+    baseline = [trial for trial in results.trials if trial.scenario == "baseline"]
+    if results.trials and not baseline:
+        lines.append("No baseline was run: whether the tester itself loses packets is not known.")
+    elif not all(trial.valid for trial in baseline):
+        lines.append("The baseline is not valid, so nothing of this run is.")
+    for row in results.summary:
+        if row.scenario not in results.parameters.get("lossless", ()):
+            continue
+        what = "packets" if row.tcp is None else "TCP requests"
+        count = row.lost if row.tcp is None else row.tcp.failed
+        if count:
+            lines.append(
+                f"LOST: {row.mode} {row.scenario}, {row.node} node: {count} {what} "
+                f"({row.traffic}), where nothing should be lost."
             )
     return lines
 
@@ -150,7 +172,7 @@ def _packets_cell(row: Row | None) -> Text:
     if row is None:
         return Text("–")
     if not row.valid:
-        return Text("not valid", style="bold red")
+        return Text(f"not valid\n({row.lost} of {row.sent} lost)", style="bold red")
     if not row.lost:
         return Text("no loss", style="green")
     loss = row.failover_packet_loss

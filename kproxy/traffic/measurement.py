@@ -180,6 +180,15 @@ def tcp(
     )
 
 
+def fell_short(found: resultset.Measurement) -> bool:
+    """Return whether the sender sent less than its plan, by more than can be overlooked."""
+    if found.sender is None:
+        return False
+    missing = found.sender.failed + found.sender.not_sent
+    planned = (found.sent or 0) + (found.discarded or 0) + missing
+    return missing > (1 - LEAST_SHARE_SENT) * planned
+
+
 def problems(found: resultset.Measurement) -> tuple[str, ...]:
     """Return, in words, what speaks against this measurement; empty if nothing does.
 
@@ -194,7 +203,7 @@ def problems(found: resultset.Measurement) -> tuple[str, ...]:
     if found.sender is not None:
         missing = found.sender.failed + found.sender.not_sent
         planned = (found.sent or 0) + (found.discarded or 0) + missing
-        if planned and missing > (1 - LEAST_SHARE_SENT) * planned:
+        if fell_short(found):
             said.append(f"{where}: the sender sent {planned - missing} of {planned} packets")
         if found.sender.receiver_drops:
             said.append(f"{where}: receivers dropped {found.sender.receiver_drops} packets")

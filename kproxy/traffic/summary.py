@@ -29,7 +29,12 @@ def _row(
     found = [measurement for _, measurement in members]
     faulty = [m for m in found if m.failover_packet_loss is not None]
     timed = [m for m in found if m.failover_time_ms is not None or not m.recovered]
-    restarts = [t.restart_to_synced_ms for t, _ in members if t.restart_to_synced_ms is not None]
+    # It is the hit node's proxy whose restart is timed.
+    restarts = [
+        t.restart_to_synced_ms
+        for t, m in members
+        if t.restart_to_synced_ms is not None and m.node == "hit"
+    ]
     accuracies = [m.accuracy_ms for m in found if m.accuracy_ms is not None]
     mode, scenario, node, traffic = key
     return resultset.Row(

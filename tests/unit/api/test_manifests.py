@@ -99,7 +99,8 @@ def test_a_key_twice_is_an_error(tmp_path):
 def test_an_unknown_kind_is_named_and_the_rest_kept(tmp_path):
     objects, problems = read(tmp_path, GOOD.replace("Service", "Servise") + "---\n" + GOOD)
     assert len(objects) == 1
-    assert problems[0].startswith("Servise (shop.yaml, document 1): kind: unknown kind 'Servise'")
+    told = "Servise web (shop.yaml, document 1): kind: unknown kind 'Servise'"
+    assert problems[0].startswith(told)
     assert "EndpointSlice (discovery.k8s.io/v1)" in problems[0]
 
 
@@ -173,3 +174,15 @@ def test_a_file_that_is_no_text(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="not UTF-8"):
         manifests.load_manifests(path)
+
+
+def test_what_is_there_twice_is_found_across_files(tmp_path):
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text(GOOD)
+    second.write_text(GOOD.replace("web", "shop"))
+    objects, problems = manifests.load_manifests(first, second)
+    assert [one["metadata"]["name"] for one in objects] == ["web"]
+    (problem,) = problems
+    assert "10.96.0.10" in str(problem)
+    assert "a.yaml" in str(problem)
+    assert "b.yaml" in str(problem)

@@ -13,6 +13,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "Traceback" not in captured.err
+    assert len(captured.err.splitlines()) == 1 or "-f" in args
     return captured.err
 
 
@@ -24,6 +25,13 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
         (("--trials", "0"), "--trials"),
         (("--trials", "many"), "--trials"),
         (("--rate", "-5"), "--rate"),
+        (("--rate", "nan"), "--rate"),
+        (("--rate", "inf"), "--rate"),
+        (("--rate", "5000000"), "--rate"),
+        (("--out", "/proc/no-such-place"), "--out"),
+        (("--out", "/dev/null/x"), "--out"),
+        (("--reproduce", "no-such.json"), "no-such.json"),
+        (("--reproduce", "x.json", "--trials", "2"), "--trials"),
         (("--nodes", "1"), "--nodes"),
         (("-f", "no-such-file.yaml"), "no-such-file.yaml"),
         (("--kernel", "windows"), "windows"),

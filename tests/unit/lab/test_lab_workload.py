@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from kproxy import errors
-from kproxy.lab import workload
+from kproxy.lab import plan, workload
+
+CIDR = plan.SERVICE_CIDR
 
 
 def deployment(name: str = "web", ports: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -94,6 +96,22 @@ def test_unknown_named_target_port_is_named() -> None:
 def test_nothing_to_measure_is_an_error() -> None:
     with pytest.raises(errors.UsageError, match="no Service"):
         workload.prepare([deployment("other"), service("web")])
+
+
+def test_kinds_that_the_lab_does_not_run_are_left_out_by_name() -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x", "namespace": "shop"}}
+    good, problems = workload.runnable([deployment(), service(), pod], CIDR)
+    assert [one["kind"] for one in good] == ["Deployment", "Service"]
+    (problem,) = problems
+    assert str(problem).startswith("Pod shop/x: kind: ")
+
+
+def test_an_address_outside_the_range_is_left_out_with_the_field() -> None:
+    given = service()
+    given["spec"]["clusterIP"] = "10.97.0.9"
+    good, problems = workload.runnable([given, service(name="other")], CIDR)
+    assert [one["metadata"]["name"] for one in good] == ["other"]
+    assert "Service shop/web: spec.clusterIP: 10.97.0.9" in str(problems[0])
 
 
 def test_targets_are_the_ports_with_an_address() -> None:

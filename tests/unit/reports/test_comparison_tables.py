@@ -62,7 +62,8 @@ def test_zero_is_said_in_words() -> None:
 def test_a_row_that_is_not_valid_shows_no_number() -> None:
     text = shown(tables.packets_table(result(dataclasses.replace(ROW, valid=False))))
     assert "not valid" in text
-    assert "30" not in text
+    assert "30 (28–32)" not in text
+    assert "90 of 9000 lost" in text
 
 
 def test_never_recovered_is_not_a_number() -> None:
@@ -96,9 +97,24 @@ def test_restart_table_only_where_something_restarted() -> None:
 
 def test_notes_state_the_accuracy_and_every_problem() -> None:
     trial = Trial(mode="ipvs", scenario="baseline", number=2, problems=("7 packets lost",))
-    lines = tables.notes(result(ROW, trials=(trial,)))
+    other = dataclasses.replace(ROW, accuracy_ms=20.0, node="other")
+    lines = tables.notes(result(ROW, other, trials=(trial,)))
     assert "± 16.0 ms" in lines[0]
-    assert lines[1] == "NOT VALID: ipvs baseline trial 2: 7 packets lost"
+    assert "± 20.0 ms" in lines[0]
+    assert lines[1] == "The baseline is not valid, so nothing of this run is."
+    assert lines[2] == "NOT VALID: ipvs baseline trial 2: 7 packets lost"
+
+
+def test_notes_say_that_there_was_no_baseline() -> None:
+    trial = Trial(mode="ipvs", scenario="endpoint-crash", number=1)
+    assert any("No baseline" in line for line in tables.notes(result(ROW, trials=(trial,))))
+
+
+def test_notes_tell_broken_promises() -> None:
+    lossy = dataclasses.replace(ROW, scenario="proxy-crash")
+    results = dataclasses.replace(result(lossy, ROW), parameters={"lossless": ["proxy-crash"]})
+    (line,) = [line for line in tables.notes(results) if line.startswith("LOST")]
+    assert "ipvs proxy-crash, hit node: 90 packets" in line
 
 
 def virtual(*rows: Row, costs: object = None) -> ResultSet:
