@@ -36,8 +36,8 @@ from kproxy.proxier import DualStack, Proxier, SyncReport
 ZONE_LABEL = "topology.kubernetes.io/zone"
 
 HEALTHZ_AT_LATEST_S = 1.0
-"""Health checks are answered from the first sync on, or after so long: before that their threads
-would only delay it."""
+"""Health checks are answered from the first sync on, but after so long in any case: before that
+they would only delay it."""
 
 RETRY_S = 1.0
 RETRY_MAX_S = 30.0
@@ -79,7 +79,7 @@ class Agent:
             burst=BURST,
         )
         self._ready = False
-        self._health_server: HealthServer | None = None
+        self._tried_once = threading.Event()
         self._refused: frozenset[str] = frozenset()
         self._synced_once = False
         self._again_at = float("inf")
@@ -95,6 +95,7 @@ class Agent:
         try:
             for informer in self._informers:
                 informer.start()
+            self._start_health_server()
             self._read_kernel()
             self._serve()
         except _Stopped:
@@ -179,18 +180,11 @@ class Agent:
             self._log.warning("reading the kernel failed", error=str(error))
 
     def _serve(self) -> NoReturn:
-        self._wait_ready()
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready)
         while True:
             self._round()
             self._wait_due()
-
-    def _wait_ready(self) -> None:
-        with self._changed:
-            if self._changed.wait_for(lambda: self._ready, HEALTHZ_AT_LATEST_S):
-                return
-        self._start_health_server()
-        with self._changed:
-            self._changed.wait_for(lambda: self._ready)
 
     def _wait_due(self) -> None:
         with self._changed:
@@ -215,6 +209,8 @@ class Agent:
             self._after_failure(reports)
         else:
             self._after_success(reports, versions)
+        if not self._tried_once.is_set():
+            self._after_first_round()
         self._tell_refused(reports)
         again = [report.result.again_in for report in reports if report.result.again_in]
         self._again_at = time.monotonic() + min(again) if again else float("inf")
@@ -236,13 +232,15 @@ class Agent:
                 duration_ms=report.duration_ns / 1e6,
                 versions=versions,
             )
-        if not self._synced_once:
-            self._synced_once = True
-            # What a start leaves behind lives as long as the process: see nodeproxy.
-            gc.freeze()
-            gc.enable()
-            self._start_health_server()
-            self._tune()
+        self._synced_once = True
+
+    def _after_first_round(self) -> None:
+        """Begin with what would have delayed the first sync, whether or not that succeeded."""
+        # What a start leaves behind lives as long as the process: see nodeproxy.
+        gc.freeze()
+        gc.enable()
+        self._tried_once.set()
+        self._tune()
 
     def _after_failure(self, reports: list[SyncReport]) -> None:
         failures = [str(error) for report in reports for error in report.result.failures]
@@ -275,9 +273,6 @@ class Agent:
             raise Unsupported(f"mode {self._settings.mode}: {reason}")
 
     def _start_health_server(self) -> None:
-        if self._health_server is not None:
-            return
-
         def healthz() -> Any:
             return self._health.healthz(time.monotonic(), time.time())
 
@@ -285,8 +280,8 @@ class Agent:
             return self._health.livez(time.monotonic(), time.time())
 
         handlers = {"/healthz": healthz, "/livez": livez}
-        self._health_server = HealthServer(self._settings.healthz, handlers, self._log)
-        self._health_server.start()
+        server = HealthServer(self._settings.healthz, handlers, self._log)
+        server.start(self._tried_once, HEALTHZ_AT_LATEST_S)
 
     def _tune(self) -> None:
         """Set connection tracking as configured; no packet waits for it, so it comes last."""

@@ -37,11 +37,16 @@ class HealthServer:
         self._handlers = handlers
         self._log = log
 
-    def start(self) -> None:
-        """Begin to listen, in the background; where that fails, again and again."""
-        threading.Thread(target=self._run, name="healthz", daemon=True).start()
+    def start(self, after: threading.Event, at_latest_s: float) -> None:
+        """Begin to listen, in the background, after the event, and at the latest in so long.
 
-    def _run(self) -> None:
+        Where that fails, it tries again and again.
+        """
+        arguments = (after, at_latest_s)
+        threading.Thread(target=self._run, args=arguments, name="healthz", daemon=True).start()
+
+    def _run(self, after: threading.Event, at_latest_s: float) -> None:
+        after.wait(at_latest_s)
         while True:
             try:
                 with self.listen() as listener:

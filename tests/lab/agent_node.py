@@ -92,10 +92,12 @@ class Node:
             "iptables": period, "ipvs": period,
         }))  # fmt: skip
 
-    def start(self) -> Proxy:
-        """Start a proxy."""
+    def start(self, programs: Path | None = None) -> Proxy:
+        """Start a proxy, which finds the programs of a directory first."""
+        path = f"{programs}:{os.environ['PATH']}" if programs else os.environ["PATH"]
         with namespace.entered(self.name):
             proxy = Proxy([
+                *("env", f"PATH={path}"),
                 *(sys.executable, "-m", "kproxy", "proxy", "--proxy-mode", self._mode),
                 *("--kubeconfig", str(self._kubeconfig), "--config", str(self._config)),
             ])  # fmt: skip

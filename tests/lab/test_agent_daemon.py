@@ -1,5 +1,7 @@
 """The proxy as a process, on a real kernel, with an API server of its own."""
 
+import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +83,26 @@ def test_nothing_is_written_before_everything_was_listed(node: Node) -> None:
     assert node.contents() == empty
     node.api.release()
     assert proxy.wait_for("synced", first=True)["endpoints"] == 3
+
+
+def test_health_checks_are_answered_while_the_first_sync_takes_long(
+    node: Node, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("iptables-restore", "iptables-legacy-restore"):
+        stand_in = programs / name
+        stand_in.write_text(f'#!/bin/sh\ncat {gate} >&2\nexec {shutil.which(name)} "$@"\n')
+        stand_in.chmod(0o755)
+    proxy = node.start(programs)
+    proxy.wait_for("listed")
+    while not _healthz(node).startswith("200"):
+        pass
+    assert proxy.pending("synced") == 0
+    gate.write_text("")
+    assert proxy.wait_for("synced")["first"] is True
 
 
 def test_sigterm_leaves_the_rules(node: Node) -> None:

@@ -1,6 +1,7 @@
 """What the daemon does after each sync, without threads: its rounds, its events, its patience."""
 
 import errno
+import gc
 import io
 import json
 from typing import Any
@@ -73,7 +74,7 @@ class Watched:
         rest = Rest(Access(server="http://127.0.0.1:1"))
         self.agent: Any = Agent(settings(), rest, Log("proxy", "debug", self.output))
         self.agent._proxier = self.stub = Stub(*results)
-        # What follows the first success is not this test's: no server, no switches.
+        # What follows the first round is not this test's: no server, no switches.
         self.agent._start_health_server = lambda: None
         self.agent._tune = lambda: None
 
@@ -107,6 +108,20 @@ def test_a_failed_sync_is_not_told_as_synced_and_does_not_count_as_first() -> No
     assert failed["failures"] == [str(FAILURE)]
     watched.agent._round()
     assert watched.events("synced")[0]["first"] is True
+
+
+def test_a_first_sync_that_fails_does_not_hold_up_health_checks_and_switches() -> None:
+    watched = Watched(SyncResult(writes=0, failures=(FAILURE,)), SyncResult(writes=0))
+    tuned = []
+    watched.agent._tune = lambda: tuned.append(watched.agent._tried_once.is_set())
+    gc.disable()
+    try:
+        watched.agent._round()
+        assert gc.isenabled()
+    finally:
+        gc.enable()
+    watched.agent._round()
+    assert tuned == [True]
 
 
 def test_what_keeps_failing_is_tried_less_and_less_often() -> None:

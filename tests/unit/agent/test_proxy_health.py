@@ -1,4 +1,6 @@
 import json
+import threading
+from typing import NoReturn
 
 import pytest
 
@@ -120,6 +122,30 @@ def test_head_has_no_body() -> None:
     answer = server(ProxyHealth(60)).respond(b"HEAD /healthz HTTP/1.1\r\n\r\n")
     assert answer.endswith(b"\r\n\r\n")
     assert b"Content-Length: 0" not in answer
+
+
+class Listening(HealthServer):
+    """Tells when it begins to listen, and does not."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 1), {}, Log("test"))
+        self.begun = threading.Event()
+
+    def listen(self) -> NoReturn:
+        self.begun.set()
+        threading.Event().wait()
+        raise AssertionError
+
+
+def test_the_server_listens_after_the_first_sync_however_that_ends_or_takes() -> None:
+    over = threading.Event()
+    early, late = Listening(), Listening()
+    early.start(over, at_latest_s=3600)
+    late.start(threading.Event(), at_latest_s=0)
+    assert late.begun.wait(20), "a first sync that never ends"
+    assert not early.begun.is_set()
+    over.set()
+    assert early.begun.wait(20)
 
 
 def test_bind_addresses() -> None:
