@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+import reproducible
+
 from netns.kernels import registry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -120,6 +122,12 @@ def tiers() -> list[Tier]:
             about="embedded kernels: streams, signals, terminals, crashes, and nothing left",
             command=[*PYTEST, "tests/lab", "-m", "uml"],
             why_not=no_embedded_kernel,
+        ),
+        Tier(
+            name="reproducible",
+            about="the laboratory in virtual time, twice, idle and under load: the same results",
+            command=[PYTHON, "tests/reproducible.py", "--times", "2"],
+            why_not=reproducible.why_not,
         ),
         conformance("iptables", ["/usr/bin/python3", "-m", "conform"]),
         conformance("ipvs", [str(CONFORMANCE / "uml" / "conform-uml")]),
