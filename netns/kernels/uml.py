@@ -148,60 +148,103 @@ class Uml:
     ) -> int:
         assert self.kernel is not None
         stdio = Stdio()
-        notes = run_directory / uml_boot.CHANNEL_NAME
         start = uml_boot.start_message(self.kernel, command, stdio)
+        notes = run_directory / uml_boot.CHANNEL_NAME
         uml_boot.write_start(notes, start)
-        guest_reads, line_out = os.pipe()
-        line_in, guest_writes = os.pipe()
-        console, console_end = os.pipe()
-        with contextlib.suppress(OSError):  # more than this user may have
-            fcntl.fcntl(console_end, fcntl.F_SETPIPE_SZ, base.MIB)
-        line = (renumber(guest_reads), renumber(guest_writes))
-        launch = warden.Launch(
-            argv=uml_boot.boot_argv(self.kernel, command, limits, line),
+        with Wires() as wires:
+            real = command.clock is Clock.REAL
+            output = notes / channel.OUTPUT_NAME
+            intake = channel.Pipe(wires.from_guest) if real else channel.File(output)
+            launch = self._launch(command, limits, run_directory, memory, wires)
+            watch = Watch(time.monotonic(), limits.time, answers=real)
+            guard = warden.start(launch, on_loss=stdio.restore, isolate=self._isolate)
+            wires.close_far_ends()
+            session = Session(
+                warden=guard,
+                intake=intake,
+                to_guest=wires.to_guest,
+                console=wires.console,
+                stdio=stdio,
+                watch=watch,
+                passes_input=start["stdin"] is None,
+                keeps_away=not real,
+                stall=self._stall_watch(guard, command, limits, notes),
+            )
+            try:
+                return self._attend(session, limits)
+            finally:
+                guard.dismiss()
+                warden.remove(run_directory)
+                intake.close()
+
+    def _launch(
+        self,
+        command: base.Command,
+        limits: base.Limits,
+        run_directory: Path,
+        memory: Path,
+        wires: "Wires",
+    ) -> warden.Launch:
+        assert self.kernel is not None
+        return warden.Launch(
+            argv=uml_boot.boot_argv(self.kernel, command, limits, wires.line),
             environment={"TMPDIR": str(memory), "PATH": os.defpath}
             | uml_boot.entropy_variables(self.kernel, command.seed),
-            descriptors=line,
-            console=console_end,
+            descriptors=wires.line,
+            console=wires.console_end,
             cpu=warden.choose_cpu(run_directory, os.sched_getaffinity(0)),
             run_directory=run_directory,
             fixed_layout=command.seed is not None,
         )
-        virtual = command.clock is Clock.VIRTUAL
-        watch = Watch(time.monotonic(), limits.time, answers=not virtual)
-        real = command.clock is Clock.REAL
-        intake = channel.Pipe(line_in) if real else channel.File(notes / channel.OUTPUT_NAME)
-        guard = warden.start(launch, on_loss=stdio.restore, isolate=self._isolate)
-        for descriptor in (*line, console_end):
-            os.close(descriptor)
-        stall = None
-        if virtual:
-            guest = vitals.Vitals(guard.pid, self.kernel.executable)
-            stall = StallWatch(guest, limits.stall, notes, time.monotonic())
-        session = Session(
-            warden=guard,
-            intake=intake,
-            to_guest=line_out,
-            console=console,
-            stdio=stdio,
-            watch=watch,
-            passes_input=start["stdin"] is None,
-            keeps_away=not real,
-            stall=stall,
-        )
+
+    def _stall_watch(
+        self, guard: warden.Warden, command: base.Command, limits: base.Limits, notes: Path
+    ) -> StallWatch | None:
+        """Return who watches the clock, if it is one that can stand still."""
+        assert self.kernel is not None
+        if command.clock is not Clock.VIRTUAL:
+            return None
+        guest = vitals.Vitals(guard.pid, self.kernel.executable)
+        return StallWatch(guest, limits.stall, notes, time.monotonic())
+
+    def _attend(self, session: Session, limits: base.Limits) -> int:
+        """Stay until the command has ended; return its exit code."""
         try:
             code = session.run()
-            for warning in memory_warnings(session.console, limits):
-                print(warning, file=sys.stderr)
-            return code
         except errors.GuestFailed as failure:
             raise describe_failure(failure, self.describe(), limits) from None
-        finally:
-            guard.dismiss()
-            warden.remove(run_directory)
-            intake.close()
-            for descriptor in (line_in, line_out, console):
-                os.close(descriptor)
+        for warning in memory_warnings(session.console, limits):
+            print(warning, file=sys.stderr)
+        return code
+
+
+class Wires:
+    """The pipes between this process and a kernel: a line in both directions, and its console.
+
+    ``line`` and ``console_end`` are the kernel's ends. Leaving closes all that is still open.
+    """
+
+    def __init__(self) -> None:
+        guest_reads, self.to_guest = os.pipe()
+        self.from_guest, guest_writes = os.pipe()
+        self.console, self.console_end = os.pipe()
+        self.line = (renumber(guest_reads), renumber(guest_writes))
+        self._far_ends = [*self.line, self.console_end]
+        with contextlib.suppress(OSError):  # more than this user may have
+            fcntl.fcntl(self.console_end, fcntl.F_SETPIPE_SZ, base.MIB)
+
+    def __enter__(self) -> "Wires":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close_far_ends()
+        for descriptor in (self.to_guest, self.from_guest, self.console):
+            os.close(descriptor)
+
+    def close_far_ends(self) -> None:
+        """Leave the kernel's ends to the kernel."""
+        while self._far_ends:
+            os.close(self._far_ends.pop())
 
 
 def renumber(descriptor: int) -> int:
