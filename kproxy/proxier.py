@@ -43,7 +43,8 @@ class SyncReport:
 class Proxier:
     """Keeps the kernel as Services and EndpointSlices want it, in one IP family.
 
-    :meth:`on_services` and :meth:`on_slices` may be called from any thread; all else from one.
+    :meth:`on_services`, :meth:`on_slices` and :meth:`set_zone` may be called from any thread; all
+    else from one.
     """
 
     def __init__(self, settings: NodeSettings, load: Load, cost: costs.Costs = costs.FREE) -> None:

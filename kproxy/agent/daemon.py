@@ -46,7 +46,7 @@ PROBLEM_SILENCE_S = 30.0
 FAILURES_TOLD = 5
 
 
-_Handler = Callable[[Sequence[Any]], object]
+_Handler = Callable[[Sequence[Any]], None]
 
 
 class _Stopped(BaseException):
@@ -87,6 +87,7 @@ class Agent:
         self._versions: dict[str, str] = {}
         self._informers = self._make_informers(rest)
         self._missing = len(self._informers)
+        self._zone = ""
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code."""
@@ -105,11 +106,11 @@ class Agent:
     # What informers call, each from its own thread.
 
     def _make_informers(self, rest: Rest) -> list[Informer[Any]]:
-        def make(wanted: type, kind: str, handle: _Handler, **more: Any) -> Any:
+        def make(wanted: type, kind: str, on_changes: _Handler, **more: Any) -> Any:
             return Informer(
                 rest,
                 wanted,
-                on_changes=functools.partial(self._on_changes, kind, handle),
+                on_changes=on_changes,
                 on_synced=self._on_synced,
                 on_problem=_Reporter(self._log, kind).report,
                 **more,
@@ -117,13 +118,36 @@ class Agent:
 
         own_node = Selection(field_selector=f"metadata.name={self._settings.node}")
         return [
-            make(discovery.EndpointSlice, "endpointslices", self._proxier.on_slices),
-            make(core.Service, "services", self._proxier.on_services),
+            make(discovery.EndpointSlice, "endpointslices", self._on_slices),
+            make(core.Service, "services", self._on_services),
             make(core.Node, "nodes", self._on_node, selection=own_node),
         ]
 
-    def _on_changes(self, kind: str, handle: _Handler, changes: Sequence[Any]) -> None:
-        handle(changes)
+    def _on_node(self, changes: Sequence[Any]) -> None:
+        """Take the newest version of this node's object: of all in it the zone matters to rules.
+
+        A node reports every few seconds that it lives; that is no reason to sync.
+        """
+        _old, new = changes[-1]
+        self._health.node_changed(new)
+        if new is None:
+            return
+        zone = (new.metadata.labels or {}).get(ZONE_LABEL, "")
+        if zone != self._zone:
+            self._zone = zone
+            self._proxier.set_zone(zone)
+            if self._ready:
+                self._request()
+
+    def _on_slices(self, changes: Sequence[Any]) -> None:
+        self._proxier.on_slices(changes)
+        self._noted("endpointslices", changes)
+
+    def _on_services(self, changes: Sequence[Any]) -> None:
+        self._proxier.on_services(changes)
+        self._noted("services", changes)
+
+    def _noted(self, kind: str, changes: Sequence[Any]) -> None:
         newest = self._versions.get(kind, "")
         for old, new in changes:
             version = (new or old).metadata.resource_version
@@ -132,12 +156,6 @@ class Agent:
         self._versions[kind] = newest
         if self._ready:
             self._request()
-
-    def _on_node(self, changes: Sequence[Any]) -> None:
-        _old, new = changes[-1]
-        self._health.node_changed(new)
-        if new is not None:
-            self._proxier.set_zone((new.metadata.labels or {}).get(ZONE_LABEL, ""))
 
     def _on_synced(self) -> None:
         with self._changed:

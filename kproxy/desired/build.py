@@ -34,14 +34,15 @@ class NodeSettings:
 class StateBuilder:
     """Keeps the wanted state of one node in one IP family.
 
-    :meth:`on_services` and :meth:`on_slices` only note the newest versions of objects, and may be
-    called from other threads than the one that calls everything else. What is noted in one call
-    is in one :meth:`build`, all of it: nobody ever sees half of a list.
+    :meth:`on_services`, :meth:`on_slices` and :meth:`set_zone` only note what is newest, and may
+    be called from other threads than the one that calls everything else. What is noted in one
+    call is in one :meth:`build`, all of it: nobody ever sees half of a list.
     """
 
     def __init__(self, settings: NodeSettings, zone: str = "") -> None:
         self._settings = settings
         self._place = Place(settings.node, zone)
+        self._zone = zone
         self._problems: list[InvalidObject] = []
         self._services = ServiceTracker(settings.family, self._problems.append)
         self._slices = EndpointSliceTracker(settings.family, settings.node, self._problems.append)
@@ -60,7 +61,8 @@ class StateBuilder:
     @property
     def dirty(self) -> bool:
         """Return whether anything was noted since the last :meth:`build`."""
-        return bool(self._new_services or self._new_slices or self._dirty)
+        moved = self._zone != self._place.zone
+        return bool(moved or self._new_services or self._new_slices or self._dirty)
 
     def on_service(self, old: core.Service | None, new: core.Service | None) -> None:
         """Note that a Service is new, changed or gone (``new`` is None)."""
@@ -87,9 +89,7 @@ class StateBuilder:
 
     def set_zone(self, zone: str) -> None:
         """Tell the zone of this node (label ``topology.kubernetes.io/zone`` of its Node)."""
-        if zone != self._place.zone:
-            self._place = Place(self._settings.node, zone)
-            self._dirty.update(self._services.keys())
+        self._zone = zone
 
     def take_problems(self) -> list[InvalidObject]:
         """Return what was found wrong in objects since the last call."""
@@ -131,6 +131,9 @@ class StateBuilder:
         """Hand everything noted to the trackers."""
         # popitem is atomic, and so is updating one dictionary by another, so another thread may
         # note objects meanwhile; iterating is not.
+        if (zone := self._zone) != self._place.zone:
+            self._place = Place(self._settings.node, zone)
+            self._dirty.update(self._services.keys())
         while self._new_services:
             key, service = self._new_services.popitem()
             if self._services.update(key, service):

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from kproxy.agent.daemon import RETRY_MAX_S, Agent
+from kproxy.agent.daemon import RETRY_MAX_S, ZONE_LABEL, Agent
 from kproxy.agent.settings import Settings, from_config
 from kproxy.api.config import KubeProxyConfiguration, with_defaults
 from kproxy.api.core import Node
+from kproxy.api.discovery import EndpointSlice
 from kproxy.api.meta import ObjectMeta
 from kproxy.backends.base import SyncResult
 from kproxy.client.kubeconfig import Access
@@ -26,6 +27,8 @@ FAILURE = KernelError("add", errno.EIO, "refused")
 
 class Stub:
     """Stands in for the proxiers: says what the test wants."""
+
+    on_slices: Any
 
     def __init__(self, *results: SyncResult) -> None:
         self.results = list(results)
@@ -187,21 +190,36 @@ def test_what_was_listed_is_handed_on_whole_before_a_sync_is_asked_for() -> None
     watched.agent._ready = True
     pending = []
 
-    def handle(changes: Any) -> None:
+    def note(changes: Any) -> None:
         pending.append((len(changes), watched.agent._schedule.pending_since))
 
-    nodes = [Node(metadata=ObjectMeta(name=name, resource_version=name)) for name in ("7", "12")]
-    watched.agent._on_changes("nodes", handle, [(None, node) for node in nodes])
+    watched.stub.on_slices = note
+    slices = [
+        EndpointSlice(metadata=ObjectMeta(name=name, resource_version=name))
+        for name in ("7", "12")
+    ]
+    watched.agent._on_slices([(None, one) for one in slices])
     assert pending == [(2, None)]
     assert watched.agent._schedule.pending_since is not None
-    assert watched.agent._versions == {"nodes": "12"}
+    assert watched.agent._versions == {"endpointslices": "12"}
 
 
 def test_the_zone_comes_from_the_node() -> None:
     watched = Watched()
     labels = {"topology.kubernetes.io/zone": "zone-a"}
-    watched.agent._on_node([(None, Node(metadata=ObjectMeta(name="n", labels=labels)))])
+    node = Node(metadata=ObjectMeta(name="n", labels=labels))
+    watched.agent._on_node([(None, node)])
     assert watched.stub.zones == ["zone-a"]
+    watched.agent._ready = True
+    watched.agent._on_node([(node, node)])
+    assert watched.agent._schedule.pending_since is None, "a heartbeat is no reason to sync"
+    moved = Node(metadata=ObjectMeta(name="n", labels={**labels, ZONE_LABEL: "zone-b"}))
+    watched.agent._on_node([(node, moved)])
+    assert watched.agent._schedule.pending_since is not None
+    assert watched.stub.zones == ["zone-a", "zone-b"]
+    watched.agent._on_node([(moved, None)])
+    assert watched.agent._health.healthz(0, 0).code == 503
+    assert watched.stub.zones == ["zone-a", "zone-b"], "who has no node keeps its rules"
 
 
 def test_settings_follow_kube_proxys_configuration() -> None:

@@ -427,6 +427,29 @@ def test_a_slice_that_moves_to_another_service():
     assert found == {"a": 0, "b": 1}
 
 
+def test_the_zone_may_change_while_a_state_is_built(monkeypatch):
+    """The node is told of by a thread of its own."""
+    made = builder()
+    hinted = endpoints("10.1.0.1", hints={"forZones": [{"name": "zone-a"}]})
+    hinted += endpoints("10.1.0.2", hints={"forZones": [{"name": "zone-b"}]})
+    feed(made, service("web"), service("other", clusterIP="10.96.0.11"), piece(items=hinted))
+    made.set_zone("zone-a")
+    made.build()
+    make = made._states
+
+    def moving(key):
+        made.set_zone("zone-b")
+        return make(key)
+
+    monkeypatch.setattr(made, "_states", moving)
+    feed(made, service("other", clusterIP="10.96.0.12"))
+    made.build()
+    monkeypatch.undo()
+    assert made.dirty
+    (web,) = [one for name, one in made.build().services.items() if name.name == "web"]
+    assert [one.address for one in web.cluster] == ["10.1.0.2"]
+
+
 def test_the_zone_of_the_node_decides_about_hints():
     made = builder()
     items = [
