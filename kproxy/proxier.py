@@ -3,6 +3,7 @@
 No threads and no clock of its own but for durations: the agent says when to sync.
 """
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -136,6 +137,25 @@ class Proxier:
         self._told.intersection_update(self.wanted().services)
         return found
 
+    def find_left_over(self) -> bool:
+        """Take this family in use if an earlier run left something of it; return whether it did.
+
+        Raises KernelError.
+        """
+        if self._backend is not None:
+            return False
+        backend = self._load(self.family)
+        try:
+            found = backend.left_over()
+        except BaseException:
+            backend.close()
+            raise
+        if found:
+            self._backend = backend
+        else:
+            backend.close()
+        return found
+
     def close(self) -> None:
         """Give sockets back; the kernel keeps its rules."""
         if self._backend is not None:
@@ -143,7 +163,10 @@ class Proxier:
 
 
 class DualStack:
-    """Two proxiers as one. The second family costs nothing until a Service uses it."""
+    """Two proxiers as one. The second family costs nothing until a Service uses it.
+
+    What a Service left that vanished while no proxy ran is found by :meth:`find_left_over`.
+    """
 
     def __init__(self, proxiers: Sequence[Proxier]) -> None:
         self.proxiers = proxiers
@@ -182,6 +205,18 @@ class DualStack:
             except Unsupported as error:
                 self._disable(proxier, error)
         return reports
+
+    def find_left_over(self) -> bool:
+        """Take those families in use of which an earlier run left something; return if any.
+
+        Raises KernelError.
+        """
+        found = False
+        for proxier in self.proxiers:
+            # A family that this kernel cannot serve has left nothing.
+            with contextlib.suppress(Unsupported):
+                found = proxier.find_left_over() or found
+        return found
 
     def take_problems(self) -> list[InvalidObject]:
         """Return what was found wrong in objects since the last call."""

@@ -259,6 +259,11 @@ class Agent:
         gc.enable()
         self._tried_once.set()
         self._tune()
+        try:
+            if self._proxier.find_left_over():
+                self._request()
+        except KernelError as error:
+            self._log.warning("reading the kernel failed", error=str(error))
 
     def _after_failure(self, reports: list[SyncReport]) -> None:
         failures = [str(error) for report in reports for error in report.result.failures]

@@ -62,6 +62,12 @@ class Backend(Protocol):
         did to our objects. Raises KernelError.
         """
 
+    def left_over(self) -> bool:
+        """Return whether the kernel holds anything of this mode in this family, cheaply.
+
+        Raises KernelError.
+        """
+
     def cleanup(self) -> int:
         """Remove all that this mode ever writes, and nothing else; absent is fine.
 

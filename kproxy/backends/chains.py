@@ -46,6 +46,11 @@ def is_ours(chain: str) -> bool:
     return chain in OUR_CHAINS or chain.startswith(OUR_PREFIXES)
 
 
+def any_ours(have: RuleSet) -> bool:
+    """Return whether there is any chain of ours."""
+    return any(is_ours(chain) for table in have.values() for chain in table)
+
+
 def plan(have: RuleSet, want: Wanted) -> list[TableChange]:
     """Return the changes that turn ``have`` into ``want``; empty when all is right."""
     changes = (_plan_table(name, have.get(name, {}), want.get(name)) for name in TABLES)

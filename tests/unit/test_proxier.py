@@ -44,6 +44,9 @@ class Recorder:
             raise self.error
         self.read += 1
 
+    def left_over(self) -> bool:
+        return False
+
     def cleanup(self) -> int:
         return 0
 
@@ -138,6 +141,14 @@ def test_a_kernel_without_the_second_family_serves_the_first() -> None:
     assert both.take_disabled() == ["IPv6: no IPv6 here"]
     assert both.take_disabled() == []
     assert len(both.sync()) == 1
+
+
+def test_a_family_that_the_kernel_lacks_has_left_nothing() -> None:
+    loader = Loader()
+    loader.missing = {Family.IPV6}
+    both = dual_stack(loader)
+    both.sync()
+    assert not both.find_left_over()
 
 
 def test_a_kernel_without_the_first_family_is_unsupported() -> None:

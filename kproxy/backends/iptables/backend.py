@@ -82,6 +82,11 @@ class Backend:
         writes = switched + chains.writes(changes) + forgotten
         return SyncResult(writes=writes, failures=tuple(errors), refused=refused)
 
+    def left_over(self) -> bool:
+        """Return whether there are rules of ours, without which nothing of ours has effect."""
+        tables = self._kernel.iptables
+        return tables.in_use() and chains.any_ours(tables.save(*chains.TABLES))
+
     def cleanup(self) -> int:
         """Remove all chains of ours and the rules that lead to them."""
         self._rules = None

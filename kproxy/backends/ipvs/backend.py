@@ -146,6 +146,11 @@ class Backend:
         refused = (*self._refused, *invalid)
         return SyncResult(writes=writes, failures=failures, refused=refused, again_in=again)
 
+    def left_over(self) -> bool:
+        """Return whether there are rules of ours, without which nothing of ours has effect."""
+        tables = self._kernel.iptables
+        return tables.in_use() and chains.any_ours(tables.save(*chains.TABLES))
+
     def cleanup(self) -> int:
         """Remove device, virtual services, sets and rules of this mode."""
         seen = self._read()

@@ -65,13 +65,17 @@ class Iptables:
             return str(error)
         return None
 
+    def in_use(self) -> bool:
+        """Return False if there are no tables for sure. Executes nothing and makes none."""
+        return self.tools().variant != "legacy" or bool(self._legacy_tables())
+
     def save(self, *tables: str) -> RuleSet:
         """Return these tables (one execution of the tool, however many)."""
         if not tables:
             return {}
         tools = self.tools()
         arguments: list[str] = []
-        if tools.variant == "legacy" and not self._legacy_in_use():
+        if tools.variant == "legacy" and self._legacy_tables() is None:
             # Nothing is there yet. Naming a table makes the tool load what it needs, or fail.
             arguments = ["-t", tables[0]]
         done = self._execer.run([tools.save, *arguments])
@@ -131,9 +135,13 @@ class Iptables:
                 return True
         return False
 
-    def _legacy_in_use(self) -> bool:
+    def _legacy_tables(self) -> str | None:
+        """Return the names of the tables that are there; None if ip_tables itself is not."""
         names = "ip_tables_names" if self._family is Family.IPV4 else "ip6_tables_names"
-        return Path("/proc/thread-self/net", names).exists()
+        try:
+            return Path("/proc/thread-self/net", names).read_text()
+        except OSError:
+            return None
 
 
 def _failure(done: Completed, lines: Sequence[str] = ()) -> KernelError:

@@ -51,6 +51,10 @@ class FakeIptables:
         """Return what ``unsupported`` says."""
         return self.unsupported
 
+    def in_use(self) -> bool:
+        """Return True: as with nf_tables, only reading tells."""
+        return True
+
     def save(self, *tables: str) -> RuleSet:
         """Return these tables."""
         self.saves += 1

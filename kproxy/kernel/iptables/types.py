@@ -59,6 +59,9 @@ class IptablesClient(Protocol):
     def supported(self) -> str | None:
         """Return None, or in words why rules cannot be set here."""
 
+    def in_use(self) -> bool:
+        """Return False if there are no tables for sure. Executes nothing and makes none."""
+
     def save(self, *tables: str) -> RuleSet:
         """Return these tables (one execution of the tool, however many).
 

@@ -36,6 +36,7 @@ class Stub:
         self.unsupported: str | None = None
         self.zones: list[str] = []
         self.proxiers = [self]
+        self.left_over = False
         self.backend = self
 
     def supported(self) -> str | None:
@@ -54,6 +55,9 @@ class Stub:
 
     def set_zone(self, zone: str) -> None:
         self.zones.append(zone)
+
+    def find_left_over(self) -> bool:
+        return self.left_over
 
     def take_problems(self) -> list[Any]:
         return []
@@ -125,6 +129,15 @@ def test_a_first_sync_that_fails_does_not_hold_up_health_checks_and_switches() -
         gc.enable()
     watched.agent._round()
     assert tuned == [True]
+
+
+def test_what_an_earlier_run_left_in_another_family_asks_for_a_sync() -> None:
+    watched = Watched(SyncResult(writes=0), SyncResult(writes=0))
+    watched.stub.left_over = True
+    watched.agent._round()
+    assert watched.agent._schedule.pending_since is not None
+    watched.agent._round()
+    assert watched.agent._schedule.pending_since is None, "looked for once"
 
 
 def test_what_keeps_failing_is_tried_less_and_less_often() -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from kproxy.backends import chains
-from kproxy.backends.base import Options
+from kproxy.backends.base import FAMILIES, Options
 from kproxy.backends.iptables import backend as iptables_backend
 from kproxy.backends.ipvs import backend as ipvs_backend
 from kproxy.backends.ipvs import render as ipvs_render
@@ -18,7 +18,6 @@ from kproxy.desired.model import (
     ServiceState,
     State,
 )
-from kproxy.kernel import inet
 from kproxy.kernel.conntrack.fake import FakeConntrack
 from kproxy.kernel.ipset.fake import FakeIpset
 from kproxy.kernel.iptables.fake import FakeIptables
@@ -34,6 +33,7 @@ SYSCTLS = {
     "net/ipv4/conf/all/arp_ignore": "0",
     "net/ipv4/conf/all/arp_announce": "0",
     "net/ipv4/ip_forward": "0",
+    "net/ipv6/conf/all/forwarding": "0",
 }
 
 
@@ -45,30 +45,34 @@ class FakeNode:
         self.ipvs = FakeIPVS()
         self.ipset = FakeIpset()
         self.iptables = FakeIptables()
+        self.ip6tables = FakeIptables()
         self.links = FakeLinks()
         self.conntrack = FakeConntrack()
         self.sysctl = FakeSysctl(SYSCTLS)
 
-    def backend(self, mode: str, options: Options | None = None) -> Any:
+    def backend(
+        self, mode: str, options: Options | None = None, family: Family = Family.IPV4
+    ) -> Any:
         """Return a new backend, as a restarted proxy would make one."""
+        iptables = self.iptables if family is Family.IPV4 else self.ip6tables
         if mode == "iptables":
             return iptables_backend.Backend(
                 iptables_backend.Kernel(
-                    iptables=self.iptables, conntrack=self.conntrack, sysctl=self.sysctl
+                    iptables=iptables, conntrack=self.conntrack, sysctl=self.sysctl
                 ),
-                inet.Family.IPV4,
+                FAMILIES[family],
             )
         return ipvs_backend.Backend(
             ipvs_backend.Kernel(
                 ipvs=self.ipvs,
                 ipset=self.ipset,
-                iptables=self.iptables,
+                iptables=iptables,
                 links=self.links,
                 conntrack=self.conntrack,
                 sysctl=self.sysctl,
                 release=self.release,
             ),
-            inet.Family.IPV4,
+            FAMILIES[family],
             options or Options(),
         )
 
@@ -80,6 +84,7 @@ class FakeNode:
             "ipvs": self.ipvs.dump(),
             "sets": {name: one.entries for name, one in self.ipset.dump().items()},
             "rules": self.iptables.save(*chains.TABLES),
+            "rules6": self.ip6tables.save(*chains.TABLES),
             "addresses": self.links.addresses(device) if has_device else frozenset(),
             "sysctl": dict(self.sysctl.values),
         }

@@ -124,7 +124,7 @@ class Machine:
     def install(self, *variants: str, default: str, prefix: str = "iptables") -> None:
         for variant in variants:
             multi = self._bin / f"xtables-{variant}-multi"
-            multi.touch(mode=0o755)
+            multi.touch(mode=0o755, exist_ok=True)
             for verb in ("save", "restore"):
                 (self._bin / f"{prefix}-{variant}-{verb}").symlink_to(multi)
         for verb in ("save", "restore"):
@@ -165,6 +165,26 @@ def test_the_systems_choice_if_the_kernel_serves_it(
     assert client.supported() is None
     assert client.tools().save == machine.path(program)
     assert client.tools().variant == variant
+
+
+@pytest.mark.parametrize(
+    ("variant", "tables", "in_use"),
+    [("legacy", None, False), ("legacy", "", False), ("legacy", "nat\n", True), ("nft", "", True)],
+)
+def test_whether_there_are_tables_is_known_without_executing_anything(
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    variant: str,
+    tables: str | None,
+    in_use: bool,
+) -> None:
+    machine.install("nft", "legacy", default=variant)
+    execer = FakeExecer({})
+    client = Iptables(Family.IPV6, execer=execer)
+    machine.install("nft", "legacy", default=variant, prefix="ip6tables")
+    monkeypatch.setattr(client, "_legacy_tables", lambda: tables)
+    assert client.in_use() is in_use
+    assert execer.ran == []
 
 
 def test_nft_tools_alone_on_a_kernel_without_nf_tables(machine: Machine) -> None:
