@@ -108,6 +108,41 @@ def _held_by_others(have: Table, stale: Sequence[str]) -> set[str | None]:
     return foreign & set(stale)
 
 
+def in_steps(
+    changes: Sequence[TableChange], have: RuleSet, chains_at_once: int | None
+) -> list[TableChange]:
+    """Split what makes very many new chains, so that each table is changed several times.
+
+    A new chain to which nothing leads yet has no effect, so packets see no difference: endpoints'
+    chains come first, then services', and what leads to those, and all that changes or removes
+    anything, in one last change. ``chains_at_once`` None: there is no need to split.
+    """
+    if chains_at_once is None:
+        return list(changes)
+    return [step for change in changes for step in _steps(change, have, chains_at_once)]
+
+
+def _steps(change: TableChange, have: RuleSet, chains_at_once: int) -> Iterator[TableChange]:
+    known = have.get(change.table, {})
+    new = [chain for prefix in _BELOW for chain in change.replace if chain.startswith(prefix)]
+    new = [chain for chain in new if chain not in known]
+    early = frozenset(new)
+    if len(new) <= chains_at_once:
+        yield change
+        return
+    for at in range(0, len(new), chains_at_once):
+        part = new[at : at + chains_at_once]
+        yield TableChange(change.table, replace={chain: change.replace[chain] for chain in part})
+    last = {chain: rules for chain, rules in change.replace.items() if chain not in early}
+    yield TableChange(
+        change.table, last, change.remove, change.insert, change.append, change.delete
+    )
+
+
+_BELOW = ("KUBE-MARK-MASQ", "KUBE-SEP-", "KUBE-SVC-", "KUBE-SVL-")
+"""Chains to which only chains lead that come after them here, or built-in ones."""
+
+
 def applied(have: RuleSet, changes: Sequence[TableChange]) -> RuleSet:
     """Return what the kernel holds after it has accepted the changes."""
     after = dict(have)

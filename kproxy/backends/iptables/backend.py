@@ -66,7 +66,11 @@ class Backend:
         """Make the kernel hold the wanted state (see :class:`kproxy.backends.base.Backend`)."""
         if self._rules is None:
             self._rules = self._kernel.iptables.save(*chains.TABLES)
-        changes = chains.plan(self._rules, self._renderer.render(want))
+        changes = chains.in_steps(
+            chains.plan(self._rules, self._renderer.render(want)),
+            self._rules,
+            self._kernel.iptables.chains_at_once(),
+        )
         planned(chains.writes(changes))
         # Until all of it is known to have been written, nothing is known of the kernel.
         rules, self._rules = self._rules, None

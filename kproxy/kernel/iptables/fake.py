@@ -28,12 +28,14 @@ class FakeIptables:
 
     Faults to order: ``fail_restore`` counts down the restores that fail as a whole; a rule that
     contains a text of ``reject`` is refused; ``unsupported`` is the answer of :meth:`supported`.
-    ``restored`` and ``saves`` tell what was asked. ``load`` puts foreign rules in.
+    ``best`` is the answer of :meth:`chains_at_once`. ``restored`` and ``saves`` tell what was
+    asked. ``load`` puts foreign rules in.
     """
 
     def __init__(self) -> None:
         self.unsupported: str | None = None
         self.fail_restore = 0
+        self.best: int | None = None
         self.reject: tuple[str, ...] = ()
         self.restored: list[TableChange] = []
         self.saves = 0
@@ -60,8 +62,12 @@ class FakeIptables:
         self.saves += 1
         return {name: dict(self._tables[name]) for name in tables}
 
+    def chains_at_once(self) -> int | None:
+        """Return what a test has set."""
+        return self.best
+
     def restore(self, changes: Sequence[TableChange]) -> None:
-        """Apply the changes, each table as a whole or not at all."""
+        """Apply the changes in their order, each as a whole or not at all."""
         if not changes:
             return
         text.render_restore(changes)

@@ -68,8 +68,11 @@ class IptablesClient(Protocol):
         A table that the kernel has not needed yet comes with its empty built-in chains.
         """
 
-    def restore(self, changes: Sequence[TableChange]) -> None:
-        """Apply the changes, each table atomically (one execution of the tool).
+    def chains_at_once(self) -> int | None:
+        """Return how many new chains a change should have at most; None: any number."""
 
-        KernelError naming the refused line; tables before that one are changed already.
+    def restore(self, changes: Sequence[TableChange]) -> None:
+        """Apply the changes in their order, each atomically (one execution of the tool).
+
+        KernelError naming the refused line; the changes before that one are made already.
         """

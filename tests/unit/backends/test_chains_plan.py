@@ -1,5 +1,6 @@
 from kproxy.backends import chains
 from kproxy.backends.chains import NOTHING, WantedTable
+from kproxy.kernel.iptables.fake import FakeIptables
 from kproxy.kernel.iptables.types import BUILTIN_CHAINS, Chain, TableChange
 
 JUMP = "-A PREROUTING -j KUBE-SERVICES"
@@ -85,3 +86,50 @@ def test_a_chain_that_a_foreign_rule_uses_is_emptied_not_deleted() -> None:
 
 def test_counting_writes() -> None:
     assert chains.writes(chains.plan(ruleset(), WANT)) == 3
+
+
+def many(count: int) -> dict[str, WantedTable]:
+    made: dict[str, tuple[str, ...]] = {"KUBE-SERVICES": ()}
+    for number in range(count):
+        service, endpoint = f"KUBE-SVC-{number}", f"KUBE-SEP-{number}"
+        made["KUBE-SERVICES"] += (f"-A KUBE-SERVICES -d 10.0.0.{number}/32 -j {service}",)
+        made[service] = (f"-A {service} -j {endpoint}",)
+        made[endpoint] = (f"-A {endpoint} -j KUBE-MARK-MASQ", f"-A {endpoint} -j ACCEPT")
+    made["KUBE-MARK-MASQ"] = ("-A KUBE-MARK-MASQ -j MARK --set-xmark 0x1/0x1",)
+    return {"nat": WantedTable(chains=made, jumps={"PREROUTING": (JUMP,)})}
+
+
+def test_very_many_new_chains_come_in_steps_that_never_dangle() -> None:
+    old = chains.plan(ruleset(), WANT)
+    kernel = FakeIptables()
+    kernel.restore(old)
+    have = kernel.save("nat")
+    changes = chains.plan(have, many(25))
+    steps = chains.in_steps(changes, have, 10)
+    assert len(steps) == 7
+    assert [len(step.replace) for step in steps] == [10, 10, 10, 10, 10, 1, 1]
+    for step in steps[:-1]:
+        kernel.restore([step])  # refuses what leads to nowhere
+        assert kernel.save("nat")["nat"]["KUBE-SERVICES"] == have["nat"]["KUBE-SERVICES"]
+        assert (step.remove, step.insert, step.delete) == ((), (), ())
+    kernel.restore(steps[-1:])
+    after = kernel.save("nat")
+    assert (
+        after["nat"] == chains.applied(have, changes)["nat"] == chains.applied(have, steps)["nat"]
+    )
+    assert chains.plan(after, many(25)) == []
+    assert chains.writes(steps) == chains.writes(changes)
+
+
+def test_few_new_chains_and_those_that_change_are_one_step() -> None:
+    kernel = FakeIptables()
+    kernel.restore(chains.plan(ruleset(), many(25)))
+    have = kernel.save("nat")
+    other = many(25)
+    for name in other["nat"].chains:
+        if name.startswith("KUBE-SEP-"):
+            other["nat"].chains[name] = (f"-A {name} -j DROP",)  # type: ignore[index]
+    changes = chains.plan(have, other)
+    assert chains.in_steps(changes, have, 10) == changes
+    assert chains.in_steps(chains.plan(ruleset(), many(3)), ruleset(), 10)[1:] == []
+    assert len(chains.in_steps(chains.plan(ruleset(), many(25)), ruleset(), None)) == 1
