@@ -56,6 +56,7 @@ def costs(
     else:
         run_on_kernel(kernel, writable=[out.absolute().parent] if out else [])
         raise AssertionError("this kernel is not the one that was named")
+    model = _named(model, out)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(costfile.encode(model))
@@ -105,6 +106,11 @@ def _measure_here(
         wanted = [sample for sample in samples if sample.mode in ("", *modes)]
         models.append(costfit.model("measured", wanted, _origin()))
     return functools.reduce(costfile.merged, models)
+
+
+def _named(model: costfile.Model, out: Path | None) -> costfile.Model:
+    """Return the model under the name of its file, by which reports call it."""
+    return costfile.Model(name=out.stem, entries=model.entries) if out else model
 
 
 def _measure_embedded(

@@ -11,9 +11,12 @@ says in its log, on the clock that all share, gives the durations:
   goes on beside the list, is in it);
 * ``sync-partial``: the duration in ``synced`` after one endpoint was replaced by another.
 
-One run of each size comes before those that count: it fills the caches of compiled code.
+One run of each size comes before those that count: it fills the caches of compiled code. Sizes and
+modes take turns run by run, so that whatever drifts (the machine's load) meets all of them alike.
 """
 
+import contextlib
+import itertools
 import json
 import subprocess
 import sys
@@ -146,16 +149,17 @@ def measure(
         host, files = lab.host(HOST), lab.scratch
         progress("start of pods")
         samples += _responder(host, runs)
-        for number, size in enumerate(sizes):
-            directory = files / f"size{number}"
-            directory.mkdir()
-            progress(f"{size}: filling the API server")
-            with _Cluster(host, directory, FIRST_PORT + number, size) as cluster:
-                for mode in modes:
-                    for run in range(runs + 1):
-                        progress(f"{size}, {mode}, run {run} of {runs}")
-                        found = _Run(cluster, mode, run).samples()
-                        samples += found if run else []
+        with contextlib.ExitStack() as stack:
+            clusters = []
+            for number, size in enumerate(sizes):
+                progress(f"{size}: filling an API server")
+                made = _Cluster(host, files / f"size{number}", FIRST_PORT + number, size)
+                clusters.append(stack.enter_context(made))
+            for run in range(runs + 1):
+                for cluster, mode in itertools.product(clusters, modes):
+                    progress(f"run {run} of {runs}: {cluster.size}, {mode}")
+                    found = _Run(cluster, mode, run).samples()
+                    samples += found if run else []
     return samples
 
 
@@ -165,6 +169,7 @@ class _Cluster:
     def __init__(self, host: LiveHost, directory: Path, port: int, size: Size) -> None:
         self.host = host
         self.size = size
+        directory.mkdir()
         self.events = EventLog(directory)
         self.directory = directory
         self.kubeconfig = directory / "kubeconfig"
