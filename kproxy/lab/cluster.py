@@ -8,7 +8,7 @@ administrator start.
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,7 +37,8 @@ _KINDS = {kind.name: kind for kind in kinds.KINDS}
 class Cluster:
     """A cluster whose proxies run in one mode. A context manager: entering starts it.
 
-    ``progress`` is told in words what is being waited for. Leaving the block ends nothing: the
+    ``settings`` are added to the proxies' configuration; ``progress`` is told in words what is
+    being waited for. Leaving the block ends nothing: the
     processes are the lab's and go with it.
     """
 
@@ -48,10 +49,12 @@ class Cluster:
         mode: str,
         load: workload.Workload,
         *,
-        room: Room,
+        room: Room | None = None,
+        settings: Mapping[str, Any] | None = None,
         progress: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._room = room
+        self._room = room or Room()
+        self.settings = settings or {}
         self._told = ""
         self.lab = lab
         self.plan = the_plan
@@ -156,8 +159,8 @@ class Cluster:
 
     def settle(self, timeout: float = SETTLE_SECONDS) -> None:
         """Wait until everything declared runs, is ready, and is in every node's kernel."""
-        self._until(self._all_ready, timeout, "all pods to be ready")
-        self._until(self._all_synced, timeout, "every proxy to sync the endpoints")
+        self.wait_for(self._all_ready, timeout, "all pods to be ready")
+        self.wait_for(self._all_synced, timeout, "every proxy to sync the endpoints")
 
     def _tell(self, text: str) -> None:
         """Tell the progress, where it is news."""
@@ -165,7 +168,8 @@ class Cluster:
             self._told = text
             self._progress(text)
 
-    def _until(self, done: Callable[[], bool], timeout: float, why: str) -> None:
+    def wait_for(self, done: Callable[[], bool], timeout: float, why: str) -> None:
+        """Wait for something; ``MeasurementError`` after ``timeout`` seconds."""
         try:
             wait.wait_until(done, timeout, why, interval=_LOOK_AGAIN)
         except WaitTimeout as late:
@@ -279,6 +283,7 @@ def _proxy_config(cluster: Cluster) -> Object:
         "clientConnection": {"kubeconfig": str(cluster.files.kubeconfig)},
         # A limit of connections belongs to the machine, not to a node that is a namespace of it.
         "conntrack": {"maxPerCore": 0, "min": 0},
+        **cluster.settings,
     }
 
 
