@@ -11,7 +11,7 @@ from typing import Protocol
 from kproxy.errors import KernelError, Unsupported
 
 TIMEOUT_S = 60.0
-"""A tool that takes longer hangs: the rules of 10,000 services load within a quarter of it."""
+"""A tool that takes longer hangs, unless it has much to write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,16 @@ class ExecerClient(Protocol):
     """What :class:`Execer` and :class:`FakeExecer` have in common."""
 
     def run(
-        self, argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float = TIMEOUT_S
+        self,
+        argv: Sequence[str],
+        stdin: bytes = b"",
+        *,
+        timeout_s: float = TIMEOUT_S,
+        inherit: Sequence[int] = (),
     ) -> Completed:
         """Run a program to its end. Its failing is not an error here: see ``returncode``.
+
+        It keeps the file descriptors of ``inherit``, also when this process dies meanwhile.
 
         Unsupported: there is no such program. KernelError: it did not end in time, and was killed.
         """
@@ -40,7 +47,12 @@ class Execer:
     """Runs programs, in the caller's namespaces and without a shell."""
 
     def run(
-        self, argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float = TIMEOUT_S
+        self,
+        argv: Sequence[str],
+        stdin: bytes = b"",
+        *,
+        timeout_s: float = TIMEOUT_S,
+        inherit: Sequence[int] = (),
     ) -> Completed:
         """Run a program to its end (see :class:`ExecerClient`)."""
         # Imported here: a proxy that runs no tool shall not pay for it at its start.
@@ -48,7 +60,12 @@ class Execer:
 
         try:
             done = subprocess.run(
-                argv, input=stdin, capture_output=True, timeout=timeout_s, check=False
+                argv,
+                input=stdin,
+                capture_output=True,
+                timeout=timeout_s,
+                check=False,
+                pass_fds=inherit,
             )
         except FileNotFoundError as error:
             raise Unsupported(
@@ -86,7 +103,12 @@ class FakeExecer:
         self.ran: list[tuple[Sequence[str], bytes]] = []
 
     def run(
-        self, argv: Sequence[str], stdin: bytes = b"", *, timeout_s: float = TIMEOUT_S
+        self,
+        argv: Sequence[str],
+        stdin: bytes = b"",
+        *,
+        timeout_s: float = TIMEOUT_S,
+        inherit: Sequence[int] = (),
     ) -> Completed:
         """Let the stand-in of the program answer. Unsupported: there is none."""
         self.ran.append((argv, stdin))

@@ -14,13 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kproxy.errors import KernelError, Unsupported
-from kproxy.kernel.execer import Completed, Execer, ExecerClient, find_program
+from kproxy.kernel.execer import TIMEOUT_S, Completed, Execer, ExecerClient, find_program
 from kproxy.kernel.inet import Family
-from kproxy.kernel.iptables import nftprobe, text
+from kproxy.kernel.iptables import nftprobe, text, turn
 from kproxy.kernel.iptables.types import RuleSet, TableChange
 
 LOCK_WAIT_S = 5
 """So long a tool waits for another one to give the xtables lock back, as in kube-proxy."""
+
+OTHERS_WAIT_S = 10.0
+"""So long reading waits for the restore of a proxy that was killed."""
+
+LINE_S = 0.01
+"""A restore may take so much longer for each line: a hundred times what it normally takes."""
 
 CHAINS_AT_ONCE = 500
 """The time that a transaction of nf_tables takes grows with the square of its chains: 22,000 take
@@ -82,6 +88,7 @@ class Iptables:
         if tools.variant == "legacy" and self._legacy_tables() is None:
             # Nothing is there yet. Naming a table makes the tool load what it needs, or fail.
             arguments = ["-t", tables[0]]
+        turn.wait(self._turn(), OTHERS_WAIT_S)
         done = self._execer.run([tools.save, *arguments])
         if done.returncode != 0:
             if _NO_KERNEL in done.stderr and self._other_variant(tools):
@@ -101,7 +108,9 @@ class Iptables:
         lines = text.render_restore(changes)
         stdin = "\n".join(lines) + "\n"
         argv = [self.tools().restore, "--noflush", "-w", str(LOCK_WAIT_S)]
-        done = self._execer.run(argv, stdin.encode())
+        limit = TIMEOUT_S + len(lines) * LINE_S
+        with turn.held(self._turn()) as inherit:
+            done = self._execer.run(argv, stdin.encode(), timeout_s=limit, inherit=inherit)
         if done.returncode != 0:
             raise _failure(done, lines)
 
@@ -110,6 +119,9 @@ class Iptables:
         if self._tools is None:
             self._tools = self._choose()
         return self._tools
+
+    def _turn(self) -> str:
+        return f"kproxy-{self._prefix}-restore"
 
     def _choose(self) -> Tools:
         prefix = self._prefix

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from kproxy.errors import KernelError, Unsupported
-from kproxy.kernel.execer import Completed, FakeExecer
+from kproxy.kernel.execer import TIMEOUT_S, Completed, FakeExecer
 from kproxy.kernel.inet import Family
 from kproxy.kernel.iptables import client as iptables
-from kproxy.kernel.iptables import text
+from kproxy.kernel.iptables import text, turn
 from kproxy.kernel.iptables.client import Iptables
 from kproxy.kernel.iptables.types import BUILTIN_CHAINS, Chain, TableChange
 
@@ -217,6 +217,33 @@ def test_a_kernel_without_ip_tables_is_noticed_and_the_other_variant_taken(
 
 RULE = "-A KUBE-A -p tcp --bogus -j ACCEPT"
 CHANGE = TableChange("nat", replace={"KUBE-A": ["-A KUBE-A -j RETURN", RULE]})
+
+
+def test_a_big_restore_may_take_long_and_holds_its_turn(machine: Machine) -> None:
+    machine.install("nft", default="nft")
+    limits = []
+
+    class Noting(FakeExecer):
+        def run(
+            self,
+            argv: Sequence[str],
+            stdin: bytes = b"",
+            *,
+            timeout_s: float = TIMEOUT_S,
+            inherit: Sequence[int] = (),
+        ) -> Completed:
+            limits.append(timeout_s)
+            assert len(inherit) == 1
+            with pytest.raises(KernelError, match="still runs"):
+                turn.wait("kproxy-iptables-restore", 0)
+            return completed(0)
+
+    client = Iptables(execer=Noting({}))
+    client.restore([TableChange("nat", replace={"KUBE-A": ["-A KUBE-A -j RETURN"] * 84_000})])
+    client.restore([CHANGE])
+    assert limits[0] > 600
+    assert limits[1] < 61
+    turn.wait("kproxy-iptables-restore", 0)
 
 
 @pytest.mark.parametrize(
