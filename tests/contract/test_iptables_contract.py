@@ -240,6 +240,22 @@ def test_asking_for_nf_tables_leaves_nothing_behind(namespace: None, family: Fam
     assert listing.stdout == b""
 
 
+@pytest.mark.kernel
+@pytest.mark.needs_tool("nft")
+def test_a_table_with_rules_that_the_tool_cannot_express_is_named(
+    request: pytest.FixtureRequest,
+) -> None:
+    client = kernel_client(request, Family.IPV4, "nft")
+    client.restore([TableChange("filter", replace={"KUBE-A": ["-A KUBE-A -j RETURN"]})])
+    rule = "add rule ip filter KUBE-A numgen inc mod 2 0 counter"
+    if subprocess.run(["nft", rule], check=False, capture_output=True).returncode:
+        pytest.skip("needs a kernel whose nf_tables has numgen")
+    assert client.save("nat")
+    with pytest.raises(KernelError, match="table filter") as caught:
+        client.save("filter", "nat")
+    assert "nft list table ip filter" in caught.value.remedy
+
+
 def test_the_fake_refuses_to_order() -> None:
     fake = FakeIptables()
     fake.fail_restore = 1

@@ -94,7 +94,19 @@ class Iptables:
             if _NO_KERNEL in done.stderr and self._other_variant(tools):
                 return self.save(*tables)
             raise _failure(done)
-        return text.with_builtin_chains(text.parse_save(done.stdout.decode()), tables)
+        return self.parsed(done.stdout.decode(errors="surrogateescape"), tables)
+
+    def parsed(self, listing: str, tables: Sequence[str]) -> RuleSet:
+        """Return these tables of a listing. KernelError: one is there but cannot be listed."""
+        for table in text.incompatible(listing) & set(tables):
+            kind = "ip" if self._family is Family.IPV4 else "ip6"
+            raise KernelError(
+                f"read table {table}",
+                0,
+                f"table {table} holds rules that {self._prefix} cannot express",
+                remedy=f"see nft list table {kind} {table}; move rules made with nft elsewhere",
+            )
+        return text.with_builtin_chains(text.parse_save(listing), tables)
 
     def chains_at_once(self) -> int | None:
         """Return how many new chains a change should have at most; None: any number."""
@@ -110,7 +122,9 @@ class Iptables:
         argv = [self.tools().restore, "--noflush", "-w", str(LOCK_WAIT_S)]
         limit = TIMEOUT_S + len(lines) * LINE_S
         with turn.held(self._turn()) as inherit:
-            done = self._execer.run(argv, stdin.encode(), timeout_s=limit, inherit=inherit)
+            done = self._execer.run(
+                argv, stdin.encode(errors="surrogateescape"), timeout_s=limit, inherit=inherit
+            )
         if done.returncode != 0:
             raise _failure(done, lines)
 

@@ -1,5 +1,6 @@
 """The text forms of ``iptables-save`` and ``iptables-restore``. Pure."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from kproxy.kernel.iptables.types import BUILTIN_CHAINS, Chain, Rule, RuleSet, TableChange
@@ -45,6 +46,17 @@ def parse_save(listing: str) -> RuleSet:
             table = {chain: Chain(tuple(rules[chain]), policies[chain]) for chain in rules}
             tables[name] = table
     return tables
+
+
+def incompatible(listing: str) -> set[str]:
+    """Return the tables that ``iptables-nft-save`` left out because it cannot express their rules.
+
+    It says so in a comment (``# Table `filter' is incompatible, use 'nft' tool.``) and succeeds.
+    """
+    return {found[1] for found in _INCOMPATIBLE.finditer(listing)}
+
+
+_INCOMPATIBLE = re.compile(r"^# Table `(.+)' is incompatible, use 'nft' tool\.$", re.MULTILINE)
 
 
 def with_builtin_chains(tables: RuleSet, names: Iterable[str]) -> RuleSet:

@@ -1,5 +1,6 @@
 """The text forms of the iptables tools, and how a client chooses and understands the tools."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +31,6 @@ COMMIT
 :INPUT ACCEPT [0:0]
 COMMIT
 # Completed on Wed Nov 25 22:44:05 2026
-# Table `mine' is incompatible, use 'nft' tool.
 """
 
 
@@ -53,6 +53,16 @@ def test_a_listing_becomes_tables() -> None:
         "filter": {"INPUT": Chain((), "ACCEPT")},
     }
     assert text.parse_save("") == {}
+
+
+def test_a_table_that_the_tool_cannot_show_is_not_taken_for_empty() -> None:
+    told = "# Table `{}' is incompatible, use 'nft' tool.\n"
+    listing = LISTING + told.format("filter")
+    with pytest.raises(KernelError, match=r"table filter .*nft list table ip6 filter"):
+        Iptables(Family.IPV6, FakeExecer({})).parsed(listing, ["nat", "filter"])
+    other = LISTING + told.format("mangle")
+    tables = Iptables(Family.IPV6, FakeExecer({})).parsed(other, ["nat"])
+    assert "KUBE-SERVICES" in tables["nat"]
 
 
 def test_unused_tables_have_their_builtin_chains() -> None:
@@ -116,6 +126,9 @@ class Machine:
         self._monkeypatch = monkeypatch
         self._bin = tmp_path
         monkeypatch.setenv("PATH", str(tmp_path))
+        # Others may be running this very test on this machine.
+        self.turn = f"kproxy-test-{os.getpid()}"
+        monkeypatch.setattr(Iptables, "_turn", lambda _client: self.turn)
         self.kernel(nft=True)
 
     def kernel(self, *, nft: bool) -> None:
@@ -235,7 +248,7 @@ def test_a_big_restore_may_take_long_and_holds_its_turn(machine: Machine) -> Non
             limits.append(timeout_s)
             assert len(inherit) == 1
             with pytest.raises(KernelError, match="still runs"):
-                turn.wait("kproxy-iptables-restore", 0)
+                turn.wait(machine.turn, 0)
             return completed(0)
 
     client = Iptables(execer=Noting({}))
@@ -243,7 +256,7 @@ def test_a_big_restore_may_take_long_and_holds_its_turn(machine: Machine) -> Non
     client.restore([CHANGE])
     assert limits[0] > 600
     assert limits[1] < 61
-    turn.wait("kproxy-iptables-restore", 0)
+    turn.wait(machine.turn, 0)
 
 
 @pytest.mark.parametrize(
