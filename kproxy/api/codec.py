@@ -22,6 +22,10 @@ from .meta import Object
 T = TypeVar("T", bound=Object)
 
 
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises: also where text is not UTF-8, or is nested too deeply."""
+
+
 class EventType(StrEnum):
     """What happened to an object, in the words of the watch protocol."""
 
@@ -90,9 +94,9 @@ def decode_page(raw: bytes, wanted: type[T]) -> Page[T]:
     """Decode a list with the token of its next page; see :func:`decode_list`."""
     try:
         whole = _decoder(_List[wanted]).decode(raw)  # type: ignore[valid-type]
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeDecodeError):
         return _decode_one_by_one(raw, wanted)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise _not_json(error) from None
     return Page(whole.items or [], whole.metadata.resource_version, [], whole.metadata.continue_)
 
@@ -109,7 +113,7 @@ def decode_list(raw: bytes, wanted: type[T]) -> tuple[list[T], str, list[Invalid
 def _decode_one_by_one(raw: bytes, wanted: type[T]) -> Page[T]:
     try:
         outer = _decoder(_RawList).decode(raw)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise _not_json(error) from None
     good: list[T] = []
     problems: list[InvalidItem] = []
@@ -126,10 +130,19 @@ def decode_object(raw: bytes, wanted: type[T]) -> T:
     try:
         found: T = _decoder(wanted).decode(raw)
     except msgspec.ValidationError as error:
-        raise _invalid_item(msgspec.json.decode(raw), wanted, error) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidItem(InvalidObject("object", "", f"not JSON: {error}"), "", "", "") from None
+        raise _invalid_item(_loosely(raw), wanted, explain(error)) from None
+    except _UNREADABLE as error:
+        why = ("", f"not JSON: {error}", "correct it")
+        raise _invalid_item(_loosely(raw), wanted, why) from None
     return found
+
+
+def _loosely(raw: bytes) -> Any:
+    """Return as much of broken JSON as tells whose it is; None if it is none at all."""
+    try:
+        return msgspec.json.decode(raw.decode(errors="replace"))
+    except _UNREADABLE:
+        return None
 
 
 def decode_event(line: bytes, wanted: type[T]) -> Event[T]:
@@ -140,7 +153,7 @@ def decode_event(line: bytes, wanted: type[T]) -> Event[T]:
     """
     try:
         outer = _decoder(_RawEvent).decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise _not_json(error) from None
     if outer.type == "ERROR":
         raise api_error(0, bytes(outer.object))
@@ -150,7 +163,7 @@ def decode_event(line: bytes, wanted: type[T]) -> Event[T]:
         raise KproxyError(f"unknown watch event {outer.type!r}") from None
     raw = bytes(outer.object)
     if kind is EventType.BOOKMARK:
-        return Event(kind, None, _identity(msgspec.json.decode(raw))[2])
+        return Event(kind, None, _identity(_loosely(raw))[2])
     try:
         found: Any = decode_object(raw, wanted)
     except InvalidItem as problem:
@@ -165,7 +178,7 @@ def api_error(code: int, body: bytes) -> ApiError:
     """Return the error that a ``kind: Status`` body (or any other error body) stands for."""
     try:
         status = _decoder(Status).decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except _UNREADABLE:
         status = Status(message=body[:200].decode(errors="replace").strip())
     code = status.code or code
     known = {409: Conflict, 410: Gone}
@@ -178,7 +191,7 @@ def from_dict(data: dict[str, Any], wanted: type[T]) -> T:
     try:
         return msgspec.convert(data, wanted)
     except msgspec.ValidationError as error:
-        raise _invalid_item(data, wanted, error) from None
+        raise _invalid_item(data, wanted, explain(error)) from None
 
 
 def to_dict(obj: Object) -> dict[str, Any]:
@@ -232,11 +245,11 @@ def _identity(data: Any) -> tuple[str, str, str]:
     return namespace, name, version
 
 
-def _invalid_item(data: Any, wanted: type[T], error: msgspec.ValidationError) -> InvalidItem:
+def _invalid_item(data: Any, wanted: type[T], why: tuple[str, str, str]) -> InvalidItem:
     namespace, name, version = _identity(data)
     kind = next((kind for kind in kinds.KINDS if kind.type is wanted), None)
     label = label_of(kind, namespace, name) if kind else wanted.__name__
-    field, problem, remedy = explain(error)
+    field, problem, remedy = why
     return InvalidItem(
         InvalidObject(label, field, problem, remedy=remedy), namespace, name, version
     )

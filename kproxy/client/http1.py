@@ -34,7 +34,7 @@ class Response:
         self._chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
         length = self.headers.get("content-length")
         empty = method == "HEAD" or self.status in (204, 304)
-        self._length = 0 if empty else int(length) if length and length.isdigit() else None
+        self._length = 0 if empty else _number(length)
         closes = self.headers.get("connection", "").lower() == "close"
         self.reusable = not closes and (self._chunked or self._length is not None)
 
@@ -65,7 +65,9 @@ class Response:
             try:
                 size = int(head.partition(b";")[0], 16)
             except ValueError:
-                raise HttpError(f"bad chunk size {head[:20]!r}") from None
+                size = -1
+            if size < 0:
+                raise HttpError(f"bad chunk size {head[:20]!r}")
             if size == 0:
                 while _read_line(self._stream):
                     pass
@@ -151,7 +153,10 @@ class Connection:
 
     def _connect(self) -> None:
         failure: OSError = HttpError(f"no address for {self._address[0]}")
-        found = socket.getaddrinfo(*self._address, type=socket.SOCK_STREAM)
+        try:
+            found = socket.getaddrinfo(*self._address, type=socket.SOCK_STREAM)
+        except UnicodeError as error:
+            raise HttpError(f"no address for {self._address[0]}: {error}") from None
         for family, kind, protocol, _, address in found:
             try:
                 self._open(socket.socket(family, kind, protocol), address)
@@ -209,6 +214,11 @@ def _read_head(stream: BinaryIO) -> tuple[int, dict[str, str]]:
         if len(headers) > MAX_HEADERS:
             raise HttpError("too many headers")
     return int(status[1]), headers
+
+
+def _number(text: str | None) -> int | None:
+    """Return a Content-Length; None if there is none, or none that can be understood."""
+    return int(text) if text and text.isascii() and text.isdigit() else None
 
 
 def _read_line(stream: BinaryIO) -> bytes:

@@ -4,6 +4,7 @@ Idle connections are kept and used again. A :class:`Rest` may be used from sever
 :meth:`Rest.close` ends whatever they are waiting for.
 """
 
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -36,14 +37,8 @@ class Rest:
     """A client of one API server."""
 
     def __init__(self, access: Access, *, agent: str = "kproxy") -> None:
-        url = urlsplit(access.server)
-        if not url.hostname:
-            raise UsageError(f"{access.server!r} is no URL of an API server")
-        secure = url.scheme == "https"
+        secure, self._host, self._port, self._prefix = _place(access.server)
         self._access = access
-        self._host = url.hostname
-        self._port = url.port or (443 if secure else 80)
-        self._prefix = url.path.rstrip("/")
         self._agent = agent
         self._tls = _tls_context(access) if secure else None
         self._lock = threading.Lock()
@@ -209,9 +204,11 @@ class Rest:
         if self._access.token_file is not None:
             try:
                 token = self._access.token_file.read_text().strip()
-            except OSError as error:
-                reason = error.strerror
+            except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", None) or str(error)
                 raise KproxyError(f"cannot read {self._access.token_file}: {reason}") from None
+        if not (token.isascii() and token.isprintable()):
+            raise KproxyError("the token for the API server is no printable ASCII text")
         return {"Authorization": f"Bearer {token}"} if token else {}
 
     def _take(self) -> Connection:
@@ -275,6 +272,33 @@ class Watch:
             yield from self._response.lines()
         except OSError as error:
             raise self._rest._unreachable(error) from None
+
+
+_HOST = re.compile(r"(?:[^\s./@\[\]]{1,63}\.)*[^\s./@\[\]]{1,63}\.?")
+"""A name, or an IPv6 address out of its brackets. What it leads to is the resolver's to say."""
+
+
+def _place(server: str) -> tuple[bool, str, int, str]:
+    """Return whether TLS is wanted, host, port and path of a URL. Raises UsageError."""
+    try:
+        url = urlsplit(server)
+        host, port = url.hostname or "", url.port
+    except ValueError as error:
+        problem = str(error)
+    else:
+        secure = url.scheme == "https"
+        if url.scheme not in ("http", "https"):
+            problem = "it does not begin with http:// or https://"
+        elif not _HOST.fullmatch(host) or len(host) > 253:
+            problem = f"{host!r} is no name of a host" if host else "it names no host"
+        elif port == 0:
+            problem = "port 0 cannot be connected to"
+        else:
+            return secure, host, port or (443 if secure else 80), url.path.rstrip("/")
+    raise UsageError(
+        f"{server!r} is no URL of an API server: {problem}",
+        remedy="write https://host:port, in the kubeconfig or for --master",
+    )
 
 
 def _selectors(labels: str, fields: str) -> dict[str, str]:

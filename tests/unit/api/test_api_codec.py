@@ -71,6 +71,38 @@ def test_what_is_no_list_is_an_error(raw):
         codec.decode_list(raw, core.Service)
 
 
+def deep(text):
+    """Return JSON nested more deeply than anybody reads."""
+    return text.replace("DEEP", "[" * 5000 + "]" * 5000).encode()
+
+
+def test_one_object_that_is_not_utf_8_costs_only_itself():
+    raw = as_list(service("good"), service("evil")).replace(b"evil", b"evi\xff")
+    items, version, problems = codec.decode_list(raw, core.Service)
+    assert [item.metadata.name for item in items] == ["good"]
+    assert version
+    assert [problem.obj for problem in problems] == ["Service demo/evi\N{REPLACEMENT CHARACTER}"]
+
+
+def test_what_is_nested_too_deeply_is_an_error_like_others():
+    with pytest.raises(KproxyError, match="cannot be read"):
+        codec.decode_list(deep('{"items": [{"status": DEEP}]}'), core.Service)
+    with pytest.raises(KproxyError, match="cannot be read"):
+        codec.decode_event(deep('{"type": "ADDED", "object": {"status": DEEP}}'), core.Service)
+    with pytest.raises(InvalidItem):
+        codec.decode_object(deep('{"status": DEEP}'), core.Service)
+    assert codec.api_error(500, deep('{"details": DEEP}')).code == 500
+
+
+def test_events_that_are_not_utf_8():
+    mark = event("BOOKMARK", {"metadata": {"resourceVersion": "5", "name": "x"}})
+    assert codec.decode_event(mark.replace(b"x", b"\xff"), core.Service).resource_version == "5"
+    bad = event("ADDED", service("evil", ports="oops")).replace(b"oops", b"\xff")
+    with pytest.raises(InvalidItem) as caught:
+        codec.decode_event(bad, core.Service)
+    assert (caught.value.name, caught.value.resource_version) == ("evil", "7")
+
+
 def test_a_page_has_the_token_of_the_next():
     page = codec.decode_page(as_list(service("a"), **{"continue": "more"}), core.Service)
     assert page.token == "more"
