@@ -46,6 +46,7 @@ PROBLEM_SILENCE_S = 30.0
 FAILURES_TOLD = 5
 
 
+_default_excepthook = threading.excepthook
 _Handler = Callable[[Sequence[Any]], None]
 
 
@@ -93,6 +94,7 @@ class Agent:
         """Serve until SIGTERM or SIGINT; return the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _stop)
+        threading.excepthook = self._thread_died
         try:
             for informer in self._informers:
                 informer.start()
@@ -179,6 +181,18 @@ class Agent:
             services=len(services),
             endpoints=sum(len(piece.endpoints or ()) for piece in slices),
         )
+
+    def _thread_died(self, what: threading.ExceptHookArgs) -> None:
+        """End the process if an informer ends: without it, rules would silently grow old.
+
+        That can only be a mistake in this program. The rules stay; a successor lists everything.
+        """
+        _default_excepthook(what)
+        name = what.thread.name if what.thread else ""
+        if name.startswith(Informer.THREAD_PREFIX):
+            error = f"{what.exc_type.__name__}: {what.exc_value}"
+            self._log.error("thread died", thread=name, error=error)
+            os._exit(1)
 
     def _request(self) -> None:
         now = time.monotonic()

@@ -47,6 +47,8 @@ class Selection:
 class Informer(Generic[T]):
     """Follows the objects of the type ``wanted``."""
 
+    THREAD_PREFIX = "informer-"
+
     def __init__(
         self,
         rest: Rest,
@@ -75,7 +77,7 @@ class Informer(Generic[T]):
         self._stopping = threading.Event()
         self._synced = threading.Event()
         self._thread = threading.Thread(
-            target=self._run, name=f"informer-{wanted.__name__}", daemon=True
+            target=self._run, name=f"{self.THREAD_PREFIX}{wanted.__name__}", daemon=True
         )
 
     @property
