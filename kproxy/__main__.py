@@ -10,7 +10,7 @@ import sys
 def main() -> int:
     """Run the command line and return the exit code."""
     if sys.argv[1:2] == ["proxy"]:
-        _end_on_signals()
+        _end_on_signals(cleaning=any(word.startswith("--cleanup") for word in sys.argv))
         from kproxy.cli import nodeproxy
 
         return nodeproxy.main(sys.argv[2:])
@@ -19,13 +19,21 @@ def main() -> int:
     return run_group()
 
 
-def _end_on_signals() -> None:
-    """End well from now on: a proxy that is asked to stop while it starts has not failed."""
+def _end_on_signals(*, cleaning: bool) -> None:
+    """End well from now on: a proxy that is asked to stop while it starts has not failed.
+
+    One that was to clean up has: it has not done what it was asked for.
+    """
     import os
     import signal
 
+    def end(number: int, _frame: object) -> None:
+        if cleaning:
+            os.write(2, b"kproxy proxy: interrupted: not everything was cleaned up\n")
+        os._exit(128 + number if cleaning else 0)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: os._exit(0))
+        signal.signal(number, end)
 
 
 if __name__ == "__main__":

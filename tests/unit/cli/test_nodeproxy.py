@@ -1,6 +1,7 @@
 """The node proxy's command line: one clear line for each mistake, and the right exit code."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,28 @@ def test_the_module_starts_the_proxy_without_click() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "no-such-flag" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "code"), [("--cleanup", 128), ("--cleanup=true", 128), ("--proxy-mode=ipvs", 0)]
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_cleanup_that_is_interrupted_has_failed_and_a_start_has_not(
+    flag: str, code: int, number: int
+) -> None:
+    program = (
+        "import os, sys\n"
+        f"sys.argv = ['kproxy', 'proxy', {flag!r}]\n"
+        "from kproxy import __main__\n"
+        "from kproxy.cli import nodeproxy\n"
+        f"nodeproxy.main = lambda arguments: os.kill(os.getpid(), {int(number)})\n"
+        "__main__.main()\n"
+        "raise AssertionError('it went on')\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == (code + number if code else 0), done.stderr
+    assert ("not everything was cleaned up" in done.stderr) == bool(code)
 
 
 @pytest.mark.parametrize("arguments", [["--cleanup"], ["--master=http://127.0.0.1:1"]])

@@ -331,9 +331,7 @@ def test_hosts_and_ports_of_urls(url, place):
 
 
 def test_a_name_that_cannot_be_asked_for_is_unreachable():
-    with Rest(
-        Access(server="http://\N{SNOWMAN WITHOUT SNOW}\N{COMBINING ACUTE ACCENT}-.x")
-    ) as api:
+    with Rest(Access(server="http://x")) as api:
         api._host = "a..b"
         with pytest.raises(Unreachable, match=r"no address for a\.\.b"):
             api.list(core.Service)
