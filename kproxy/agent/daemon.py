@@ -39,6 +39,8 @@ HEALTHZ_AT_LATEST_S = 1.0
 """Health checks are answered from the first sync on, but after so long in any case: before that
 they would only delay it."""
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 RETRY_S = 1.0
 RETRY_MAX_S = 30.0
 BURST = 2
@@ -92,10 +94,10 @@ class Agent:
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; return the exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _stop)
         threading.excepthook = self._thread_died
         try:
+            for number in STOP_SIGNALS:
+                signal.signal(number, _stop)
             for informer in self._informers:
                 informer.start()
             self._start_health_server()
@@ -371,6 +373,9 @@ def _newer(version: str, known: str) -> bool:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
+    # Who asks again, or in another way, gets what he asked for first.
+    for each in STOP_SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
     raise _Stopped
 
 

@@ -54,3 +54,17 @@ def test_another_thread_that_dies_does_not() -> None:
     assert done.returncode == 0
     assert events(done, "stopped")
     assert events(done, "thread died") == []
+
+
+def test_who_asks_twice_to_stop_is_heard_once() -> None:
+    done = ended(
+        "def info(msg, **fields):",
+        "    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):",
+        "        os.kill(os.getpid(), number)",
+        "    Log.info(agent._log, msg, **fields)",
+        "agent._proxier.reread = lambda: os.kill(os.getpid(), signal.SIGINT)",
+        "agent._log.info = info",
+    )
+    assert done.returncode == 0, done.stderr
+    assert events(done, "stopped")
+    assert "Traceback" not in done.stderr
