@@ -119,10 +119,11 @@ class RecordReader:
             count += 1
         return int(count)
 
-    def records(self, start: int = 0) -> bytes:
-        """Return the records from number ``start`` on, as one byte string."""
+    def records(self, start: int = 0, number: int | None = None) -> bytes:
+        """Return the records from number ``start`` on, so many or all, as one byte string."""
+        end = self.count if number is None else min(self.count, start + number)
         return self._map[
-            HEADER_SIZE + start * self.record_size : HEADER_SIZE + self.count * self.record_size
+            HEADER_SIZE + start * self.record_size : HEADER_SIZE + end * self.record_size
         ]
 
     def words(self, number: int) -> list[int]:

@@ -115,27 +115,33 @@ class ReceiverState(NamedTuple):
 _KINDS = {KIND_REQUEST: "request", KIND_CONNECT: "connect", KIND_ESTABLISH: "establish"}
 
 
-def read_sent(path: str | os.PathLike[str]) -> list[Sent]:
-    """Read a sender's record file. A file whose records found no room raises MeasurementError."""
+def read_sent(
+    path: str | os.PathLike[str], *, start: int = 0, number: int | None = None
+) -> list[Sent]:
+    """Read a sender's record file, all of it or ``number`` records from ``start`` on.
+
+    A file whose records found no room raises MeasurementError.
+    """
     with recordfile.RecordReader(path, recordfile.KIND_SENT, SENT.size) as file:
         recordfile.require_room(file, path)
-        data = file.records()
+        data = file.records(start, number)
     return [Sent(s & 0xFF, s >> 8, flow, seq, ns) for s, flow, seq, ns in SENT.iter_unpack(data)]
 
 
 def read_received(
-    path: str | os.PathLike[str], trial: int, *, start: int = 0
+    path: str | os.PathLike[str], trial: int, *, start: int = 0, only: range | None = None
 ) -> tuple[list[Received], ReceiverState]:
     """Read the probes of one trial from a receiver's record file, in the order of arrival.
 
     ``start`` is a record number (``ReceiverState.records`` of an earlier reading) before which
-    nothing of this trial is looked for.
+    nothing of this trial is looked for. ``only`` leaves out packets whose sequence number is not
+    in that range, so that a long trial can be read in parts.
     """
     with recordfile.RecordReader(path, recordfile.KIND_RECEIVED, RECEIVED_SIZE) as file:
         recordfile.require_room(file, path)
         data = file.records(_first(file, trial, start))
         state = ReceiverState(file.name, file.count, file.drops, file.overflow, 0)
-    packets, drops, error = _decode(data, trial, state.pod)
+    packets, drops, error = _decode(data, trial, state.pod, only)
     return packets, state._replace(drops=max(drops, state.drops), clock_error_ns=error)
 
 
@@ -158,7 +164,9 @@ def _native(word: bytes) -> int:
     return int.from_bytes(word, sys.byteorder)
 
 
-def _decode(data: bytes, trial: int, pod: str) -> tuple[list[Received], int, int]:
+def _decode(
+    data: bytes, trial: int, pod: str, only: range | None
+) -> tuple[list[Received], int, int]:
     offset, drops, worst = 0, 0, 0
     packets = []
     for number, (magic, its_trial, flow, _flags, seq, sent, control) in enumerate(
@@ -168,7 +176,7 @@ def _decode(data: bytes, trial: int, pod: str) -> tuple[list[Received], int, int
             _, error, offset = CLOCK.unpack_from(data, number * RECEIVED_SIZE)
             worst = max(worst, error)
             continue
-        if its_trial != trial:
+        if its_trial != trial or (only is not None and seq not in only):
             continue
         size, level, kind, seconds, ns = _TIMESTAMP.unpack_from(control)
         if level != SOL_SOCKET or kind != SCM_TIMESTAMPNS:
