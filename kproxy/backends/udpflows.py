@@ -58,6 +58,10 @@ class StaleFlows:
         self._keep_last = keep_last
         self._done_for: Serving | None = None
 
+    def forget(self) -> None:
+        """Look at the table again at the next sync: others may have changed rules meanwhile."""
+        self._done_for = None
+
     def sync(self, state: State) -> tuple[int, list[KernelError]]:
         """Delete what is stale now; return how many flows, and what failed (tried again later)."""
         wanted = serving(state, keep_last=self._keep_last)

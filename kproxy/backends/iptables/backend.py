@@ -60,6 +60,7 @@ class Backend:
         """Read the rules now; the next sync compares with them."""
         self._rules = None
         self._switched = False
+        self._flows.forget()
         self._rules = self._kernel.iptables.save(*chains.TABLES)
 
     def sync(self, want: State, planned: Planned = untold) -> SyncResult:

@@ -112,6 +112,7 @@ class Backend:
         """Read the kernel's state now; the next sync compares with it."""
         self._seen = self._rules = None
         self._switched = False
+        self._flows.forget()
         self._rules = self._kernel.iptables.save(*chains.TABLES)
         self._seen = self._read()
 

@@ -2,6 +2,9 @@ import errno
 import ipaddress
 from collections.abc import Sequence
 
+import pytest
+from fake_node import FakeNode, wanted, web
+
 from kproxy.backends.udpflows import StaleFlows
 from kproxy.desired.model import (
     Address,
@@ -97,9 +100,23 @@ def test_tcp_is_left_to_itself() -> None:
 def test_the_table_is_listed_at_the_start_and_when_udp_endpoints_change() -> None:
     table = Table()
     flows = cleaner(table)
-    for wanted in (state("10.1.0.1"), state("10.1.0.1"), state("10.1.0.2"), state("10.1.0.2")):
-        flows.sync(wanted)
+    for want in (state("10.1.0.1"), state("10.1.0.1"), state("10.1.0.2"), state("10.1.0.2")):
+        flows.sync(want)
     assert table.listed == 2
+
+
+@pytest.mark.parametrize("mode", ["ipvs", "iptables"])
+def test_a_full_sync_looks_for_flows_that_somebody_elses_rules_misled(mode: str) -> None:
+    node = FakeNode()
+    backend = node.backend(mode)
+    want = wanted(web("10.1.0.1", protocol=Protocol.UDP, ip=VIP, port=53))
+    backend.sync(want)
+    misled = flow("10.9.9.9", 8080)
+    node.conntrack.table.append(misled)
+    assert backend.sync(want).writes == 0
+    backend.reread()
+    assert backend.sync(want).writes == 1
+    assert node.conntrack.table == []
 
 
 def test_a_flow_that_ended_by_itself_is_no_failure() -> None:
