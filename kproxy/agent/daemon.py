@@ -84,6 +84,7 @@ class Agent:
         self._ready = False
         self._tried_once = threading.Event()
         self._refused: frozenset[str] = frozenset()
+        self._invalid: frozenset[str] = frozenset()
         self._synced_once = False
         self._again_at = float("inf")
         self._read_at = float("-inf")
@@ -296,14 +297,17 @@ class Agent:
         )
 
     def _tell_refused(self, reports: list[SyncReport]) -> None:
-        """Tell what the kernel takes for invalid, once for as long as it is there."""
-        refused = frozenset(str(error) for report in reports for error in report.result.refused)
+        """Tell what could not be served, once for as long as it is there."""
+        results = [report.result for report in reports]
+        refused = frozenset(str(error) for result in results for error in result.refused)
+        invalid = frozenset(str(error) for result in results for error in result.invalid)
         new = sorted(refused - self._refused)
-        self._refused = refused
         if new:
-            self._log.warning(
-                "refused by the kernel", failures=new[:FAILURES_TOLD], count=len(new)
-            )
+            told = new[:FAILURES_TOLD]
+            self._log.warning("refused by the kernel", failures=told, count=len(new))
+        for error in sorted(invalid - self._invalid):
+            self._log.warning("invalid object", error=error)
+        self._refused, self._invalid = refused, invalid
 
     def _end_if_unsupported(self) -> None:
         """Raise Unsupported if trying again is of no use."""

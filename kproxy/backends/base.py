@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, cast
 
-from kproxy.desired.model import Family, Prefix, State
-from kproxy.errors import KernelError, UsageError
+from kproxy.desired.model import Family, Prefix, ServicePort, ServicePortName, State
+from kproxy.errors import InvalidObject, KernelError, UsageError
 from kproxy.kernel import inet
 
 
@@ -21,13 +21,15 @@ class SyncResult:
     right already. ``failures`` are the objects with which something went wrong; all others were
     dealt with, and the next sync tries these again. ``refused`` is what the kernel takes for
     invalid and will refuse again, such as an endpoint that it cannot send to or a switch that
-    nobody may write: it is told, but no change waits for it. ``again_in`` (seconds) asks for
-    another sync by then even if nothing changes; None: no need.
+    nobody may write: it is told, but no change waits for it. ``invalid`` are objects that were
+    left out because they contradict others. ``again_in`` (seconds) asks for another sync by then
+    even if nothing changes; None: no need.
     """
 
     writes: int
     failures: tuple[KernelError, ...] = ()
     refused: tuple[KernelError, ...] = ()
+    invalid: tuple[InvalidObject, ...] = ()
     again_in: float | None = None
 
 
@@ -37,6 +39,20 @@ Planned = Callable[[int], None]
 
 def untold(writes: int) -> None:
     """Be told what nobody wants to know."""
+
+
+def taken(service: ServicePort, owner: ServicePortName) -> InvalidObject:
+    """Return the problem of a service port whose address and port an other one has already."""
+    same = (owner.namespace, owner.name) == (service.name.namespace, service.name.name)
+    field = f"spec.ports[{service.name.port!r}]" if same else "spec.clusterIP"
+    address = f"[{service.cluster_ip}]" if ":" in service.cluster_ip else service.cluster_ip
+    place = f"{service.protocol} {address}:{service.port}"
+    return InvalidObject(
+        f"Service {service.name.namespace}/{service.name.name}",
+        field,
+        f"{place} belongs to Service {owner} already",
+        remedy="give one of them another address or port",
+    )
 
 
 class Backend(Protocol):

@@ -80,12 +80,22 @@ class Backend:
             try:
                 self._kernel.iptables.restore(changes)
             except KernelError as error:
-                return SyncResult(writes=switched, failures=(error,), refused=refused)
+                return SyncResult(
+                    writes=switched,
+                    failures=(error,),
+                    refused=refused,
+                    invalid=self._renderer.invalid,
+                )
         self._rules = chains.applied(rules, changes)
         # Only now: before, a new flow could still have been led to an endpoint that is gone.
         forgotten, errors = self._flows.sync(want)
         writes = switched + chains.writes(changes) + forgotten
-        return SyncResult(writes=writes, failures=tuple(errors), refused=refused)
+        return SyncResult(
+            writes=writes,
+            failures=tuple(errors),
+            refused=refused,
+            invalid=self._renderer.invalid,
+        )
 
     def left_over(self) -> bool:
         """Return whether there are rules of ours, without which nothing of ours has effect."""

@@ -8,9 +8,11 @@ be written again at every sync.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kproxy.backends.base import taken
 from kproxy.backends.chains import Wanted, WantedTable, masquerade_marked, not_from
 from kproxy.desired import model
 from kproxy.desired.model import Endpoint, ServicePort, ServicePortName, ServiceState, State
+from kproxy.errors import InvalidObject
 
 try:
     # The interpreter's own: hashlib loads all of OpenSSL first, which costs 10 ms at every start.
@@ -66,34 +68,38 @@ class Renderer:
     """Turns states into rules; remembers what it made of each service from one to the next."""
 
     def __init__(self) -> None:
+        self.invalid: tuple[InvalidObject, ...] = ()
         self._constants: object = None
         self._made: dict[ServicePortName, tuple[ServiceState, _Fragment]] = {}
 
     def render(self, state: State) -> Wanted:
         """Return all chains of ours, and the rules that lead to them.
 
-        Where two services claim the same address, protocol and port, the first by name has it.
+        Where two services claim the same address, protocol and port, the first by name has it;
+        :attr:`invalid` tells which have not.
         """
         constants = (state.family, state.cluster_cidrs, state.masquerade_all)
         if constants != self._constants:
             self._constants, self._made = constants, {}
         made: dict[ServicePortName, tuple[ServiceState, _Fragment]] = {}
         fragments = []
-        taken: set[tuple[str, str, int]] = set()
+        owners: dict[tuple[str, str, int], ServicePortName] = {}
+        invalid = []
         service_renderer = _ServiceRenderer(state)
         for name in sorted(state.services):
             wanted = state.services[name]
             service = wanted.service
             identity = (service.cluster_ip, service.protocol, service.port)
-            if identity in taken:
+            if (owner := owners.setdefault(identity, name)) is not name:
+                invalid.append(taken(service, owner))
                 continue
-            taken.add(identity)
             known = self._made.get(name)
             if known is None or known[0] is not wanted:
                 known = wanted, service_renderer.render(wanted)
             made[name] = known
             fragments.append(known[1])
         self._made = made
+        self.invalid = tuple(invalid)
         return _assemble(fragments, state)
 
 

@@ -136,7 +136,7 @@ class Backend:
         forgotten, more = self._flows.sync(want)
         errors += more
         failures = tuple(error for error in errors if error.errno != errno.EINVAL)
-        invalid = tuple(error for error in errors if error.errno == errno.EINVAL)
+        refused = tuple(error for error in errors if error.errno == errno.EINVAL)
         if not errors:
             self._rules = chains.applied(rules, changes)
             if not steps.draining:
@@ -144,8 +144,13 @@ class Backend:
                 self._seen = planning.after(seen, tables, steps, config)
         writes = planning.writes(steps) + chains.writes(changes) + switched + forgotten
         again = DRAIN_INTERVAL_S if steps.draining else None
-        refused = (*self._refused, *invalid)
-        return SyncResult(writes=writes, failures=failures, refused=refused, again_in=again)
+        return SyncResult(
+            writes=writes,
+            failures=failures,
+            refused=(*self._refused, *refused),
+            invalid=self._renderer.invalid,
+            again_in=again,
+        )
 
     def left_over(self) -> bool:
         """Return whether there are rules of ours, without which nothing of ours has effect."""

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from kproxy.backends.base import taken
 from kproxy.backends.chains import Wanted, WantedTable, masquerade_marked, not_from
 from kproxy.desired import model
 from kproxy.desired.model import Address, ServicePortName, ServiceState, State
+from kproxy.errors import InvalidObject
 from kproxy.kernel import inet
 from kproxy.kernel.inet import Family, IPAddress
 from kproxy.kernel.ipset.types import Entry, SetSpec, SetType
@@ -89,19 +91,22 @@ class Renderer:
     """Turns states into kernel values; remembers what it made of each service for the next."""
 
     def __init__(self) -> None:
+        self.invalid: tuple[InvalidObject, ...] = ()
         self._made: dict[ServicePortName, tuple[ServiceState, _Rendered]] = {}
 
     def render(self, state: State) -> Tables:
         """Return what the kernel should hold.
 
-        Where two services claim the same address, protocol and port, the first by name has it.
-        What did not change since the last state is in both results the same object.
+        Where two services claim the same address, protocol and port, the first by name has it;
+        :attr:`invalid` tells which have not. What did not change since the last state is in both
+        results the same object.
         """
         names = SETS[family_of(state)]
         tables = Tables(sets={name: set() for name in names.specs(family_of(state))})
         loops = tables.sets[names.loop_back]
         service_ips, cluster_ips = tables.sets[names.service_ips], tables.sets[names.cluster_ip]
         made: dict[ServicePortName, tuple[ServiceState, _Rendered]] = {}
+        invalid = []
         for name in sorted(state.services):
             wanted = state.services[name]
             known = self._made.get(name)
@@ -110,6 +115,8 @@ class Renderer:
             made[name] = known
             key, destinations, own_loops = known[1]
             if key in tables.services:
+                owner = next(one for one, (_, other) in made.items() if other.key == key)
+                invalid.append(taken(wanted.service, owner))
                 continue
             tables.services[key] = destinations
             tables.addresses.add(key.address)
@@ -117,6 +124,7 @@ class Renderer:
             cluster_ips.add(Entry(key.address, key.protocol, key.port))
             loops.update(own_loops)
         self._made = made
+        self.invalid = tuple(invalid)
         return tables
 
 

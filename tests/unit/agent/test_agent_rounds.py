@@ -18,7 +18,7 @@ from kproxy.backends.base import SyncResult
 from kproxy.client.kubeconfig import Access
 from kproxy.client.rest import Rest
 from kproxy.desired.model import Family
-from kproxy.errors import KernelError, Unsupported, UsageError
+from kproxy.errors import InvalidObject, KernelError, Unsupported, UsageError
 from kproxy.logs import Log
 from kproxy.proxier import SyncReport
 
@@ -161,6 +161,14 @@ def test_what_the_kernel_refuses_is_told_once_and_nothing_waits_for_it() -> None
     assert [event["failures"] for event in told] == [["add: invalid"]] * 2, "again when it is back"
     assert watched.agent._schedule.pending_since is None
     assert watched.agent._health.livez(1e9, 1e9).code == 200
+
+
+def test_a_service_that_contradicts_another_is_told_once() -> None:
+    clash = InvalidObject("Service demo/b", "spec.clusterIP", "belongs to Service demo/a already")
+    watched = Watched(*[SyncResult(writes=0, invalid=(clash,))] * 2, SyncResult(writes=0))
+    for _ in range(3):
+        watched.agent._round()
+    assert [event["error"] for event in watched.events("invalid object")] == [str(clash)]
 
 
 def test_where_the_mode_is_impossible_trying_again_is_of_no_use() -> None:
