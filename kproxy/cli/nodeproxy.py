@@ -55,8 +55,13 @@ def _run(options: Options) -> int:
         return 0
     loaded = resolve(options, _read_config(options.config_file))
     from kproxy.agent import daemon, settings
+    from kproxy.client.rest import Rest
 
     wanted = settings.from_config(loaded.config)
+    # All mistakes are told before anything else, as one line.
+    access = _access(loaded.config.client_connection.kubeconfig, options.master)
+    rest = Rest(access, agent="kproxy-proxy")
+    _require_root()
     # What came before is paid before anybody is asked or told.
     cost = costs.of(costs.PROXY, log, node=wanted.node)
     cost.pay(costs.START, mode=wanted.mode)
@@ -69,11 +74,7 @@ def _run(options: Options) -> int:
     )
     for note in (*map(str, loaded.warnings), *loaded.notes):
         log.warning("configuration", note=note)
-    from kproxy.client.rest import Rest
-
-    access = _access(loaded.config.client_connection.kubeconfig, options.master)
-    _require_root()
-    return daemon.Agent(wanted, Rest(access, agent="kproxy-proxy"), log, cost).run()
+    return daemon.Agent(wanted, rest, log, cost).run()
 
 
 def _require_root() -> None:

@@ -15,8 +15,7 @@ from kproxy.cli.proxy import proxy
 
 def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert nodeproxy.main(arguments) == 2
-    said = capsys.readouterr().err.splitlines()
-    (line,) = [one for one in said if not one.startswith("{")]
+    (line,) = capsys.readouterr().err.splitlines()
     return line
 
 
@@ -29,6 +28,8 @@ def test_mistakes_name_flag_and_remedy(
     assert "cannot read /nowhere" in complaint(capsys, "--config", "/nowhere")
     assert "cannot read kubeconfig /nowhere" in complaint(capsys, "--kubeconfig=/nowhere")
     assert "--kubeconfig" in complaint(capsys)
+    assert "out of range" in complaint(capsys, "--master=http://127.0.0.1:99999")
+    assert "no name of a host" in complaint(capsys, "--master=http://a..b:80")
 
 
 def test_a_wrong_configuration_file_is_named(
