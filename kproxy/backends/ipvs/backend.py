@@ -159,7 +159,7 @@ class Backend:
 
     def cleanup(self) -> int:
         """Remove device, virtual services, sets and rules of this mode."""
-        seen = self._read()
+        seen = self._read(cleaning=True)
         rules = self._kernel.iptables.save(*chains.TABLES)
         self._seen = self._rules = None
         empty = render.Tables(sets={name: set() for name in self._specs})
@@ -195,8 +195,8 @@ class Backend:
             return 0
         return 1
 
-    def _read(self) -> planning.Seen:
-        """Read all but the rules."""
+    def _read(self, *, cleaning: bool = False) -> planning.Seen:
+        """Read all but the rules. KernelError: a set of ours has another type."""
         kernel = self._kernel
         self._read_at = time.monotonic()
         services = {
@@ -208,12 +208,32 @@ class Backend:
         with contextlib.suppress(NotFound):
             addresses = kernel.links.addresses(render.DEVICE)
         sets = kernel.ipset.dump()
+        if not cleaning:
+            self._check_types(sets)
         return planning.Seen(
             services=services,
             device=addresses is not None,
             addresses={a.ip for a in addresses or () if a.version == self._family},
             sets={name: set(sets[name].entries) for name in self._specs if name in sets},
         )
+
+    def _check_types(self, sets: Mapping[str, ipset.SetEntry]) -> None:
+        for name, spec in self._specs.items():
+            if name in sets:
+                found = sets[name].spec
+                kind = f"{found.type} for IPv{found.family}"
+                # Of another size it may be: an older proxy may have made it.
+                wrong = (found.type, found.family) != (spec.type, spec.family)
+            else:
+                kind = "of a type that is never used here"
+                wrong = self._kernel.ipset.exists(name)
+            if wrong:
+                raise KernelError(
+                    f"use IP set {name}",
+                    errno.EEXIST,
+                    f"it is {kind}, and must be {spec.type} for IPv{spec.family}",
+                    remedy=f"delete the rules that use it, then: ipset destroy {name}",
+                )
 
     def _switch(self) -> int:
         """Set the kernel's switches, once after each reading; return how many were wrong.

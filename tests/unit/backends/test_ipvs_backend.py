@@ -252,8 +252,30 @@ def test_one_refused_object_does_not_stop_the_others() -> None:
 def test_a_set_of_another_type_under_our_name_is_told() -> None:
     node = FakeNode()
     node.ipset.run([CreateSet("KUBE-CLUSTER-IP", SetSpec(SetType.HASH_NET))])
-    result = node.backend("ipvs").sync(wanted(web(A)))
-    assert any("KUBE-CLUSTER-IP" in str(failure) for failure in result.failures)
+    backend = node.backend("ipvs")
+    for read in (backend.reread, lambda: backend.sync(wanted(web(A)))):
+        with pytest.raises(
+            KernelError, match=r"KUBE-CLUSTER-IP: it is hash:net for IPv4"
+        ) as caught:
+            read()
+        assert "ipset destroy KUBE-CLUSTER-IP" in caught.value.remedy
+    assert backend.cleanup() > 0
+    assert node.ipset.dump() == {}
+    assert backend.sync(wanted(web(A))).failures == ()
+
+
+def test_a_set_of_a_type_that_is_never_used_here_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = FakeNode()
+    monkeypatch.setattr(node.ipset, "exists", lambda name: name == "KUBE-LOOP-BACK")
+    with pytest.raises(KernelError, match="KUBE-LOOP-BACK"):
+        node.backend("ipvs").sync(wanted(web(A)))
+
+
+def test_a_set_of_another_size_is_adopted() -> None:
+    node = FakeNode()
+    small = SetSpec(SetType.HASH_IP_PORT, inet.Family.IPV4, 65536)
+    node.ipset.run([CreateSet("KUBE-CLUSTER-IP", small)])
+    assert node.backend("ipvs").sync(wanted(web(A))).failures == ()
 
 
 def test_unsupported_kernels_are_told() -> None:
