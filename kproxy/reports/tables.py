@@ -133,6 +133,13 @@ def _clock_notes(results: ResultSet) -> list[str]:
             f"{MODELLED} modelled: {parts} of this time is what the cost model {name!r} says "
             "that computing takes."
         )
+        measured = costs.get("measured", []) if isinstance(costs, dict) else []
+        kernels = sorted({text.partition(",")[0] for text in measured})
+        if len(kernels) > 1:
+            lines.append(
+                f"The model was measured on several kernels ({'; '.join(kernels)}), so do not "
+                "compare modes by modelled times."
+            )
     elif not costs:
         lines.append("No cost model: these are the times of the protocol, computing takes none.")
     return lines
