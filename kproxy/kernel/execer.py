@@ -73,6 +73,11 @@ class Execer:
             ) from error
         except PermissionError as error:
             raise Unsupported(f"{argv[0]}: may not be executed") from error
+        except OSError as error:
+            # No memory or process for it, or the file is no program.
+            raise KernelError(
+                f"execute {argv[0]}", error.errno or 0, error.strerror or str(error)
+            ) from error
         except subprocess.TimeoutExpired as error:
             raise KernelError(
                 " ".join(argv), 0, f"did not end within {timeout_s:g} s and was killed"

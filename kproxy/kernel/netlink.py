@@ -138,7 +138,7 @@ class NetlinkSocket:
         flags: int = 0,
     ) -> Parsed:
         """Send one request and return its parsed answer; ``what`` names it in errors."""
-        sequence = self._send(kind, NLM_F_REQUEST | flags, payload)
+        sequence = self._send(kind, NLM_F_REQUEST | flags, payload, what)
         while True:
             try:
                 messages = self._messages(what)
@@ -184,10 +184,15 @@ class NetlinkSocket:
                 continue  # Older kernels lack them: longer answers, no words, unfiltered dumps.
         sock.bind((0, 0))
 
-    def _send(self, kind: int, flags: int, payload: bytes) -> int:
+    def _send(self, kind: int, flags: int, payload: bytes, what: str) -> int:
         self._sequence = self._sequence + 1 & 0xFFFFFFFF
         length = HEADER.size + len(payload)
-        self._socket.send(HEADER.pack(length, kind, flags, self._sequence, 0) + payload)
+        message = HEADER.pack(length, kind, flags, self._sequence, 0) + payload
+        try:
+            self._socket.send(message)
+        except OSError as error:
+            refusal = Refusal(error.errno or 0, "could not be sent")
+            raise kernel_error(what, refusal) from error
         return self._sequence
 
     def _send_batch(
@@ -236,7 +241,7 @@ class NetlinkSocket:
     def _dump_once(
         self, kind: int, payload: bytes, parse: Callable[[Buffer, int, int], Parsed], what: str
     ) -> list[Parsed] | None:
-        sequence = self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, payload)
+        sequence = self._send(kind, NLM_F_REQUEST | NLM_F_DUMP, payload, what)
         found: list[Parsed] = []
         interrupted = False
         buffer = self._buffer

@@ -88,6 +88,15 @@ def test_missing_programs_and_programs_that_are_none(tmp_path: Path) -> None:
         Execer().run([str(tmp_path / "data")])
 
 
+def test_a_file_that_is_no_program_is_an_error_like_others(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.write_bytes(b"\x7fELF")
+    empty.chmod(0o755)
+    with pytest.raises(KernelError, match="execute .*empty: Exec format error") as caught:
+        Execer().run([str(empty)])
+    assert caught.value.errno == errno.ENOEXEC
+
+
 def test_a_program_that_hangs_is_killed() -> None:
     with pytest.raises(KernelError, match=r"sleep 60: did not end within 0.05 s"):
         Execer().run(["sleep", "60"], timeout_s=0.05)
