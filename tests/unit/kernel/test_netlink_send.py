@@ -20,7 +20,7 @@ def nothing(*_: object) -> None:
 def test_a_request_that_cannot_be_sent_is_an_error_with_its_name(verb: str) -> None:
     sock = NetlinkSocket(socket.NETLINK_ROUTE)
     try:
-        with pytest.raises(KernelError, match="list links: .*could not be sent") as caught:
+        with pytest.raises(KernelError, match=r"list links: .*could not be sent") as caught:
             getattr(sock, verb)(RTM_GETLINK, HUGE, nothing, "list links")
         assert caught.value.errno in (errno.EMSGSIZE, errno.ENOBUFS)
     finally:

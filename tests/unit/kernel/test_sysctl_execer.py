@@ -92,7 +92,7 @@ def test_a_file_that_is_no_program_is_an_error_like_others(tmp_path: Path) -> No
     empty = tmp_path / "empty"
     empty.write_bytes(b"\x7fELF")
     empty.chmod(0o755)
-    with pytest.raises(KernelError, match="execute .*empty: Exec format error") as caught:
+    with pytest.raises(KernelError, match=r"execute .*empty: Exec format error") as caught:
         Execer().run([str(empty)])
     assert caught.value.errno == errno.ENOEXEC
 
