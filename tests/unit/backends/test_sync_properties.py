@@ -193,15 +193,22 @@ WRITES = (
 )
 
 
-def kill_at(kernel: FakeNode, call: int) -> None:
-    """Let the process die when it makes its n-th write, which is not done any more."""
-    left = [call]
+def kill_at(kernel: FakeNode, operation: int) -> None:
+    """Let the process die at its n-th operation, which is not done any more.
+
+    Operations of one transaction count singly: the kernel takes messages one by one. Only a
+    change of an iptables table is one, however much is in it.
+    """
+    left = [operation]
 
     def dying(write: Callable[..., Any]) -> Callable[..., Any]:
         def maybe(*args: Any) -> Any:
-            left[0] -= 1
-            if left[0] < 0:
+            *place, transaction = args
+            if left[0] < len(transaction):
+                if left[0]:
+                    write(*place, transaction[: left[0]])
                 raise Killed
+            left[0] -= len(transaction)
             return write(*args)
 
         return maybe
@@ -219,12 +226,19 @@ def revive(kernel: FakeNode) -> None:
 
 
 @modes
-@given(a=states(), b=states(), c=states(), call=st.integers(0, 6))
-def test_a_restart_heals_what_a_kill_between_two_writes_left(
-    mode: str, a: State, b: State, c: State, call: int
+@given(
+    a=states(),
+    b=states(),
+    c=states(),
+    operation=st.integers(0, 40),
+    at_once=st.sampled_from([None, 1, 3]),
+)
+def test_a_restart_heals_what_a_kill_between_two_operations_left(
+    mode: str, a: State, b: State, c: State, operation: int, at_once: int | None
 ) -> None:
     kernel = fresh(mode, a)
-    kill_at(kernel, call)
+    kernel.iptables.best = at_once
+    kill_at(kernel, operation)
     with contextlib.suppress(Killed):
         kernel.backend(mode).sync(b)
     revive(kernel)
