@@ -129,13 +129,16 @@ class Proxier:
 
     def take_unsupported(self) -> list[tuple[ServicePortName, tuple[str, ...]]]:
         """Return the service ports that ask for more than this version does; each one once."""
+        services = self.wanted().services
         found = []
-        for name, wanted in self.wanted().services.items():
-            if name not in self._told and (features := unsupported_features(wanted.service)):
+        for name in self._builder.take_changed():
+            features = unsupported_features(services[name].service) if name in services else ()
+            if not features:
+                self._told.discard(name)
+            elif name not in self._told:
                 self._told.add(name)
                 found.append((name, features))
-        self._told.intersection_update(self.wanted().services)
-        return found
+        return sorted(found)
 
     def find_left_over(self) -> bool:
         """Take this family in use if an earlier run left something of it; return whether it did.

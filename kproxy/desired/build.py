@@ -49,6 +49,7 @@ class StateBuilder:
         self._new_services: dict[ObjectKey, core.Service | None] = {}
         self._new_slices: dict[ObjectKey, discovery.EndpointSlice | None] = {}
         self._dirty: set[ObjectKey] = set()
+        self._changed: set[ServicePortName] = set()
         self._built: dict[ObjectKey, tuple[ServicePortName, ...]] = {}
         self._state = State(
             family=settings.family,
@@ -97,6 +98,11 @@ class StateBuilder:
         self._problems.clear()
         return taken
 
+    def take_changed(self) -> set[ServicePortName]:
+        """Return the service ports that were built anew, or went, since the last call."""
+        taken, self._changed = self._changed, set()
+        return taken
+
     def build(self) -> State:
         """Return the wanted state by all that was noted; the same object if nothing changed."""
         self._digest()
@@ -108,6 +114,7 @@ class StateBuilder:
             gone = [name for name in self._built.get(key, ()) if name not in now]
             changed = {name: one for name, one in now.items() if before.get(name) is not one}
             if gone or changed:
+                self._changed.update(gone, changed)
                 services = dict(before) if services is None else services
                 for name in gone:
                     del services[name]

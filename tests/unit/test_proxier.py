@@ -179,6 +179,32 @@ def test_unsupported_features_are_told_once_for_each_service_port() -> None:
     assert list(both.take_unsupported()) == []
 
 
+def test_only_services_that_changed_are_looked_at_for_unsupported_features(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = []
+
+    def features(service: ServicePort) -> tuple[str, ...]:
+        looked.append(service.name.name)
+        return ("externalIPs",) if service.external_ips else ()
+
+    monkeypatch.setattr(proxier, "unsupported_features", features)
+    both = dual_stack(Loader())
+    plain, special = service("a", "10.96.0.1"), service("b", "10.96.0.2", external_ips=["1.1.1.1"])
+    both.on_services([(None, plain), (None, special)])
+    both.sync()
+    assert [name.name for name, _ in both.take_unsupported()] == ["b"]
+    both.sync()
+    assert list(both.take_unsupported()) == []
+    assert sorted(looked) == ["a", "b"]
+    # Told again when it was without it meanwhile.
+    for spec, told in ((service("b", "10.96.0.2"), []), (special, ["b"]), (None, [])):
+        both.on_services([(special, spec)])
+        both.sync()
+        assert [name.name for name, _ in both.take_unsupported()] == told
+    assert sorted(looked) == ["a", "b", "b", "b"]
+
+
 def test_a_plain_service_asks_for_nothing_unsupported() -> None:
     plain = ServicePort(
         name=ServicePortName("demo", "web", "", Protocol.TCP),
