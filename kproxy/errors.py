@@ -89,11 +89,15 @@ class AlreadyExists(KernelError):
 
 
 class ApiError(KproxyError):
-    """The API server refused. ``code`` is the HTTP status, ``reason`` Kubernetes' word."""
+    """The API server refused. ``code`` is the HTTP status, ``reason`` Kubernetes' word.
+
+    ``retry_after``: for so many seconds it wants to be left in peace (0: it did not say).
+    """
 
     def __init__(self, code: int, reason: str, message: str) -> None:
         self.code = code
         self.reason = reason
+        self.retry_after = 0.0
         super().__init__(message)
 
 

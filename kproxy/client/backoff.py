@@ -12,7 +12,8 @@ class BackoffPolicy:
     """Delays in seconds: the first, how they grow, and the longest.
 
     The defaults are quick: a change made right after the API server has come back must reach the
-    nodes in well under two seconds, so the longest delay is 0.8 s.
+    nodes in well under two seconds, so the longest delay is 0.8 s. A server that answers, but goes
+    on refusing (overload, lacking rights), is asked less and less often instead.
     """
 
     initial: float = 0.05
@@ -20,6 +21,10 @@ class BackoffPolicy:
     maximum: float = 0.8
     healthy_after: float = 1.0
     """What has worked so long has recovered: the next failure is a first one."""
+    patience: int = 3
+    """So many refusals in a row are like other failures; then delays begin at ``refused``."""
+    refused: float = 1.0
+    refused_maximum: float = 10.0
 
 
 class Backoff:
@@ -28,6 +33,7 @@ class Backoff:
     def __init__(self, policy: BackoffPolicy | None = None) -> None:
         self._policy = policy or BackoffPolicy()
         self._failures = 0
+        self._refusals = 0
         self._started = math.inf
 
     @property
@@ -35,22 +41,36 @@ class Backoff:
         """Return how often it has failed in a row."""
         return self._failures
 
+    @property
+    def impatient(self) -> bool:
+        """Return whether it has been refused so often that asking otherwise may help."""
+        return self._refusals >= self._policy.patience
+
     def started(self, now: float) -> None:
         """Tell that it works from now on."""
         self._started = now
 
-    def failed(self, now: float, lot: float) -> float:
+    def failed(self, now: float, lot: float, *, refused: bool = False) -> float:
         """Tell that it failed or ended; return for how many seconds to wait.
 
-        ``lot`` is a random number from 0 to 1. It spreads the delay over its upper half, so that
-        a thousand nodes do not come back as one.
+        ``refused``: by a server that answered. ``lot`` is a random number from 0 to 1. It spreads
+        the delay over its upper half, so that a thousand nodes do not come back as one.
         """
         if now - self._started >= self._policy.healthy_after:
-            self._failures = 0
+            self._failures = self._refusals = 0
         self._started = math.inf
-        longest = self._policy.initial * self._policy.factor ** min(self._failures, 64)
+        self._refusals = self._refusals + 1 if refused else 0
+        policy, beyond = self._policy, self._refusals - self._policy.patience
+        if beyond > 0:
+            longest = min(_grown(policy.refused, policy, beyond - 1), policy.refused_maximum)
+        else:
+            longest = min(_grown(policy.initial, policy, self._failures), policy.maximum)
         self._failures += 1
-        return min(longest, self._policy.maximum) * (0.5 + lot / 2)
+        return longest * (0.5 + lot / 2)
+
+
+def _grown(delay: float, policy: BackoffPolicy, times: int) -> float:
+    return delay * policy.factor ** min(times, 64)
 
 
 def lots(seed: str) -> Iterator[float]:

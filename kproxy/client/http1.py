@@ -34,7 +34,7 @@ class Response:
         self._chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
         length = self.headers.get("content-length")
         empty = method == "HEAD" or self.status in (204, 304)
-        self._length = 0 if empty else _number(length)
+        self._length = 0 if empty else number(length)
         closes = self.headers.get("connection", "").lower() == "close"
         self.reusable = not closes and (self._chunked or self._length is not None)
 
@@ -216,8 +216,8 @@ def _read_head(stream: BinaryIO) -> tuple[int, dict[str, str]]:
     return int(status[1]), headers
 
 
-def _number(text: str | None) -> int | None:
-    """Return a Content-Length; None if there is none, or none that can be understood."""
+def number(text: str | None) -> int | None:
+    """Return the whole number in a header; None if there is none."""
     return int(text) if text and text.isascii() and text.isdigit() else None
 
 

@@ -31,8 +31,8 @@ T = TypeVar("T", bound=Any)
 Key = tuple[str, str]
 Change = tuple[T | None, T | None]
 
-PATIENCE = 3
-"""After so many refusals in a row it lists again: perhaps the server has lost its store."""
+RETRY_AFTER_MAX_S = 60.0
+"""However long a server wants to be left in peace, it is asked again after so long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,18 +107,23 @@ class Informer(Generic[T]):
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            refused, at_least = False, 0.0
             try:
                 if not self._version:
                     self._list()
                 self._watch()
             except Gone:
                 self._version = ""
-            except KproxyError as error:
-                if isinstance(error, ApiError) and self._backoff.failures >= PATIENCE:
+            except ApiError as error:
+                refused, at_least = True, min(error.retry_after, RETRY_AFTER_MAX_S)
+                if self._backoff.impatient:
+                    # Perhaps the server has lost its store, and knows nothing of this version.
                     self._version = ""
                 self._tell(error)
-            delay = self._backoff.failed(time.monotonic(), self._lot())
-            self._stopping.wait(delay)
+            except KproxyError as error:
+                self._tell(error)
+            delay = self._backoff.failed(time.monotonic(), self._lot(), refused=refused)
+            self._stopping.wait(max(delay, at_least))
 
     def _tell(self, error: KproxyError) -> None:
         if self._on_problem is not None and not self._stopping.is_set():

@@ -13,9 +13,9 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from kproxy.api import codec, kinds
 from kproxy.api.meta import Object
-from kproxy.errors import Gone, KproxyError, UsageError
+from kproxy.errors import ApiError, Gone, KproxyError, UsageError
 
-from .http1 import Connection, Response
+from .http1 import Connection, Response, number
 from .kubeconfig import Access
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Rest:
         finally:
             self._give_back(connection, reuse)
         if response.status >= 300:
-            raise codec.api_error(response.status, data)
+            raise _refusal(response, data)
         return data
 
     def list(
@@ -167,7 +167,7 @@ class Rest:
                 raise self._unreachable(error) from None
             finally:
                 self._give_back(connection, False)
-            raise codec.api_error(response.status, data)
+            raise _refusal(response, data)
         return Watch(self, response, connection)
 
     def _send(
@@ -299,6 +299,13 @@ def _place(server: str) -> tuple[bool, str, int, str]:
         f"{server!r} is no URL of an API server: {problem}",
         remedy="write https://host:port, in the kubeconfig or for --master",
     )
+
+
+def _refusal(response: Response, data: bytes) -> ApiError:
+    error = codec.api_error(response.status, data)
+    # It may also be a date; nobody sends that.
+    error.retry_after = float(number(response.headers.get("retry-after")) or 0)
+    return error
 
 
 def _selectors(labels: str, fields: str) -> dict[str, str]:

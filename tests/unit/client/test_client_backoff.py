@@ -56,3 +56,11 @@ def test_lots_are_spread_and_the_same_for_the_same_seed():
     for tenth in range(10):
         share = sum(tenth <= lot * 10 < tenth + 1 for lot in drawn)
         assert 50 < share < 150
+
+
+def test_refusals_slow_down_only_when_they_go_on():
+    backoff = Backoff(BackoffPolicy(initial=0.1, maximum=0.8, patience=2, refused=3))
+    assert [backoff.failed(0, 1, refused=True) for _ in range(5)] == [0.1, 0.2, 3, 6, 10]
+    assert backoff.impatient
+    assert backoff.failed(0, 1) == 0.8, "it does not answer: it may be back at any moment"
+    assert not backoff.impatient

@@ -7,13 +7,13 @@ import pytest
 from scripted_server import CHUNKED, DROP, LAST_CHUNK, ScriptedServer, answer, event, status
 
 from kproxy.api import core
-from kproxy.client.backoff import BackoffPolicy
+from kproxy.client.backoff import Backoff, BackoffPolicy
 from kproxy.client.informer import Informer, Selection
 from kproxy.client.kubeconfig import Access
 from kproxy.client.rest import Rest
 from kproxy.errors import InvalidItem
 
-QUICK = BackoffPolicy(initial=0.001, maximum=0.01)
+QUICK = BackoffPolicy(initial=0.001, maximum=0.01, refused=0.001, refused_maximum=0.01)
 END = object()
 
 
@@ -191,6 +191,33 @@ def test_a_server_that_lost_its_store_is_listed_again():
         api.refuse += [status(504, "Timeout", "Too large resource version")] * 6
         api.events.put(END)
         assert watcher.next() == (("a", 80), ("a", 99))
+
+
+@pytest.mark.parametrize(("asked", "least"), [("7", 7), ("100000", 60), ("soon", 0)])
+def test_a_server_that_wants_to_be_left_in_peace_is(monkeypatch, asked, least):
+    reply = answer({"kind": "Status", "code": 429}, 429, f"Retry-After: {asked}\r\n")
+    server, watcher = running(lambda request: [reply])
+    waits = queue.Queue()
+    stopping = watcher.informer._stopping
+    wait = stopping.wait
+    monkeypatch.setattr(stopping, "wait", lambda seconds: (waits.put(seconds), wait(0.001)))
+    with server, watcher:
+        first = waits.get(timeout=5)
+        assert least <= first <= least + 1
+
+
+def test_a_server_that_goes_on_refusing_is_listed_less_and_less_often(monkeypatch):
+    server, watcher = running(lambda request: [status(403, "Forbidden")])
+    watcher.informer._backoff = Backoff()
+    waits = queue.Queue()
+    stopping = watcher.informer._stopping
+    wait = stopping.wait
+    monkeypatch.setattr(stopping, "wait", lambda seconds: (waits.put(seconds), wait(0.001)))
+    with server, watcher:
+        seen = [waits.get(timeout=5) for _ in range(12)]
+    assert max(seen[:3]) < 0.2
+    assert seen[-1] == 7.5, "ten seconds, the middle lot"
+    assert seen == sorted(seen)
 
 
 def test_a_bad_object_in_a_list_is_reported_and_the_others_kept():
