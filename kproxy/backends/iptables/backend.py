@@ -75,7 +75,7 @@ class Backend:
         planned(chains.writes(changes))
         # Until all of it is known to have been written, nothing is known of the kernel.
         rules, self._rules = self._rules, None
-        switched, refused = self._switch()
+        switched, refused = self._switch(want)
         if changes:
             try:
                 self._kernel.iptables.restore(changes)
@@ -114,9 +114,13 @@ class Backend:
         """Give the socket back."""
         self._kernel.conntrack.close()
 
-    def _switch(self) -> tuple[int, tuple[KernelError, ...]]:
-        """Let the node forward packets; looked at once after each reading."""
-        if self._switched:
+    def _switch(self, want: State) -> tuple[int, tuple[KernelError, ...]]:
+        """Let the node forward packets; looked at once after each reading.
+
+        Not for nothing: a node that forwards IPv6 does not listen to router advertisements any
+        more, unless accept_ra is 2.
+        """
+        if self._switched or (self._family is Family.IPV6 and not want.services):
             return 0, self._refused
         self._switched, self._refused = True, ()
         try:

@@ -131,7 +131,7 @@ class Backend:
         # Until all of it is known to have been written, nothing is known of the kernel.
         rules, self._seen, self._rules = self._rules, None, None
         self._read_at = float("-inf")
-        switched = self._switch()
+        switched = self._switch(want)
         errors = self._write(steps, changes, device=seen.device)
         forgotten, more = self._flows.sync(want)
         errors += more
@@ -235,12 +235,14 @@ class Backend:
                     remedy=f"delete the rules that use it, then: ipset destroy {name}",
                 )
 
-    def _switch(self) -> int:
+    def _switch(self, want: State) -> int:
         """Set the kernel's switches, once after each reading; return how many were wrong.
 
+        Not for nothing: a node that forwards IPv6 does not listen to router advertisements any
+        more, unless accept_ra is 2.
         Where /proc/sys is read-only, as in a container, somebody else sees to it.
         """
-        if self._switched:
+        if self._switched or (self._family is Family.IPV6 and not want.services):
             return 0
         self._switched = True
         switches = dict(SYSCTLS)

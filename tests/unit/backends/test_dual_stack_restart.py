@@ -64,6 +64,21 @@ def test_services_of_the_second_family_that_vanished_meanwhile_leave_the_kernel(
 
 
 @modes
+def test_a_node_forwards_a_family_only_when_it_has_services_of_it(mode: str) -> None:
+    """A node that forwards IPv6 no longer listens to router advertisements."""
+    node = FakeNode()
+    key = "net/ipv6/conf/all/forwarding"
+    started(node, mode, "10.96.0.1", "fd00::1")
+    assert node.sysctl.values[key] == "1"
+    node.sysctl.values[key] = "0"
+    both = started(node, mode, "10.96.0.1")
+    assert both.find_left_over()
+    both.sync()
+    assert node.sysctl.values[key] == "0"
+    assert node.sysctl.values["net/ipv4/ip_forward"] == "1"
+
+
+@modes
 def test_where_nothing_was_left_the_second_family_is_not_touched(mode: str) -> None:
     node = FakeNode()
     started(node, mode, "10.96.0.1")
