@@ -106,6 +106,8 @@ class Agent:
             self._serve()
         except _Stopped:
             self._log.info("stopped", rules="left in place")
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)  # also while the interpreter ends
             return 0
 
     # What informers call, each from its own thread.
@@ -377,9 +379,10 @@ def _newer(version: str, known: str) -> bool:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    # Who asks again, or in another way, gets what he asked for first.
+    # Who asks again, or in another way, gets what he asked for first. Not SIG_IGN yet: the
+    # interpreter complains of a signal that has come already.
     for each in STOP_SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
+        signal.signal(each, lambda *_: None)
     raise _Stopped
 
 

@@ -62,7 +62,12 @@ def test_who_asks_twice_to_stop_is_heard_once() -> None:
         "    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):",
         "        os.kill(os.getpid(), number)",
         "    Log.info(agent._log, msg, **fields)",
-        "agent._proxier.reread = lambda: os.kill(os.getpid(), signal.SIGINT)",
+        "def read():",
+        "    both = {signal.SIGTERM, signal.SIGINT}",
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, both)",
+        "    for number in both: os.kill(os.getpid(), number)",
+        "    signal.pthread_sigmask(signal.SIG_UNBLOCK, both)",
+        "agent._proxier.reread = read",
         "agent._log.info = info",
     )
     assert done.returncode == 0, done.stderr
