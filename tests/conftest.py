@@ -14,13 +14,15 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from netns.kernels import probe
+
 # The same examples in every run; no durations are asserted; nothing is written, for an embedded
 # kernel sees the checkout read-only.
 hypothesis.settings.register_profile("house", database=None, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("house")
 
 # Where a kernel shows a feature, however it came by it: a feature that is built in may have no
-# module, and a module that is loaded may have no file.
+# module, and a module that is loaded may have no file. What is in no such place is tried.
 SIGNS = {
     "ip_vs": Path("/proc/net/ip_vs"),
     "ip6_tables": Path("/proc/net/ip6_tables_names"),
@@ -48,6 +50,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def kernel_has(module: str) -> bool:
     """Tell whether the running kernel has this module, loading it if it can be loaded."""
     if SIGNS.get(module, Path("/sys/module") / module).exists():
+        return True
+    if module in probe.FEATURES and probe.probe([module]) == {module: ""}:
         return True
     modprobe = shutil.which("modprobe", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
     if modprobe is None:

@@ -249,13 +249,17 @@ def test_the_fake_knows_of_rules_too() -> None:
 
 @pytest.mark.kernel
 @pytest.mark.needs_tool("ipset")
-def test_sets_of_other_types_are_seen_but_not_read(kernel_ipset: Ipset) -> None:
-    subprocess.run(["ipset", "create", "list", "list:set"], check=True)
-    subprocess.run(["ipset", "create", "ports", "bitmap:port", "range", "0-100"], check=True)
+@pytest.mark.parametrize("kind", ["list:set", "bitmap:port range 0-100"])
+def test_sets_of_other_types_are_seen_but_not_read(kernel_ipset: Ipset, kind: str) -> None:
+    command = ["ipset", "create", "other", *kind.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "set type not supported" in done.stderr:
+        pytest.skip(f"needs a kernel with sets of type {kind.split()[0]}")
+    assert (done.returncode, done.stderr) == (0, "")
     do(kernel_ipset, CreateSet("A", CLUSTER_IP))
     assert set(kernel_ipset.dump()) == {"A"}
-    assert kernel_ipset.exists("ports")
-    (result,) = kernel_ipset.run([CreateSet("ports", CLUSTER_IP)])
+    assert kernel_ipset.exists("other")
+    (result,) = kernel_ipset.run([CreateSet("other", CLUSTER_IP)])
     assert isinstance(result, AlreadyExists)
 
 

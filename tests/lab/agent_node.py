@@ -4,6 +4,7 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -109,6 +110,17 @@ class Node:
         with namespace.entered(self.name):
             done = subprocess.run(command, capture_output=True, text=True, check=check)
         return done.stdout
+
+    def healthz(self) -> str:
+        """Return the proxy's answer to a health check; empty if there is none."""
+        try:
+            with namespace.entered(self.name):
+                connection = socket.create_connection(("127.0.0.1", 10256), PATIENCE_S)
+            with connection:
+                connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+                return connection.recv(4096).decode()
+        except ConnectionError:
+            return ""
 
     def clean_up(self) -> int:
         """Run the proxy with ``--cleanup``."""
