@@ -134,6 +134,8 @@ class Supervisor:
 
     def _problem(self, error: errors.KproxyError) -> None:
         self._log.warning("API server", error=str(error))
+        # It may come back without our Node, before our informer has ever seen that Node.
+        self._report_due.set()
 
     def _keep_node(self) -> None:
         """Register the node and report it now and then, until the end."""
