@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import json
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -209,9 +210,13 @@ def _judge(
     from kproxy.lab import comparison
 
     incomplete = results.parameters["incomplete"]
-    if comparison.INTERRUPTED in incomplete:
-        click.echo(f"kproxy: interrupted after {len(results.trials)} trials", err=True)
-        return 130
+    for how, number in (
+        (comparison.INTERRUPTED, signal.SIGINT),
+        (comparison.TERMINATED, signal.SIGTERM),
+    ):
+        if how in incomplete:
+            click.echo(f"kproxy: {how} after {len(results.trials)} trials", err=True)
+            return 128 + number
     if incomplete:
         raise errors.MeasurementError(f"the run is incomplete: {'; '.join(incomplete)}")
     if before is not None:

@@ -23,7 +23,7 @@ from netns.lab import Lab
 
 MODES = ("ipvs", "iptables")
 LAB_NAME = "kproxy"
-INTERRUPTED = "interrupted"
+INTERRUPTED, TERMINATED = "interrupted", "terminated"
 LONGEST_TRIAL_SECONDS = 40.0
 """Traffic of a trial in which the cluster takes as long as it may; files are sparse."""
 
@@ -97,8 +97,11 @@ def run(
             raise
         except (errors.KproxyError, NetnsError) as error:
             incomplete.append(f"mode {mode}: {error}")
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             incomplete.append(INTERRUPTED)
+            break
+        except SystemExit:
+            incomplete.append(TERMINATED)
             break
     return resultset.ResultSet(
         kernel=facts.kernel(),

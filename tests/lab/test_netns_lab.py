@@ -231,6 +231,7 @@ def test_call_moves_the_calling_thread_only(line: Lab) -> None:
 
 
 def test_pods_come_and_go(line: Lab) -> None:
+    before = line["router"].call(socket.if_nameindex)  # a kernel may add tunnels of its own
     for _ in range(3):
         host, cable = samples.pod("pod", "router", "10.0.0.1/32")
         line.add(host, links=[cable])
@@ -240,8 +241,7 @@ def test_pods_come_and_go(line: Lab) -> None:
         assert process.returncode == -signal.SIGKILL
         assert "pod" not in line
         assert not namespace.exists(f"{NAME}-pod")
-        interfaces = line["router"].call(socket.if_nameindex)
-        assert sorted(name for _, name in interfaces) == ["lo", "toleft", "toright"]
+        assert line["router"].call(socket.if_nameindex) == before
         line.remove("pod")
 
 
