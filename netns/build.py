@@ -112,9 +112,10 @@ def _configure(
         sysctl.write_all(settings, host.name)
         for route in addressing.routes_of(host, interfaces):
             link.set_route(ipr, host.name, route)
-        if any(address.version == 6 for each in interfaces for address in each.addresses):
+        sixes = [one.ip for each in interfaces for one in each.addresses if one.version == 6]
+        if sixes:
             wait.wait_until(
-                lambda: link.addresses_usable(ipr),
+                lambda: link.addresses_usable(ipr, sixes),
                 _CARRIER_DEADLINE,
                 f"IPv6 addresses of {host.name}",
                 interval=_POLL,

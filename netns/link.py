@@ -17,6 +17,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
+from ipaddress import IPv6Address, ip_address
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -34,6 +35,7 @@ _NUD_NOARP = 0x40  # a bridge takes it as: static, does not age
 _NUD_PERMANENT = 0x80
 _IFA_F_NODAD = 0x02
 _IFA_F_TENTATIVE = 0x40
+_RTN_LOCAL = 2
 _RTNH_F_ONLINK = 0x04
 _FIRST_INDEX = 1000
 
@@ -150,9 +152,18 @@ def carrier_up(ipr: IPRoute, names: Iterable[str]) -> bool:
     return not wanted
 
 
-def addresses_usable(ipr: IPRoute) -> bool:
-    """Whether no IPv6 address is tentative any more."""
-    return not any(
+def addresses_usable(ipr: IPRoute, addresses: Iterable[IPv6Address]) -> bool:
+    """Whether IPv6 packets to these addresses arrive, and no address is tentative any more.
+
+    The kernel has an address before it has the local route to it, which a worker adds: until
+    then packets are dropped as somebody else's.
+    """
+    local = {
+        ip_address(message.get("dst"))
+        for message in ipr.get_routes(family=socket.AF_INET6)
+        if message["type"] == _RTN_LOCAL
+    }
+    return set(addresses) <= local and not any(
         (message.get("flags") or message["flags"]) & _IFA_F_TENTATIVE
         for message in ipr.get_addr(family=socket.AF_INET6)
     )
