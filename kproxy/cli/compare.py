@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-import datetime
+import itertools
 import json
 import platform
 import signal
@@ -101,7 +101,8 @@ def compare(
     """
     if only_list:
         return _list()
-    from kproxy.lab import facts
+    from kproxy import costfile
+    from kproxy.lab import costmodel, facts
     from kproxy.traffic import resultset
 
     place = (out or Path("results")).absolute()
@@ -110,11 +111,17 @@ def compare(
     if reproduce is not None:
         _refuse_beside_reproduce()
         before = resultset.read(reproduce)
+        if out is not None and (out / "result.json").absolute() == reproduce.absolute():
+            raise errors.UsageError(
+                f"--out {out}: that would replace {reproduce}", remedy="name another directory"
+            )
         parameters, load, kernel, model = _again(before, reproduce, kernel)
     else:
         parameters = _parameters(**options)
         load, problems = _workload(filenames)
         model = costs
+        if costs not in (None, costmodel.DEFAULT, costmodel.NONE):
+            costfile.read(Path(str(costs)))  # a wrong file is told before a kernel is booted
     _make(place)
     facts.tell_guest()
     run_on_kernel(kernel, writable=[place])
@@ -122,7 +129,7 @@ def compare(
         click.echo(f"kproxy: left out: {problem}", err=True)
     with _cost_model(model):
         results = _run(parameters, load)
-    path = (place if out else place / _stamp()) / "result.json"
+    path = (place if out else _fresh(place)) / "result.json"
     resultset.write(results, path)
     _show(results, path, as_json)
     return _judge(results, before, problems)
@@ -223,7 +230,7 @@ def _judge(
         from kproxy.lab import reproduction
 
         differing = reproduction.differences(before, results)
-        for line in differing:
+        for line in [*reproduction.circumstances(before, results), *differing]:
             click.echo(f"differs: {line}")
         if differing:
             return 1
@@ -233,8 +240,13 @@ def _judge(
     return 2 if problems else 0
 
 
-def _stamp() -> str:
-    return datetime.datetime.now().astimezone().strftime("%Y-%m-%dT%H-%M-%S")
+def _fresh(place: Path) -> Path:
+    """Return a directory for this run that no other has: named by the time it began."""
+    from kproxy.lab import facts
+
+    stamp = facts.started()[:19].replace(":", "-")
+    names = itertools.chain([stamp], (f"{stamp}-{number}" for number in itertools.count(2)))
+    return next(path for name in names if not (path := place / name).exists())
 
 
 def _list() -> int:

@@ -6,7 +6,6 @@ drifts (caches, the machine's load) meets all of them alike.
 """
 
 import dataclasses
-import datetime
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from kproxy.lab.trial import Timing, Trials
 from kproxy.traffic import resultset
 from kproxy.traffic.summary import summarise
 from netns.errors import NetnsError
+from netns.kernels import base
 from netns.lab import Lab
 
 MODES = ("ipvs", "iptables")
@@ -87,7 +87,6 @@ def run(
     send at the wanted rate.
     """
     parameters.check()
-    started = datetime.datetime.now(datetime.UTC)
     trials: list[resultset.Trial] = []
     incomplete: list[str] = []
     for mode in parameters.modes:
@@ -108,7 +107,7 @@ def run(
         host=facts.host(),
         parameters={
             **dataclasses.asdict(parameters),
-            **facts.run(started),
+            **facts.run(),
             "flows_per_service": generators.FLOWS_PER_SERVICE,
             "lossless": [name for name, one in scenarios.SCENARIOS.items() if one.lossless],
             "manifests": list(load.manifests),
@@ -140,7 +139,7 @@ def _run_mode(
         Lab(plan.topology(the_plan), name=LAB_NAME, state_dir=state_dir) as lab,
         Cluster(lab, the_plan, mode, load, room=_room(parameters), progress=tell) as cluster,
     ):
-        runner = Trials(cluster, parameters.rates, parameters.timing)
+        runner = Trials(cluster, parameters.rates, parameters.timing, seed=base.seed())
         for number in range(1, parameters.trials + 1):
             for name in parameters.scenarios:
                 tell(f"{name}, trial {number} of {parameters.trials}")

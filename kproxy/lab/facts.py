@@ -21,9 +21,25 @@ HOST_VARIABLE = "KPROXY_HOST_FACTS"
 
 
 def tell_guest() -> None:
-    """Leave this machine's facts to a guest that is booted from here."""
+    """Leave this machine's facts, and the time, to a guest that is booted from here."""
     if not base.inside_guest():
-        os.environ[HOST_VARIABLE] = json.dumps(_machine())
+        os.environ[HOST_VARIABLE] = json.dumps({**_machine(), "started": _now()})
+
+
+def started() -> str:
+    """Return when the run began, by the world's clock: a guest's may be any."""
+    if base.inside_guest():
+        return str(_told().get("started", _now()))
+    return _now()
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _told() -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(os.environ.get(HOST_VARIABLE, "{}"))
+    return told
 
 
 def kernel() -> dict[str, Any]:
@@ -40,12 +56,12 @@ def kernel() -> dict[str, Any]:
 
 def host() -> dict[str, Any]:
     """Return the machine: the one around the guest, where there is a guest."""
-    told = os.environ.get(HOST_VARIABLE)
-    if base.inside_guest() and told:
-        machine: dict[str, Any] = json.loads(told)
-        guest = {"cpus": os.cpu_count(), "memory_bytes": psutil.virtual_memory().total}
-        return {**machine, "guest": guest}
-    return {**_machine(), "guest": None}
+    if not base.inside_guest():
+        return {**_machine(), "guest": None}
+    guest = {"cpus": os.cpu_count(), "memory_bytes": psutil.virtual_memory().total}
+    machine = _told() or _machine()
+    machine.pop("started", None)
+    return {**machine, "guest": guest}
 
 
 def _machine() -> dict[str, Any]:
@@ -59,10 +75,10 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def run(started: datetime.datetime) -> dict[str, Any]:
+def run() -> dict[str, Any]:
     """Return when the run began, and what made it what it is beside its parameters."""
     return {
-        "started": started.isoformat(timespec="seconds"),
+        "started": started(),
         "seed": base.seed(),
         "costs": _costs(),
     }

@@ -34,7 +34,7 @@ FASTEST_PPS = 256_000.0
 """What the sender can do at the most: one batch a millisecond (``kproxy.traffic.udp_send``)."""
 
 FIRST_SOURCE_PORT = 1024
-SOURCE_PORTS = 30000
+SOURCE_PORTS = 28000
 """Below the range from which the kernel takes the ports of TCP connections."""
 
 
@@ -122,6 +122,11 @@ class Started:
     udp_flows: int
 
 
+def first_port(base: int, trial: int, targets: int) -> int:
+    """Return the first source port of a trial: no two trials share one, for hundreds of trials."""
+    return FIRST_SOURCE_PORT + (base + trial * FLOWS_PER_SERVICE * targets) % SOURCE_PORTS
+
+
 def origin(flow: int) -> int:
     """Return the number of the node behind which a flow begins."""
     return flow // FLOWS_PER_CLIENT
@@ -146,9 +151,15 @@ class Client:
         self.udp.expect("ready", 60)
         self.tcp.expect("ready", 60)
 
-    def start(self, trial: int, targets: Sequence[workload.Target], rates: Rates) -> Started:
-        """Start sending; returns when both generators do."""
-        flows = self._flows(trial, [target for target in targets if target.protocol == "UDP"])
+    def start(
+        self, trial: int, targets: Sequence[workload.Target], rates: Rates, first_port: int
+    ) -> Started:
+        """Start sending, from source ports on from ``first_port``; returns when both do.
+
+        Every trial should have ports of its own: the kernel keeps a flow's endpoint for minutes,
+        so old flows would all gather at the endpoints that have never been replaced.
+        """
+        flows = self._flows(first_port, [t for t in targets if t.protocol == "UDP"])
         udp_record = self._start_udp(trial, flows, rates) if flows else None
         tcp = [target for target in targets if target.protocol == "TCP"]
         tcp_record = self._start_tcp(trial, tcp, rates) if tcp else None
@@ -174,20 +185,15 @@ class Client:
         self.tcp.quit()
 
     def _flows(
-        self, trial: int, targets: Sequence[workload.Target]
+        self, first_port: int, targets: Sequence[workload.Target]
     ) -> tuple[profile.UdpFlow, ...]:
-        """Craft the frames of all flows: 16 to every UDP service port.
-
-        Every trial has source ports of its own: the kernel keeps a flow's endpoint for minutes,
-        so old flows would all gather at the endpoints that have never been replaced.
-        """
+        """Craft the frames of all flows: 16 to every UDP service port."""
         flows: list[profile.UdpFlow] = []
-        first = FIRST_SOURCE_PORT + trial * FLOWS_PER_SERVICE * len(targets) % SOURCE_PORTS
         for target in targets:
             flows += frames.probes(
                 flows=FLOWS_PER_SERVICE,
                 first_flow=self._first_flow + len(flows),
-                first_port=first + len(flows),
+                first_port=first_port + len(flows),
                 source_mac=self._source_mac,
                 gateway_mac=self._gateway_mac,
                 source=self.node.client_address,

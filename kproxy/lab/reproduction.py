@@ -87,6 +87,24 @@ def differences(before: resultset.ResultSet, after: resultset.ResultSet) -> list
     return sorted(found)
 
 
+def circumstances(before: resultset.ResultSet, after: resultset.ResultSet) -> list[str]:
+    """Return what was not the same around the two runs, in words: it may explain differences."""
+    found: list[str] = []
+    for where, old, new in (
+        ("kernel", before.kernel, after.kernel),
+        ("guest", before.host.get("guest") or {}, after.host.get("guest") or {}),
+        ("host", before.host, after.host),
+    ):
+        for name in ("release", "version", "provider", "memory_bytes", "kproxy", "python"):
+            if where == "host" and name == "memory_bytes":
+                continue  # a guest does not see it
+            if old.get(name) != new.get(name):
+                found.append(
+                    f"{where} {name}: {_shown(old.get(name))}, now {_shown(new.get(name))}"
+                )
+    return found
+
+
 def _key(row: resultset.Row) -> tuple[str, ...]:
     return tuple(getattr(row, name) for name in _ROW_NAMES)
 

@@ -1,6 +1,7 @@
 """One trial: traffic from two nodes, a scenario in the middle of it, and the account."""
 
 import dataclasses
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from kproxy.lab.cluster import Cluster
 from kproxy.lab.stage import ClusterStage
 from kproxy.traffic import accounting, measurement, records, resultset, tcp_accounting
 from netns.kernels import base
+
+JITTER_SECONDS = 0.1
+"""The fault comes up to so much later: several packet intervals of a flow, evenly distributed."""
 
 HIT = "hit"
 OTHER = "other"
@@ -48,7 +52,17 @@ class Sent:
 class Trials:
     """Runs trials on one cluster, one after the other."""
 
-    def __init__(self, cluster: Cluster, rates: generators.Rates, timing: Timing) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        rates: generators.Rates,
+        timing: Timing,
+        *,
+        seed: int | None = None,
+    ) -> None:
+        """``seed`` fixes what a trial draws: its flows' ports and the moment of its fault."""
+        self._seed = seed
+        self._first_port = self._lots("ports").randrange(generators.SOURCE_PORTS)
         self._cluster = cluster
         self._rates = rates
         self._timing = timing
@@ -65,11 +79,15 @@ class Trials:
         self._cluster.settle()
         stage = ClusterStage(self._cluster, self._places[HIT], self._served)
         problems: list[str] = []
+        targets = self._cluster.targets
+        first_port = generators.first_port(self._first_port, self._count, len(targets))
         started = {
-            place: self._client(place).start(self._count, self._cluster.targets, self._rates)
+            place: self._client(place).start(self._count, targets, self._rates, first_port)
             for place in self._places
         }
-        time.sleep(self._timing.before)
+        # Otherwise all trials would show the same phase of the fault against the packets.
+        jitter = self._lots(f"fault {self._count}").uniform(0, JITTER_SECONDS)
+        time.sleep(self._timing.before + jitter)
         try:
             scenario.run(stage)
         except errors.MeasurementError as error:
@@ -96,6 +114,11 @@ class Trials:
         )
         self._refresh_proxy(stage)
         return trial
+
+    def _lots(self, purpose: str) -> random.Random:
+        """Return what to draw from: the same for every run of a seed; by chance without one."""
+        seed = None if self._seed is None else f"{self._seed} {purpose}"
+        return random.Random(seed)  # noqa: S311  nothing secret is drawn
 
     def _refuse_rate(self, found: list[resultset.Measurement]) -> None:
         """Raise UsageError if the machine could not even send at the rate undisturbed."""

@@ -88,6 +88,9 @@ def notes(results: ResultSet) -> list[str]:
             f"Failover times of packets are within ± {accuracies[0]:.1f} ms in the most certain "
             f"row and ± {accuracies[-1]:.1f} ms in the least ({offered} packets/s from each node)."
         )
+    clock, seed = results.kernel.get("clock"), results.parameters.get("seed")
+    chance = "left to chance" if seed is None else f"seed {seed}"
+    lines.append(f"Clock: {clock}; {chance}; Linux {results.kernel.get('release')}.")
     lines += _promise_notes(results)
     lines += _clock_notes(results)
     for trial in results.trials:

@@ -106,3 +106,18 @@ def test_every_figure_of_a_row_is_compared() -> None:
     names = {field.name for field in dataclasses.fields(Row)}
     assert changed.keys() < names
     assert msgspec.to_builtins(ROW).keys() == names
+
+
+def test_what_was_not_the_same_around_the_runs_is_told() -> None:
+    before = dataclasses.replace(
+        result(ROW), host={"kproxy": "0.1.0", "memory_bytes": 1, "guest": {"memory_bytes": 700}}
+    )
+    after = dataclasses.replace(
+        result(ROW),
+        kernel={"release": "6.12.2", "clock": "virtual"},
+        host={"kproxy": "0.1.0", "memory_bytes": 2, "guest": {"memory_bytes": 1000}},
+    )
+    assert reproduction.circumstances(before, after) == [
+        "kernel release: 6.12.1, now 6.12.2",
+        "guest memory_bytes: 700, now 1000",
+    ]

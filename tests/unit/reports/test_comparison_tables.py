@@ -98,11 +98,17 @@ def test_restart_table_only_where_something_restarted() -> None:
 def test_notes_state_the_accuracy_and_every_problem() -> None:
     trial = Trial(mode="ipvs", scenario="baseline", number=2, problems=("7 packets lost",))
     other = dataclasses.replace(ROW, accuracy_ms=20.0, node="other")
-    lines = tables.notes(result(ROW, other, trials=(trial,)))
+    results = dataclasses.replace(
+        result(ROW, other, trials=(trial,)),
+        kernel={"clock": "virtual", "release": "6.12.1"},
+        parameters={"seed": 7},
+    )
+    lines = tables.notes(results)
     assert "± 16.0 ms" in lines[0]
     assert "± 20.0 ms" in lines[0]
-    assert lines[1] == "The baseline is not valid, so nothing of this run is."
-    assert lines[2] == "NOT VALID: ipvs baseline trial 2: 7 packets lost"
+    assert lines[1] == "Clock: virtual; seed 7; Linux 6.12.1."
+    assert lines[2] == "The baseline is not valid, so nothing of this run is."
+    assert lines[-1] == "NOT VALID: ipvs baseline trial 2: 7 packets lost"
 
 
 def test_notes_say_that_there_was_no_baseline() -> None:
