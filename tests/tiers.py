@@ -12,8 +12,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -25,32 +25,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = str(ROOT / ".venv" / "bin" / "python")
 # No cache: an embedded kernel sees the checkout read-only, and a warning is an error.
 PYTEST = (PYTHON, "-m", "pytest", "-p", "no:cacheprovider")
-
-# The behaviour of kube-proxy, recorded; a checkout of its own, beside this one unless named.
-CONFORMANCE = Path(os.environ.get("KPROXY_CONFORMANCE", ROOT.parent / "shared" / "conformance"))
-CONFORMANCE_SCENARIOS = (
-    "00-*",
-    "01-*",
-    "02-*",
-    "21-*",
-    "23-*",
-    "24-*",
-    "32-*",
-    "33-*",
-    "35-*",
-    "41-*",
-    "q1-*",
-    "q2-*",
-    "q3-*",
-    "q5-*",
-    "q10-*",
-    "q19-*",
-    "q21-*",
-)
-PROXY = (
-    f"{ROOT}/.venv/bin/kproxy proxy --proxy-mode {{mode}} --kubeconfig {{kubeconfig}}"
-    " --hostname-override {node} --config {config}"
-)
 
 
 class Result(StrEnum):
@@ -72,8 +46,6 @@ class Tier:
     about: str
     command: Sequence[str]
     why_not: Callable[[], str | None] = lambda: None
-    directory: Path = ROOT
-    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +101,6 @@ def tiers() -> list[Tier]:
             command=[PYTHON, "tests/reproducible.py", "--times", "2", "--only", "compare"],
             why_not=reproducible.why_not,
         ),
-        conformance("iptables", ["/usr/bin/python3", "-m", "conform"]),
-        conformance("ipvs", [str(CONFORMANCE / "uml" / "conform-uml")]),
     ]
 
 
@@ -164,27 +134,6 @@ def no_embedded_kernel() -> str | None:
     return "no embedded kernel: sudo apt-get install user-mode-linux, or scripts/install --kernel"
 
 
-def conformance(mode: str, program: Sequence[str]) -> Tier:
-    """Return the tier that compares kproxy's treatment of packets with kube-proxy's."""
-    return Tier(
-        name=f"conformance-{mode}",
-        about=f"packets fare as with kube-proxy in mode {mode}",
-        command=[*program, "check", "--mode", mode, "--proxy", PROXY, *CONFORMANCE_SCENARIOS],
-        why_not=no_conformance_suite,
-        directory=CONFORMANCE,
-        environment={"PYTHONDONTWRITEBYTECODE": "1"},
-    )
-
-
-def no_conformance_suite() -> str | None:
-    """Tell why the conformance suite cannot run, or None."""
-    if not (CONFORMANCE / "conform").is_dir():
-        return f"no suite in {CONFORMANCE}; the variable KPROXY_CONFORMANCE names its directory"
-    if os.geteuid() != 0:
-        return "needs root: sudo scripts/test"
-    return None
-
-
 def run(tier: Tier) -> Report:
     """Run one tier, passing its output through."""
     reason = tier.why_not()
@@ -196,8 +145,7 @@ def run(tier: Tier) -> Report:
     output: list[str] = []
     with subprocess.Popen(
         tier.command,
-        cwd=tier.directory,
-        env=os.environ | tier.environment,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
