@@ -46,10 +46,10 @@ def test_a_tier_that_cannot_run_is_not_started(tmp_path: Path) -> None:
     assert not trace.exists()
 
 
-def test_output_passes_through_and_the_exit_code_counts(tmp_path: Path) -> None:
+def test_output_passes_through_and_the_exit_code_counts() -> None:
     script = "print('\\033[31m=== 1 failed in 1s ===\\033[0m'); raise SystemExit(1)"
     command = [sys.executable, "-c", script]
-    report = tiers.run(Tier(name="unit", about="", command=command, directory=tmp_path))
+    report = tiers.run(Tier(name="unit", about="", command=command))
     assert report.result is Result.FAILED
     assert report.lines[0].endswith("1 failed in 1s")
 
