@@ -101,27 +101,20 @@ def compare(
     """
     if only_list:
         return _list()
-    from kproxy import costfile
-    from kproxy.lab import costmodel, facts
+    from kproxy.lab import facts
     from kproxy.traffic import resultset
 
     place = (out or Path("results")).absolute()
     problems: list[errors.InvalidObject] = []
     before = None
     if reproduce is not None:
-        _refuse_beside_reproduce()
+        _refuse_beside_reproduce(reproduce, out)
         before = resultset.read(reproduce)
-        if out is not None and (out / "result.json").absolute() == reproduce.absolute():
-            raise errors.UsageError(
-                f"--out {out}: that would replace {reproduce}", remedy="name another directory"
-            )
         parameters, load, kernel, model = _again(before, reproduce, kernel)
     else:
         parameters = _parameters(**options)
         load, problems = _workload(filenames)
-        model = costs
-        if costs not in (None, costmodel.DEFAULT, costmodel.NONE):
-            costfile.read(Path(str(costs)))  # a wrong file is told before a kernel is booted
+        model = _checked_model(costs)
     _make(place)
     facts.tell_guest()
     run_on_kernel(kernel, writable=[place])
@@ -166,8 +159,22 @@ def _parameters(
     return parameters
 
 
-def _refuse_beside_reproduce() -> None:
-    """Raise UsageError for options that the result file decides."""
+def _checked_model(costs: str | None) -> str | None:
+    """Return the name of a model. A wrong file is told before a kernel is booted."""
+    from kproxy import costfile
+    from kproxy.lab import costmodel
+
+    if costs not in (None, costmodel.DEFAULT, costmodel.NONE):
+        costfile.read(Path(str(costs)))
+    return costs
+
+
+def _refuse_beside_reproduce(path: Path, out: Path | None) -> None:
+    """Raise UsageError for options that the result file decides, or that would replace it."""
+    if out is not None and (out / "result.json").absolute() == path.absolute():
+        raise errors.UsageError(
+            f"--out {out}: that would replace {path}", remedy="name another directory"
+        )
     context = click.get_current_context()
     decided = ("filenames", "scenario_names", "modes", "trials", "rate", "nodes", "costs")
     for name in decided:
