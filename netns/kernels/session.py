@@ -10,7 +10,7 @@ import select
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from netns import errors
 from netns.kernels import frames
@@ -32,6 +32,7 @@ class Session:
     """One command in one embedded kernel. ``console`` keeps the last lines the kernel printed.
 
     A session that ``keeps_away`` does nothing that the guest could notice unless it must.
+    ``doing`` tells what the guest does, if the time limit ends it.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class Session:
         passes_input: bool,
         keeps_away: bool,
         stall: StallWatch | None = None,
+        doing: Callable[[], str] | None = None,
     ) -> None:
         self._warden = warden
         self._intake = intake
         self._stall = stall
+        self._doing = doing
         self._passes_input = passes_input
         self._console = console
         self._stdio = stdio
@@ -117,7 +120,7 @@ class Session:
         if ready.get(0, 0) & ~select.POLLOUT and self._credit > 0:
             self._read_input()
         now = time.monotonic()
-        self._act(self._watch.tick(now), signal.SIGTERM)
+        self._act(self._tick(now), signal.SIGTERM)
         self._act(self._check(now), 0)
         if self._warden.pidfd not in ready:
             return True
@@ -149,6 +152,13 @@ class Session:
             deadline = min(deadline, self._stall.deadline)
         left = max(0.0, deadline - time.monotonic())
         return dict(poller.poll(left * 1000 + 1))
+
+    def _tick(self, now: float) -> Action:
+        """Tell what the passing of time demands, and what the guest does when its time is over."""
+        action = self._watch.tick(now)
+        if action is Action.ASK and self._doing and (doing := self._doing()):
+            self._watch.saw(doing)
+        return action
 
     def _check(self, now: float) -> Action:
         """Tell what the state of the guest demands."""

@@ -18,7 +18,7 @@ from netns import errors
 from netns.kernels import base, bytecode, channel, uml_boot, vitals, warden
 from netns.kernels.base import Clock
 from netns.kernels.session import Session
-from netns.kernels.stall import STALLED, StallWatch
+from netns.kernels.stall import CREPT, STALLED, StallWatch
 from netns.kernels.stdio import Stdio
 from netns.kernels.watch import Watch
 
@@ -159,6 +159,7 @@ class Uml:
             watch = Watch(time.monotonic(), limits.time, answers=real)
             guard = warden.start(launch, on_loss=stdio.restore, isolate=self._isolate)
             wires.close_far_ends()
+            guest = None if real else vitals.Vitals(guard.pid, self.kernel.executable)
             session = Session(
                 warden=guard,
                 intake=intake,
@@ -168,7 +169,8 @@ class Uml:
                 watch=watch,
                 passes_input=start["stdin"] is None,
                 keeps_away=not real,
-                stall=self._stall_watch(guard, command, limits, notes),
+                stall=self._stall_watch(guest, command, limits, notes),
+                doing=guest.doing if guest else None,
             )
             try:
                 return self._attend(session, limits)
@@ -198,13 +200,18 @@ class Uml:
         )
 
     def _stall_watch(
-        self, guard: warden.Warden, command: base.Command, limits: base.Limits, notes: Path
+        self, guest: vitals.Vitals | None, command: base.Command, limits: base.Limits, notes: Path
     ) -> StallWatch | None:
-        """Return who watches the clock, if it is one that can stand still."""
-        assert self.kernel is not None
-        if command.clock is not Clock.VIRTUAL:
+        """Return who watches the clock, if it is one that can stand still and can be seen."""
+        if guest is None or command.clock is not Clock.VIRTUAL:
             return None
-        guest = vitals.Vitals(guard.pid, self.kernel.executable)
+        if guest.blind:
+            print(
+                f"{self.describe()} has no symbol {vitals.TIME}: its clock is not watched, a"
+                " process that spins is ended by --time-limit only",
+                file=sys.stderr,
+            )
+            return None
         return StallWatch(guest, limits.stall, notes, time.monotonic())
 
     def _attend(self, session: Session, limits: base.Limits) -> int:
@@ -304,7 +311,7 @@ def describe_failure(
         reason, remedy = explain(failure.console)
     elif failure.exit_code == base.EXIT_TIME_LIMIT:
         remedy = f"it is an option: --time-limit, now {limits.time:g} s"
-    elif STALLED in reason:
+    elif STALLED in reason or CREPT in reason:
         remedy = (
             "in virtual time, what waits has to sleep; what computes that long needs --stall, now"
             f" {limits.stall:g} s, or declares it with netns.kernels.base.computing"

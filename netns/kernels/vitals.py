@@ -9,7 +9,8 @@ import contextlib
 import os
 import re
 import struct
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,9 @@ LARGEST_TASK = 16 * 1024  # bytes of the kernel's description of a process
 NAME_LENGTH = 16
 STACK_TOP = 256 * 1024  # bytes of a stack in which the command line is looked for
 MOST_WORDS = 4096  # of arguments and environment
+READ_EVERY = 0.001  # seconds from one look at a guest's memory to the next
+LOOKS = 100
+IDLE = "swapper"
 LONGEST = 200  # characters of a command line that are shown
 
 
@@ -76,6 +80,11 @@ class Vitals:
         self._before: dict[int, Used] = {}
         self._now: dict[int, Used] = {}
 
+    @property
+    def blind(self) -> bool:
+        """Whether this kernel's clock cannot be found in its memory."""
+        return TIME not in self._symbols
+
     def sample(self) -> Sample | None:
         """Return CPU time and virtual time of the guest; None if it cannot be looked at now."""
         used = descendants(self._warden)
@@ -85,9 +94,39 @@ class Vitals:
         self._before, self._now = self._now, used
         try:
             nanoseconds = self._number(kernel, self._symbols[TIME])
+            process = self._task(kernel) if RUNNING in self._symbols else 0
         except (OSError, struct.error):
             return None
-        return Sample(sum(one.cpu for one in used.values()), nanoseconds / 1e9)
+        return Sample(sum(one.cpu for one in used.values()), nanoseconds / 1e9, process)
+
+    def readings(self, number: int) -> Sequence[float]:
+        """Return the virtual time, read so many times, a millisecond apart; fewer if it ends."""
+        kernel = self._kernel(self._now)
+        found: list[float] = []
+        with contextlib.suppress(OSError, struct.error, KeyError):
+            while kernel is not None and len(found) < number:
+                found.append(self._number(kernel, self._symbols[TIME]) / 1e9)
+                time.sleep(READ_EVERY)
+        return found
+
+    def doing(self) -> str:
+        """Return what the guest does at the moment, for the user; empty if it cannot be told."""
+        self._before = descendants(self._warden)
+        kernel = self._kernel(self._before)
+        self._now = self._before
+        if kernel is None:
+            return ""
+        names: list[str] = []
+        with contextlib.suppress(OSError, struct.error, KeyError):
+            for _ in range(LOOKS):
+                names.append(self._name(kernel))
+                time.sleep(READ_EVERY)
+        # While all processes sleep, the kernel's own threads run for moments.
+        if sum(name.startswith(IDLE) for name in names) > len(names) / 2:
+            return "all its processes sleep"
+        self._now = descendants(self._warden)
+        who = self.running()
+        return f"{who} runs" if who else ""
 
     def running(self) -> str:
         """Return who runs in the guest, for the user; empty if it cannot be found out."""
@@ -123,12 +162,18 @@ class Vitals:
         Where in a task its name is, the first of all tasks tells, whose name is known.
         """
         first = read_memory(kernel, self._symbols[INIT_TASK], LARGEST_TASK)
-        place = first.find(b"swapper")
+        place = first.find(IDLE.encode())
+        task = self._task(kernel)
+        name = read_memory(kernel, task + place, NAME_LENGTH) if task else b""
+        return name.split(b"\0")[0].decode(errors="replace")
+
+    def _task(self, kernel: int) -> int:
+        """Return where the kernel describes the process that it runs; 0 if that is not there."""
         for word in struct.unpack("<2Q", read_memory(kernel, self._symbols[RUNNING], 16)):
             if word > LARGEST_TASK:
-                name = read_memory(kernel, word + place, NAME_LENGTH)
-                return name.split(b"\0")[0].decode(errors="replace")
-        return ""
+                assert isinstance(word, int)
+                return word
+        return 0
 
     @staticmethod
     def _number(process: int, address: int) -> int:

@@ -35,6 +35,7 @@ class Watch:
         self.booted = False
         self._answers = answers
         self._asked = False
+        self._seen = ""
         self._interrupted = False
         self._time_limit = time_limit
         self._end = now + time_limit
@@ -72,12 +73,17 @@ class Watch:
             self.failure = f"it hangs: no sign of life for {ANSWER_LIMIT:g} s"
             return Action.KILL
         self.exit_code = base.EXIT_TIME_LIMIT
-        self.failure = f"the time limit of {self._time_limit:g} s is over"
+        self.failure = f"the time limit of {self._time_limit:g} s is over{self._seen}"
         if self._asked:
             return Action.KILL
         self._asked = True
         self._end = now + GRACE
         return Action.ASK
+
+    def saw(self, doing: str) -> None:
+        """Add what the guest did when its time was over, to be told to the user."""
+        self._seen = f"; at that moment {doing}"
+        self.failure += self._seen
 
     def fail(self, failure: str) -> Action:
         """Something that time alone does not tell demands the kernel's end."""

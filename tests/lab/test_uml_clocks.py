@@ -167,6 +167,34 @@ def test_a_process_that_was_forked_is_named_too(runner: Runner) -> None:
 
 
 @pytest.mark.usefixtures("hogs")
+def test_who_polls_the_clock_is_ended_and_named(runner: Runner) -> None:
+    code = "import time\nwhile True: time.monotonic()"
+    done = runner.run(PYTHON, "-c", code, options=(*VIRTUAL, "--stall", "2s"))
+    assert done.returncode == base.EXIT_GUEST_FAILED
+    said = done.stderr.decode()
+    assert "its clock has only crept" in said
+    assert f"({PYTHON} -c import time while True: time.monotonic())" in said
+
+
+@pytest.mark.parametrize(
+    ("clock", "code", "seen"),
+    [
+        ("virtual", "import signal\nsignal.pause()", "all its processes sleep"),
+        ("travel", SPIN, f"({PYTHON} -c {SPIN}) runs"),
+    ],
+)
+def test_the_time_limit_tells_what_the_guest_did(
+    runner: Runner, clock: str, code: str, seen: str
+) -> None:
+    options = ("--clock", clock, "--time-limit", "8s")
+    done = runner.run(PYTHON, "-c", code, options=options)
+    assert done.returncode == base.EXIT_TIME_LIMIT
+    assert f"the time limit of 8 s is over; at that moment {seen}" in " ".join(
+        done.stderr.decode().replace("python3 (", "(").split()
+    )
+
+
+@pytest.mark.usefixtures("hogs")
 def test_honest_computing_is_not_ended_on_a_loaded_machine(runner: Runner) -> None:
     code = (
         "import time\n"

@@ -4,6 +4,7 @@ import ctypes
 import os
 import struct
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -48,12 +49,18 @@ def test_what_was_computed_as_declared_is_not_held_against_what_follows() -> Non
 
 
 class Guest:
-    def __init__(self, *taken: Sample | None, name: str = "spinner") -> None:
+    def __init__(
+        self, *taken: Sample | None, name: str = "spinner", clock: Sequence[float] = (7,)
+    ) -> None:
+        self.clock = list(clock)
         self.taken = list(taken)
         self.name = name
 
     def sample(self) -> Sample | None:
         return self.taken.pop(0)
+
+    def readings(self, number: int) -> list[float]:
+        return self.clock * (number // len(self.clock))
 
     def running(self) -> str:
         return self.name
@@ -72,6 +79,44 @@ def test_the_culprit_is_named(tmp_path: Path) -> None:
 def test_a_guest_that_cannot_be_looked_at_is_left_alone(tmp_path: Path) -> None:
     watch = stall.StallWatch(Guest(None, None), 3, tmp_path, now=0)
     assert [watch.check(watch.deadline) for _ in range(2)] == ["", ""]
+
+
+SLOW = [Sample(cpu, 7 + 0.02 * cpu) for cpu in (0, 1, 2, 3)]  # 20 ms per second of CPU time
+
+
+def test_who_polls_the_clock_is_ended_and_named(tmp_path: Path) -> None:
+    polled = Guest(*SLOW, clock=[7 + number / 1e5 for number in range(10)])
+    watch = stall.StallWatch(polled, 3, tmp_path, now=0)
+    *before, said = [watch.check(watch.deadline) for _ in SLOW]
+    assert before == ["", "", ""]
+    assert "only crept on to 7.060000 s" in said
+    assert "spinner" in said
+
+
+def test_who_sleeps_for_moments_between_long_work_is_not_ended(tmp_path: Path) -> None:
+    """The clock is as slow as with one that polls, but it leaps."""
+    working = Guest(*SLOW, clock=[7.0] * 45 + [7.001] * 55)
+    watch = stall.StallWatch(working, 3, tmp_path, now=0)
+    assert [watch.check(watch.deadline) for _ in SLOW] == [""] * 4
+
+
+def test_many_that_start_one_after_another_are_not_ended(tmp_path: Path) -> None:
+    """Each moves the clock a little all the time, as who polls it does."""
+    starting = [Sample(cpu, 0.003 * cpu, process=cpu // 2) for cpu in range(9)]
+    watch = stall.StallWatch(Guest(*starting, clock=range(10)), 3, tmp_path, now=0)
+    assert [watch.check(watch.deadline) for _ in starting] == [""] * 9
+
+
+def test_a_pace_of_fifty_milliseconds_is_no_creeping(tmp_path: Path) -> None:
+    samples = [Sample(cpu, 0.06 * cpu) for cpu in range(9)]
+    watch = stall.StallWatch(Guest(*samples, clock=range(10)), 3, tmp_path, now=0)
+    assert [watch.check(watch.deadline) for _ in samples] == [""] * 9
+
+
+def test_clocks_that_creep_move_in_most_moments_that_the_machine_gives_them() -> None:
+    assert stall.creeping([number // 3 for number in range(99)])
+    assert not stall.creeping([number // 10 for number in range(100)])
+    assert not stall.creeping([])
 
 
 def stack(arguments: list[str], address: int, more: bytes = b"") -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from netns import errors
-from netns.kernels import base, bytecode, uml, uml_boot, warden
+from netns.kernels import base, bytecode, uml, uml_boot, vitals, warden
 
 KERNEL = uml.UmlKernel(
     executable=Path("/opt/linux"),
@@ -156,3 +156,17 @@ def test_packages_are_compiled_before_they_are_read_only(tmp_path: Path) -> None
     (tmp_path / "module.py").write_text("x = 1\n")
     bytecode.compile_packages([tmp_path, tmp_path / "absent"])
     assert [path.suffix for path in (tmp_path / "__pycache__").iterdir()] == [".pyc"]
+
+
+def test_a_kernel_whose_clock_cannot_be_seen_is_not_watched_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    executable = tmp_path / "linux"
+    executable.write_bytes(b"stripped")
+    kernel = uml.UmlKernel(executable=executable, version="6.0", origin="a tree", time_travel=True)
+    guest = vitals.Vitals(1, executable)
+    command = base.Command(argv=("true",), clock=base.Clock.VIRTUAL)
+    assert uml.Uml(kernel)._stall_watch(guest, command, base.Limits(), tmp_path) is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "6.0 (a tree) has no symbol time_travel_time" in line
+    assert "--time-limit only" in line

@@ -38,6 +38,16 @@ def test_at_the_time_limit_the_command_is_asked_and_then_the_kernel_killed() -> 
     assert "time limit of 100 s" in watched.failure
 
 
+def test_what_it_did_when_its_time_was_over_is_told() -> None:
+    watched = booted(100.0)
+    watched.tick(100.0)
+    watched.saw("all its processes sleep")
+    told = "the time limit of 100 s is over; at that moment all its processes sleep"
+    assert watched.failure == told
+    watched.tick(100.0 + watch.GRACE)
+    assert watched.failure == told
+
+
 def test_a_kernel_that_takes_nothing_is_killed() -> None:
     watched = booted(3600.0)
     watched.sent(5.0)
