@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from netns.kernels import base
+
 pytestmark = [pytest.mark.lab, pytest.mark.needs_module("ip_vs")]
 BENCH = [sys.executable, "-m", "kproxy", "bench", "traffic", "--kernel", "native", "--json"]
 
@@ -29,3 +31,16 @@ def test_a_rate_beyond_the_machine_is_not_held() -> None:
     assert found["held"] is False
     assert "the sender reached" in found["reason"]
     assert done.returncode == 1
+
+
+@pytest.mark.skipif(base.clock() is not base.Clock.VIRTUAL, reason="needs the virtual clock")
+def test_a_virtual_minute_at_full_rate_is_counted_to_the_packet() -> None:
+    done = subprocess.run(
+        [*BENCH, "--rate", "20000", "--seconds", "60"], stdout=subprocess.PIPE, check=True
+    )
+    found = json.loads(done.stdout)
+    assert found["clock"] == "virtual"
+    assert found["sent"] == found["received"] == 1_200_000
+    assert found["lost"] == found["duplicated"] == found["not_sent"] == found["failed"] == 0
+    assert found["lateness_ms"]["max"] < 1
+    assert found["delay_ms"] is None
