@@ -44,7 +44,10 @@ class Point(_Strict, frozen=True, kw_only=True):
 
 
 class Entry(_Strict, frozen=True, kw_only=True):
-    """The cost of one place. ``mode`` is empty where the mode makes no difference."""
+    """The cost of one place. ``mode`` is empty where the mode makes no difference.
+
+    ``busy``: other work had the CPUs, too, when this was measured, so it is too large.
+    """
 
     process: str
     place: str
@@ -53,6 +56,7 @@ class Entry(_Strict, frozen=True, kw_only=True):
     kernel: str
     machine: str
     date: str
+    busy: bool = False
     points: tuple[Point, ...] = ()
 
 

@@ -11,19 +11,23 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
+import msgspec
 
 from kproxy import costfile
 from kproxy.cli.kernel_option import PACKAGE, KernelChoice, kernel_options, run_on_kernel
 from kproxy.errors import MeasurementError, UsageError
-from kproxy.lab import costbench, costfit
+from kproxy.lab import costbench, costfit, facts
 from netns.kernels import base, choice
 from netns.lab import signals_unwind
 
 MODES = ("ipvs", "iptables")
 LEAST_RUNS = 5
+MOST_LOAD = 0.5  # load average per CPU from which on a machine is busy
 STATE = "costs"
 
 
@@ -50,6 +54,7 @@ def costs(
     wanted = _modes(modes)
     if runs < LEAST_RUNS:
         raise UsageError(f"--runs {runs}: at least {LEAST_RUNS} are needed for a median")
+    facts.tell_guest()
     sizes = (*costbench.SIZES, costbench.LARGE) if large else costbench.SIZES
     if kernel.name in (choice.AUTO, "native") or base.inside_guest():
         model = _measure_here(wanted, sizes, runs, kernel)
@@ -93,7 +98,11 @@ def _measure_here(
         raise UsageError(
             f"--modes {','.join(elsewhere)}: not on this kernel", remedy="use --kernel auto"
         )
-    _tell_load()
+    # Before anything is measured, which is load, too; inside a guest it is what the host was told.
+    machine = facts.host()
+    busy = _is_busy(machine)
+    if busy and not base.inside_guest():
+        _tell_load(machine)
     models = []
     if elsewhere:
         models.append(_measure_embedded(elsewhere, sizes, runs, kernel))
@@ -104,7 +113,8 @@ def _measure_here(
             state = base.state_directory() / STATE
             samples = costbench.measure(able, sizes, runs, state, _tell)
         wanted = [sample for sample in samples if sample.mode in ("", *modes)]
-        models.append(costfit.model("measured", wanted, _origin()))
+        model = costfit.model("measured", wanted, _origin(machine))
+        models.append(_marked(model) if busy else model)
     return functools.reduce(costfile.merged, models)
 
 
@@ -139,32 +149,43 @@ def _measure_embedded(
         return costfile.read(out)
 
 
-def _tell_load() -> None:
-    """Say if other work would be measured, too.
+def _is_busy(machine: Mapping[str, Any]) -> bool:
+    """Tell whether other work would be measured, too."""
+    return bool(machine["load_average"][0] > MOST_LOAD * machine["cpus"])
+
+
+def _tell_load(machine: Mapping[str, Any]) -> None:
+    """Warn of other work.
 
     A higher priority is no remedy: it counts within a session only (sched(7), autogroup).
     """
-    load, cpus = os.getloadavg()[0], len(os.sched_getaffinity(0))
-    if not base.inside_guest() and load > cpus / 2:
-        click.echo(
-            f"kproxy: warning: load average {load:.1f} on {cpus} CPUs: other work makes the "
-            "costs too large; measure on an idle machine",
-            err=True,
-        )
+    click.echo(
+        f"kproxy: WARNING: load average {machine['load_average'][0]:.1f}"
+        f" on {machine['cpus']} CPUs: other work makes the costs too large, and the model is marked as busy; measure on an"
+        " idle machine",
+        err=True,
+    )
+
+
+def _marked(model: costfile.Model) -> costfile.Model:
+    """Return a model that says of all its entries that they were measured beside other work."""
+    entries = tuple(msgspec.structs.replace(entry, busy=True) for entry in model.entries)
+    return msgspec.structs.replace(model, entries=entries)
 
 
 def _tell(text: str) -> None:
     click.echo(f"kproxy: {text}", err=True)
 
 
-def _origin() -> costfit.Origin:
+def _origin(machine: Mapping[str, Any]) -> costfit.Origin:
+    """Return where is measured; ``machine`` is the one around the guest, if there is a guest."""
     release = platform.release()
     embedded = base.inside_guest()
     return costfit.Origin(
         kernel=f"User-Mode Linux {release} in real time" if embedded else f"native {release}",
         tools=costbench.tools(),
-        machine=f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, "
-        f"load {os.getloadavg()[0]:.1f}",
+        machine=f"{platform.machine()}, {machine['cpus']} CPUs, "
+        f"load {machine['load_average'][0]:.1f}",
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
 
@@ -179,6 +200,7 @@ def as_table(model: costfile.Model) -> list[str]:
             + f": {terms.constant * 1e3:.1f} ms"
             + f" + {terms.per_service * 1e6:.1f} µs per service"
             + f" + {terms.per_endpoint * 1e6:.1f} µs per endpoint ({entry.kernel})"
+            + (" MEASURED ON A BUSY MACHINE" if entry.busy else "")
         )
         for point in entry.points:
             fitted = terms.at(point.services, point.endpoints) * 1e3

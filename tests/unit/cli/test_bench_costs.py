@@ -1,5 +1,6 @@
 """The bench of costs: what it refuses, and how it tells."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from click.testing import CliRunner
 from kproxy import costfile
 from kproxy.cli import bench_costs
 from kproxy.errors import UsageError
-from kproxy.lab import costbench, costfit
+from kproxy.lab import costbench, costfit, facts
+from netns.kernels import base
 
 ORIGIN = costfit.Origin(kernel="native 6.18", machine="x86_64", date="2026-01-02")
 
@@ -74,7 +76,7 @@ def test_each_mode_is_measured_where_it_exists_and_the_start_here(
     result = CliRunner().invoke(bench_costs.costs, ["--out", str(out)])
     assert result.exception is None, result.output
     assert bench.embedded == [("ipvs",)]
-    here = bench_costs._origin().kernel
+    here = bench_costs._origin(facts.host()).kernel
     assert kernels(out) == {
         ("start", ""): here,
         ("sync-full", "iptables"): f"{here}, {costbench.tools()}",
@@ -89,7 +91,7 @@ def test_the_start_is_measured_here_even_if_the_mode_is_not(
     CliRunner().invoke(bench_costs.costs, ["--modes", "ipvs", "--out", str(out)])
     assert bench.modes == ["iptables"]
     assert kernels(out) == {
-        ("start", ""): bench_costs._origin().kernel,
+        ("start", ""): bench_costs._origin(facts.host()).kernel,
         ("sync-full", "ipvs"): "UML",
     }
 
@@ -127,9 +129,31 @@ def test_the_generated_cluster_has_the_size_asked_for() -> None:
     assert len(set(addresses)) == 6
 
 
-def test_a_busy_machine_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_machine_is_warned_of_and_marked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     Bench(monkeypatch)
-    for load, warned in ((0.1, False), (1000.0, True)):
+    out = tmp_path / "model.json"
+    for load, busy in ((0.1, False), (1000.0, True)):
         monkeypatch.setattr(bench_costs.os, "getloadavg", lambda load=load: (load, load, load))
-        result = CliRunner().invoke(bench_costs.costs, [])
-        assert ("measure on an idle machine" in result.output + result.stderr) is warned
+        result = CliRunner().invoke(bench_costs.costs, ["--out", str(out)])
+        assert ("measure on an idle machine" in result.output + result.stderr) is busy
+        assert ("MEASURED ON A BUSY MACHINE" in result.output) is busy
+        entries = costfile.read(out).entries
+        assert {entry.busy for entry in entries} == {busy}
+        assert all(f"load {load:.1f}" in entry.machine for entry in entries)
+
+
+def test_inside_a_guest_the_machine_is_the_one_around_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Bench(monkeypatch)
+    out = tmp_path / "model.json"
+    told = {"cpus": 64, "load_average": [40.0, 1.0, 1.0], "started": "2026-01-01T00:00:00+00:00"}
+    monkeypatch.setenv(facts.HOST_VARIABLE, json.dumps(told))
+    monkeypatch.setenv(base.GUEST_VARIABLE, "uml")
+    result = CliRunner().invoke(bench_costs.costs, ["--out", str(out)])
+    assert result.exception is None, result.output
+    for entry in costfile.read(out).entries:
+        assert "64 CPUs, load 40.0" in entry.machine
+        assert entry.busy
