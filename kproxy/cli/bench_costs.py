@@ -161,8 +161,8 @@ def _tell_load(machine: Mapping[str, Any]) -> None:
     """
     click.echo(
         f"kproxy: WARNING: load average {machine['load_average'][0]:.1f}"
-        f" on {machine['cpus']} CPUs: other work makes the costs too large, and the model is marked as busy; measure on an"
-        " idle machine",
+        f" on {machine['cpus']} CPUs: other work makes the costs too large, and the model is"
+        " marked as busy; measure on an idle machine",
         err=True,
     )
 
