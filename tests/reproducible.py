@@ -1,15 +1,16 @@
 """Run the laboratory again and again, on an idle machine and on a busy one, and compare.
 
-``scripts/check-reproducible`` is the way in. In virtual time the outcome of every test of the tier
-``lab`` and the summary of ``kproxy compare`` are the same in every run, byte for byte; whatever
-differs is an error, and the first difference is shown. Every other run has to share the machine
-with two processes that do nothing but compute.
+``scripts/check-reproducible`` is the way in. In virtual time the summary of ``kproxy compare`` is
+the same in every run, byte for byte as it is written, and so are outcome and (virtual) duration of
+every test of the tier ``lab``; whatever differs is an error, and the first difference is shown.
+The first run has the machine for itself and is what the others are compared with; all the others
+have to share it with two processes that do nothing but compute.
 """
 
 import argparse
 import contextlib
 import difflib
-import json
+import functools
 import os
 import subprocess
 import sys
@@ -41,16 +42,31 @@ class Subject:
     may_fail: bool = False
 
 
-def compare_command(place: Path) -> list[str]:
-    """Return the command that measures all scenarios in all modes once."""
-    options = ("--trials", "1", "--time-limit", TIME_LIMIT, "--out", str(place))
+def compare_command(trials: int, place: Path) -> list[str]:
+    """Return the command that measures all scenarios in all modes."""
+    options = ("--trials", str(trials), "--time-limit", TIME_LIMIT, "--out", str(place))
     return [PYTHON, "-m", "kproxy", "compare", *KERNEL, *options]
 
 
 def compare_digest(place: Path) -> str:
-    """Return the summary of a result, a line for each value."""
-    result = json.loads((place / "result.json").read_text())
-    return json.dumps(result["summary"], indent=1)
+    """Return the summary of a result, as it stands in the file.
+
+    Raises RuntimeError if it does not stand there.
+    """
+    return raw_summary((place / "result.json").read_bytes())
+
+
+def raw_summary(result: bytes) -> str:
+    """Return what is written between the names ``summary`` and ``trials`` of the outermost object.
+
+    A line break inside a string is written otherwise, so these lines are there once.
+    Raises RuntimeError if they are not.
+    """
+    before, summary, rest = result.partition(b'\n  "summary": ')
+    text, trials, _ = rest.partition(b'\n  "trials": ')
+    if not (before and summary and trials and text.strip(b"[],\n ")):
+        raise RuntimeError("compare: result.json has no summary where one was looked for")
+    return text.decode()
 
 
 def lab_command(place: Path) -> list[str]:
@@ -62,20 +78,29 @@ def lab_command(place: Path) -> list[str]:
 
 
 def lab_digest(place: Path) -> str:
-    """Return the outcome of every test, a line for each."""
+    """Return outcome and duration of every test, a line for each, and how long all took."""
+    return outcomes(ElementTree.parse(place / "outcomes.xml").getroot())
+
+
+def outcomes(report: ElementTree.Element) -> str:
+    """Return what a report of pytest's says of each test; its seconds are those of the guest."""
     lines = []
-    for case in ElementTree.parse(place / "outcomes.xml").iter("testcase"):
-        outcomes = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
-        outcome = ", ".join(outcomes) or "passed"
+    for case in report.iter("testcase"):
+        found = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
+        outcome = f"{', '.join(found) or 'passed'} in {case.get('time')} s"
         lines.append(f"{case.get('classname')}::{case.get('name')}: {outcome}")
+    for suite in report.iter("testsuite"):
+        lines.append(f"all: {suite.get('time')} s, begun at {suite.get('timestamp')}")
     return "\n".join(lines)
 
 
-SUBJECTS = (
-    Subject("compare", compare_command, compare_digest),
-    # A test that fails in the same way every time is the business of scripts/test.
-    Subject("lab", lab_command, lab_digest, may_fail=True),
-)
+def subjects(trials: int) -> tuple[Subject, ...]:
+    """Return what is repeated."""
+    return (
+        Subject("compare", functools.partial(compare_command, trials), compare_digest),
+        # A test that fails in the same way every time is the business of scripts/test.
+        Subject("lab", lab_command, lab_digest, may_fail=True),
+    )
 
 
 @contextlib.contextmanager
@@ -114,20 +139,22 @@ def run(subject: Subject, place: Path, load: int) -> str:
 
 
 def difference(first: str, other: str) -> str:
-    """Return what is different, in short; empty if nothing is."""
+    """Return what is different, in short; empty if nothing is, to the last byte."""
+    if first == other:
+        return ""
     lines = difflib.unified_diff(
         first.splitlines(), other.splitlines(), "the first run", "this run", lineterm="", n=0
     )
     shown = list(lines)
     more = f"\n… {len(shown) - SHOWN} more lines" if len(shown) > SHOWN else ""
-    return "\n".join(shown[:SHOWN]) + more
+    return "\n".join(shown[:SHOWN]) + more or "line ends differ"
 
 
 def repeat(subject: Subject, times: int, scratch: Path) -> bool:
-    """Run it so many times, the second, fourth … under load; tell whether all were the same."""
+    """Run it so many times, all but the first under load; tell whether all were the same."""
     first = ""
     for number in range(times):
-        load = HOGS if number % 2 else 0
+        load = HOGS if number else 0
         begun = time.monotonic()
         # The same name every time: a command may well see its own arguments.
         place = scratch / subject.name
@@ -148,18 +175,21 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command line. Returns 1 if a run differs, 2 if nothing can be run here."""
     parser = argparse.ArgumentParser(prog="scripts/check-reproducible", description=__doc__)
     parser.add_argument("--times", type=int, default=20, help="runs of each; default: 20")
-    names = [subject.name for subject in SUBJECTS]
+    parser.add_argument("--trials", type=int, default=3, help="of compare; default: 3")
+    names = [subject.name for subject in subjects(1)]
     parser.add_argument("--only", choices=names, help="default: both")
     options = parser.parse_args(arguments)
     if options.times < 2:
         parser.error("--times: a run can only differ from another")
+    if options.trials < 1:
+        parser.error("--trials: at least 1")
     reason = why_not()
     if reason is not None:
         print(f"scripts/check-reproducible: {reason}", file=sys.stderr)
         return 2
     same = True
     with tempfile.TemporaryDirectory(prefix="reproducible-", dir=scratch_parent()) as scratch:
-        for subject in SUBJECTS:
+        for subject in subjects(options.trials):
             if options.only in (None, subject.name):
                 try:
                     same &= repeat(subject, options.times, Path(scratch))
