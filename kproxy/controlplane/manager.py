@@ -42,10 +42,12 @@ class Loop:
 
     def start(self, controller: Controller) -> None:
         """Begin to work."""
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             target=self._run, args=(controller,), name=self._name, daemon=True
         )
-        self._thread.start()
+        thread.start()
+        # Only now: somebody may be about to join it, and one that has not started cannot be.
+        self._thread = thread
 
     def join(self) -> None:
         """Wait for the end of the work; its queue must have been stopped."""

@@ -65,7 +65,7 @@ class Cluster:
             )
             for name, runtime in self.runtimes.items()
         ]
-        self.threads = [threading.Thread(target=one.run) for one in self.supervisors]
+        self.threads = [threading.Thread(target=one.run, daemon=True) for one in self.supervisors]
         for thread in self.threads:
             thread.start()
         self.manager = Manager(self.client(), self.log)
@@ -77,7 +77,7 @@ class Cluster:
         cidrs = clusterips.parse_cidrs("10.96.0.0/16")
         self.server = apiserver.start(("127.0.0.1", self.port), cidrs, self.log)
         self.port = self.server.server_address[1]
-        self.serving = threading.Thread(target=self.server.serve)
+        self.serving = threading.Thread(target=self.server.serve, daemon=True)
         self.serving.start()
 
     def stop_serving(self) -> None:
