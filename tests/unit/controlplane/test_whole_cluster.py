@@ -174,9 +174,9 @@ def test_a_daemon_set_is_restarted_recreated_and_rolled_one_at_a_time(cluster):
         recreated = pods.until(
             lambda found: all_ready(found) and victim.uid not in {p.metadata.uid for p in found}
         )
-        obj = cluster.api.get(kinds.DAEMON_SET, "default", "proxy")
-        obj["spec"]["template"]["metadata"]["annotations"] = {"version": "2"}
-        cluster.api.update(kinds.DAEMON_SET, obj)
+        # A patch: the controller reports the status meanwhile, so a version read may be old.
+        change = {"spec": {"template": {"metadata": {"annotations": {"version": "2"}}}}}
+        cluster.api.patch(kinds.DAEMON_SET, "default", "proxy", change)
         old = {pod.metadata.uid for pod in recreated}
         rolled = pods.until(
             lambda found: all_ready(found) and not old & {pod.metadata.uid for pod in found}
