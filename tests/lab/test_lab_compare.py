@@ -83,8 +83,6 @@ def test_only_flows_of_the_dead_endpoint_lose_and_their_times_agree(
         found = packets(one, node)
         affected = [flow for flow in found.flows if flow.lost]
         assert {flow.pod_before for flow in affected} == {f"shop/{dead}"}
-        mine = [flow for flow in found.flows if flow.pod_before == f"shop/{dead}"]
-        assert [flow.flow for flow in mine] == [flow.flow for flow in affected]
         assert all(flow.recovered and flow.agrees for flow in affected)
         assert all(flow.pod_after != f"shop/{dead}" for flow in affected)
 
