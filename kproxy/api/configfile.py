@@ -121,7 +121,7 @@ def _check_version(data: dict[str, Any], label: str) -> None:
 
 def _duration(wanted: type, value: Any) -> Duration:
     if wanted is not Duration:
-        raise NotImplementedError(wanted)
+        raise AssertionError(wanted)
     if not isinstance(value, str):
         raise ValueError(f"must be a duration such as 30s, not {value!r}")
     return Duration.parse(value)
