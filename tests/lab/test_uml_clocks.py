@@ -190,7 +190,7 @@ def test_the_time_limit_tells_what_the_guest_did(
     done = runner.run(PYTHON, "-c", code, options=options)
     assert done.returncode == base.EXIT_TIME_LIMIT
     assert f"the time limit of 8 s is over; at that moment {seen}" in " ".join(
-        done.stderr.decode().replace("python3 (", "(").split()
+        done.stderr.decode().replace(f"{Path(sys.executable).name} (", "(").split()
     )
 
 
