@@ -93,7 +93,7 @@ def _decoder(wanted: Any) -> msgspec.json.Decoder[Any]:
 def decode_page(raw: bytes, wanted: type[T]) -> Page[T]:
     """Decode a list with the token of its next page; see :func:`decode_list`."""
     try:
-        whole = _decoder(_List[wanted]).decode(raw)  # type: ignore[valid-type]
+        whole = _decoder(_List[wanted]).decode(raw)  # type: ignore[valid-type]  # made at run time
     except (msgspec.ValidationError, UnicodeDecodeError):
         return _decode_one_by_one(raw, wanted)
     except _UNREADABLE as error:

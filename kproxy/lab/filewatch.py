@@ -1,7 +1,7 @@
 """Which files of a directory have changed: inotify(7), so that nobody has to look again and again.
 
-Looking at twenty log files fifty times a second would take a sixth of an embedded kernel's CPU
-away from what is being measured.
+Looking at twenty log files fifty times a second would take CPU away from what is being measured,
+on an embedded kernel's only one.
 """
 
 import ctypes
