@@ -24,11 +24,15 @@ PAID = "cost paid"
 
 PROXY = "proxy"
 RESPONDER = "responder"
+MANAGER = "manager"
 
 START = "start"
 """Until the process would ask or answer anybody: exec, interpreter, imports, configuration."""
 LIST = "list"
 """From then until everything has been listed, decoded and taken note of."""
+SLICE = "slice"
+"""From a pod's end being known on its node until its EndpointSlice says so: the report, the API
+server, both watches and the controller together, paid by the controller before it writes."""
 SYNC_FULL = "sync-full"
 """First sync of a process, into a kernel that holds nothing of ours."""
 SYNC_ADOPT = "sync-adopt"

@@ -12,10 +12,10 @@ A state directory holds two files:
     flock on it meanwhile. Nothing is synced to a disk: after a crash of the machine there are no
     namespaces either.
 
-The records: ``lab`` (first; who owns it), ``add`` (a topology that will be made), ``remove`` (a
-host that was taken away), ``restore`` (an addition failed and was undone: the topology from
-before), ``process`` (started), ``attach`` (another process works on the lab, and the namespace it
-is at home in), ``closing`` (tear-down begins, nothing may be added any more).
+The records: ``lab`` (first; who owns it), ``add`` (a topology that will be made), ``removing`` (a
+host that will be taken away), ``remove`` (it was), ``restore`` (an addition failed and was undone:
+the topology from before), ``process`` (started), ``attach`` (another process works on the lab, and
+the namespace it is at home in), ``closing`` (tear-down begins, nothing may be added any more).
 """
 
 import contextlib
@@ -51,6 +51,8 @@ class Ledger:
     topology: Topology = dataclasses.field(default_factory=Topology)
     processes: tuple[tuple[str, ProcessId], ...] = ()
     attached: tuple[tuple[ProcessId, NamespaceId], ...] = ()
+    leaving: frozenset[str] = frozenset()
+    """Hosts that are being taken away. They belong to the topology until that is done."""
     closing: bool = False
 
     def visitors(self, places: Collection[NamespaceId]) -> set[ProcessId]:
@@ -85,10 +87,16 @@ def fold(ledger: Ledger, record: dict[str, Any]) -> Ledger:
         case "add":
             topology = topology.merged(codec.decode(record["topology"]))
             return dataclasses.replace(ledger, topology=topology)
+        case "removing":
+            leaving = ledger.leaving | {record["host"]}
+            return dataclasses.replace(ledger, leaving=leaving)
         case "remove":
             left = tuple(each for each in ledger.processes if each[0] != record["host"])
             topology = topology.without(record["host"])
-            return dataclasses.replace(ledger, topology=topology, processes=left)
+            leaving = ledger.leaving - {record["host"]}
+            return dataclasses.replace(
+                ledger, topology=topology, processes=left, leaving=leaving
+            )
         case "restore":
             topology = codec.decode(record["topology"])
             return dataclasses.replace(ledger, topology=topology)

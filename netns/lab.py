@@ -91,12 +91,15 @@ class AttachedLab:
         return name in self.hosts
 
     def has_now(self, name: str) -> bool:
-        """Whether there is a host of this name, once changes in progress are done.
+        """Whether there is a host of this name that nobody is taking away.
 
-        ``name in lab`` does not wait: while a host is being removed it still says yes.
+        ``name in lab`` still says yes while it is being removed. Waits for nobody: whoever asks
+        because a process of the host has ended learns why at once.
         """
-        with self._journal.changing() as ledger:
-            return any(host.name == name for host in ledger.topology.hosts)
+        ledger = self._journal.ledger()
+        return name not in ledger.leaving and any(
+            host.name == name for host in ledger.topology.hosts
+        )
 
     def add(
         self, *hosts: Host, links: Iterable[Link] = (), segments: Iterable[Segment] = ()
@@ -152,6 +155,8 @@ class AttachedLab:
             def namespace_of(member: str) -> str:
                 return namespace_name(ledger.name, member)
 
+            # Written before the first process ends: who sees that end asks whether this is why.
+            self._journal.append("removing", host=name)
             _kill([namespace_of(name)], ledger, host=name)
             self._reap()
             build.unlink(before.around(name), after, namespace_of)

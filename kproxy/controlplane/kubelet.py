@@ -160,12 +160,17 @@ class Kubelet:
         )
         if worker is not None:
             worker.exited(end, now)
+            if worker.stage is Stage.FAILED:
+                self._report(worker)  # before its remains are removed, which takes a while
 
-    def _advance(self, worker: PodWorker, now: float) -> float | None:
-        due = worker.advance(now)
+    def _report(self, worker: PodWorker) -> None:
         report = worker.report()
         if report is not None:
             self.outbox.put(report)
+
+    def _advance(self, worker: PodWorker, now: float) -> float | None:
+        due = worker.advance(now)
+        self._report(worker)
         if worker.stage is Stage.GONE:
             self._workers.pop(worker.uid, None)
         return due

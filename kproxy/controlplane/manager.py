@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from kproxy import errors, logs
+from kproxy import costs, errors, logs
 from kproxy.api import apps, core, discovery
 from kproxy.client import informer, kubeconfig, objects, rest
 
@@ -79,7 +79,9 @@ class Loop:
 class Manager:
     """All controllers of a cluster, fed by one informer per kind."""
 
-    def __init__(self, client: rest.Rest, log: logs.Log) -> None:
+    def __init__(
+        self, client: rest.Rest, log: logs.Log, cost: costs.Costs = costs.FREE
+    ) -> None:
         self._client = client
         self._log = log
         self._stopped = threading.Event()
@@ -88,7 +90,7 @@ class Manager:
         self._daemon_sets = Loop("daemonset", log)
         self._slices = Loop("endpointslice", log)
         self._slice_controller = endpointslice.EndpointSliceController(
-            cluster, log, enqueue=self._slices.queue.add
+            cluster, log, enqueue=self._slices.queue.add, cost=cost
         )
         self._work: list[tuple[Loop, Controller]] = [
             (self._deployments, deployment.DeploymentController(cluster, log)),
@@ -177,6 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log = logs.Log("manager")
     try:
         access = kubeconfig.load_kubeconfig(options.kubeconfig)
+        cost = costs.of(costs.MANAGER, log)
     except errors.KproxyError as error:
         log.error("cannot start", error=str(error))
         return 2
@@ -184,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ends = (signal.SIGTERM, signal.SIGINT)
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     log.info("started")
-    manager = Manager(rest.Rest(access, agent="kproxy-manager"), log)
+    manager = Manager(rest.Rest(access, agent="kproxy-manager"), log, cost)
     manager.start()
     signal.sigwait(ends)
     manager.stop()

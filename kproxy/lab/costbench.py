@@ -11,6 +11,10 @@ says in its log, on the clock that all share, gives the durations:
   goes on beside the list, is in it);
 * ``sync-partial``: the duration in ``synced`` after one endpoint was replaced by another.
 
+The services are UDP, so that reading the table of tracked flows is in every sync, as it is when a
+pod behind a UDP service ends. What the control plane takes is measured in
+:mod:`kproxy.lab.costcontrol`.
+
 One run of each size comes before those that count: it fills the caches of compiled code. Sizes and
 modes take turns run by run, so that whatever drifts (the machine's load) meets all of them alike.
 """
@@ -35,7 +39,7 @@ from kproxy.client.rest import Rest
 from kproxy.desired.model import Family
 from kproxy.errors import KproxyError, MeasurementError, Unsupported
 from kproxy.kernel.iptables.client import Iptables
-from kproxy.lab import costmodel
+from kproxy.lab import costcontrol, costmodel
 from kproxy.lab.costfit import Sample
 from kproxy.lab.eventlog import Event, EventLog
 from netns.host import LiveHost
@@ -75,7 +79,7 @@ def objects(size: Size) -> Iterator[tuple[kinds.Kind, Object]]:
     """Yield the Services and EndpointSlices of a cluster of that size."""
     for number in range(size.services):
         name = f"s{number}"
-        ports = [{"name": "p", "port": 80, "protocol": "TCP"}]
+        ports = [{"name": "p", "port": 53, "protocol": "UDP"}]
         yield (
             kinds.SERVICE,
             {
@@ -96,7 +100,7 @@ def _slice(name: str, endpoints: list[Object]) -> Object:
         "metadata": {"namespace": NAMESPACE, "name": f"{name}-a", "labels": labels},
         "addressType": "IPv4",
         "endpoints": endpoints,
-        "ports": [{"name": "p", "port": 8080, "protocol": "TCP"}],
+        "ports": [{"name": "p", "port": 5353, "protocol": "UDP"}],
     }
 
 
@@ -149,6 +153,9 @@ def measure(
         host, files = lab.host(HOST), lab.scratch
         progress("start of pods")
         samples += _responder(host, runs)
+        progress("a pod's end in the control plane")
+        with _Cluster(host, files / "control", FIRST_PORT + len(sizes)) as bare:
+            samples += costcontrol.measure(host, files / "manager", bare.kubeconfig, runs)
         with contextlib.ExitStack() as stack:
             clusters = []
             for number, size in enumerate(sizes):
@@ -164,9 +171,11 @@ def measure(
 
 
 class _Cluster:
-    """An API server with the objects of one size."""
+    """An API server with the objects of one size, or with none."""
 
-    def __init__(self, host: LiveHost, directory: Path, port: int, size: Size) -> None:
+    def __init__(
+        self, host: LiveHost, directory: Path, port: int, size: Size = Size(0, 0)
+    ) -> None:
         self.host = host
         self.size = size
         directory.mkdir()
@@ -187,7 +196,8 @@ class _Cluster:
         self._api = ObjectClient(self._rest)
 
     def __enter__(self) -> "_Cluster":
-        self.host.call(self._fill)
+        if self.size.services:
+            self.host.call(self._fill)
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -72,13 +72,15 @@ def described(model: Path | None) -> dict[str, object] | None:
 
 
 def paid(events: Iterable[Event], node: str) -> list[Interval]:
-    """Return when the proxies of a node paid costs, in order; no two of them overlap."""
+    """Return when a node's proxies and the controllers paid costs, in order, none overlapping."""
     found = sorted(
         (event.mono_ns - round(event.fields["seconds"] * 1e9), event.mono_ns)
         for event in events
         if event.msg == costs.PAID
-        and event.who == costs.PROXY
-        and event.fields.get("node") == node
+        and (
+            event.who == costs.MANAGER
+            or (event.who == costs.PROXY and event.fields.get("node") == node)
+        )
     )
     apart: list[Interval] = []
     for begin, end in found:

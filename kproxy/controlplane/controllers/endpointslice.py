@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kproxy import logs
+from kproxy import costs, logs
 from kproxy.api import codec, core, discovery, kinds, meta
 from kproxy.controlplane.cluster import Cluster
 
@@ -39,7 +39,9 @@ class EndpointSliceController:
         *,
         enqueue: Callable[[str], None],
         wall: Callable[[], float] = time.time,
+        cost: costs.Costs = costs.FREE,
     ) -> None:
+        self._cost = cost
         self._cluster = cluster
         self._log = log
         self._enqueue = enqueue
@@ -128,6 +130,7 @@ class EndpointSliceController:
             group = slices.Group(one.address_type, tuple(one.ports or ()))
             made = self._slice(service, group, endpoints, moment, one.metadata)
             if _content(made) != _content(one):
+                self._cost.pay(costs.SLICE)
                 self._write(self._cluster.update, made)
                 self._tell("slice updated", made)
         for one in plan.delete:

@@ -277,6 +277,30 @@ def test_a_sandbox_destroyed_from_outside_fails_the_pod(node):
     assert node.get() is None
 
 
+def test_a_lost_pod_is_reported_though_its_remains_cannot_be_removed(node):
+    uid = node.create()
+    node.turn()
+    node.runtime.refuse = {"remove"}
+    node.runtime.destroy(uid)
+    node.runtime.calls.clear()
+    node.kubelet.step()
+    assert "remove" in node.runtime.calls
+    assert node.kubelet.outbox.flush() is None
+    assert node.status()["reason"] == "SandboxLost"
+
+
+def test_a_lost_pod_is_reported_before_its_remains_are_removed(node, monkeypatch):
+    uid = node.create()
+    node.turn()
+    order = []
+    put, remove = node.kubelet.outbox.put, node.runtime.remove
+    monkeypatch.setattr(node.kubelet.outbox, "put", lambda r: (order.append("put"), put(r)))
+    monkeypatch.setattr(node.runtime, "remove", lambda u: (order.append("remove"), remove(u)))
+    node.runtime.destroy(uid)
+    node.kubelet.step()
+    assert order[:2] == ["put", "remove"]
+
+
 def test_a_sandbox_that_vanishes_just_after_the_restart_fails_the_pod_too(node):
     uid = node.create()
     node.turn()

@@ -69,7 +69,7 @@ def test_the_environment_carries_it(monkeypatch: pytest.MonkeyPatch) -> None:
     costmodel.apply(None)
 
 
-def test_what_a_nodes_proxy_paid() -> None:
+def test_what_a_nodes_proxy_and_the_controllers_paid() -> None:
     events = [
         paid(300, 100),
         paid(250, 100),
@@ -77,8 +77,13 @@ def test_what_a_nodes_proxy_paid() -> None:
         paid(500, 50, node="node2"),
         paid(600, 50, who="responder"),
         paid(700, 50, msg="synced"),
+        paid(400, 50, node="", who="manager"),
     ]
-    assert costmodel.paid(events, "node1") == [(150 * MS, 300 * MS), (850 * MS, 900 * MS)]
+    assert costmodel.paid(events, "node1") == [
+        (150 * MS, 300 * MS),
+        (350 * MS, 400 * MS),
+        (850 * MS, 900 * MS),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,19 @@ def test_the_sum_of_a_life(tmp_path: Path) -> None:
     assert not ledger.closing
 
 
+def test_a_host_is_leaving_until_it_has_left(tmp_path: Path) -> None:
+    book = Journal(tmp_path)
+    book.begin("demo")
+    book.append("add", topology=codec.encode(TOPOLOGY))
+    book.append("removing", host="b")
+    assert book.ledger().leaving == {"b"}
+    assert "demo-b" in book.ledger().namespaces
+    book.append("remove", host="b")
+    assert book.ledger().leaving == frozenset()
+    assert "demo-b" not in book.ledger().namespaces
+    book.close()
+
+
 def test_a_failed_addition_is_taken_back(tmp_path: Path) -> None:
     book = Journal(tmp_path)
     book.begin("demo")
@@ -104,6 +117,7 @@ RECORDS = [
     {"op": "lab", "name": "demo", "pid": 1, "start_time": 2, "boot": "x"},
     {"op": "add", "topology": codec.encode(TOPOLOGY)},
     {"op": "process", "host": "a", "pid": 3, "start_time": 4},
+    {"op": "removing", "host": "a"},
     {"op": "remove", "host": "a"},
     {"op": "something from the future"},
     {"op": "closing"},
