@@ -6,6 +6,7 @@ A backend is imported only when its mode was chosen: the others would lengthen e
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar, Protocol, cast
 
 from kproxy.desired.model import Family, Prefix, ServicePort, ServicePortName, State
@@ -31,6 +32,32 @@ class SyncResult:
     refused: tuple[KernelError, ...] = ()
     invalid: tuple[InvalidObject, ...] = ()
     again_in: float | None = None
+
+
+class Deviation(StrEnum):
+    """In which way the kernel is not as wanted."""
+
+    MISSING = "missing"
+    DIFFERENT = "different"
+    UNEXPECTED = "unexpected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One object of ours that the kernel holds otherwise than wanted, in words for a user.
+
+    ``kind`` is the field's name of such an object (``virtual server``, ``real server``,
+    ``address``, ``ipset entry``, ``rule``, ``chain``, ``map element`` …), ``name`` which one it
+    is. ``want`` and ``have`` are what it should be and is; empty where it should not be or is not.
+    """
+
+    deviation: Deviation
+    kind: str
+    name: str
+    want: str = ""
+    have: str = ""
+    service: ServicePortName | None = None
+    """Whose it is, where that can be told."""
 
 
 Planned = Callable[[int], None]
@@ -70,6 +97,12 @@ class Backend(Protocol):
         to be written. Raises KernelError where the kernel's state cannot even be read.
         """
 
+    def differences(self, want: State) -> Sequence[Difference]:
+        """Return in what the kernel now differs from the wanted state. Writes nothing.
+
+        Empty: a sync that rereads would write nothing. Raises KernelError.
+        """
+
     def reread(self) -> None:
         """Read the kernel's state now; the next sync compares with it.
 
@@ -106,6 +139,9 @@ class Options:
     tcp_fin_timeout_s: int = 0
     udp_timeout_s: int = 0
     """IPVS time-outs; 0 leaves the kernel's as they are."""
+    clean_last: bool = False
+    """Whether flows of UDP services whose last endpoint is gone are forgotten, too
+    (``--conntrack-clean-last``); ipvs mode always does."""
 
 
 class Loader(Protocol):
@@ -124,6 +160,7 @@ FAMILIES: Mapping[Family, inet.Family] = {
 BACKENDS: Mapping[str, str] = {
     "ipvs": "kproxy.backends.ipvs.backend",
     "iptables": "kproxy.backends.iptables.backend",
+    "nftables": "kproxy.backends.nftables.backend",
 }
 """Mode → module that has a :class:`Loader` named ``load``."""
 

@@ -6,14 +6,14 @@ States share the very same :class:`ServiceState` objects for what did not change
 compare by identity first (:func:`kproxy.desired.diff.diff` does).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from kproxy.api import core, discovery
 from kproxy.errors import InvalidObject
 
-from .model import Family, Prefix, ServicePortName, ServiceState, State
+from .model import Family, NodePorts, Prefix, ServicePortName, ServiceState, State
 from .topology import Place, categorize_endpoints
 from .trackers import EndpointSliceTracker, ObjectKey, ServiceTracker
 
@@ -29,6 +29,7 @@ class NodeSettings:
     cluster_cidrs: tuple[Prefix, ...] = ()
     masquerade_all: bool = False
     masquerade_bit: int = 14
+    local_interface: str = ""
 
 
 class StateBuilder:
@@ -51,18 +52,14 @@ class StateBuilder:
         self._dirty: set[ObjectKey] = set()
         self._changed: set[ServicePortName] = set()
         self._built: dict[ObjectKey, tuple[ServicePortName, ...]] = {}
-        self._state = State(
-            family=settings.family,
-            services={},
-            cluster_cidrs=settings.cluster_cidrs,
-            masquerade_all=settings.masquerade_all,
-            masquerade_bit=settings.masquerade_bit,
-        )
+        self._node_ports = NodePorts()
+        self._service_cidrs: tuple[Prefix, ...] = ()
+        self._state = self._make({})
 
     @property
     def dirty(self) -> bool:
         """Return whether anything was noted since the last :meth:`build`."""
-        moved = self._zone != self._place.zone
+        moved = self._zone != self._place.zone or self._node_has_changed()
         return bool(moved or self._new_services or self._new_slices or self._dirty)
 
     def on_service(self, old: core.Service | None, new: core.Service | None) -> None:
@@ -91,6 +88,14 @@ class StateBuilder:
     def set_zone(self, zone: str) -> None:
         """Tell the zone of this node (label ``topology.kubernetes.io/zone`` of its Node)."""
         self._zone = zone
+
+    def set_node_ports(self, node_ports: NodePorts) -> None:
+        """Tell where node ports are served now."""
+        self._node_ports = node_ports
+
+    def set_service_cidrs(self, cidrs: tuple[Prefix, ...]) -> None:
+        """Tell the networks of this family from which ClusterIPs come (ServiceCIDR objects)."""
+        self._service_cidrs = cidrs
 
     def take_problems(self) -> list[InvalidObject]:
         """Return what was found wrong in objects since the last call."""
@@ -125,14 +130,27 @@ class StateBuilder:
                 self._built.pop(key, None)
         self._dirty.clear()
         if services is not None:
-            self._state = State(
-                family=self._settings.family,
-                services=services,
-                cluster_cidrs=self._settings.cluster_cidrs,
-                masquerade_all=self._settings.masquerade_all,
-                masquerade_bit=self._settings.masquerade_bit,
-            )
+            self._state = self._make(services)
+        elif self._node_has_changed():
+            self._state = self._make(before)
         return self._state
+
+    def _node_has_changed(self) -> bool:
+        known = (self._state.node_ports, self._state.service_cidrs)
+        return known != (self._node_ports, self._service_cidrs)
+
+    def _make(self, services: Mapping[ServicePortName, ServiceState]) -> State:
+        settings = self._settings
+        return State(
+            family=settings.family,
+            services=services,
+            cluster_cidrs=settings.cluster_cidrs,
+            masquerade_all=settings.masquerade_all,
+            masquerade_bit=settings.masquerade_bit,
+            local_interface=settings.local_interface,
+            node_ports=self._node_ports,
+            service_cidrs=self._service_cidrs,
+        )
 
     def _digest(self) -> None:
         """Hand everything noted to the trackers."""

@@ -99,6 +99,17 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Whether any usable endpoint exists in the cluster: decides between reject and drop."""
 
 
+class NodePorts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Where on this node node ports are served, in one IP family (``nodePortAddresses``)."""
+
+    everywhere: bool = True
+    """On every address of the node; ``addresses`` are then all those that it has now."""
+    addresses: tuple[Address, ...] = ()
+    """The node's own addresses that are meant, sorted; never loopback ones."""
+    localhost: bool = False
+    """Also on 127.0.0.1 (``localhostNodePorts``): IPv4, in iptables mode only."""
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """The whole wanted state of one node in one IP family."""
 
@@ -108,3 +119,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Sources inside are pods: not masqueraded on their way to a ClusterIP. Empty: unknown."""
     masquerade_all: bool = False
     masquerade_bit: int = 14
+    local_interface: str = ""
+    """Pods of this node are what comes in by this interface (``detectLocalMode`` BridgeInterface),
+    or by one whose name so begins, if it ends with ``+`` (InterfaceNamePrefix). Empty: told by
+    ``cluster_cidrs``."""
+    node_ports: NodePorts = NodePorts()
+    service_cidrs: tuple[Prefix, ...] = ()
+    """Where ClusterIPs come from (ServiceCIDR objects): unused addresses there are dropped in
+    nftables mode. Empty: unknown."""
