@@ -6,7 +6,7 @@ No threads and no clock of its own but for durations: the agent says when to syn
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from kproxy import costs
 from kproxy.api import core, discovery
 from kproxy.backends.base import Backend, SyncResult
 from kproxy.desired.build import NodeSettings, StateBuilder
-from kproxy.desired.model import Family, ServicePort, ServicePortName, State
+from kproxy.desired.model import Family, State
 from kproxy.errors import InvalidObject, KernelError, Unsupported
 
 T = TypeVar("T")
@@ -55,7 +55,6 @@ class Proxier:
         self._cost = cost
         self._synced = False
         self._backend: Backend | None = None
-        self._told: set[ServicePortName] = set()
 
     @property
     def backend(self) -> Backend:
@@ -126,19 +125,6 @@ class Proxier:
             first=not self._synced, writes=writes, objects=services + endpoints
         ):
             self._cost.pay(place, mode=self.backend.name, services=services, endpoints=endpoints)
-
-    def take_unsupported(self) -> list[tuple[ServicePortName, tuple[str, ...]]]:
-        """Return the service ports that ask for more than this version does; each one once."""
-        services = self.wanted().services
-        found = []
-        for name in self._builder.take_changed():
-            features = unsupported_features(services[name].service) if name in services else ()
-            if not features:
-                self._told.discard(name)
-            elif name not in self._told:
-                self._told.add(name)
-                found.append((name, features))
-        return sorted(found)
 
     def find_left_over(self) -> bool:
         """Take this family in use if an earlier run left something of it; return whether it did.
@@ -225,13 +211,6 @@ class DualStack:
         """Return what was found wrong in objects since the last call."""
         return [problem for proxier in self.proxiers for problem in proxier.take_problems()]
 
-    def take_unsupported(self) -> Iterable[tuple[ServicePortName, tuple[str, ...]]]:
-        """Return the service ports that ask for more than this version does; each one once."""
-        found: dict[ServicePortName, tuple[str, ...]] = {}
-        for proxier in self.proxiers:
-            found.update(proxier.take_unsupported())
-        return found.items()
-
     def close(self) -> None:
         """Give sockets back; the kernel keeps its rules."""
         for proxier in self.proxiers:
@@ -265,16 +244,3 @@ def _size(state: State) -> tuple[int, int]:
     """Return how many service ports there are, and endpoints in use, for every port again."""
     services = state.services.values()
     return len(services), sum(len(service.cluster or service.local) for service in services)
-
-
-def unsupported_features(service: ServicePort) -> tuple[str, ...]:
-    """Return the fields of a Service which this version does not act on."""
-    asked = {
-        "nodePort": service.node_port,
-        "externalIPs": service.external_ips,
-        "status.loadBalancer": service.load_balancer_vips,
-        "loadBalancerSourceRanges": service.source_ranges,
-        "sessionAffinity": service.affinity_seconds is not None,
-        "healthCheckNodePort": service.health_check_node_port,
-    }
-    return tuple(field for field, value in asked.items() if value)

@@ -2,19 +2,11 @@ import errno
 
 import pytest
 
-from kproxy import proxier
 from kproxy.api import core, discovery
 from kproxy.api.meta import ObjectMeta
 from kproxy.backends.base import SyncResult
 from kproxy.desired.build import NodeSettings
-from kproxy.desired.model import (
-    Address,
-    Family,
-    Protocol,
-    ServicePort,
-    ServicePortName,
-    State,
-)
+from kproxy.desired.model import Family, State
 from kproxy.errors import KernelError, Unsupported
 from kproxy.proxier import DualStack, Proxier
 
@@ -168,48 +160,3 @@ def test_a_failure_of_one_family_does_not_keep_the_other_from_its_turn() -> None
     reports = both.sync()
     assert [report.failed for report in reports] == [True, False]
     assert reports[0].result.failures == (error,)
-
-
-def test_unsupported_features_are_told_once_for_each_service_port() -> None:
-    both = dual_stack(Loader())
-    both.on_services([(None, service("web", "10.96.0.1", external_ips=["192.0.2.1"]))])
-    both.sync()
-    (told,) = both.take_unsupported()
-    assert (str(told[0]), told[1]) == ("demo/web", ("externalIPs",))
-    assert list(both.take_unsupported()) == []
-
-
-def test_only_services_that_changed_are_looked_at_for_unsupported_features(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    looked = []
-
-    def features(service: ServicePort) -> tuple[str, ...]:
-        looked.append(service.name.name)
-        return ("externalIPs",) if service.external_ips else ()
-
-    monkeypatch.setattr(proxier, "unsupported_features", features)
-    both = dual_stack(Loader())
-    plain, special = service("a", "10.96.0.1"), service("b", "10.96.0.2", external_ips=["1.1.1.1"])
-    both.on_services([(None, plain), (None, special)])
-    both.sync()
-    assert [name.name for name, _ in both.take_unsupported()] == ["b"]
-    both.sync()
-    assert list(both.take_unsupported()) == []
-    assert sorted(looked) == ["a", "b"]
-    # Told again when it was without it meanwhile.
-    for spec, told in ((service("b", "10.96.0.2"), []), (special, ["b"]), (None, [])):
-        both.on_services([(special, spec)])
-        both.sync()
-        assert [name.name for name, _ in both.take_unsupported()] == told
-    assert sorted(looked) == ["a", "b", "b", "b"]
-
-
-def test_a_plain_service_asks_for_nothing_unsupported() -> None:
-    plain = ServicePort(
-        name=ServicePortName("demo", "web", "", Protocol.TCP),
-        cluster_ip=Address("10.96.0.1"),
-        port=80,
-        internal_local=True,
-    )
-    assert proxier.unsupported_features(plain) == ()

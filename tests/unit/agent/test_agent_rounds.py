@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from kproxy.agent.daemon import RETRY_MAX_S, ZONE_LABEL, Agent
+from kproxy.agent.daemon import Agent
+from kproxy.agent.informers import ZONE_LABEL
+from kproxy.agent.rounds import RETRY_MAX_S
 from kproxy.agent.settings import Settings, from_config
 from kproxy.api.config import KubeProxyConfiguration, with_defaults
 from kproxy.api.core import Node
@@ -65,9 +67,6 @@ class Stub:
     def take_disabled(self) -> list[str]:
         return []
 
-    def take_unsupported(self) -> list[Any]:
-        return []
-
 
 def settings(**fields: Any) -> Settings:
     return from_config(with_defaults(KubeProxyConfiguration(hostname_override="n", **fields)))
@@ -80,7 +79,10 @@ class Watched:
         self.output = io.StringIO()
         rest = Rest(Access(server="http://127.0.0.1:1"))
         self.agent: Any = Agent(settings(), rest, Log("proxy", "debug", self.output))
-        self.agent._proxier = self.stub = Stub(*results)
+        self.stub = Stub(*results)
+        self.rounds, self.informers = self.agent._rounds, self.agent._informers
+        for part in (self.agent, self.rounds, self.informers):
+            part._proxier = self.stub
         # What follows the first round is not this test's: no server, no switches.
         self.agent._start_health_server = lambda: None
         self.agent._tune = lambda: None
@@ -92,8 +94,8 @@ class Watched:
 
 def test_the_first_sync_is_marked_and_only_the_first() -> None:
     watched = Watched(SyncResult(writes=3), SyncResult(writes=0))
-    watched.agent._round()
-    watched.agent._round()
+    watched.rounds.once()
+    watched.rounds.once()
     first, second = watched.events("synced")
     assert (first["first"], second["first"]) == (True, False)
     assert first["writes"] == 3
@@ -109,11 +111,11 @@ def test_the_first_sync_is_marked_and_only_the_first() -> None:
 
 def test_a_failed_sync_is_not_told_as_synced_and_does_not_count_as_first() -> None:
     watched = Watched(SyncResult(writes=1, failures=(FAILURE,)), SyncResult(writes=1))
-    watched.agent._round()
+    watched.rounds.once()
     assert watched.events("synced") == []
     (failed,) = watched.events("sync failed")
     assert failed["failures"] == [str(FAILURE)]
-    watched.agent._round()
+    watched.rounds.once()
     assert watched.events("synced")[0]["first"] is True
 
 
@@ -123,28 +125,28 @@ def test_a_first_sync_that_fails_does_not_hold_up_health_checks_and_switches() -
     watched.agent._tune = lambda: tuned.append(watched.agent._tried_once.is_set())
     gc.disable()
     try:
-        watched.agent._round()
+        watched.rounds.once()
         assert gc.isenabled()
     finally:
         gc.enable()
-    watched.agent._round()
+    watched.rounds.once()
     assert tuned == [True]
 
 
 def test_what_an_earlier_run_left_in_another_family_asks_for_a_sync() -> None:
     watched = Watched(SyncResult(writes=0), SyncResult(writes=0))
     watched.stub.left_over = True
-    watched.agent._round()
-    assert watched.agent._schedule.pending_since is not None
-    watched.agent._round()
-    assert watched.agent._schedule.pending_since is None, "looked for once"
+    watched.rounds.once()
+    assert watched.rounds.pending_since is not None
+    watched.rounds.once()
+    assert watched.rounds.pending_since is None, "looked for once"
 
 
 def test_what_keeps_failing_is_tried_less_and_less_often() -> None:
     failing = SyncResult(writes=0, failures=(FAILURE,))
     watched = Watched(*[failing] * 8, SyncResult(writes=0), failing)
     for _ in range(10):
-        watched.agent._round()
+        watched.rounds.once()
     waits = [event["again_in_s"] for event in watched.events("sync failed")]
     assert waits == [1, 2, 4, 8, 16, RETRY_MAX_S, RETRY_MAX_S, RETRY_MAX_S, 1]
 
@@ -152,14 +154,14 @@ def test_what_keeps_failing_is_tried_less_and_less_often() -> None:
 def test_what_the_kernel_refuses_is_told_once_and_nothing_waits_for_it() -> None:
     refusing = SyncResult(writes=1, refused=(KernelError("add", errno.EINVAL, "invalid"),))
     watched = Watched(refusing, refusing, SyncResult(writes=0), refusing)
-    watched.agent._request()
+    watched.rounds.request()
     for _ in range(4):
-        watched.agent._round()
+        watched.rounds.once()
     assert len(watched.events("synced")) == 4
     assert watched.events("sync failed") == []
     told = watched.events("refused by the kernel")
     assert [event["failures"] for event in told] == [["add: invalid"]] * 2, "again when it is back"
-    assert watched.agent._schedule.pending_since is None
+    assert watched.rounds.pending_since is None
     assert watched.agent._health.livez(1e9, 1e9).code == 200
 
 
@@ -167,7 +169,7 @@ def test_a_service_that_contradicts_another_is_told_once() -> None:
     clash = InvalidObject("Service demo/b", "spec.clusterIP", "belongs to Service demo/a already")
     watched = Watched(*[SyncResult(writes=0, invalid=(clash,))] * 2, SyncResult(writes=0))
     for _ in range(3):
-        watched.agent._round()
+        watched.rounds.once()
     assert [event["error"] for event in watched.events("invalid object")] == [str(clash)]
 
 
@@ -175,70 +177,70 @@ def test_where_the_mode_is_impossible_trying_again_is_of_no_use() -> None:
     watched = Watched(SyncResult(writes=0, failures=(FAILURE,)))
     watched.stub.unsupported = "no IPVS here"
     with pytest.raises(Unsupported, match="no IPVS here"):
-        watched.agent._round()
+        watched.rounds.once()
 
 
 def test_the_kernel_is_read_again_at_full_syncs_only() -> None:
     watched = Watched(*[SyncResult(writes=0)] * 3)
-    watched.agent._round()
-    watched.agent._round()
+    watched.rounds.once()
+    watched.rounds.once()
     assert watched.stub.read == 1
-    watched.agent._read_at -= 31
-    watched.agent._round()
+    watched.rounds._read_at -= 31
+    watched.rounds.once()
     assert watched.stub.read == 2
 
 
 def test_endpoints_that_drain_are_looked_at_again() -> None:
     watched = Watched(SyncResult(writes=1, again_in=60), SyncResult(writes=0))
-    watched.agent._round()
-    assert watched.agent._again_at < float("inf")
-    watched.agent._round()
-    assert watched.agent._again_at == float("inf")
+    watched.rounds.once()
+    assert watched.rounds._again_at < float("inf")
+    watched.rounds.once()
+    assert watched.rounds._again_at == float("inf")
 
 
 def test_nothing_is_due_before_all_kinds_were_listed() -> None:
     watched = Watched()
     for _ in range(2):
-        watched.agent._on_synced()
-        assert not watched.agent._ready
-    watched.agent._on_synced()
-    assert watched.agent._ready
-    assert watched.agent._schedule.pending_since is not None
+        watched.informers.note_listed()
+        assert not watched.rounds._ready
+    watched.informers.note_listed()
+    assert watched.rounds._ready
+    assert watched.rounds.pending_since is not None
 
 
 def test_what_was_listed_is_handed_on_whole_before_a_sync_is_asked_for() -> None:
     watched = Watched()
-    watched.agent._ready = True
+    watched.informers._listed = True
     pending = []
 
     def note(changes: Any) -> None:
-        pending.append((len(changes), watched.agent._schedule.pending_since))
+        pending.append((len(changes), watched.rounds.pending_since))
 
     watched.stub.on_slices = note
     slices = [
         EndpointSlice(metadata=ObjectMeta(name=name, resource_version=name))
         for name in ("7", "12")
     ]
-    watched.agent._on_slices([(None, one) for one in slices])
+    watched.informers.note_slices([(None, one) for one in slices])
     assert pending == [(2, None)]
-    assert watched.agent._schedule.pending_since is not None
-    assert watched.agent._versions == {"endpointslices": "12"}
+    assert watched.rounds.pending_since is not None
+    assert watched.informers.versions() == {"endpointslices": "12"}
 
 
 def test_the_zone_comes_from_the_node() -> None:
     watched = Watched()
     labels = {"topology.kubernetes.io/zone": "zone-a"}
     node = Node(metadata=ObjectMeta(name="n", labels=labels))
-    watched.agent._on_node([(None, node)])
+    watched.informers.note_node([(None, node)])
     assert watched.stub.zones == ["zone-a"]
-    watched.agent._ready = True
-    watched.agent._on_node([(node, node)])
-    assert watched.agent._schedule.pending_since is None, "a heartbeat is no reason to sync"
+    watched.informers._listed = True
+    watched.informers.note_node([(node, node)])
+    assert watched.rounds.pending_since is None, "a heartbeat is no reason to sync"
     moved = Node(metadata=ObjectMeta(name="n", labels={**labels, ZONE_LABEL: "zone-b"}))
-    watched.agent._on_node([(node, moved)])
-    assert watched.agent._schedule.pending_since is not None
+    watched.informers.note_node([(node, moved)])
+    assert watched.rounds.pending_since is not None
     assert watched.stub.zones == ["zone-a", "zone-b"]
-    watched.agent._on_node([(moved, None)])
+    watched.informers.note_node([(moved, None)])
     assert watched.agent._health.healthz(0, 0).code == 503
     assert watched.stub.zones == ["zone-a", "zone-b"], "who has no node keeps its rules"
 
@@ -254,7 +256,7 @@ def test_settings_follow_kube_proxys_configuration() -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"mode": "nftables"},
+        {"mode": "userspace"},
         {"healthz_bind_address": "nowhere"},
         {"cluster_cidr": "10.0.0.0/8,11.0.0.0/8"},
     ],

@@ -1,0 +1,165 @@
+"""What the daemon follows on the API server: Services, EndpointSlices and its own Node.
+
+Each kind has a thread of its own, which only notes what is new. Nothing is synced before all kinds
+have been listed, because rules for half of them would cut traffic to the rest.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from kproxy.api import core, discovery
+from kproxy.client.informer import Informer, Selection
+from kproxy.client.rest import Rest
+from kproxy.errors import KproxyError
+from kproxy.logs import Log
+
+ZONE_LABEL = "topology.kubernetes.io/zone"
+
+PROBLEM_SILENCE_S = 30.0
+
+_Handler = Callable[[Sequence[Any]], None]
+
+
+class Noting(Protocol):
+    """Who is told of new objects; called from several threads."""
+
+    def on_services(self, changes: Sequence[Any], /) -> None:
+        """Note changes of Services."""
+
+    def on_slices(self, changes: Sequence[Any], /) -> None:
+        """Note changes of EndpointSlices."""
+
+    def set_zone(self, zone: str, /) -> None:
+        """Note the zone of this node."""
+
+
+class Informers:
+    """Hands on what the API server tells.
+
+    ``on_listed``: everything has been listed; called once, by the thread that was last.
+    ``on_change``: something was noted since then that matters to rules. ``on_node``: this node's
+    newest object, None if it is gone.
+    """
+
+    def __init__(
+        self,
+        rest: Rest,
+        node: str,
+        proxier: Noting,
+        log: Log,
+        *,
+        on_change: Callable[[], None],
+        on_node: Callable[[core.Node | None], None],
+        on_listed: Callable[[], None],
+    ) -> None:
+        self._rest = rest
+        self._proxier = proxier
+        self._log = log
+        self._on_change = on_change
+        self._on_node = on_node
+        self._on_listed = on_listed
+        self._zone = ""
+        self._listed = False
+        self._newest: dict[str, str] = {}
+        own_node = Selection(field_selector=f"metadata.name={node}")
+        self._slices = self._make(discovery.EndpointSlice, "endpointslices", self.note_slices)
+        self._services = self._make(core.Service, "services", self.note_services)
+        self._nodes = self._make(core.Node, "nodes", self.note_node, selection=own_node)
+        self._all = [self._slices, self._services, self._nodes]
+        self._count = itertools.count(1)
+
+    def start(self) -> None:
+        """Begin to follow all kinds."""
+        for informer in self._all:
+            informer.start()
+
+    def versions(self) -> Mapping[str, str]:
+        """Return the newest version that was noted of each kind: a copy."""
+        return dict(self._newest)
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many Services there are, and endpoints in slices."""
+        pieces = self._slices.objects.values()
+        return len(self._services.objects), sum(len(piece.endpoints or ()) for piece in pieces)
+
+    def note_slices(self, changes: Sequence[Any]) -> None:
+        """Take changes of EndpointSlices."""
+        self._proxier.on_slices(changes)
+        self._noted("endpointslices", changes)
+
+    def note_services(self, changes: Sequence[Any]) -> None:
+        """Take changes of Services."""
+        self._proxier.on_services(changes)
+        self._noted("services", changes)
+
+    def note_node(self, changes: Sequence[Any]) -> None:
+        """Take the newest version of this node's object: of all in it the zone matters to rules.
+
+        A node reports every few seconds that it lives; that is no reason to sync.
+        """
+        _old, new = changes[-1]
+        self._on_node(new)
+        if new is None:
+            return
+        zone = (new.metadata.labels or {}).get(ZONE_LABEL, "")
+        if zone != self._zone:
+            self._zone = zone
+            self._proxier.set_zone(zone)
+            self._changed()
+
+    def note_listed(self) -> None:
+        """Take that one more kind has been listed."""
+        # Two threads never get the same number.
+        if next(self._count) == len(self._all):
+            self._listed = True
+            self._on_listed()
+
+    def _make(self, wanted: type, kind: str, on_changes: _Handler, **more: Any) -> Any:
+        return Informer(
+            self._rest,
+            wanted,
+            on_changes=on_changes,
+            on_synced=self.note_listed,
+            on_problem=ProblemReporter(self._log, kind).report,
+            **more,
+        )
+
+    def _noted(self, kind: str, changes: Sequence[Any]) -> None:
+        newest = self._newest.get(kind, "")
+        for old, new in changes:
+            version = (new or old).metadata.resource_version
+            if _newer(version, newest):
+                newest = version
+        self._newest[kind] = newest
+        self._changed()
+
+    def _changed(self) -> None:
+        if self._listed:
+            self._on_change()
+
+
+class ProblemReporter:
+    """Logs an informer's problems; the same one only now and then."""
+
+    def __init__(self, log: Log, kind: str) -> None:
+        self._log = log
+        self._kind = kind
+        self._last = ""
+        self._at = 0.0
+
+    def report(self, error: KproxyError) -> None:
+        """Log a problem."""
+        text, now = str(error), time.monotonic()
+        if text == self._last and now - self._at < PROBLEM_SILENCE_S:
+            return
+        self._last, self._at = text, now
+        self._log.warning("API problem", kind=self._kind, error=text)
+
+
+def _newer(version: str, known: str) -> bool:
+    """Compare resource versions, which are numbers in every store that is in use."""
+    if version.isdigit() and known.isdigit():
+        return int(version) > int(known)
+    return version != known

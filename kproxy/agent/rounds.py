@@ -1,0 +1,149 @@
+"""When to sync, and what follows: the loop of the daemon's main thread.
+
+Other threads ask for a sync (:meth:`Rounds.request`); the main thread waits until one is due,
+reads the kernel anew when it is time for that, syncs all families, and tells.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+from kproxy.agent.health import ProxyHealth
+from kproxy.agent.settings import Settings
+from kproxy.agent.telling import Teller
+from kproxy.desired.schedule import Schedule
+from kproxy.errors import KernelError, Unsupported
+from kproxy.logs import Log
+from kproxy.proxier import DualStack, SyncReport
+
+RETRY_S = 1.0
+RETRY_MAX_S = 30.0
+BURST = 2
+
+
+class Rounds:
+    """Syncs when asked for, not too often, and now and then without being asked.
+
+    :meth:`request` and :meth:`ready` may be called from any thread; all else from one.
+    ``versions`` says which versions of objects are noted; ``after_first`` is called when the first
+    sync has ended, however.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        proxier: DualStack,
+        health: ProxyHealth,
+        log: Log,
+        *,
+        versions: Callable[[], Mapping[str, str]],
+        after_first: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._proxier = proxier
+        self._health = health
+        self._log = log
+        self._teller = Teller(log, settings.mode)
+        self._versions = versions
+        self._after_first = after_first
+        self._changed = threading.Condition()
+        self._schedule = Schedule(
+            now=time.monotonic(),
+            min_interval=settings.min_sync_period,
+            max_interval=settings.sync_period,
+            retry_interval=RETRY_S,
+            retry_max=RETRY_MAX_S,
+            burst=BURST,
+        )
+        self._ready = False
+        self._tried_once = False
+        self._synced_once = False
+        self._again_at = float("inf")
+        self._read_at = float("-inf")
+
+    @property
+    def pending_since(self) -> float | None:
+        """Return when the oldest request came that no sync has answered, or None."""
+        return self._schedule.pending_since
+
+    @property
+    def next_due(self) -> float:
+        """Return when the next round begins if nobody asks for one."""
+        return min(self._schedule.next_deadline(), self._again_at)
+
+    def request(self) -> None:
+        """Ask for a sync."""
+        now = time.monotonic()
+        with self._changed:
+            self._health.queued(now)
+            self._schedule.request(now)
+            self._changed.notify()
+
+    def ready(self) -> None:
+        """Let :meth:`serve` begin."""
+        with self._changed:
+            self._ready = True
+            self._changed.notify()
+
+    def read_kernel(self) -> None:
+        """Read what the kernel holds; at the start while the API server is still being asked."""
+        try:
+            self._proxier.reread()
+            self._read_at = time.monotonic()
+        except KernelError as error:
+            self._log.warning("reading the kernel failed", error=str(error))
+
+    def serve(self) -> NoReturn:
+        """Wait until all is known, then sync whenever it is due. Raises Unsupported."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready)
+        while True:
+            self.once()
+            self._wait_due()
+
+    def once(self) -> None:
+        """Sync all families once, and tell. Raises Unsupported if trying again is of no use."""
+        now = time.monotonic()
+        with self._changed:
+            self._schedule.started(now)
+            self._health.sync_started()
+        if now - self._read_at >= self._settings.sync_period:
+            self.read_kernel()
+        versions = self._versions()
+        reports = self._proxier.sync()
+        if any(report.failed for report in reports):
+            self._after_failure(reports)
+        else:
+            self._after_success(reports, versions)
+        if not self._tried_once:
+            self._tried_once = True
+            self._after_first()
+        self._teller.refused(reports)
+        again = [report.result.again_in for report in reports if report.result.again_in]
+        self._again_at = time.monotonic() + min(again) if again else float("inf")
+        self._teller.problems(self._proxier.take_problems(), self._proxier.take_disabled())
+
+    def _wait_due(self) -> None:
+        with self._changed:
+            while (left := self.next_due - time.monotonic()) > 0:
+                self._changed.wait(left)
+
+    def _after_success(self, reports: list[SyncReport], versions: Mapping[str, str]) -> None:
+        with self._changed:
+            self._schedule.succeeded(time.monotonic())
+            self._health.sync_succeeded(time.time())
+        self._teller.synced(reports, versions, first=not self._synced_once)
+        self._synced_once = True
+
+    def _after_failure(self, reports: list[SyncReport]) -> None:
+        if not self._synced_once:
+            self._end_if_unsupported()
+        with self._changed:
+            later = self._schedule.failed(time.monotonic())
+        self._teller.failed(reports, later)
+
+    def _end_if_unsupported(self) -> None:
+        reason = self._proxier.proxiers[0].backend.supported()
+        if reason is not None:
+            raise Unsupported(f"mode {self._settings.mode}: {reason}")
