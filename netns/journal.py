@@ -94,9 +94,7 @@ def fold(ledger: Ledger, record: dict[str, Any]) -> Ledger:
             left = tuple(each for each in ledger.processes if each[0] != record["host"])
             topology = topology.without(record["host"])
             leaving = ledger.leaving - {record["host"]}
-            return dataclasses.replace(
-                ledger, topology=topology, processes=left, leaving=leaving
-            )
+            return dataclasses.replace(ledger, topology=topology, processes=left, leaving=leaving)
         case "restore":
             topology = codec.decode(record["topology"])
             return dataclasses.replace(ledger, topology=topology)

@@ -18,7 +18,7 @@ import click
 
 from kproxy import errors
 from kproxy.cli.kernel_option import KernelChoice, lab_options, run_on_kernel
-from netns.kernels import base
+from netns.kernels import base, choice
 
 if TYPE_CHECKING:
     from kproxy.lab.comparison import Parameters, Step
@@ -193,11 +193,28 @@ def _again(
 
     recipe = reproduction.recipe(before, path)
     wanted = dataclasses.replace(kernel, clock=base.Clock(recipe.clock), seed=recipe.seed)
+    if not base.inside_guest():
+        wanted = _same_kernel(wanted, recipe.kernel, recipe.memory)
     if base.inside_guest() and platform.release() != recipe.release:
         click.echo(
             f"kproxy: note: made on kernel {recipe.release}, now on {platform.release()}", err=True
         )
     return recipe.parameters, recipe.workload, wanted, recipe.cost_model or costmodel.NONE
+
+
+def _same_kernel(kernel: KernelChoice, name: str | None, memory: int | None) -> KernelChoice:
+    """Return the kernel a result was made on with its memory, where the user names no other."""
+    source = click.get_current_context().get_parameter_source
+    default = click.core.ParameterSource.DEFAULT
+    if name and source("kernel") is default:
+        if name in choice.names():
+            kernel = dataclasses.replace(kernel, name=name)
+        else:
+            click.echo(f"kproxy: note: made on kernel {name}, which is not here", err=True)
+    if memory and source("memory") is default:
+        limits = dataclasses.replace(kernel.limits, memory=memory)
+        kernel = dataclasses.replace(kernel, limits=limits)
+    return kernel
 
 
 @contextlib.contextmanager

@@ -164,6 +164,8 @@ def run_on_kernel(kernel: KernelChoice, *, writable: Sequence[Path] = ()) -> Non
     """
     if base.inside_guest():
         return
+    from kproxy.lab import facts
+
     try:
         chosen, clock = clocks.choose(kernel.name, kernel.clock)
         seed = clocks.default_seed(clock) if kernel.seed is None else kernel.seed
@@ -174,6 +176,7 @@ def run_on_kernel(kernel: KernelChoice, *, writable: Sequence[Path] = ()) -> Non
             click.echo(f"kproxy: {chosen.because}; using {used}", err=True)
         elif kernel.name == chosen.provider.name:  # of that kind there may be several
             click.echo(f"kproxy: using {used}", err=True)
+        facts.tell_kernel(chosen.provider.kernel_name, kernel.limits.memory)
         command = base.Command(
             argv=(sys.executable, *sys.orig_argv[1:]),
             writable=tuple(writable),

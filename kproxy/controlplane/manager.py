@@ -79,9 +79,7 @@ class Loop:
 class Manager:
     """All controllers of a cluster, fed by one informer per kind."""
 
-    def __init__(
-        self, client: rest.Rest, log: logs.Log, cost: costs.Costs = costs.FREE
-    ) -> None:
+    def __init__(self, client: rest.Rest, log: logs.Log, cost: costs.Costs = costs.FREE) -> None:
         self._client = client
         self._log = log
         self._stopped = threading.Event()

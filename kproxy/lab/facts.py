@@ -26,6 +26,12 @@ def tell_guest() -> None:
         os.environ[HOST_VARIABLE] = json.dumps({**_machine(), "started": _now()})
 
 
+def tell_kernel(name: str | None, memory: int) -> None:
+    """Add to what a guest is told which kernel it runs on, and the memory (bytes) it was given."""
+    if HOST_VARIABLE in os.environ:
+        os.environ[HOST_VARIABLE] = json.dumps({**_told(), "embedded": [name, memory]})
+
+
 def started() -> str:
     """Return when the run began, by the world's clock: a guest's may be any."""
     if base.inside_guest():
@@ -43,9 +49,16 @@ def _told() -> dict[str, Any]:
 
 
 def kernel() -> dict[str, Any]:
-    """Return the kernel that the packets went through, and its clock."""
+    """Return the kernel that the packets went through, and its clock.
+
+    ``name`` is what ``kproxy kernel list`` calls it: of our own ones it tells source and
+    configuration. It and the memory it was given are None on a machine's own kernel.
+    """
     name = platform.uname()
+    embedded = _told().get("embedded", [None, None]) if base.inside_guest() else [None, None]
     return {
+        "name": embedded[0],
+        "memory_limit_bytes": embedded[1],
         "release": name.release,
         "version": name.version,
         "machine": name.machine,
@@ -60,7 +73,8 @@ def host() -> dict[str, Any]:
         return {**_machine(), "guest": None}
     guest = {"cpus": os.cpu_count(), "memory_bytes": psutil.virtual_memory().total}
     machine = _told() or _machine()
-    machine.pop("started", None)
+    for other in ("started", "embedded"):
+        machine.pop(other, None)
     return {**machine, "guest": guest}
 
 

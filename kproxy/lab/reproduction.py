@@ -17,6 +17,7 @@ from kproxy.lab import comparison, generators, workload
 from kproxy.lab.trial import Timing
 from kproxy.traffic import resultset
 
+_OF_MACHINE = ("memory_bytes", "kproxy", "python")
 _ROW_NAMES = ("mode", "scenario", "node", "traffic")
 
 
@@ -30,6 +31,10 @@ class Recipe:
     seed: int | None
     cost_model: dict[str, Any] | None
     release: str
+    kernel: str | None
+    """Name of the embedded kernel; None: the machine's own, or the file is older than that."""
+    memory: int | None
+    """What that kernel was given, in bytes."""
 
 
 class _Parameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +76,8 @@ def recipe(results: resultset.ResultSet, path: Path) -> Recipe:
         seed=found.seed,
         cost_model=(found.costs or {}).get("model"),
         release=str(results.kernel.get("release", "")),
+        kernel=results.kernel.get("name"),
+        memory=results.kernel.get("memory_limit_bytes"),
     )
 
 
@@ -95,7 +102,7 @@ def circumstances(before: resultset.ResultSet, after: resultset.ResultSet) -> li
         ("guest", before.host.get("guest") or {}, after.host.get("guest") or {}),
         ("host", before.host, after.host),
     ):
-        for name in ("release", "version", "provider", "memory_bytes", "kproxy", "python"):
+        for name in ("name", "release", "version", "provider", *_OF_MACHINE):
             if where == "host" and name == "memory_bytes":
                 continue  # a guest does not see it
             if old.get(name) != new.get(name):

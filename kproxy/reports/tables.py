@@ -3,10 +3,11 @@
 Two tables: packets (UDP probes: lost, and failover time), and TCP (requests on open connections,
 new connections). A cell shows the median over the trials and, where the trials differ, the range.
 Zero loss is written "no loss" (RFC 6201, section 4); "–" means that a figure does not apply. A
-figure with ``*`` is modelled: a part of it is declared delays of a cost model.
+figure with ``*`` is modelled: the share beside it is declared delays of a cost model.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -21,17 +22,16 @@ def spread_text(spread: Spread | None, unit: str = "") -> str:
     """Return ``median (min–max) unit``, or without the range where all trials agree."""
     if spread is None or spread.median is None:
         return "–"
-    text = _number(spread.median)
+    known = [value for value in (spread.median, spread.min, spread.max) if value is not None]
+    # All of them alike: "50 (45.0–50)" would tell of a difference in accuracy.
+    digits = 0 if spread.median >= 100 or all(round(v, 1) == round(v) for v in known) else 1
+    text = f"{spread.median:.{digits}f}"
     least, most = (
-        _number(value) if value is not None else "?" for value in (spread.min, spread.max)
+        f"{value:.{digits}f}" if value is not None else "?" for value in (spread.min, spread.max)
     )
     if least != most:
         text += f" ({least}–{most})"
     return f"{text} {unit}".rstrip()
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
 
 
 def packets_table(results: ResultSet) -> Table:
@@ -128,14 +128,14 @@ def _clock_notes(results: ResultSet) -> list[str]:
         return []
     lines = ["Virtual clock: packets cost the data path no time, so connect times are not told."]
     costs = results.parameters.get("costs")
-    shares = sorted(share for row in results.summary for share in _shares(row) if share)
-    if shares:
+    if any(share for row in results.summary for share in _shares(row)):
         name = costs.get("name", "") if isinstance(costs, dict) else ""
-        parts = " to ".join(dict.fromkeys(f"{share:.0%}" for share in (shares[0], shares[-1])))
         lines.append(
-            f"{MODELLED} modelled: {parts} of this time is what the cost model {name!r} says "
-            "that computing takes."
+            f"{MODELLED} modelled: so much of this time (and of the loss in it) is what the cost "
+            f"model {name!r} says that computing takes; the rest is protocol."
         )
+        if _measured_busy(costs):
+            lines.append("The cost model was measured on a busy machine: its costs are too large.")
         measured = costs.get("measured", []) if isinstance(costs, dict) else []
         kernels = sorted({text.partition(",")[0] for text in measured})
         if len(kernels) > 1:
@@ -148,6 +148,11 @@ def _clock_notes(results: ResultSet) -> list[str]:
     return lines
 
 
+def _measured_busy(costs: Any) -> bool:
+    entries = costs.get("model", {}).get("entries", ()) if isinstance(costs, dict) else ()
+    return any(entry.get("busy") for entry in entries)
+
+
 def _virtual(results: ResultSet) -> bool:
     return results.kernel.get("clock") == "virtual"
 
@@ -158,7 +163,7 @@ def _shares(row: Row) -> tuple[float | None, ...]:
 
 
 def _marked(text: str, share: float | None) -> str:
-    return f"{text}{MODELLED}" if share else text
+    return f"{text} {MODELLED}{share:.0%}" if share else text
 
 
 def _restart_cell(row: Row | None) -> str:
@@ -191,7 +196,7 @@ def _packets_cell(row: Row | None) -> Text:
     else:
         time = spread_text(row.failover_time_ms, "ms")
     share = row.modelled_share.failover_time if row.modelled_share else None
-    lost = _marked(f"{spread_text(loss)} lost", share)
+    lost = f"{spread_text(loss)} lost{MODELLED if share else ''}"
     return Text(f"{lost}\n{_marked(time, share)}", style="yellow")
 
 

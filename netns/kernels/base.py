@@ -95,6 +95,10 @@ class Provider(Protocol):
     def name(self) -> str:
         """Its name on the command line."""
 
+    @property
+    def kernel_name(self) -> str | None:
+        """What ``kproxy kernel list`` calls this very kernel; None: it is the machine's own."""
+
     def describe(self) -> str:
         """Return what it is, for the user: ``User-Mode Linux 6.1.176``."""
 

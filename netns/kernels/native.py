@@ -16,6 +16,7 @@ class Native:
     """Runs commands where we are, if this kernel has what a lab needs and we may use it."""
 
     name = NAME
+    kernel_name = None
     clocks = (base.Clock.REAL,)
 
     def describe(self) -> str:

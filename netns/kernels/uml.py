@@ -99,6 +99,11 @@ class Uml:
         self.kernel = kernel or debian()
         self._isolate = isolate
 
+    @property
+    def kernel_name(self) -> str | None:
+        """Return the kernel's own name, if there is one."""
+        return self.kernel.name if self.kernel else None
+
     def describe(self) -> str:
         """Return name, version and origin."""
         if self.kernel is None:

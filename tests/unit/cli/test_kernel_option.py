@@ -19,6 +19,7 @@ class Embedded:
     """A provider that records what it is asked to run."""
 
     name = "uml"
+    kernel_name = "6.12-test"
     clocks = (base.Clock.REAL,)
 
     def __init__(self, outcome: int | Exception = 0) -> None:

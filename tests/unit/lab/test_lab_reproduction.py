@@ -60,6 +60,19 @@ def test_the_recipe_survives_the_file(tmp_path: Path) -> None:
     assert recipe.cost_model == {"name": "mine"}
 
 
+def test_the_recipe_names_the_kernel_and_its_memory() -> None:
+    kernel = {
+        "release": "6.12.1",
+        "clock": "virtual",
+        "name": "6.12.1-ab",
+        "memory_limit_bytes": 5,
+    }
+    named = reproduction.recipe(dataclasses.replace(result(ROW), kernel=kernel), Path("x"))
+    assert (named.kernel, named.memory) == ("6.12.1-ab", 5)
+    older = reproduction.recipe(result(ROW), Path("x"))
+    assert (older.kernel, older.memory) == (None, None)
+
+
 @pytest.mark.parametrize("field", ["modes", "manifests", "rates", "seed"])
 def test_a_file_that_does_not_say_is_refused_with_the_field(field: str) -> None:
     whole = result(ROW)

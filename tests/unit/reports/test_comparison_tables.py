@@ -51,7 +51,7 @@ def shown(table: Table) -> str:
 def test_loss_and_failover_time_with_their_spread() -> None:
     text = shown(tables.packets_table(result(ROW)))
     assert "30 (28–32) lost" in text
-    assert "64.5 (60.2–70) ms" in text
+    assert "64.5 (60.2–70.0) ms" in text
 
 
 def test_zero_is_said_in_words() -> None:
@@ -136,14 +136,25 @@ def test_what_a_cost_model_contributes_to_is_marked_and_its_share_is_told() -> N
     )
     results = virtual(row, dataclasses.replace(ROW, node="other"), costs={"name": "mine"})
     text = shown(tables.packets_table(results))
-    assert "64.5 (60.2–70) ms*" in text
+    assert "64.5 (60.2–70.0) ms *25%" in text
     assert "30 (28–32) lost*" in text
     assert text.count("*") == 2
     restarts = tables.restart_table(results)
     assert restarts is not None
-    assert "200 ms*" in shown(restarts)
-    assert "* modelled: 25% to 75% of this time is what the cost model 'mine' says" in "\n".join(
-        tables.notes(results)
+    assert "200 ms *75%" in shown(restarts)
+    notes = "\n".join(tables.notes(results))
+    assert "* modelled: so much of this time" in notes
+    assert "'mine'" in notes
+    assert "busy" not in notes
+
+
+def test_a_cost_model_of_a_busy_machine_is_told() -> None:
+    row = dataclasses.replace(
+        ROW, modelled_share=ModelledShare(failover_time=0.25, restart_to_synced=None)
+    )
+    costs = {"name": "mine", "model": {"entries": [{"busy": False}, {"busy": True}]}}
+    assert any(
+        "measured on a busy machine" in line for line in tables.notes(virtual(row, costs=costs))
     )
 
 
