@@ -35,6 +35,9 @@ class WantedTable:
     chains: Mapping[str, Sequence[Rule]] = field(default_factory=dict)
     jumps: Mapping[str, Sequence[Rule]] = field(default_factory=dict)
     """Built-in chain → the rules in it that lead to ours, in their order."""
+    shared: Mapping[str, Sequence[Rule]] = field(default_factory=dict)
+    """Chain of another program → rules that must be in it. They are added, never removed: whose
+    they are cannot be told, for that program may have written the same."""
 
 
 Wanted = Mapping[str, WantedTable]
@@ -64,23 +67,44 @@ def _plan_table(name: str, have: Table, want: WantedTable | None) -> TableChange
         for chain, rules in want.chains.items()
         if chain not in have or have[chain].rules != tuple(rules)
     }
-    wanted_jumps = {rule for rules in want.jumps.values() for rule in rules}
     insert = [
         rule
         for chain, rules in want.jumps.items()
         for rule in rules
         if chain not in have or rule not in have[chain].rules
     ]
-    stale = [chain for chain in have if is_ours(chain) and chain not in want.chains]
-    remove = [rule for rule in _jumps_to_ours(have) if rule not in wanted_jumps]
+    append = []
+    for chain, rules in want.shared.items():
+        if chain not in have:
+            replace[chain] = tuple(rules)
+        else:
+            append += [rule for rule in rules if rule not in have[chain].rules]
+    stale = stale_chains(have, want)
+    remove = stray_jumps(have, want)
     held = _held_by_others(have, stale)
     replace.update({chain: () for chain in stale if chain in held and have[chain].rules})
     delete = tuple(chain for chain in stale if chain not in held)
-    if not (replace or insert or remove or delete):
+    if not (replace or insert or append or remove or delete):
         return None
     return TableChange(
-        table=name, replace=replace, remove=tuple(remove), insert=tuple(insert), delete=delete
+        table=name,
+        replace=replace,
+        remove=remove,
+        insert=tuple(insert),
+        append=tuple(append),
+        delete=delete,
     )
+
+
+def stale_chains(have: Table, want: WantedTable) -> tuple[str, ...]:
+    """Return the chains of ours that should not be there."""
+    return tuple(chain for chain in have if is_ours(chain) and chain not in want.chains)
+
+
+def stray_jumps(have: Table, want: WantedTable) -> tuple[Rule, ...]:
+    """Return the rules of built-in chains that lead to chains of ours and should not be there."""
+    wanted = {rule for rules in want.jumps.values() for rule in rules}
+    return tuple(rule for rule in _jumps_to_ours(have) if rule not in wanted)
 
 
 def _jumps_to_ours(have: Table) -> Iterator[Rule]:
@@ -159,6 +183,9 @@ def applied(have: RuleSet, changes: Sequence[TableChange]) -> RuleSet:
         for rule in reversed(change.insert):
             chain = table[_chain_of(rule)]
             table[_chain_of(rule)] = Chain((rule, *chain.rules), chain.policy)
+        for rule in change.append:
+            chain = table[_chain_of(rule)]
+            table[_chain_of(rule)] = Chain((*chain.rules, rule), chain.policy)
         for name in change.delete:
             del table[name]
         after[change.table] = table
@@ -172,7 +199,11 @@ def _chain_of(rule: Rule) -> str:
 def writes(changes: Sequence[TableChange]) -> int:
     """Return how many chains and rules of built-in chains the changes touch."""
     return sum(
-        len(change.replace) + len(change.remove) + len(change.insert) + len(change.delete)
+        len(change.replace)
+        + len(change.remove)
+        + len(change.insert)
+        + len(change.append)
+        + len(change.delete)
         for change in changes
     )
 

@@ -5,11 +5,12 @@ only the chains that differ. Between full syncs what was written is trusted, not
 big table reading costs as much as writing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from kproxy.backends import chains
-from kproxy.backends.base import FAMILIES, Options, Planned, SyncResult, untold
+from kproxy.backends.base import FAMILIES, Difference, Options, Planned, SyncResult, untold
 from kproxy.backends.iptables import render
 from kproxy.backends.udpflows import StaleFlows
 from kproxy.desired import model
@@ -96,6 +97,13 @@ class Backend:
             refused=refused,
             invalid=self._renderer.invalid,
         )
+
+    def differences(self, want: State) -> Sequence[Difference]:
+        """Return in which chains and rules the kernel now differs. Writes nothing."""
+        from kproxy.backends import chaindiff  # not needed to sync
+
+        have = self._kernel.iptables.save(*chains.TABLES)
+        return chaindiff.differences(have, render.render(want))
 
     def left_over(self) -> bool:
         """Return whether there are rules of ours, without which nothing of ours has effect."""
