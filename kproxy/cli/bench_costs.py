@@ -21,7 +21,7 @@ import msgspec
 from kproxy import costfile
 from kproxy.cli.kernel_option import PACKAGE, KernelChoice, kernel_options, run_on_kernel
 from kproxy.errors import MeasurementError, UsageError
-from kproxy.lab import costbench, costfit, facts
+from kproxy.lab import benchcluster, costbench, costfit, facts
 from netns.kernels import base, choice
 from netns.lab import signals_unwind
 
@@ -83,7 +83,7 @@ def _modes(text: str) -> tuple[str, ...]:
 
 
 def _measure_here(
-    modes: tuple[str, ...], sizes: tuple[costbench.Size, ...], runs: int, kernel: KernelChoice
+    modes: tuple[str, ...], sizes: tuple[benchcluster.Size, ...], runs: int, kernel: KernelChoice
 ) -> costfile.Model:
     """Measure what this kernel can do here, and the rest in an embedded one if that is allowed."""
     if base.clock() is not base.Clock.REAL:
@@ -124,7 +124,7 @@ def _named(model: costfile.Model, out: Path | None) -> costfile.Model:
 
 
 def _measure_embedded(
-    modes: tuple[str, ...], sizes: tuple[costbench.Size, ...], runs: int, kernel: KernelChoice
+    modes: tuple[str, ...], sizes: tuple[benchcluster.Size, ...], runs: int, kernel: KernelChoice
 ) -> costfile.Model:
     """Run this command in an embedded kernel, in real time, and return what it measured."""
     provider = choice.choose("uml").provider

@@ -25,95 +25,30 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Address
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kproxy import costs
-from kproxy.api import kinds
 from kproxy.backends import base
-from kproxy.client.kubeconfig import load_kubeconfig
-from kproxy.client.objects import Object, ObjectClient
-from kproxy.client.rest import Rest
 from kproxy.desired.model import Family
 from kproxy.errors import KproxyError, MeasurementError, Unsupported
 from kproxy.kernel.iptables.client import Iptables
 from kproxy.lab import costcontrol, costmodel
+from kproxy.lab.benchcluster import CLUSTER_CIDR, PATIENCE_S, Cluster, Server, Size
 from kproxy.lab.costfit import Sample
-from kproxy.lab.eventlog import Event, EventLog
+from kproxy.lab.eventlog import Event
 from netns.host import LiveHost
 from netns.lab import Lab
 from netns.topology import Host, Topology
 
 HOST = "node"
-NAMESPACE = "costs"
-FIRST_POD = IPv4Address("10.128.0.1")
 FIRST_PORT = 6443
-PATIENCE_S = 300.0
 SYNC_PLACES = (costs.SYNC_FULL, costs.SYNC_ADOPT, costs.SYNC_PARTIAL)
 PLACES = (costs.START, costs.LIST, *SYNC_PLACES)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Size:
-    """So many services with so many endpoints each."""
-
-    services: int
-    each: int
-
-    @property
-    def endpoints(self) -> int:
-        """Return the number of endpoints of all services together."""
-        return self.services * self.each
-
-    def __str__(self) -> str:
-        return f"{self.services} × {self.each}"
-
-
 SIZES = (Size(1, 2), Size(100, 2), Size(100, 10), Size(1000, 10))
 LARGE = Size(10_000, 10)
-
-
-def objects(size: Size) -> Iterator[tuple[kinds.Kind, Object]]:
-    """Yield the Services and EndpointSlices of a cluster of that size."""
-    for number in range(size.services):
-        name = f"s{number}"
-        ports = [{"name": "p", "port": 53, "protocol": "UDP"}]
-        yield (
-            kinds.SERVICE,
-            {
-                "apiVersion": "v1",
-                "kind": "Service",
-                "metadata": {"namespace": NAMESPACE, "name": name},
-                "spec": {"ports": ports, "selector": {"app": name}},
-            },
-        )
-        yield kinds.ENDPOINT_SLICE, _slice(name, _endpoints(size, number))
-
-
-def _slice(name: str, endpoints: list[Object]) -> Object:
-    labels = {"kubernetes.io/service-name": name}
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {"namespace": NAMESPACE, "name": f"{name}-a", "labels": labels},
-        "addressType": "IPv4",
-        "endpoints": endpoints,
-        "ports": [{"name": "p", "port": 5353, "protocol": "UDP"}],
-    }
-
-
-def _endpoints(size: Size, number: int, *, shift: int = 0) -> list[Object]:
-    """Return the endpoints of a service; with a ``shift`` the first has an unused address."""
-    first = FIRST_POD + number * size.each
-    addresses = [first + at for at in range(size.each)]
-    if shift:
-        addresses[0] = FIRST_POD + size.endpoints + shift
-    ready = {"ready": True}
-    return [
-        {"addresses": [str(one)], "conditions": ready, "nodeName": "another"} for one in addresses
-    ]
 
 
 def unsupported(mode: str) -> str | None:
@@ -154,13 +89,14 @@ def measure(
         progress("start of pods")
         samples += _responder(host, runs)
         progress("a pod's end in the control plane")
-        with _Cluster(host, files / "control", FIRST_PORT + len(sizes)) as bare:
+        with Cluster(Server(host=host, port=FIRST_PORT + len(sizes)), files / "control") as bare:
             samples += costcontrol.measure(host, files / "manager", bare.kubeconfig, runs)
         with contextlib.ExitStack() as stack:
             clusters = []
             for number, size in enumerate(sizes):
                 progress(f"{size}: filling an API server")
-                made = _Cluster(host, files / f"size{number}", FIRST_PORT + number, size)
+                server = Server(host=host, port=FIRST_PORT + number)
+                made = Cluster(server, files / f"size{number}", size)
                 clusters.append(stack.enter_context(made))
             for run in range(runs + 1):
                 for cluster, mode in itertools.product(clusters, modes):
@@ -170,73 +106,10 @@ def measure(
     return samples
 
 
-class _Cluster:
-    """An API server with the objects of one size, or with none."""
-
-    def __init__(
-        self, host: LiveHost, directory: Path, port: int, size: Size = Size(0, 0)
-    ) -> None:
-        self.host = host
-        self.size = size
-        directory.mkdir()
-        self.events = EventLog(directory)
-        self.directory = directory
-        self.kubeconfig = directory / "kubeconfig"
-        self._shift = 0
-        address = f"127.0.0.1:{port}"
-        cluster = {"name": "x", "cluster": {"server": f"http://{address}"}}
-        context = {"name": "x", "context": {"cluster": "x", "user": ""}}
-        config = {"current-context": "x", "clusters": [cluster], "contexts": [context]}
-        self.kubeconfig.write_text(json.dumps(config))
-        command = (sys.executable, "-m", "kproxy.controlplane.apiserver", "--bind", address)
-        log = directory / "apiserver.log"
-        self._server = host.spawn(command, stdout=log, stderr=log)
-        self.await_event("apiserver", "listening")
-        self._rest = Rest(load_kubeconfig(self.kubeconfig), agent="kproxy-bench")
-        self._api = ObjectClient(self._rest)
-
-    def __enter__(self) -> "_Cluster":
-        if self.size.services:
-            self.host.call(self._fill)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._server.terminate()
-        self._server.wait(PATIENCE_S)
-        self._rest.close()
-        self.events.close()
-
-    def _fill(self) -> None:
-        space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
-        self._api.create(kinds.NAMESPACE, space)
-        for kind, obj in objects(self.size):
-            self._api.create(kind, obj)
-
-    def replace_endpoint(self) -> int:
-        """Give the first service another endpoint; return when."""
-        self._shift += 1
-        changed = {"endpoints": _endpoints(self.size, 0, shift=self._shift)}
-        now = time.monotonic_ns()
-        self.host.call(self._api.patch, kinds.ENDPOINT_SLICE, NAMESPACE, "s0-a", changed)
-        return now
-
-    def await_event(self, source: str, msg: str, since: int = 0) -> Event:
-        """Wait for what a process logs."""
-
-        def accept(event: Event) -> bool:
-            return event.source == source and event.msg in (msg, "sync failed")
-
-        why = f"{source} to say {msg!r}"
-        event = self.events.wait(accept, why=why, timeout=PATIENCE_S, since_ns=since)
-        if event.msg != msg:
-            raise MeasurementError(f"{source}: {event.msg}: {event.fields}")
-        return event
-
-
 class _Run:
     """One proxy in an empty kernel, a change, and its successor in a kernel that is right."""
 
-    def __init__(self, cluster: _Cluster, mode: str, number: int) -> None:
+    def __init__(self, cluster: Cluster, mode: str, number: int) -> None:
         self._cluster = cluster
         self._mode = mode
         self._name = f"{mode}-{number}"
@@ -247,7 +120,7 @@ class _Run:
                 {
                     "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
                     "kind": "KubeProxyConfiguration",
-                    "clusterCIDR": "10.128.0.0/9",
+                    "clusterCIDR": CLUSTER_CIDR,
                     "conntrack": {"maxPerCore": 0, "min": 0},
                     "iptables": period,
                     "ipvs": period,

@@ -121,14 +121,6 @@ def test_the_table_has_terms_and_points() -> None:
     assert "n = 3" in point
 
 
-def test_the_generated_cluster_has_the_size_asked_for() -> None:
-    made = list(costbench.objects(costbench.Size(3, 2)))
-    slices = [obj for kind, obj in made if kind.name == "EndpointSlice"]
-    addresses = [e["addresses"][0] for piece in slices for e in piece["endpoints"]]
-    assert len(made) == 6
-    assert len(set(addresses)) == 6
-
-
 def test_a_busy_machine_is_warned_of_and_marked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
