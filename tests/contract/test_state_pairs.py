@@ -1,0 +1,190 @@
+"""From every named cluster state to every other, on the kernel; and with a write failing between.
+
+Wherever a node comes from, it ends with exactly what a fresh node would hold. If a write fails on
+the way, what both states have in common is there all the time, and the next sync reaches the goal.
+One kind of failure is tried for each pair, another one for the next pair; with
+``KPROXY_ALL_FAULTS=1`` all of them for every pair.
+"""
+
+import dataclasses
+import functools
+import ipaddress
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import cluster_states
+import pytest
+from faulty import ERRNOS, Faults, Faulty
+from fresh_netns import fresh_namespace
+
+from kproxy.backends import base, chains
+from kproxy.desired.model import Family
+from kproxy.kernel.ipset.client import Ipset
+from kproxy.kernel.iptables.client import Iptables
+from kproxy.kernel.ipvs.client import IPVS
+from kproxy.kernel.links.client import Links
+
+pytestmark = pytest.mark.kernel
+
+MODES = ("ipvs", "iptables", "nftables")
+NAMES = tuple(cluster_states.STATES)
+DEVICE = "kube-ipvs0"
+CLIENTS = ("ipvs", "ipset", "iptables", "links", "nft")
+
+
+def backend(mode: str, faults: Faults | None = None) -> Any:
+    """Return a backend as a proxy that has just started would make it."""
+    made: Any = base.loader(mode)(Family.IPV4, base.Options())
+    if faults is not None:
+        kernel = made._kernel
+        wrapped = {
+            field.name: Faulty(field.name, getattr(kernel, field.name), faults)
+            for field in dataclasses.fields(kernel)
+            if field.name in CLIENTS
+        }
+        assert wrapped
+        made._kernel = dataclasses.replace(kernel, **wrapped)
+    return made
+
+
+def contents(mode: str) -> frozenset[str]:
+    """Return all of ours that the kernel holds, a line for each thing that can come and go."""
+    if mode == "nftables":
+        return frozenset(_nft_lines())
+    lines = set(_rule_lines())
+    if mode == "ipvs":
+        lines |= set(_ipvs_lines())
+    return frozenset(lines)
+
+
+def _rule_lines() -> Iterator[str]:
+    for table, found in Iptables().save(*chains.TABLES).items():
+        for name, chain in found.items():
+            yield f"{table} {name}"
+            yield from (f"{table} {rule}" for rule in chain.rules)
+
+
+def _ipvs_lines() -> Iterator[str]:
+    ipvs, ipset, links = IPVS(), Ipset(), Links()
+    try:
+        for service, entry in ipvs.dump().items():
+            yield f"{service} {entry.config}"
+            yield f"{service}"
+            for destination, real in entry.destinations.items():
+                yield f"{service} {destination}"
+                yield f"{service} {destination} {real.config}"
+        for name, one in ipset.dump().items():
+            yield from (f"{name} {element}" for element in one.entries)
+        if links.exists(DEVICE):
+            yield from (f"{DEVICE} {address}" for address in links.addresses(DEVICE))
+    finally:
+        for client in (ipvs, ipset, links):
+            client.close()
+
+
+def _nft_lines() -> Iterator[str]:
+    command = ["nft", "--json", "--numeric", "--stateless", "list", "ruleset"]
+    listing = subprocess.run(command, capture_output=True, check=True).stdout
+    for item in json.loads(listing)["nftables"]:
+        ((kind, what),) = item.items()
+        if kind == "metainfo":
+            continue
+        what.pop("handle", None)
+        elements = what.pop("elem", [])
+        name = f"{kind} {json.dumps(what, sort_keys=True)}"
+        yield name
+        yield from (f"{name} {json.dumps(one, sort_keys=True)}" for one in elements)
+
+
+@functools.cache
+def direct(mode: str, name: str) -> frozenset[str]:
+    """Return what a fresh node holds in a state."""
+    with fresh_namespace():
+        fresh = backend(mode)
+        try:
+            assert fresh.sync(cluster_states.build(name)).failures == ()
+            return contents(mode)
+        finally:
+            fresh.close()
+
+
+def reach(goes: Any, mode: str, name: str) -> None:
+    """Sync to a state and look whether exactly that is there."""
+    result = goes.sync(cluster_states.build(name))
+    assert result.failures == ()
+    assert result.refused == ()
+    assert sorted(contents(mode) ^ direct(mode, name)) == []
+
+
+def removals(faults: Faults) -> set[str]:
+    """Return what was taken away, as :func:`contents` writes it."""
+    found = set()
+    for kind, what in faults.written:
+        match kind:
+            case "ipvs DelService":
+                found.add(f"{what[0].service}")
+            case "ipvs DelDestination":
+                found.add(f"{what[0].service} {what[0].destination}")
+            case "ipset DelEntry":
+                found.add(f"{what[0].name} {what[0].entry}")
+            case "links remove_addresses":
+                found.add(f"{what[0]} {ipaddress.ip_interface(what[1])}")
+    return found
+
+
+def kinds_to_try(seen: list[str], pair: int) -> list[tuple[str, int]]:
+    """Return which kinds of writes are to fail, and with which error."""
+    errors = [(kind, ERRNOS[(pair + at) % len(ERRNOS)]) for at, kind in enumerate(seen)]
+    if not errors or os.environ.get("KPROXY_ALL_FAULTS"):
+        return errors
+    return [errors[pair % len(errors)]]
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest, namespace: None) -> str:
+    name: str = request.param
+    probe = backend(name)
+    why = probe.supported()
+    probe.close()
+    if why is not None:
+        pytest.skip(f"needs a kernel that can: {why}")
+    return name
+
+
+@pytest.mark.parametrize("start", NAMES)
+def test_every_way_leads_there_and_a_failure_is_made_good(mode: str, start: str) -> None:
+    first = NAMES.index(start)
+    for number, goal in enumerate(NAMES):
+        if goal == start:
+            continue
+        faults = Faults()
+        goes = backend(mode, faults)
+        reach(goes, mode, start)
+        faults.written.clear()
+        reach(goes, mode, goal)
+        common = direct(mode, start) & direct(mode, goal)
+        assert removals(faults) & common == set()
+        goes.close()
+        for kind, error in kinds_to_try(faults.seen, first * len(NAMES) + number):
+            _fail_once(mode, (start, goal), Faults(kind=kind, number=error))
+
+
+def _fail_once(mode: str, way: tuple[str, str], faults: Faults) -> None:
+    start, goal = way
+    restarted = backend(mode)
+    reach(restarted, mode, start)
+    restarted.close()
+    goes = backend(mode, faults)
+    result = goes.sync(cluster_states.build(goal))
+    assert faults.failed, f"{way}: there was no {faults.kind}"
+    assert result.failures, f"{way}: {faults.kind} failed and nobody was told"
+    common = direct(mode, start) & direct(mode, goal)
+    assert sorted(common - contents(mode)) == [], f"{way}: {faults.kind}"
+    assert removals(faults) & common == set()
+    reach(goes, mode, goal)
+    assert list(goes.differences(cluster_states.build(goal))) == []
+    assert goes.sync(cluster_states.build(goal)).writes == 0
+    goes.close()
