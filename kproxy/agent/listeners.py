@@ -1,0 +1,128 @@
+"""The ports of this process, which can be handed to another one without refusing a connection.
+
+A listening socket that two processes have is one queue: who accepts gets the next connection. So
+handing over means to stop accepting, to give the socket, and not to close it before the other one
+has it. ``shutdown`` would end it for both, so a thread in :meth:`Listeners.accept` is woken by an
+event instead.
+"""
+
+import contextlib
+import os
+import select
+import socket
+import threading
+from collections.abc import Iterable
+
+Address = tuple[str, int]
+
+BACKLOG = 128
+"""While the ports change hands nobody accepts: connections wait."""
+
+
+class Listeners:
+    """The listening sockets of one process. All methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inherited: dict[Address, socket.socket] = {}
+        self._open: dict[Address, socket.socket] = {}
+        self._paused = False
+        self._accepting = 0
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def inherit(self, listeners: Iterable[socket.socket]) -> None:
+        """Take sockets that another process listened on, for whom asks for their addresses."""
+        for one in listeners:
+            address = _address(one)
+            with self._changed:
+                self._inherited.setdefault(address, one)
+
+    def listen(self, address: Address) -> socket.socket:
+        """Return a socket that listens there, inherited or new. Raises OSError."""
+        family = _family(address)
+        # As the kernel writes it, so that [0::0] finds what [::] left.
+        address = socket.inet_ntop(family, socket.inet_pton(family, address[0])), address[1]
+        with self._changed:
+            listener = self._inherited.pop(address, None)
+        if listener is None:
+            listener = _bind(family, address)
+        listener.setblocking(False)
+        with self._changed:
+            self._open[address] = listener
+        return listener
+
+    def accept(self, listener: socket.socket) -> socket.socket:
+        """Wait for a connection; while paused nobody gets one. Raises OSError once closed."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: not self._paused)
+                self._accepting += 1
+            try:
+                self._await(listener)
+                if not self._paused:
+                    return listener.accept()[0]
+            except BlockingIOError:
+                pass  # Somebody else was quicker, or it was only the event.
+            finally:
+                with self._changed:
+                    self._accepting -= 1
+                    self._changed.notify_all()
+
+    def close(self, listener: socket.socket) -> None:
+        """Listen there no more; whoever waits for a connection gets an OSError."""
+        with self._changed:
+            self._open = {at: one for at, one in self._open.items() if one is not listener}
+        with contextlib.suppress(OSError):  # Not connected, say some kernels.
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+    def pause(self) -> list[socket.socket]:
+        """Accept nothing more, and return all sockets: connections wait for who accepts next."""
+        with self._changed:
+            self._paused = True
+            os.eventfd_write(self._wake, 1)
+            self._changed.wait_for(lambda: not self._accepting)
+            return [*self._open.values(), *self._inherited.values()]
+
+    def resume(self) -> None:
+        """Accept again."""
+        with self._changed:
+            if self._paused:
+                os.eventfd_read(self._wake)
+                self._paused = False
+                self._changed.notify_all()
+
+    def close_unclaimed(self) -> None:
+        """Close what was inherited and nobody has asked for: the configuration has changed."""
+        with self._changed:
+            unclaimed, self._inherited = self._inherited, {}
+        for one in unclaimed.values():
+            one.close()
+
+    def _await(self, listener: socket.socket) -> None:
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        poll.poll()
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+
+def _bind(family: socket.AddressFamily, address: Address) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # The port of a proxy that was just killed is free at once.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _address(listener: socket.socket) -> Address:
+    host, port, *_ = listener.getsockname()
+    return host, port

@@ -1,0 +1,367 @@
+"""The lock of a node: who holds it writes, and nobody else.
+
+It is a listening socket with a name in the network namespace (an abstract Unix socket), so it lies
+where the rules lie, leaves no file, and is freed by the kernel with its last holder, however that
+ends. Programs that the holder starts do not inherit it: a killed proxy's ``iptables-restore`` does
+not keep its successor from the lock, but from reading rules that are about to change: see
+:mod:`kproxy.kernel.iptables.turn`. Those who wait connect to the socket: so they hear at once when
+the holder is gone, and speak with it as :mod:`kproxy.agent.handover` says.
+"""
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from kproxy.agent import handover
+from kproxy.agent.handover import Candidate, Message, Standby, Transfer, Word
+from kproxy.logs import Log
+
+NAME = "kproxy/writes"
+BACKLOG = 16
+_PACKET_MAX = 4096
+_SOCKETS_MAX = 250
+"""So many descriptors fit in one message (the kernel's limit is 253)."""
+_CREDENTIALS = struct.Struct("3i")
+_LOOK_AGAIN_S = 0.01
+_INFINITE = float("inf")
+
+
+class NodeLock:
+    """The right to write on this node, held or waited for.
+
+    :meth:`take`, :meth:`wait`, :meth:`hand_over` and :meth:`synced` belong to one thread.
+    ``asks``: whether it asks a living holder to hand over; ``pod``: the name of the pod that this
+    process runs in, empty if unknown.
+    """
+
+    def __init__(self, log: Log, *, asks: bool = False, pod: str = "", name: str = NAME) -> None:
+        self._log = log
+        self._name = f"\0{name}"
+        self._pod = pod
+        self._standby = Standby(asks=asks, pod=pod)
+        self._listener: socket.socket | None = None
+        self._unlocked = False
+        self._retired: tuple[str, ...] = ()
+        self._predecessor: socket.socket | None = None
+        self._waiting: deque[tuple[socket.socket, Candidate]] = deque()
+        self._reception: _Reception | None = None
+
+    @property
+    def holding(self) -> bool:
+        """Return whether this process may write."""
+        return self._listener is not None or self._unlocked
+
+    def take(self) -> bool:
+        """Take the lock if it is free; return whether it is ours. Does not wait."""
+        if self.holding:
+            return True
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock.bind(self._name)
+        except OSError as error:
+            sock.close()
+            if error.errno != errno.EADDRINUSE:
+                self._do_without(error.strerror or str(error))
+            return self.holding
+        self._own(sock, "holder has gone" if self._standby.has_met_holder else "free")
+        return True
+
+    def wait(self) -> list[socket.socket]:
+        """Wait until the lock is ours; return the ports that came with it.
+
+        To be called when all is ready for writing: this tells a holder so.
+        """
+        while not self.take():
+            holder = self._join()
+            if holder is None:
+                continue
+            try:
+                ports = self._converse(holder)
+            except (OSError, ValueError) as error:
+                self._log.debug("connection to the holder ended", error=str(error))
+                holder.close()
+            else:
+                self._predecessor = holder
+                return ports
+        return []
+
+    def synced(self) -> None:
+        """Tell the predecessor, if there is one that waits for it, that it is not needed."""
+        if self._predecessor is not None:
+            with contextlib.suppress(OSError):  # It has ended already.
+                self._predecessor.send(handover.encode(Message(Word.SYNCED)))
+            self._predecessor.close()
+            self._predecessor = None
+
+    def receive(self, ready: Callable[[], None]) -> None:
+        """Begin to hear who else is ready, in the background; ``ready`` is called for each."""
+        if self._listener is not None:
+            self._reception = _Reception(self._listener, self._waiting, ready)
+
+    def wanted(self, *, leaving: bool = False) -> bool:
+        """Return whether somebody is ready to whom :meth:`hand_over` would hand over."""
+        return self._choose(leaving=leaving) is not None
+
+    def hand_over(
+        self,
+        ports: Callable[[], Sequence[socket.socket]],
+        resume: Callable[[], None],
+        *,
+        leaving: bool = False,
+    ) -> bool:
+        """Hand the right to write to somebody who is ready; return whether we are not needed.
+
+        The caller writes nothing meanwhile. ``ports`` stops accepting connections and returns the
+        listening sockets, ``resume`` accepts again. Returns when the other has synced, and False
+        if it died before that: then we hold the lock as before. ``leaving``: do not wait for it.
+        """
+        while (chosen := self._choose(leaving=leaving)) is not None:
+            self._waiting.remove(chosen)
+            standby, candidate = chosen
+            with standby:
+                if self._transfer(standby, candidate, ports, leaving=leaving):
+                    return True
+            resume()
+            self._log.warning("hand-over failed", to=candidate.pod)
+        return False
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._reception is not None:
+            self._reception.stop()
+        for sock in (self._listener, self._predecessor, *(one for one, _ in self._waiting)):
+            if sock is not None:
+                sock.close()
+        self._waiting.clear()
+        self._listener = self._predecessor = self._reception = None
+
+    # As a standby.
+
+    def _join(self) -> socket.socket | None:
+        """Connect to the holder and say that we are ready; None: look again whether it is free."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            sock.settimeout(handover.SILENCE_S)
+            sock.connect(self._name)
+            peer = _peer(sock)
+            if peer.user != os.geteuid():
+                self._do_without(f"user {peer.user}, who may not write, holds its name")
+            else:
+                told = self._standby.joined(time.monotonic())
+                sock.send(handover.encode(told))
+                self._log.info("standby", holder=peer.pid, reserve=told.reserve)
+                return sock
+        except OSError:
+            # It has just ended, has the name and does not listen yet, or does not accept.
+            time.sleep(_LOOK_AGAIN_S)
+        sock.close()
+        return None
+
+    def _converse(self, holder: socket.socket) -> list[socket.socket]:
+        """Answer what the holder says until the lock is ours; return the ports.
+
+        Raises OSError when the connection ends, ValueError when it is of no use.
+        """
+        while True:
+            message, sockets = self._hear(holder)
+            reply = self._standby.answer(message, time.monotonic())
+            if reply is None:
+                self._own(sockets[0], "handed over")
+                self._retired = self._standby.retired
+                return sockets[1:]
+            holder.send(handover.encode(reply))
+
+    def _hear(self, holder: socket.socket) -> tuple[Message, list[socket.socket]]:
+        while not _readable(holder, self._standby.warning_due()):
+            self._log.warning("the holder of the lock does not answer: waiting on")
+            self._standby.warned()
+        packet, sockets = _receive(holder)
+        try:
+            message = handover.decode(packet)
+            if (message.word is Word.YOURS) != bool(sockets):
+                raise ValueError(f"{message.word} with {len(sockets)} sockets")
+        except ValueError:
+            for one in sockets:
+                one.close()
+            raise
+        return message, sockets
+
+    def _own(self, listener: socket.socket, how: str) -> None:
+        # Again: the kernel names the process that did it last to whoever asks who the holder is.
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+        self._listener = listener
+        self._log.info("holding", how=how)
+
+    def _do_without(self, reason: str) -> None:
+        """Write without a lock, as kube-proxy does, rather than never."""
+        self._log.warning("no lock on this node: writing without", reason=reason)
+        self._unlocked = True
+
+    # As the holder.
+
+    def _choose(self, *, leaving: bool) -> tuple[socket.socket, Candidate] | None:
+        for one in tuple(self._waiting):
+            if _has_ended(one[0]):
+                self._waiting.remove(one)
+                one[0].close()
+            elif handover.may_take_over(one[1], self._retired, leaving=leaving):
+                return one
+        return None
+
+    def _transfer(
+        self,
+        standby: socket.socket,
+        candidate: Candidate,
+        ports: Callable[[], Sequence[socket.socket]],
+        *,
+        leaving: bool,
+    ) -> bool:
+        assert self._listener is not None
+        assert self._reception is not None
+        transfer = Transfer(time.monotonic())
+        try:
+            standby.send(handover.encode(Message(Word.OFFER)))
+            while _readable(standby, transfer.deadline()):
+                if transfer.heard(handover.decode(_receive(standby)[0])):
+                    return True
+                self._reception.stop()
+                given = ports()
+                self._log.info("released", to=candidate.pod)
+                self._give(standby, given)
+                if leaving:
+                    return True
+        except (OSError, ValueError) as error:
+            self._log.debug("connection to the standby ended", error=str(error))
+        if transfer.given:
+            self._log.info("holding", how="successor died")
+            self._reception = self._reception.again()
+        return False
+
+    def _give(self, standby: socket.socket, ports: Sequence[socket.socket]) -> None:
+        assert self._listener is not None
+        message = Message(Word.YOURS, retired=handover.retire(self._retired, self._pod))
+        given = [self._listener, *ports][:_SOCKETS_MAX]
+        socket.send_fds(standby, [handover.encode(message)], [one.fileno() for one in given])
+
+
+class _Reception:
+    """Hears, in a thread of its own, who connects to the lock and says that it is ready."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        ready: deque[tuple[socket.socket, Candidate]],
+        tell: Callable[[], None],
+    ) -> None:
+        self._listener = listener
+        self._ready = ready
+        self._tell = tell
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._run, name="lock", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Accept no more; those who are not chosen learn by the end of their connection."""
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
+            self._thread.join()
+            os.close(self._wake)
+            self._wake = -1
+
+    def again(self) -> "_Reception":
+        """Return one that goes on after a stop."""
+        return _Reception(self._listener, self._ready, self._tell)
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        silent: dict[int, socket.socket] = {}
+        while True:
+            for descriptor, _ in poll.poll():
+                if descriptor == self._wake:
+                    for one in silent.values():
+                        one.close()
+                    return
+                if descriptor == self._listener.fileno():
+                    self._accept(poll, silent)
+                else:
+                    poll.unregister(descriptor)
+                    self._hear(silent.pop(descriptor))
+
+    def _accept(self, poll: "select.poll", silent: dict[int, socket.socket]) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return  # It went away again.
+        if _peer(sock).user != os.geteuid() or len(silent) >= BACKLOG:
+            sock.close()
+            return
+        silent[sock.fileno()] = sock
+        poll.register(sock, select.POLLIN)
+
+    def _hear(self, sock: socket.socket) -> None:
+        try:
+            message = handover.decode(_receive(sock)[0])
+            if message.word is not Word.READY:
+                raise ValueError(message.word)
+        except (OSError, ValueError):
+            sock.close()
+            return
+        self._ready.append((sock, Candidate(pod=message.pod, reserve=message.reserve)))
+        self._tell()
+
+
+class _Peer(NamedTuple):
+    pid: int
+    user: int
+
+
+def _peer(sock: socket.socket) -> _Peer:
+    """Return who is at the other end; pid 0: a process of another pid namespace."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, user, _ = _CREDENTIALS.unpack(raw)
+    return _Peer(pid, user)
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    """Return whether the other end, which has nothing more to say, is closed."""
+    return _readable(sock, 0.0)
+
+
+def _readable(sock: socket.socket, until: float) -> bool:
+    """Wait for something to read, or the end; return whether it came by then."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    while True:
+        left = until - time.monotonic()
+        if left <= 0:
+            return bool(poll.poll(0))
+        if poll.poll(None if left == _INFINITE else left * 1000):
+            return True
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, list[socket.socket]]:
+    """Receive one packet with its sockets. Raises OSError; ConnectionError at the end."""
+    size = socket.CMSG_SPACE(_SOCKETS_MAX * 4)
+    try:
+        packet, ancillary, _, _ = sock.recvmsg(_PACKET_MAX, size, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        # The other one died and had something unread; what it sent before that comes now.
+        packet, ancillary, _, _ = sock.recvmsg(_PACKET_MAX, size, socket.MSG_CMSG_CLOEXEC)
+    descriptors: list[int] = []
+    for _, _, data in ancillary:
+        whole = len(data) - len(data) % 4
+        descriptors += memoryview(data[:whole]).cast("i")
+    if not packet:
+        raise ConnectionError("the other one has ended")
+    return packet, [socket.socket(fileno=descriptor) for descriptor in descriptors]
