@@ -35,14 +35,13 @@ def from_config(config: KubeProxyConfiguration) -> Settings:
             remedy=f"use one of: {', '.join(BACKENDS)}",
         )
     node = config.hostname_override or os.uname().nodename.lower()
-    rules = config.ipvs if config.mode == "ipvs" else config.iptables
     return Settings(
         mode=config.mode,
         node=node,
         families=tuple(_family(config, node, family) for family in Family),
         options=_options(config),
-        sync_period=float(rules.sync_period),
-        min_sync_period=float(rules.min_sync_period),
+        sync_period=float(config.sync_period),
+        min_sync_period=float(config.min_sync_period or 0),
         healthz=_bind_address(config.healthz_bind_address),
         sysctls=_sysctls(config),
     )
@@ -60,8 +59,8 @@ def _family(config: KubeProxyConfiguration, node: str, family: Family) -> NodeSe
         family=family,
         node=node,
         cluster_cidrs=tuple(map(Prefix, own)) if local else (),
-        masquerade_all=config.iptables.masquerade_all,
-        masquerade_bit=config.iptables.masquerade_bit or 0,
+        masquerade_all=config.linux.masquerade_all,
+        masquerade_bit=config.masquerade_bit,
     )
 
 
@@ -86,7 +85,7 @@ def _bind_address(text: str) -> tuple[str, int]:
 
 
 def _sysctls(config: KubeProxyConfiguration) -> tuple[tuple[str, int], ...]:
-    tracking = config.conntrack
+    tracking = config.linux.conntrack
     wanted = {
         "tcp_timeout_established": tracking.tcp_established_timeout,
         "tcp_timeout_close_wait": tracking.tcp_close_wait_timeout,

@@ -1,9 +1,13 @@
-"""KubeProxyConfiguration (``kubeproxy.config.k8s.io/v1alpha1``): kube-proxy's own settings.
+"""KubeProxyConfiguration: kube-proxy's own settings, as one type for both versions of its files.
 
-Every field of it has its place here, also those that this version does not honour. Reading a file
-is the business of :mod:`kproxy.api.configfile`.
+The fields lie where ``kubeproxy.config.k8s.io/v1alpha2`` has them; what v1alpha1 says otherwise is
+the business of :mod:`kproxy.api.configversions`, reading and checking a file that of
+:mod:`kproxy.api.configfile`. Every field of kube-proxy has its place here, also those without an
+effect on this proxy, and so have the few that it does not know: ``makeBeforeBreak`` and
+``linux.conntrack.cleanLast``.
 """
 
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -11,9 +15,25 @@ import msgspec
 from . import addresses
 from .durations import Duration
 
-API_VERSION = "kubeproxy.config.k8s.io/v1alpha1"
 KIND = "KubeProxyConfiguration"
 ANYWHERE = "0.0.0.0"  # noqa: S104 kube-proxy serves its health checks on all addresses
+PRIMARY = "primary"
+"""The node's own addresses of each family, as a value of ``nodePortAddresses``."""
+
+MASQUERADE_BIT = 14
+MODES = ("iptables", "ipvs", "nftables")
+
+
+class Version(StrEnum):
+    """Versions of the file, oldest first; the value is its ``apiVersion``."""
+
+    V1ALPHA1 = "kubeproxy.config.k8s.io/v1alpha1"
+    V1ALPHA2 = "kubeproxy.config.k8s.io/v1alpha2"
+
+    @property
+    def short(self) -> str:
+        """Return it without its group: ``v1alpha1``."""
+        return self.value.rpartition("/")[2]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -31,20 +51,16 @@ class ClientConnection(Section, frozen=True, kw_only=True, rename="camel"):
 
 
 class IPTables(Section, frozen=True, kw_only=True, rename="camel"):
-    """Mode iptables; ``masqueradeBit`` and ``masqueradeAll`` count for ipvs too."""
+    """Mode iptables."""
 
     masquerade_bit: int | None = None
-    masquerade_all: bool = False
     localhost_node_ports: bool | None = None
-    sync_period: Duration = Duration()
-    min_sync_period: Duration = Duration()
 
 
 class IPVS(Section, frozen=True, kw_only=True, rename="camel"):
     """Mode ipvs. A timeout of zero leaves the kernel's as it is."""
 
-    sync_period: Duration = Duration()
-    min_sync_period: Duration = Duration()
+    masquerade_bit: int | None = None
     scheduler: str = ""
     exclude_cidrs: list[str] | None = msgspec.field(default=None, name="excludeCIDRs")
     strict_arp: bool = msgspec.field(default=False, name="strictARP")
@@ -57,15 +73,13 @@ class NFTables(Section, frozen=True, kw_only=True, rename="camel"):
     """Mode nftables."""
 
     masquerade_bit: int | None = None
-    masquerade_all: bool = False
-    sync_period: Duration = Duration()
-    min_sync_period: Duration = Duration()
 
 
 class DetectLocal(Section, frozen=True, kw_only=True, rename="camel"):
     """Arguments of ``detectLocalMode``."""
 
     bridge_interface: str = ""
+    cluster_cidrs: list[str] | None = msgspec.field(default=None, name="clusterCIDRs")
     interface_name_prefix: str = ""
 
 
@@ -79,6 +93,22 @@ class Conntrack(Section, frozen=True, kw_only=True, rename="camel"):
     tcp_be_liberal: bool = False
     udp_timeout: Duration = Duration()
     udp_stream_timeout: Duration = Duration()
+    clean_last: bool = False
+    """Ours: forget flows of UDP services whose last endpoint is gone, too."""
+
+
+class Linux(Section, frozen=True, kw_only=True, rename="camel"):
+    """What belongs to Linux, whatever the mode."""
+
+    conntrack: Conntrack = Conntrack()
+    masquerade_all: bool = False
+    oom_score_adj: int | None = None
+
+
+class Windows(Section, frozen=True, kw_only=True, rename="camel"):
+    """What belongs to Windows."""
+
+    run_as_service: bool = False
 
 
 class KubeProxyConfiguration(Section, frozen=True, kw_only=True, rename="camel"):
@@ -88,10 +118,14 @@ class KubeProxyConfiguration(Section, frozen=True, kw_only=True, rename="camel")
     client_connection: ClientConnection = ClientConnection()
     logging: dict[str, Any] | None = None
     hostname_override: str = ""
-    bind_address: str = ""
+    node_ip_override: list[str] | None = msgspec.field(default=None, name="nodeIPOverride")
+    """The node's own addresses; what is not given is taken from the Node object."""
+    ip_family_policy: str = msgspec.field(default="", name="ipFamilyPolicy")
     healthz_bind_address: str = ""
     metrics_bind_address: str = ""
-    bind_address_hard_fail: bool = False
+    bind_address_hard_fail: bool | None = None
+    config_hard_fail: bool | None = None
+    """Whether what would only be warned of ends the process."""
     enable_profiling: bool = False
     show_hidden_metrics_for_version: str = ""
     service_proxy_name: str = ""
@@ -100,60 +134,108 @@ class KubeProxyConfiguration(Section, frozen=True, kw_only=True, rename="camel")
     ipvs: IPVS = IPVS()
     nftables: NFTables = NFTables()
     winkernel: dict[str, Any] | None = None
+    linux: Linux = Linux()
+    windows: Windows = Windows()
     detect_local_mode: str = ""
     detect_local: DetectLocal = DetectLocal()
-    cluster_cidr: str = msgspec.field(default="", name="clusterCIDR")
     node_port_addresses: list[str] | None = None
-    oom_score_adj: int | None = None
-    conntrack: Conntrack = Conntrack()
+    """Networks, or ``primary`` alone; None or empty: all addresses of the node."""
+    sync_period: Duration = Duration()
+    min_sync_period: Duration | None = None
+    """None: not set; zero: every change is synced at once."""
     config_sync_period: Duration = Duration()
-    port_range: str = ""
+    make_before_break: bool = False
+    """Ours: let a successor start before this process has gone."""
 
     def cluster_cidrs(self) -> list[str]:
         """Return the pod networks, canonical."""
-        parts = (addresses.parse_network(part.strip()) for part in self.cluster_cidr.split(","))
+        given = self.detect_local.cluster_cidrs or []
+        parts = (addresses.parse_network(part.strip()) for part in given)
         return [part.text for part in parts if part is not None]
 
+    @property
+    def masquerade_bit(self) -> int:
+        """Return the bit of the packet mark that asks for masquerading, in this mode."""
+        section: IPTables | IPVS | NFTables = self.iptables
+        if self.mode == "ipvs":
+            section = self.ipvs
+        elif self.mode == "nftables":
+            section = self.nftables
+        return MASQUERADE_BIT if section.masquerade_bit is None else section.masquerade_bit
 
-def with_defaults(config: KubeProxyConfiguration) -> KubeProxyConfiguration:
-    """Fill in what kube-proxy does (``pkg/proxy/apis/config/v1alpha1/defaults.go``).
+    @property
+    def verbosity(self) -> int:
+        """Return ``logging.verbosity``; 0 if it is absent."""
+        value = (self.logging or {}).get("verbosity")
+        return value if isinstance(value, int) else 0
 
-    As there, a zero ``iptables.minSyncPeriod`` means its default of 1 s, one of ipvs means none.
-    """
+
+def with_defaults(
+    config: KubeProxyConfiguration, version: Version = Version.V1ALPHA1
+) -> KubeProxyConfiguration:
+    """Fill in what kube-proxy does; a few defaults differ between the versions of the file."""
     replace = msgspec.structs.replace
-    bit = config.iptables.masquerade_bit
-    tracking = config.conntrack
-    established, close_wait = tracking.tcp_established_timeout, tracking.tcp_close_wait_timeout
+    old = version is Version.V1ALPHA1
+    mode = config.mode or "iptables"
+    least, local = config.min_sync_period, config.iptables.localhost_node_ports
+    hard_bind, hard_config = config.bind_address_hard_fail, config.config_hard_fail
+    if least is None:
+        least = Duration(0 if old and mode == "ipvs" else 1)
+    ports = config.node_port_addresses
+    if mode == "nftables" and not ports:
+        ports = [PRIMARY]
     return replace(
         config,
-        mode=config.mode or "iptables",
+        mode=mode,
         hostname_override=config.hostname_override.strip().lower(),
+        node_ip_override=config.node_ip_override or None,
         healthz_bind_address=_with_port(config.healthz_bind_address, ANYWHERE, 10256),
         metrics_bind_address=_with_port(config.metrics_bind_address, "127.0.0.1", 10249),
+        bind_address_hard_fail=not old if hard_bind is None else hard_bind,
+        config_hard_fail=not old if hard_config is None else hard_config,
         detect_local_mode=config.detect_local_mode or "ClusterCIDR",
+        detect_local=replace(
+            config.detect_local, cluster_cidrs=config.detect_local.cluster_cidrs or None
+        ),
+        node_port_addresses=ports,
+        sync_period=config.sync_period or Duration(30),
+        min_sync_period=least,
         config_sync_period=config.config_sync_period or Duration(900),
         iptables=replace(
             config.iptables,
-            masquerade_bit=14 if bit is None else bit,
-            sync_period=config.iptables.sync_period or Duration(30),
-            min_sync_period=config.iptables.min_sync_period or Duration(1),
+            masquerade_bit=_or(config.iptables.masquerade_bit, MASQUERADE_BIT),
+            localhost_node_ports=old if local is None else local,
         ),
         ipvs=replace(
             config.ipvs,
+            masquerade_bit=_or(config.ipvs.masquerade_bit, MASQUERADE_BIT),
             scheduler=config.ipvs.scheduler or "rr",
-            sync_period=config.ipvs.sync_period or Duration(30),
         ),
         nftables=replace(
-            config.nftables,
-            sync_period=config.nftables.sync_period or Duration(30),
-            min_sync_period=config.nftables.min_sync_period or Duration(1),
+            config.nftables, masquerade_bit=_or(config.nftables.masquerade_bit, MASQUERADE_BIT)
         ),
+        linux=_linux_with_defaults(config.linux),
+    )
+
+
+def _linux_with_defaults(linux: Linux) -> Linux:
+    replace, tracking = msgspec.structs.replace, linux.conntrack
+    established, close_wait = tracking.tcp_established_timeout, tracking.tcp_close_wait_timeout
+    return replace(
+        linux,
+        oom_score_adj=_or(linux.oom_score_adj, -999),
         conntrack=replace(
             tracking,
+            max_per_core=_or(tracking.max_per_core, 32768),
+            min=_or(tracking.min, 131072),
             tcp_established_timeout=Duration(86400) if established is None else established,
             tcp_close_wait_timeout=Duration(3600) if close_wait is None else close_wait,
         ),
     )
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value
 
 
 def _with_port(address: str, host: str, port: int) -> str:

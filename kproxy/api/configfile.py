@@ -1,80 +1,47 @@
-"""Reading KubeProxyConfiguration: checks, defaults, and what to tell the user.
+"""Reading and writing KubeProxyConfiguration files: versions, defaults, and what to tell the user.
 
-What this version does not honour is told once for each field that is set to something else than
-its default, so that no setting is ignored in silence.
+A field without an effect on this proxy is told once if it is set to something else than its
+default, with the reason, so that no setting is ignored in silence. What values are possible is
+the business of :mod:`kproxy.api.configchecks`.
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 
 from kproxy.errors import InvalidObject
 
-from . import addresses, codec
-from .config import API_VERSION, KIND, KubeProxyConfiguration, Section, with_defaults
+from . import codec, configchecks, configversions
+from .config import KIND, Conntrack, KubeProxyConfiguration, Section, Version, with_defaults
+from .configversions import Body
 from .durations import Duration
 
-MODES = ("iptables", "ipvs", "nftables")
-SCHEDULERS = (
-    "rr",
-    "wrr",
-    "lc",
-    "wlc",
-    "lblc",
-    "lblcr",
-    "sh",
-    "dh",
-    "sed",
-    "nq",
-    "mh",
-    "fo",
-    "ovf",
-)
-LOCAL_MODES = ("ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix")
+_GO = "it concerns the runtime of Go programs"
+_JSON = "API objects are exchanged as JSON"
+_FEW = "the proxy lists once and watches: there is nothing to limit"
+_WINDOWS = "it concerns Windows only"
 
-HONOURED = frozenset(
-    {
-        "clientConnection.kubeconfig",
-        "hostnameOverride",
-        "healthzBindAddress",
-        "mode",
-        "clusterCIDR",
-        "detectLocalMode",
-        "iptables.masqueradeBit",
-        "iptables.masqueradeAll",
-        "iptables.syncPeriod",
-        "iptables.minSyncPeriod",
-        "ipvs.syncPeriod",
-        "ipvs.minSyncPeriod",
-        "ipvs.scheduler",
-        "ipvs.excludeCIDRs",
-        "ipvs.strictARP",
-        "ipvs.tcpTimeout",
-        "ipvs.tcpFinTimeout",
-        "ipvs.udpTimeout",
-        "conntrack.tcpEstablishedTimeout",
-        "conntrack.tcpCloseWaitTimeout",
-        "conntrack.udpTimeout",
-        "conntrack.udpStreamTimeout",
-    }
-)
-"""The fields that have an effect."""
+NO_EFFECT: dict[str, str] = {
+    "clientConnection.acceptContentTypes": _JSON,
+    "clientConnection.contentType": _JSON,
+    "clientConnection.qps": _FEW,
+    "clientConnection.burst": _FEW,
+    "configSyncPeriod": "watches tell every change: nothing is listed again without need",
+    "enableProfiling": _GO,
+    "featureGates": "the features of kube-proxy's releases are all on or all absent here",
+    "logging": "log lines are always JSON, and written at once",
+    "showHiddenMetricsForVersion": "no metric is hidden",
+    "windows.runAsService": _WINDOWS,
+    "winkernel": _WINDOWS,
+}
+"""Fields of kube-proxy that change nothing here, and why."""
 
 # What kube-proxy itself writes for fields that are absent: no reason for a note. These count as
 # absent too: absent sections and empty values.
 _HARMLESS: dict[str, tuple[Any, ...]] = {
-    "bindAddress": ("0.0.0.0", "::"),  # noqa: S104 a hint for the node IP; nothing is bound to it
     "clientConnection.contentType": ("application/json", "application/vnd.kubernetes.protobuf"),
     "clientConnection.qps": (0, 5),
     "clientConnection.burst": (0, 10),
-    "configSyncPeriod": ("0s", "15m", "15m0s"),
-    "conntrack.maxPerCore": (0, 32768),
-    "conntrack.min": (0, 131072),
-    "iptables.localhostNodePorts": (True,),
-    "metricsBindAddress": ("127.0.0.1:10249", "127.0.0.1"),
-    "nftables.masqueradeBit": (14,),
-    "oomScoreAdj": (-999, 0),
 }
 
 
@@ -82,41 +49,136 @@ class LoadedConfig(NamedTuple):
     """A configuration, with what should be told to the user about it."""
 
     config: KubeProxyConfiguration
+    version: Version
+    """The version of the file that it was read from; without a file the first."""
     warnings: list[InvalidObject]
     """Fields that do not exist."""
     notes: list[str]
-    """Fields that are set but not honoured by this version, one line each."""
+    """Fields that are set but have no effect, one line each, and why."""
 
 
-def decode_config(data: dict[str, Any], where: str = "") -> LoadedConfig:
+class Source(NamedTuple):
+    """The content of a file as the newest version says it, not checked yet."""
+
+    body: Body
+    version: Version
+    mode: str
+    label: str
+    """How messages name it."""
+    warnings: list[InvalidObject]
+    notes: list[str]
+
+    def name(self, path: str) -> str:
+        """Return what the file calls a field of the configuration."""
+        return configversions.name_in(self.version, path, self.mode)
+
+
+def decode_config(data: Body, where: str = "") -> LoadedConfig:
     """Read a configuration file's content; ``where`` names the file in messages.
 
     Raises :class:`InvalidObject` for another kind or version, and for the first field that has a
     wrong type or an impossible value.
     """
+    return decode(open_source(data, where))
+
+
+def open_source(data: Body, where: str = "", mode: str = "") -> Source:
+    """Bring a file's content into the form of the newest version; ``mode`` is used if it has none.
+
+    Raises :class:`InvalidObject` for another kind or version.
+    """
     label = f"{KIND} in {where}" if where else KIND
-    _check_version(data, label)
+    version = _version(data, label)
     body = {key: value for key, value in data.items() if key not in ("apiVersion", "kind")}
-    warnings = [
-        InvalidObject(label, path, "unknown field", remedy="remove it, or correct its spelling")
-        for path in _unknown(body, KubeProxyConfiguration)
-    ]
     body = _without_null(body)
+    given = body.get("mode") or mode
+    mode = given if isinstance(given, str) else ""
+    if version is Version.V1ALPHA2:
+        warnings = [_unknown(label, path, _now_called(path, mode)) for path in _strange(body)]
+        return Source(body, version, mode, label, warnings, [])
+    _convert(body, _Old, label)
+    now = configversions.from_v1alpha1(body, mode)
+    unknown = [configversions.name_in(version, path, mode) for path in _strange(now)]
+    early = [path for path in configversions.NOT_YET if configversions.get(body, path) is not None]
+    for path in early:
+        configversions.remove(now, path)
+    warnings = [_unknown(label, path) for path in unknown]
+    newer = f"write apiVersion: {Version.V1ALPHA2}, which has it"
+    warnings += [_unknown(label, path, newer) for path in early]
+    notes = ["portRange has no effect: nothing uses it any more"] if body.get("portRange") else []
+    return Source(now, version, mode, label, warnings, notes)
+
+
+def decode(source: Source) -> LoadedConfig:
+    """Return the configuration of a file's content, with its defaults.
+
+    Raises :class:`InvalidObject` as :func:`decode_config` does, with the field as the file calls
+    it; of unknown fields too if ``configHardFail`` asks for it.
+    """
+    body, label = _without_null(source.body), source.label
+    config = _convert(body, KubeProxyConfiguration, label, source)
+    full = with_defaults(config, source.version)
+    for field, problem, remedy in configchecks.faults(config, full):
+        raise InvalidObject(label, source.name(field), problem, remedy=remedy)
+    if full.config_hard_fail and source.warnings:
+        raise source.warnings[0]
+    notes = [f"{source.name(path)} has no effect: {why}" for path, why in _idle(body)]
+    return LoadedConfig(full, source.version, source.warnings, [*source.notes, *notes])
+
+
+def encode_config(config: KubeProxyConfiguration, version: Version) -> Body:
+    """Return the content of a file that says the same, nothing left to defaults.
+
+    ``config`` has its defaults; reading the result gives an equal one.
+    """
+    body = _plain(config)
+    if not config.make_before_break:
+        del body["makeBeforeBreak"]  # other proxies do not know it
+    if not config.linux.conntrack.clean_last:
+        del body["linux"]["conntrack"]["cleanLast"]
+    if version is Version.V1ALPHA1:
+        body = configversions.to_v1alpha1(body, config.mode)
+    return {"apiVersion": version.value, "kind": KIND, **dict(sorted(body.items()))}
+
+
+class _OldMode(Section, frozen=True, kw_only=True, rename="camel"):
+    """What v1alpha1 has for each mode: also that of unused modes must be possible."""
+
+    masquerade_bit: int | None = None
+    masquerade_all: bool = False
+    sync_period: Duration = Duration()
+    min_sync_period: Duration = Duration()
+
+
+class _Old(Section, frozen=True, kw_only=True, rename="camel"):
+    """What v1alpha1 says in other types than v1alpha2."""
+
+    bind_address: str = ""
+    cluster_cidr: str = msgspec.field(default="", name="clusterCIDR")
+    port_range: str = ""
+    iptables: _OldMode = _OldMode()
+    ipvs: _OldMode = _OldMode()
+    nftables: _OldMode = _OldMode()
+    conntrack: Conntrack = Conntrack()
+
+
+def _version(data: Body, label: str) -> Version:
+    for field, wanted in (("kind", [KIND]), ("apiVersion", list(Version))):
+        found = data.get(field)
+        if found not in wanted:
+            problem = "is missing" if found is None else f"cannot read {found!r}"
+            remedy = f"write {field}: {' or '.join(wanted)}"
+            raise InvalidObject(label, field, problem, remedy=remedy)
+    return Version(data["apiVersion"])
+
+
+def _convert(body: Body, wanted: Any, label: str, source: Source | None = None) -> Any:
     try:
-        config = msgspec.convert(body, KubeProxyConfiguration, dec_hook=_duration)
+        return msgspec.convert(body, wanted, dec_hook=_duration)
     except msgspec.ValidationError as error:
         field, problem, remedy = codec.explain(error)
+        field = source.name(field) if source else field
         raise InvalidObject(label, field, problem, remedy=remedy) from None
-    _check(config, label)
-    return LoadedConfig(with_defaults(config), warnings, _notes(body, KubeProxyConfiguration))
-
-
-def _check_version(data: dict[str, Any], label: str) -> None:
-    for field, wanted in (("kind", KIND), ("apiVersion", API_VERSION)):
-        found = data.get(field)
-        if found != wanted:
-            problem = "is missing" if found is None else f"cannot read {found!r}"
-            raise InvalidObject(label, field, problem, remedy=f"write {field}: {wanted}")
 
 
 def _duration(wanted: type, value: Any) -> Duration:
@@ -127,7 +189,7 @@ def _duration(wanted: type, value: Any) -> Duration:
     return Duration.parse(value)
 
 
-def _without_null(data: dict[str, Any]) -> dict[str, Any]:
+def _without_null(data: Body) -> Body:
     """Drop fields that are null: for Go they are absent."""
     return {
         key: _without_null(value) if isinstance(value, dict) else value
@@ -142,7 +204,10 @@ def _sections(wanted: type[Section]) -> dict[str, Any]:
     return {encoded: wanted.__annotations__[name] for encoded, name in names}
 
 
-def _unknown(data: dict[str, Any], wanted: type[Section], prefix: str = "") -> list[str]:
+def _strange(
+    data: Body, wanted: type[Section] = KubeProxyConfiguration, prefix: str = ""
+) -> list[str]:
+    """Return the paths of fields that do not exist."""
     found = []
     known = _sections(wanted)
     for key, value in data.items():
@@ -150,108 +215,52 @@ def _unknown(data: dict[str, Any], wanted: type[Section], prefix: str = "") -> l
         if key not in known:
             found.append(f"{prefix}{key}")
         elif isinstance(inner, type) and issubclass(inner, Section) and isinstance(value, dict):
-            found += _unknown(value, inner, f"{prefix}{key}.")
+            found += _strange(value, inner, f"{prefix}{key}.")
     return found
 
 
-def _notes(data: dict[str, Any], wanted: type[Section], prefix: str = "") -> list[str]:
-    notes = []
-    for key, inner in _sections(wanted).items():
-        path, value = f"{prefix}{key}", data.get(key)
-        if isinstance(inner, type) and issubclass(inner, Section):
-            notes += _notes(value or {}, inner, f"{path}.")
-        elif path not in HONOURED and not _is_default(path, value):
-            notes.append(f"{path} is not honoured by this version")
-    mode = data.get("detectLocalMode")
-    if wanted is KubeProxyConfiguration and mode not in (None, "", "ClusterCIDR"):
-        notes.append(f"detectLocalMode {mode} is not honoured by this version: only ClusterCIDR")
-    return notes
+def _unknown(label: str, path: str, remedy: str = "") -> InvalidObject:
+    remedy = remedy or "remove it, or correct its spelling"
+    return InvalidObject(label, path, "unknown field", remedy=remedy)
+
+
+def _now_called(path: str, mode: str) -> str:
+    """Return the remedy for a field of v1alpha1 in a file of v1alpha2; empty if it is none."""
+    now = configversions.moved(mode).get(path)
+    return f"{Version.V1ALPHA2.short} calls it {now}" if now else ""
+
+
+def _idle(body: Body) -> list[tuple[str, str]]:
+    """Return the fields that are set and have no effect, with the reason."""
+    return [
+        (path, why)
+        for path, why in NO_EFFECT.items()
+        if not _is_default(path, configversions.get(body, path))
+    ]
 
 
 def _is_default(path: str, value: Any) -> bool:
-    if value in (None, "", [], {}):
+    if not value or value in _HARMLESS.get(path, ()):
         return True
-    if path in _HARMLESS:
-        return value in _HARMLESS[path]
-    if path.startswith("nftables.") and path.endswith("Period"):
-        return True  # says nothing while the mode is another one; the mode itself is checked
+    if path == "configSyncPeriod":
+        return float(Duration.parse(value)) in (0, 900)
     if path == "logging":
-        return bool(value.get("format", "text") in ("", "text"))
-    return not value or value == "0s"
+        return value.get("format", "text") in ("", "text", "json") and "vmodule" not in value
+    if path == "winkernel":
+        return not any(value.values())
+    return False
 
 
-def _check(config: KubeProxyConfiguration, label: str) -> None:
-    """Raise for the first impossible value."""
-    faults = (*_word_faults(config), *_number_faults(config), *_address_faults(config))
-    for field, problem, remedy in faults:
-        raise InvalidObject(label, field, problem, remedy=remedy)
-
-
-Fault = tuple[str, str, str]
-
-
-def _word_faults(config: KubeProxyConfiguration) -> Iterator[Fault]:
-    words = (
-        ("mode", config.mode, MODES),
-        ("ipvs.scheduler", config.ipvs.scheduler, SCHEDULERS),
-        ("detectLocalMode", config.detect_local_mode, LOCAL_MODES),
-    )
-    for field, value, known in words:
-        if value and value not in known:
-            yield field, f"unknown value {value!r}", f"use one of {', '.join(known)}"
-
-
-def _number_faults(config: KubeProxyConfiguration) -> Iterator[Fault]:
-    for section in ("iptables", "nftables"):
-        bit = getattr(config, section).masquerade_bit
-        if bit is not None and not 0 <= bit <= 31:
-            yield f"{section}.masqueradeBit", f"{bit} is out of range", "use 0 to 31"
-    for path, value in _durations(config):
-        if value < 0:
-            yield path, "is negative", "give a duration of 0s or more"
-    filled = with_defaults(config)
-    for section in ("iptables", "ipvs", "nftables"):
-        periods = getattr(filled, section)
-        if periods.min_sync_period > periods.sync_period:
-            remedy = f"make it at most {section}.syncPeriod"
-            yield f"{section}.minSyncPeriod", "is longer than the sync period", remedy
-
-
-def _durations(section: Section, prefix: str = "") -> Iterator[tuple[str, Duration]]:
+def _plain(section: Section) -> Body:
+    """Return a section as values of a file, without what is not set."""
+    body: Body = {}
     names = zip(section.__struct_encode_fields__, section.__struct_fields__, strict=True)
     for encoded, name in names:
         value = getattr(section, name)
         if isinstance(value, Section):
-            yield from _durations(value, f"{prefix}{encoded}.")
+            value = _plain(value)
         elif isinstance(value, Duration):
-            yield f"{prefix}{encoded}", value
-
-
-def _address_faults(config: KubeProxyConfiguration) -> Iterator[Fault]:
-    networks = [part.strip() for part in config.cluster_cidr.split(",")]
-    listed = [("clusterCIDR", part) for part in networks if config.cluster_cidr]
-    for index, part in enumerate(config.ipvs.exclude_cidrs or ()):
-        listed.append((f"ipvs.excludeCIDRs[{index}]", part))
-    for field, part in listed:
-        if addresses.parse_network(part) is None:
-            yield field, f"{part!r} is not a network", "use CIDR notation, such as 10.128.0.0/14"
-    filled = with_defaults(config)
-    for field, text in (
-        ("healthzBindAddress", filled.healthz_bind_address),
-        ("metricsBindAddress", filled.metrics_bind_address),
-    ):
-        if split_host_port(text) is None:
-            yield field, f"{text!r} is not address:port", "use for example 0.0.0.0:10256"
-
-
-def split_host_port(text: str) -> tuple[str, int] | None:
-    """Take ``address:port`` or ``[address]:port`` apart, or return None if it is neither."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        return None
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        return None
-    parsed = addresses.parse_address(host)
-    return (parsed.text, int(port)) if parsed else None
+            value = value.text
+        if value is not None:
+            body[encoded] = value
+    return body

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from kproxy import costs
-from kproxy.api.flags import Options, help_text, parse_flags, resolve
+from kproxy.api import configfile
+from kproxy.api.configfile import LoadedConfig
+from kproxy.api.flags import Options, parse_flags, resolve
 from kproxy.client.kubeconfig import Access, load_kubeconfig
 from kproxy.errors import InvalidObject, KproxyError, UsageError
 from kproxy.logs import Log
@@ -43,17 +45,17 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(options: Options) -> int:
-    if options.help:
-        print(help_text(), end="")
+    if options.help or options.version:
+        _print_about(options)
         return 0
-    log = Log("proxy", "debug" if options.verbosity >= DEBUG_VERBOSITY else "info")
     if options.cleanup:
-        _require_root()
-        from kproxy.agent.cleanup import clean_up
-
-        clean_up(log)
+        _clean_up(_log(options.verbosity))
         return 0
     loaded = resolve(options, _read_config(options.config_file))
+    if options.write_config_to:
+        _write_config(options, loaded)
+        return 0
+    log = _log(options.verbosity or loaded.config.verbosity)
     from kproxy.agent import daemon, settings
     from kproxy.client.rest import Rest
 
@@ -75,6 +77,43 @@ def _run(options: Options) -> int:
     for note in (*map(str, loaded.warnings), *loaded.notes):
         log.warning("configuration", note=note)
     return daemon.Agent(wanted, rest, log, cost).run()
+
+
+def _log(verbosity: int) -> Log:
+    return Log("proxy", "debug" if verbosity >= DEBUG_VERBOSITY else "info")
+
+
+def _print_about(options: Options) -> None:
+    if options.help:
+        from kproxy.api.flaghelp import help_text
+
+        print(help_text(), end="")
+        return
+    from importlib import metadata
+
+    print(f"kproxy {metadata.version('kproxy')}")
+
+
+def _clean_up(log: Log) -> None:
+    _require_root()
+    from kproxy.agent.cleanup import clean_up
+
+    clean_up(log)
+
+
+def _write_config(options: Options, loaded: LoadedConfig) -> None:
+    """Write the configuration that flags and file make together, as YAML."""
+    import yaml
+
+    for note in (*map(str, loaded.warnings), *loaded.notes):
+        print(f"kproxy proxy: {note}", file=sys.stderr)
+    content = configfile.encode_config(loaded.config, options.write_config_version)
+    try:
+        Path(options.write_config_to).write_text(yaml.safe_dump(content, sort_keys=False))
+    except OSError as error:
+        raise UsageError(
+            f"--write-config-to: cannot write {options.write_config_to}: {error.strerror}"
+        ) from None
 
 
 def _require_root() -> None:

@@ -12,7 +12,7 @@ from kproxy.agent.daemon import Agent
 from kproxy.agent.informers import ZONE_LABEL
 from kproxy.agent.rounds import RETRY_MAX_S
 from kproxy.agent.settings import Settings, from_config
-from kproxy.api.config import KubeProxyConfiguration, with_defaults
+from kproxy.api.config import DetectLocal, KubeProxyConfiguration, with_defaults
 from kproxy.api.core import Node
 from kproxy.api.discovery import EndpointSlice
 from kproxy.api.meta import ObjectMeta
@@ -246,7 +246,8 @@ def test_the_zone_comes_from_the_node() -> None:
 
 
 def test_settings_follow_kube_proxys_configuration() -> None:
-    made = settings(mode="ipvs", cluster_cidr="10.0.0.0/8,fd00::/48")
+    pods = DetectLocal(cluster_cidrs=["10.0.0.0/8", "fd00::/48"])
+    made = settings(mode="ipvs", detect_local=pods)
     assert [str(one.cluster_cidrs[0]) for one in made.families] == ["10.0.0.0/8", "fd00::/48"]
     assert (made.sync_period, made.min_sync_period, made.healthz) == (30, 0, ("0.0.0.0", 10256))
     assert ("net/netfilter/nf_conntrack_tcp_timeout_established", 86400) in made.sysctls
@@ -258,9 +259,9 @@ def test_settings_follow_kube_proxys_configuration() -> None:
     [
         {"mode": "userspace"},
         {"healthz_bind_address": "nowhere"},
-        {"cluster_cidr": "10.0.0.0/8,11.0.0.0/8"},
+        {"detect_local": DetectLocal(cluster_cidrs=["10.0.0.0/8", "11.0.0.0/8"])},
     ],
 )
-def test_impossible_settings_are_the_users_mistake(fields: dict[str, str]) -> None:
+def test_impossible_settings_are_the_users_mistake(fields: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         settings(**fields)

@@ -1,14 +1,12 @@
-"""KubeProxyConfiguration and kube-proxy's flags."""
-
-import re
+"""Reading KubeProxyConfiguration: defaults, mistakes, and what is told."""
 
 import pytest
 
-from kproxy.api import configfile, flags
-from kproxy.api.config import API_VERSION, KIND
-from kproxy.errors import InvalidObject, UsageError
+from kproxy.api import configfile
+from kproxy.api.config import KIND, Version
+from kproxy.errors import InvalidObject
 
-HEAD = {"apiVersion": API_VERSION, "kind": KIND}
+HEAD = {"apiVersion": Version.V1ALPHA1.value, "kind": KIND}
 
 
 def decode(**fields):
@@ -22,11 +20,22 @@ def test_defaults_are_those_of_kube_proxy():
     assert config.metrics_bind_address == "127.0.0.1:10249"
     assert config.detect_local_mode == "ClusterCIDR"
     assert config.config_sync_period == 900
-    assert (config.iptables.sync_period, config.iptables.min_sync_period) == (30, 1)
-    assert (config.ipvs.sync_period, config.ipvs.min_sync_period) == (30, 0)
-    assert (config.ipvs.scheduler, config.iptables.masquerade_bit) == ("rr", 14)
-    assert config.conntrack.tcp_established_timeout == 86400
-    assert config.conntrack.tcp_close_wait_timeout == 3600
+    assert (config.sync_period, config.min_sync_period) == (30, 1)
+    assert (config.ipvs.scheduler, config.masquerade_bit) == ("rr", 14)
+    assert config.linux.conntrack.tcp_established_timeout == 86400
+    assert config.linux.conntrack.tcp_close_wait_timeout == 3600
+    assert (config.linux.conntrack.max_per_core, config.linux.conntrack.min) == (32768, 131072)
+    assert (config.linux.oom_score_adj, config.iptables.localhost_node_ports) == (-999, True)
+    assert (config.bind_address_hard_fail, config.config_hard_fail) == (False, False)
+    assert (config.node_ip_override, config.node_port_addresses) == (None, None)
+    assert (config.linux.conntrack.clean_last, config.make_before_break) == (False, False)
+
+
+def test_defaults_depend_on_the_mode():
+    ipvs, nftables = decode(mode="ipvs").config, decode(mode="nftables").config
+    assert (ipvs.sync_period, ipvs.min_sync_period) == (30, 0)
+    assert (nftables.min_sync_period, nftables.node_port_addresses) == (1, ["primary"])
+    assert decode(iptables={"minSyncPeriod": "0s"}).config.min_sync_period == 1
 
 
 def test_fields_are_read():
@@ -44,12 +53,12 @@ def test_fields_are_read():
     assert config.hostname_override == "node1"
     assert config.cluster_cidrs() == ["10.128.0.0/9", "fd00:10:128::/48"]
     assert config.ipvs.tcp_timeout == 300
-    assert config.ipvs.min_sync_period == pytest.approx(0.1)
+    assert config.min_sync_period == 0.1
     assert config.ipvs.exclude_cidrs == ["10.0.0.0/8"]
     assert config.ipvs.strict_arp
-    assert config.iptables.masquerade_all
-    assert config.iptables.masquerade_bit == 0
-    assert config.conntrack.tcp_established_timeout == 0
+    assert config.linux.masquerade_all
+    assert config.masquerade_bit == 0
+    assert config.linux.conntrack.tcp_established_timeout == 0
 
 
 @pytest.mark.parametrize(
@@ -80,21 +89,21 @@ def test_a_kubeadm_like_file_gives_no_notes():
 
 
 @pytest.mark.parametrize(
-    ("fields", "path"),
+    ("fields", "told"),
     [
-        ({"nodePortAddresses": ["primary"]}, "nodePortAddresses"),
-        ({"conntrack": {"maxPerCore": 1}}, "conntrack.maxPerCore"),
-        ({"iptables": {"localhostNodePorts": False}}, "iptables.localhostNodePorts"),
-        ({"detectLocalMode": "NodeCIDR"}, "detectLocalMode NodeCIDR"),
-        ({"featureGates": {"X": True}}, "featureGates"),
-        ({"oomScoreAdj": -500}, "oomScoreAdj"),
-        ({"metricsBindAddress": "0.0.0.0:10249"}, "metricsBindAddress"),
-        ({"configSyncPeriod": "1m"}, "configSyncPeriod"),
+        ({"featureGates": {"X": True}}, "featureGates has no effect: the features"),
+        ({"configSyncPeriod": "1m"}, "configSyncPeriod has no effect: watches"),
+        ({"winkernel": {"enableDSR": True}}, "winkernel has no effect: it concerns Windows"),
+        ({"windowsRunAsService": True}, "windowsRunAsService has no effect: it concerns Windows"),
+        ({"enableProfiling": True}, "enableProfiling has no effect: it concerns the runtime"),
+        ({"clientConnection": {"qps": 7}}, "clientConnection.qps has no effect"),
+        ({"logging": {"format": "xml"}}, "logging has no effect: log lines are always JSON"),
+        ({"portRange": "1-2"}, "portRange has no effect: nothing uses it"),
     ],
 )
-def test_what_is_not_honoured_is_told(fields, path):
+def test_what_has_no_effect_is_told_with_the_reason(fields, told):
     (note,) = decode(**fields).notes
-    assert note.startswith(f"{path} is not honoured by this version")
+    assert note.startswith(told)
 
 
 def test_unknown_fields_are_warned_of():
@@ -121,10 +130,29 @@ BAD = [
     ({"healthzBindAddress": "localhost:1"}, "healthzBindAddress"),
     ({"metricsBindAddress": "127.0.0.1:70000"}, "metricsBindAddress"),
     ({"detectLocalMode": "Magic"}, "detectLocalMode"),
-    ({"apiVersion": "kubeproxy.config.k8s.io/v1alpha2"}, "apiVersion"),
+    ({"nodePortAddresses": ["primary", "10.0.0.0/8"]}, "nodePortAddresses"),
+    ({"nodePortAddresses": ["10.0.0.1"]}, "nodePortAddresses[0]"),
+    ({"bindAddress": "node1"}, "bindAddress"),
+    ({"bindAddress": "224.0.0.1"}, "bindAddress"),
+    ({"clusterCIDR": ["10.0.0.0/8"]}, "clusterCIDR"),
+    ({"oomScoreAdj": -1001}, "oomScoreAdj"),
+    ({"conntrack": {"min": -1}}, "conntrack.min"),
+    ({"conntrack": {"maxPerCore": "all"}}, "conntrack.maxPerCore"),
+    ({"conntrack": []}, "conntrack"),
+    ({"mode": "ipvs", "iptables": {"masqueradeBit": 32}}, "iptables.masqueradeBit"),
+    ({"mode": "ipvs", "iptables": {"masqueradeBit": "x"}}, "iptables.masqueradeBit"),
+    ({"mode": "ipvs", "ipvs": {"minSyncPeriod": "40s"}}, "ipvs.minSyncPeriod"),
+    ({"mode": "nftables", "ipvs": {"syncPeriod": 3}}, "ipvs.syncPeriod"),
+    ({"detectLocalMode": "BridgeInterface"}, "detectLocal.bridgeInterface"),
+    ({"detectLocalMode": "InterfaceNamePrefix"}, "detectLocal.interfaceNamePrefix"),
+    ({"detectLocalMode": "BridgeInterface", "detectLocal": {"bridgeInterface": "a/b"}},
+     "detectLocal.bridgeInterface"),
+    ({"nodeIPOverride": ["10.0.0.1", "10.0.0.2"]}, "bindAddress"),
+    ({"ipFamilyPolicy": "Both"}, "ipFamilyPolicy"),
+    ({"apiVersion": "kubeproxy.config.k8s.io/v1beta1"}, "apiVersion"),
     ({"apiVersion": None}, "apiVersion"),
     ({"kind": "Pod"}, "kind"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("fields", "path"), BAD, ids=str)
@@ -134,96 +162,3 @@ def test_mistakes_name_the_field(fields, path):
     assert caught.value.field == path
     assert caught.value.remedy
     assert "config.yaml" in str(caught.value)
-
-
-def resolve(line, file=None):
-    return flags.resolve(flags.parse_flags(line.split()), file)
-
-
-def test_flags_set_fields():
-    config = resolve(
-        "--proxy-mode ipvs --kubeconfig=/k --hostname-override N1 --ipvs-min-sync-period 100ms"
-        " --masquerade-all --iptables-masquerade-bit=15 --cluster_cidr 10.0.0.0/8"
-        " --ipvs-exclude-cidrs 10.0.0.0/8,10.1.0.0/16"
-    ).config
-    assert (config.mode, config.client_connection.kubeconfig) == ("ipvs", "/k")
-    assert config.hostname_override == "n1"
-    assert config.ipvs.min_sync_period == pytest.approx(0.1)
-    assert config.iptables.masquerade_all
-    assert config.iptables.masquerade_bit == 15
-    assert config.ipvs.exclude_cidrs == ["10.0.0.0/8", "10.1.0.0/16"]
-
-
-@pytest.mark.parametrize("line", ["-v2", "-v=2", "-v 2", "--v 2", "--v=2"])
-def test_verbosity(line):
-    assert flags.parse_flags(line.split()).verbosity == 2
-
-
-def test_a_boolean_takes_a_value_only_after_an_equals_sign():
-    assert flags.parse_flags(["--cleanup"]).cleanup
-    assert not flags.parse_flags(["--cleanup=false"]).cleanup
-    with pytest.raises(UsageError, match="unknown argument 'false'"):
-        flags.parse_flags(["--cleanup", "false"])
-
-
-def test_the_file_wins_over_flags_but_not_over_the_host_name():
-    file = {**HEAD, "mode": "iptables", "hostnameOverride": "n2", "ipvs": {"scheduler": "sh"}}
-    loaded = resolve(
-        "--config c.yaml --proxy-mode ipvs --hostname-override n1 --ipvs-scheduler sh", file
-    )
-    assert (loaded.config.mode, loaded.config.hostname_override) == ("iptables", "n1")
-    assert loaded.notes == ["--proxy-mode is ignored: c.yaml sets mode"]
-    assert file["hostnameOverride"] == "n2"
-
-
-def test_flags_count_where_the_file_says_nothing():
-    file = {**HEAD, "mode": "", "clientConnection": {"kubeconfig": ""}}
-    loaded = resolve("--config c.yaml --proxy-mode ipvs --kubeconfig /k", file)
-    assert (loaded.config.mode, loaded.config.client_connection.kubeconfig) == ("ipvs", "/k")
-    assert loaded.notes == []
-
-
-def test_flags_without_effect_are_told_once():
-    loaded = resolve("--nodeport-addresses primary --feature-gates A=true --oom-score-adj -5")
-    assert loaded.notes == [
-        "--nodeport-addresses is not honoured by this version",
-        "--feature-gates is not honoured by this version",
-        "--oom-score-adj is not honoured by this version",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        ("--proxy-mod x", r"unknown flag --proxy-mod \(did you mean --proxy-mode\?\)"),
-        ("--zzz", "unknown flag --zzz"),
-        ("web", "unknown argument 'web'"),
-        ("--kubeconfig", "--kubeconfig lacks its value"),
-        ("--masquerade-all=maybe", "--masquerade-all: 'maybe' is not true or false"),
-        ("--iptables-masquerade-bit x", "'x' is not a whole number"),
-        ("--ipvs-sync-period 3", "--ipvs-sync-period: '3' is not a duration"),
-        ("--feature-gates A", "is not Name=true"),
-        ("--proxy-mode magic", "--proxy-mode: unknown value 'magic' .*use one of"),
-        ("--cluster-cidr 10.0.0.0", "--cluster-cidr: '10.0.0.0' is not a network"),
-        ("--write-config-to x", "--write-config-to is not supported"),
-        ("--init-only", "--init-only is not supported"),
-    ],
-)
-def test_wrong_flags_are_usage_errors(line, told):
-    with pytest.raises(UsageError, match=told):
-        resolve(line)
-
-
-def test_the_help_tells_every_flag():
-    text = flags.help_text()
-    for flag in flags.FLAGS:
-        assert re.search(rf"--{flag.name}\b", text), flag.name
-    assert max(len(line) for line in text.splitlines()) < 100
-
-
-@pytest.mark.parametrize("flag", [flag for flag in flags.FLAGS if flag.path], ids=str)
-def test_every_flag_leads_to_a_field_that_exists(flag):
-    samples = {"text": "", "bool": "true", "int": "1", "float": "1", "duration": "2s",
-               "list": "10.0.0.0/8", "map": "A=true"}  # fmt: skip
-    options = flags.parse_flags([f"--{flag.name}={samples[flag.kind]}"])
-    assert flags.resolve(options).warnings == []
