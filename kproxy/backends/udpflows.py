@@ -2,15 +2,16 @@
 
 A tracked flow keeps its translation for as long as packets come, whatever the rules say by then.
 TCP notices that its peer has gone, UDP goes on for ever. So after a sync those flows are deleted
-whose original destination is a UDP service port of ours and whose translated destination is not
-one of its serving endpoints; their next packet takes a new way. All other flows are left alone:
-flows to healthy endpoints must survive every restart.
+whose original destination is a place of a UDP service port of ours (ClusterIP, external IP, load
+balancer's address, node port) and whose translated destination is not one of its serving
+endpoints; their next packet takes a new way. All other flows are left alone: flows to healthy
+endpoints must survive every restart.
 """
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 from kproxy.desired import model
-from kproxy.desired.model import State
+from kproxy.desired.model import NodePorts, ServicePortName, ServiceState, State
 from kproxy.errors import KernelError, NotFound
 from kproxy.kernel import inet
 from kproxy.kernel.conntrack.types import ConntrackClient, Flow
@@ -18,37 +19,86 @@ from kproxy.kernel.conntrack.types import ConntrackClient, Flow
 Place = tuple[str, int]
 """Address, as canonical text, and port."""
 
-Serving = Mapping[Place, Set[Place]]
-"""Where clients send to → the endpoints that still serve there."""
+_LOCALHOST = "127.0.0.1"
 
 
-def serving(state: State, *, keep_last: bool) -> Serving:
-    """Return the serving endpoints of every UDP service port.
-
-    ``keep_last``: leave out services without any, so that their flows go on to the last endpoint
-    that was removed. kube-proxy does so in iptables mode; in ipvs mode such flows are refused.
-    """
-    found: dict[Place, set[Place]] = {}
-    for wanted in state.services.values():
-        service = wanted.service
-        if service.protocol is model.Protocol.UDP and (wanted.known or not keep_last):
-            places = found.setdefault((service.cluster_ip, service.port), set())
-            places.update((endpoint.address, endpoint.port) for endpoint in wanted.known)
+def places(wanted: ServiceState, node_ports: NodePorts) -> set[Place]:
+    """Return where clients send to in order to reach a service port."""
+    service = wanted.service
+    found: set[Place] = {(service.cluster_ip, service.port)}
+    for address in (*service.external_ips, *service.load_balancer_vips):
+        found.add((address, service.port))
+    if service.node_port:
+        found.update((address, service.node_port) for address in node_ports.addresses)
+        if node_ports.localhost:
+            found.add((_LOCALHOST, service.node_port))
     return found
 
 
-def stale(flows: Iterable[Flow], serving: Serving) -> list[Flow]:
-    """Return the flows to forget."""
-    return [
-        flow
-        for flow in flows
-        if (places := serving.get((str(flow.destination), flow.destination_port))) is not None
-        and (str(flow.reply_source), flow.reply_source_port) not in places
-    ]
+class _Serving:
+    """Which endpoints serve at which place, kept up to date at the cost of what changes."""
+
+    def __init__(self, node_ports: NodePorts) -> None:
+        self.node_ports = node_ports
+        self._services: Mapping[ServicePortName, ServiceState] = {}
+        self._udp: dict[ServicePortName, ServiceState] = {}
+        self._owners: dict[Place, set[ServicePortName]] = {}
+
+    def update(self, services: Mapping[ServicePortName, ServiceState]) -> set[Place]:
+        """Take what is wanted now; return the places at which that makes a difference."""
+        if services is self._services:
+            return set()
+        self._services = services
+        udp, known = model.Protocol.UDP, self._udp
+        changed: set[Place] = set()
+        seen = 0
+        for name, wanted in services.items():
+            if name.protocol is not udp:
+                continue
+            seen += 1
+            before = known.get(name)
+            if before is not wanted and before != wanted:
+                changed |= self._replace(name, wanted)
+        if seen < len(known):
+            for name in [name for name in known if name not in services]:
+                changed |= self._replace(name, None)
+        return changed
+
+    def places(self) -> Set[Place]:
+        """Return all places of ours."""
+        return self._owners.keys()
+
+    def endpoints(self, place: Place) -> Set[Place]:
+        """Return the endpoints that serve at a place of ours."""
+        return {
+            (endpoint.address, endpoint.port)
+            for name in self._owners[place]
+            for endpoint in self._udp[name].known
+        }
+
+    def _replace(self, name: ServicePortName, wanted: ServiceState | None) -> set[Place]:
+        changed: set[Place] = set()
+        before = self._udp.pop(name, None)
+        for place in places(before, self.node_ports) if before is not None else ():
+            changed.add(place)
+            owners = self._owners[place]
+            owners.discard(name)
+            if not owners:
+                del self._owners[place]
+        if wanted is not None:
+            self._udp[name] = wanted
+            for place in places(wanted, self.node_ports):
+                changed.add(place)
+                self._owners.setdefault(place, set()).add(name)
+        return changed
 
 
 class StaleFlows:
-    """Deletes stale flows of one family; lists the table only when it may hold any."""
+    """Deletes stale flows of one family; lists the table only when it may hold any.
+
+    ``keep_last``: flows of services without any serving endpoint go on to the one that was removed
+    last. kube-proxy does so in iptables and nftables mode; in ipvs mode such flows are refused.
+    """
 
     def __init__(
         self, conntrack: ConntrackClient, family: inet.Family, *, keep_last: bool
@@ -56,26 +106,46 @@ class StaleFlows:
         self._conntrack = conntrack
         self._family = family
         self._keep_last = keep_last
-        self._done_for: Serving | None = None
+        self._serving = _Serving(NodePorts())
+        self._suspects: set[Place] = set()
+        self._suspect_all = True
 
     def forget(self) -> None:
         """Look at the table again at the next sync: others may have changed rules meanwhile."""
-        self._done_for = None
+        self._suspect_all = True
 
     def sync(self, state: State) -> tuple[int, list[KernelError]]:
         """Delete what is stale now; return how many flows, and what failed (tried again later)."""
-        wanted = serving(state, keep_last=self._keep_last)
-        if wanted == self._done_for:
-            return 0, []
-        if not wanted:
-            self._done_for = wanted
+        if state.node_ports != self._serving.node_ports:
+            self._serving = _Serving(state.node_ports)
+        self._suspects |= self._serving.update(state.services)
+        if self._suspect_all:
+            self._suspects.update(self._serving.places())
+            self._suspect_all = False
+        if not self._suspects:
             return 0, []
         try:
-            doomed = stale(self._conntrack.flows(self._family, inet.Protocol.UDP), wanted)
+            doomed = list(self._stale(self._conntrack.flows(self._family, inet.Protocol.UDP)))
             results = self._conntrack.delete(doomed) if doomed else []
         except KernelError as error:
-            self._done_for = None
             return 0, [error]
         failures = [e for e in results if e is not None and not isinstance(e, NotFound)]
-        self._done_for = None if failures else wanted
+        if not failures:
+            self._suspects.clear()
         return len(doomed) - len(failures), failures
+
+    def _stale(self, flows: Iterable[Flow]) -> Iterator[Flow]:
+        """Yield the flows to forget."""
+        suspects = self._suspects & self._serving.places()
+        served: dict[Place, Set[Place]] = {}
+        for flow in flows:
+            place = str(flow.destination), flow.destination_port
+            if place not in suspects:
+                continue
+            if place not in served:
+                served[place] = self._serving.endpoints(place)
+            endpoints = served[place]
+            if self._keep_last and not endpoints:
+                continue
+            if (str(flow.reply_source), flow.reply_source_port) not in endpoints:
+                yield flow
