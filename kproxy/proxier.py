@@ -6,7 +6,7 @@ No threads and no clock of its own but for durations: the agent says when to syn
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from kproxy import costs
 from kproxy.api import core, discovery
 from kproxy.backends.base import Backend, SyncResult
 from kproxy.desired.build import NodeSettings, StateBuilder
-from kproxy.desired.model import Family, State
+from kproxy.desired.model import Family, NodePorts, Prefix, State
 from kproxy.errors import InvalidObject, KernelError, Unsupported
 
 T = TypeVar("T")
@@ -44,8 +44,7 @@ class SyncReport:
 class Proxier:
     """Keeps the kernel as Services and EndpointSlices want it, in one IP family.
 
-    :meth:`on_services`, :meth:`on_slices` and :meth:`set_zone` may be called from any thread; all
-    else from one.
+    What notes (``on_…``) or tells (``set_…``) may be called from any thread; all else from one.
     """
 
     def __init__(self, settings: NodeSettings, load: Load, cost: costs.Costs = costs.FREE) -> None:
@@ -79,6 +78,18 @@ class Proxier:
     def set_zone(self, zone: str) -> None:
         """Tell the zone of this node."""
         self._builder.set_zone(zone)
+
+    def set_node_ports(self, node_ports: NodePorts) -> None:
+        """Tell where node ports are served."""
+        self._builder.set_node_ports(node_ports)
+
+    def set_service_cidrs(self, cidrs: tuple[Prefix, ...]) -> None:
+        """Tell the networks from which ClusterIPs come."""
+        self._builder.set_service_cidrs(cidrs)
+
+    def set_cluster_cidrs(self, cidrs: tuple[Prefix, ...]) -> None:
+        """Tell the networks of pods."""
+        self._builder.set_cluster_cidrs(cidrs)
 
     def wanted(self) -> State:
         """Return the wanted state by all that was noted."""
@@ -176,6 +187,21 @@ class DualStack:
         """Tell the zone of this node."""
         for proxier in self.proxiers:
             proxier.set_zone(zone)
+
+    def set_node_ports(self, node_ports: Mapping[Family, NodePorts]) -> None:
+        """Tell where node ports are served."""
+        for proxier in self.proxiers:
+            proxier.set_node_ports(node_ports[proxier.family])
+
+    def set_service_cidrs(self, cidrs: Mapping[Family, tuple[Prefix, ...]]) -> None:
+        """Tell the networks from which ClusterIPs come."""
+        for proxier in self.proxiers:
+            proxier.set_service_cidrs(cidrs.get(proxier.family, ()))
+
+    def set_cluster_cidrs(self, cidrs: Mapping[Family, tuple[Prefix, ...]]) -> None:
+        """Tell the networks of pods."""
+        for proxier in self.proxiers:
+            proxier.set_cluster_cidrs(cidrs.get(proxier.family, ()))
 
     def reread(self) -> None:
         """Read the kernel's state anew, in the families in use. Raises KernelError."""

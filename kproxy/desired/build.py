@@ -35,9 +35,9 @@ class NodeSettings:
 class StateBuilder:
     """Keeps the wanted state of one node in one IP family.
 
-    :meth:`on_services`, :meth:`on_slices` and :meth:`set_zone` only note what is newest, and may
-    be called from other threads than the one that calls everything else. What is noted in one
-    call is in one :meth:`build`, all of it: nobody ever sees half of a list.
+    What notes (``on_…``) and tells (``set_…``) only keeps what is newest, and may be called from
+    other threads than the one that calls everything else. What is noted in one call is in one
+    :meth:`build`, all of it: nobody ever sees half of a list.
     """
 
     def __init__(self, settings: NodeSettings, zone: str = "") -> None:
@@ -50,10 +50,10 @@ class StateBuilder:
         self._new_services: dict[ObjectKey, core.Service | None] = {}
         self._new_slices: dict[ObjectKey, discovery.EndpointSlice | None] = {}
         self._dirty: set[ObjectKey] = set()
-        self._changed: set[ServicePortName] = set()
         self._built: dict[ObjectKey, tuple[ServicePortName, ...]] = {}
         self._node_ports = NodePorts()
         self._service_cidrs: tuple[Prefix, ...] = ()
+        self._cluster_cidrs = settings.cluster_cidrs
         self._state = self._make({})
 
     @property
@@ -97,15 +97,14 @@ class StateBuilder:
         """Tell the networks of this family from which ClusterIPs come (ServiceCIDR objects)."""
         self._service_cidrs = cidrs
 
+    def set_cluster_cidrs(self, cidrs: tuple[Prefix, ...]) -> None:
+        """Tell the networks of pods of this family, where they come from the Node object."""
+        self._cluster_cidrs = cidrs
+
     def take_problems(self) -> list[InvalidObject]:
         """Return what was found wrong in objects since the last call."""
         taken = self._problems.copy()
         self._problems.clear()
-        return taken
-
-    def take_changed(self) -> set[ServicePortName]:
-        """Return the service ports that were built anew, or went, since the last call."""
-        taken, self._changed = self._changed, set()
         return taken
 
     def build(self) -> State:
@@ -119,7 +118,6 @@ class StateBuilder:
             gone = [name for name in self._built.get(key, ()) if name not in now]
             changed = {name: one for name, one in now.items() if before.get(name) is not one}
             if gone or changed:
-                self._changed.update(gone, changed)
                 services = dict(before) if services is None else services
                 for name in gone:
                     del services[name]
@@ -136,15 +134,16 @@ class StateBuilder:
         return self._state
 
     def _node_has_changed(self) -> bool:
-        known = (self._state.node_ports, self._state.service_cidrs)
-        return known != (self._node_ports, self._service_cidrs)
+        state = self._state
+        known = (state.node_ports, state.service_cidrs, state.cluster_cidrs)
+        return known != (self._node_ports, self._service_cidrs, self._cluster_cidrs)
 
     def _make(self, services: Mapping[ServicePortName, ServiceState]) -> State:
         settings = self._settings
         return State(
             family=settings.family,
             services=services,
-            cluster_cidrs=settings.cluster_cidrs,
+            cluster_cidrs=self._cluster_cidrs,
             masquerade_all=settings.masquerade_all,
             masquerade_bit=settings.masquerade_bit,
             local_interface=settings.local_interface,
