@@ -102,6 +102,7 @@ networks = st.sampled_from(["10.0.0.0/8", "10.0.0.1/32", "0.0.0.0/0", "fd00::/64
 hosts = st.sampled_from(["10.0.0.1", "10.0.0.2", "fd00::1"]).map(ipaddress.ip_address)
 none = st.none()
 entries = st.one_of(
+    st.builds(ipset.Entry, none, none, ports, none),
     st.builds(ipset.Entry, hosts, none, none, none),
     st.builds(ipset.Entry, hosts, protocols, ports, none),
     st.builds(ipset.Entry, hosts, protocols, ports, st.one_of(hosts, networks)),

@@ -115,6 +115,25 @@ def test_every_configuration_comes_back_as_written(
     assert ipvs.dump()[key].config == config
 
 
+@pytest.mark.parametrize(("key", "target"), [(WEB, "10.0.0.1"), (WEB6, "fd00::1")])
+def test_single_services_are_read(ipvs: IPVSClient, key: ServiceKey, target: str) -> None:
+    other = key._replace(port=81)
+    session = ServiceConfig("wrr", ServiceFlags.PERSISTENT, timeout=10800)
+    do(
+        ipvs,
+        AddService(key, session),
+        AddDestination(key, server(target), ONE),
+        AddDestination(key, server(target, 8081), DestinationConfig(0)),
+        AddService(other, RR),
+    )
+    table = ipvs.dump()
+    assert ipvs.read([key]) == {key: table[key]}
+    assert ipvs.read([other, key]) == table
+    assert ipvs.read([]) == {}
+    missing = key._replace(port=82)
+    assert ipvs.read([missing, other]) == {other: table[other]}
+
+
 @pytest.mark.parametrize("forwarding", list(Forwarding))
 def test_every_forwarding_method_comes_back(ipvs: IPVSClient, forwarding: Forwarding) -> None:
     how = DestinationConfig(3, forwarding)

@@ -19,6 +19,7 @@ from kproxy.kernel.ipset.types import (
     Operation,
     SetEntry,
     SetSpec,
+    SetType,
     SwapSets,
     describe,
 )
@@ -94,7 +95,7 @@ class FakeIpset:
         _check_name(op.name)
         if op.name in self._sets:
             raise _Refused(errno.EEXIST)
-        self._sets[op.name] = op.spec, set()
+        self._sets[op.name] = _as_kept(op.spec), set()
 
     def _destroy(self, op: DestroySet) -> None:
         self._set(op.name)
@@ -135,6 +136,11 @@ class _Refused(Exception):
         self.errno = code
 
 
+def _as_kept(spec: SetSpec) -> SetSpec:
+    """Return what is told of a set: a bitmap has neither a family nor a limit."""
+    return SetSpec(spec.type) if spec.type is SetType.BITMAP_PORT else spec
+
+
 def _check_name(name: str) -> None:
     if len(name.encode()) > NAME_LENGTH_MAX:
         raise _Refused(errno.EINVAL)
@@ -143,6 +149,12 @@ def _check_name(name: str) -> None:
 def _checked(spec: SetSpec, entry: Entry) -> Entry:
     """Return the entry as it is kept. Refuse one whose parts are not those of the set's type."""
     parts = spec.type.parts
+    if parts == ("port",):
+        if entry != Entry(None, None, entry.port) or entry.port is None:
+            raise _Refused(errno.EPROTO)
+        return entry
+    if entry.address is None:
+        raise _Refused(errno.EPROTO)
     has_port = entry.port is not None and entry.protocol is not None
     if has_port != ("port" in parts) or (entry.second is not None) != (len(parts) == 3):
         raise _Refused(errno.EPROTO)

@@ -22,6 +22,8 @@ class SetType(enum.StrEnum):
     HASH_IP_PORT = "hash:ip,port"
     HASH_IP_PORT_IP = "hash:ip,port,ip"
     HASH_IP_PORT_NET = "hash:ip,port,net"
+    BITMAP_PORT = "bitmap:port"
+    """Of all ports; it knows no IP family: by convention its is IPv4."""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -36,21 +38,25 @@ class SetSpec:
     type: SetType
     family: Family = Family.IPV4
     max_elements: int = 65536
+    """Of a bitmap, whose size is given by its range, always this."""
 
 
 class Entry(NamedTuple):
     """One entry. Which parts are given follows from the set's type; ``net`` parts are networks.
 
-    Where an address belongs, give no network: the kernel would add each of its addresses.
+    Where an address belongs, give no network: the kernel would add each of its addresses. The
+    entries of a bitmap have a port and nothing else.
     """
 
-    address: IPAddress | IPNetwork
+    address: IPAddress | IPNetwork | None
     protocol: inet.Protocol | None = None
     port: int | None = None
     second: IPAddress | IPNetwork | None = None
 
     def __str__(self) -> str:
         """As ``ipset list`` shows it: ``10.0.0.1,tcp:80,10.0.0.1``."""
+        if self.address is None:
+            return str(self.port)
         parts = [_host_or_net(self.address)]
         if self.protocol is not None:
             parts.append(f"{self.protocol}:{self.port}")

@@ -45,7 +45,7 @@ _AF_INET = 2
 
 _PROTOCOL, _SETNAME, _TYPENAME, _SETNAME2, _REVISION, _FAMILY = 1, 2, 3, 3, 4, 5
 _DATA, _ADT = 7, 8
-_IP, _CIDR, _PORT, _PROTO, _IP2, _CIDR2 = 1, 3, 4, 7, 20, 21
+_IP, _CIDR, _PORT, _PORT_TO, _PROTO, _IP2, _CIDR2 = 1, 3, 4, 5, 7, 20, 21
 _MAXELEM, _REFERENCES = 19, 25
 _IPV4, _IPV6 = 1, 2
 
@@ -113,20 +113,28 @@ class Packer:
                 return SWAP, text(_SETNAME2, other)
 
     def _spec(self, spec: SetSpec) -> bytes:
+        size = be32(_MAXELEM | nfnetlink.NET_BYTEORDER, spec.max_elements)
+        if spec.type is SetType.BITMAP_PORT:
+            size = _port(_PORT, 0) + _port(_PORT_TO, 0xFFFF)
         return b"".join(
             (
                 text(_TYPENAME, spec.type),
                 u8(_REVISION, self._revisions[spec.type, spec.family]),
                 u8(_FAMILY, spec.family.af),
-                nest(_DATA, be32(_MAXELEM | nfnetlink.NET_BYTEORDER, spec.max_elements)),
+                nest(_DATA, size),
             )
         )
 
 
+def _port(kind: int, port: int) -> bytes:
+    return be16(kind | nfnetlink.NET_BYTEORDER, port)
+
+
 def _entry(entry: Entry) -> bytes:
-    parts = [_place(entry.address, _IP, _CIDR)]
+    parts = [] if entry.address is None else [_place(entry.address, _IP, _CIDR)]
+    if entry.port is not None:
+        parts.append(_port(_PORT, entry.port))
     if entry.protocol is not None:
-        parts.append(be16(_PORT | nfnetlink.NET_BYTEORDER, entry.port or 0))
         parts.append(u8(_PROTO, entry.protocol.number))
     if entry.second is not None:
         parts.append(_place(entry.second, _IP2, _CIDR2))
@@ -187,6 +195,8 @@ def _read_spec(buffer: Buffer, places: Places, create: Places) -> SetSpec | None
         kind = SetType(_text(buffer, places[_TYPENAME]))
     except ValueError:
         return None
+    if kind is SetType.BITMAP_PORT:
+        return SetSpec(kind)
     family = Family.IPV4 if buffer[places[_FAMILY][0]] == _AF_INET else Family.IPV6
     return SetSpec(kind, family, _number(buffer, create.get(_MAXELEM)))
 
@@ -201,7 +211,7 @@ class _EntryReader:
         self._first_is_net = parts[0] == "net"
         self._second_is_net = parts[2:] == ("net",)
         # In the kernel's order, which lets all entries be read by one layout.
-        schema: dict[int, Schema | str] = {_IP: raw}
+        schema: dict[int, Schema | str] = {} if parts == ("port",) else {_IP: raw}
         if self._first_is_net:
             schema[_CIDR] = "B"
         if len(parts) == 3:
@@ -210,7 +220,7 @@ class _EntryReader:
             schema[_PORT] = "H"
         if self._second_is_net:
             schema[_CIDR2] = "B"
-        if "port" in parts:
+        if "port" in parts[1:]:
             schema[_PROTO] = "B"
         self._order = tuple(schema)
         self._records = Records(schema)
@@ -220,6 +230,8 @@ class _EntryReader:
 
     def read(self, buffer: Buffer, start: int, end: int) -> Entry:
         values = dict(zip(self._order, self._records.read(buffer, start, end), strict=True))
+        if _IP not in values:
+            return Entry(None, None, socket.ntohs(values[_PORT]))
         first: IPAddress | IPNetwork = self._address(values[_IP])
         if self._first_is_net:
             first = self._network(values[_IP], values[_CIDR])

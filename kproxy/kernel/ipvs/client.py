@@ -1,6 +1,7 @@
 """The kernel's IPVS table, through generic netlink."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +85,16 @@ class IPVS:
                 return self._dump_by_netlink(services)
             return {key: ServiceEntry(config, listed[key]) for key, config, _traffic in services}
 
+    def read(self, services: Iterable[ServiceKey]) -> Dump:
+        """Return these virtual services with their real servers, as far as they are there."""
+        found: dict[ServiceKey, ServiceEntry] = {}
+        for key in services:
+            with contextlib.suppress(NotFound):
+                told = self._service(key)
+                if told is not None:
+                    found.update(self._dump_by_netlink([told]))
+        return found
+
     def traffic(self) -> Mapping[ServiceKey, ServiceTraffic]:
         """Return the counters of every virtual service and real server. Slower than a dump."""
         return {
@@ -135,6 +146,12 @@ class IPVS:
         header = wire.genl_header(wire.GET_SERVICE)
         found = sock.dump(family_id, header, read, "list virtual services")
         return [service for service in found if service is not None]
+
+    def _service(self, key: ServiceKey) -> wire.Service | None:
+        sock, family_id, packer = self._open()
+        request = wire.genl_header(wire.GET_SERVICE) + packer.service_nest(key)
+        what = f"look for virtual service {key}"
+        return sock.ask(family_id, request, wire.ServiceReader().read, what)
 
     def _destinations(self, key: ServiceKey) -> list[wire.Destination]:
         sock, family_id, packer = self._open()

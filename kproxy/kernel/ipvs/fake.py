@@ -5,7 +5,7 @@ ipvsadm's, which forbids more.
 """
 
 import errno
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -103,6 +103,11 @@ class FakeIPVS:
             )
             for key, (config, servers) in self._table.items()
         }
+
+    def read(self, services: Iterable[ServiceKey]) -> Dump:
+        """Return these virtual services with their real servers, as far as they are there."""
+        table = self.dump()
+        return {key: table[key] for key in services if key in table}
 
     def traffic(self) -> Mapping[ServiceKey, ServiceTraffic]:
         """Return counters, all 0: nothing passes here."""

@@ -7,10 +7,10 @@ lacks (timeouts, masks and scheduler flags of services; counters) is asked by ne
 """
 
 import ipaddress
+from binascii import unhexlify
 from collections.abc import Iterable, Iterator
 
 from kproxy.kernel import inet
-from kproxy.kernel.inet import IPAddress
 from kproxy.kernel.ipvs.types import (
     DestinationConfig,
     DestinationEntry,
@@ -45,23 +45,19 @@ def parse(chunks: Iterable[bytes]) -> dict[ServiceKey, Destinations]:
     """
     found: dict[ServiceKey, Destinations] = {}
     entries: dict[bytes, DestinationEntry] = {}
-    ports: dict[bytes, int] = {}
-    ipv4, to_key = ipaddress.IPv4Address, DestinationKey
+    to_key = DestinationKey.of
     into: Destinations = {}
     for line in _lines(chunks):
         if line.startswith(_ARROW):
             # "  -> 0A0A0001:1F90      Masq    1      0          0         "
             if line[5] == 0x5B:
-                address, port, rest = _ipv6_endpoint(line[5:])
+                address, digits, rest = _ipv6_endpoint(line[5:])
             else:
-                address, rest = ipv4(int(line[5:13], 16)), line[18:]
-                digits = line[14:18]
-                if digits not in ports:
-                    ports[digits] = int(digits, 16)
-                port = ports[digits]
-            if rest not in entries:
-                entries[rest] = _entry(rest)
-            into[to_key(address, port)] = entries[rest]
+                address, digits, rest = line[5:13], line[14:18], line[18:]
+            entry = entries.get(rest)
+            if entry is None:
+                entry = entries[rest] = _entry(rest)
+            into[to_key(unhexlify(address + digits))] = entry
         else:
             into = {}
             service = _service(line)
@@ -97,11 +93,12 @@ def _service(line: bytes) -> ServiceKey | None:
     if protocol is None:
         return None
     if line[5] == 0x5B:
-        address, port, _rest = _ipv6_endpoint(line[5:])
-        return ServiceKey(protocol, address, port)
+        digits, port, _rest = _ipv6_endpoint(line[5:])
+        return ServiceKey(protocol, ipaddress.IPv6Address(unhexlify(digits)), int(port, 16))
     return ServiceKey(protocol, ipaddress.IPv4Address(int(line[5:13], 16)), int(line[14:18], 16))
 
 
-def _ipv6_endpoint(text: bytes) -> tuple[IPAddress, int, bytes]:
+def _ipv6_endpoint(text: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return the digits of address and port, and what follows: the kernel omits no zeros."""
     address, _, rest = text[1:].partition(b"]:")
-    return ipaddress.IPv6Address(address.decode()), int(rest[:4], 16), rest[4:]
+    return address.replace(b":", b""), rest[:4], rest[4:]

@@ -76,8 +76,9 @@ GENL_HEADER = struct.Struct("=BBH")
 _HEAD = struct.Struct("=IHHIIBBH")
 _VERSION = 1
 
-_DEST_IDENTITY = struct.Struct("=HH HH16s HHH2x HHH2x")
-_DEST_FULL = struct.Struct("=HH HH16s HHH2x HHH2x HHI HHI HHI HHI")
+_ATTRIBUTE = struct.Struct("=HH")
+_PADDING = {4: bytes(12), 16: b""}
+"""Behind an address in a field of 16 bytes."""
 
 
 class Packer:
@@ -86,6 +87,7 @@ class Packer:
     def __init__(self, family_id: int) -> None:
         self._family_id = family_id
         self._last: tuple[ServiceKey, bytes] | None = None
+        self._used: tuple[DestinationConfig, bytes] | None = None
         self._packers: dict[type, Callable[[Any, int], bytes]] = {
             AddService: self._add_service,
             SetService: self._set_service,
@@ -131,38 +133,58 @@ class Packer:
         return self._message(DEL_SERVICE, sequence, self.service_nest(op.service))
 
     def _add_destination(self, op: AddDestination, sequence: int) -> bytes:
-        body = self.service_nest(op.service) + _destination(op.destination, op.config)
-        return self._message(NEW_DEST, sequence, body)
+        body = self._destination(op.destination, self._use(op.config))
+        return self._message(NEW_DEST, sequence, self.service_nest(op.service) + body)
 
     def _set_destination(self, op: SetDestination, sequence: int) -> bytes:
-        body = self.service_nest(op.service) + _destination(op.destination, op.config)
-        return self._message(SET_DEST, sequence, body)
+        body = self._destination(op.destination, self._use(op.config))
+        return self._message(SET_DEST, sequence, self.service_nest(op.service) + body)
 
     def _del_destination(self, op: DelDestination, sequence: int) -> bytes:
-        address, port = op.destination
-        identity = _DEST_IDENTITY.pack(
-            *(_DEST_IDENTITY.size, _ATTR_DEST | NESTED),
-            *(20, _DEST_ADDR, address.packed),
-            *(6, _DEST_PORT, socket.htons(port)),
-            *(6, _DEST_ADDR_FAMILY, 2 if address.version == 4 else 10),
+        body = self._destination(op.destination, b"")
+        return self._message(DEL_DEST, sequence, self.service_nest(op.service) + body)
+
+    def _destination(self, key: DestinationKey, use: bytes) -> bytes:
+        """Return the attribute of a real server. Its key is packed as the kernel wants it."""
+        size = len(key) - 2
+        return b"".join(
+            (
+                _DEST_HEADS[len(use)],
+                key[:size],
+                _PADDING[size],
+                _PORT_HEAD,
+                key[size:],
+                _FAMILIES[size],
+                use,
+            )
         )
-        return self._message(DEL_DEST, sequence, self.service_nest(op.service) + identity)
+
+    def _use(self, config: DestinationConfig) -> bytes:
+        if self._used is None or self._used[0] is not config:
+            self._used = config, _use(config)
+        return self._used[1]
 
 
-def _destination(key: DestinationKey, config: DestinationConfig) -> bytes:
-    address, port = key
-    # fmt: off
-    return _DEST_FULL.pack(
-        _DEST_FULL.size, _ATTR_DEST | NESTED,
-        20, _DEST_ADDR, address.packed,
-        6, _DEST_PORT, socket.htons(port),
-        6, _DEST_ADDR_FAMILY, 2 if address.version == 4 else 10,
-        8, _DEST_FWD_METHOD, _FORWARDING_NUMBERS[config.forwarding],
-        8, _DEST_WEIGHT, config.weight,
-        8, _DEST_U_THRESH, 0,
-        8, _DEST_L_THRESH, 0,
+_USE_SIZE = 32
+_DEST_HEADS = {
+    size: _ATTRIBUTE.pack(4 + 20 + 8 + 8 + size, _ATTR_DEST | NESTED)
+    + _ATTRIBUTE.pack(20, _DEST_ADDR)
+    for size in (0, _USE_SIZE)
+}
+_PORT_HEAD = _ATTRIBUTE.pack(6, _DEST_PORT)
+_FAMILIES = {4: bytes(2) + u16(_DEST_ADDR_FAMILY, 2), 16: bytes(2) + u16(_DEST_ADDR_FAMILY, 10)}
+"""By the size of an address: the padding of the port before, and the family."""
+
+
+def _use(config: DestinationConfig) -> bytes:
+    return b"".join(
+        (
+            u32(_DEST_FWD_METHOD, _FORWARDING_NUMBERS[config.forwarding]),
+            u32(_DEST_WEIGHT, config.weight),
+            u32(_DEST_U_THRESH, 0),
+            u32(_DEST_L_THRESH, 0),
+        )
     )
-    # fmt: on
 
 
 def _service_identity(key: ServiceKey) -> bytes:
@@ -226,7 +248,7 @@ _SERVICE_SCHEMA: Schema = {
 _DEST_SCHEMA: Schema = {
     _ATTR_DEST: {
         _DEST_ADDR: "16s",
-        _DEST_PORT: "H",
+        _DEST_PORT: "2s",
         _DEST_FWD_METHOD: "I",
         _DEST_WEIGHT: "I",
         _DEST_ACTIVE: "I",
@@ -290,7 +312,7 @@ class DestinationReader:
         family = self._family
         if af is not None:
             family = Family.IPV4 if af == 2 else Family.IPV6
-        key = DestinationKey(_address(family, address), socket.htons(port))
+        key = DestinationKey.of(address[: family.bits // 8] + port)
         forwarding = _FORWARDINGS.get(method & _FORWARDING_MASK, Forwarding.MASQUERADE)
         traffic = Traffic(*(value or 0 for value in counted))
         stats = DestinationStats(active, inactive)
