@@ -20,8 +20,10 @@ from kproxy import costs
 from kproxy.agent.health import ProxyHealth
 from kproxy.agent.healthserver import HealthServer
 from kproxy.agent.informers import Informers
+from kproxy.agent.node import NodeFacts
 from kproxy.agent.rounds import Rounds
 from kproxy.agent.settings import Settings
+from kproxy.api import core
 from kproxy.backends import base
 from kproxy.client.informer import Informer
 from kproxy.client.rest import Rest
@@ -60,13 +62,16 @@ class Agent:
         self._proxier = DualStack([Proxier(family, load, cost) for family in settings.families])
         self._health = ProxyHealth(2 * settings.sync_period)
         self._tried_once = threading.Event()
+        self._node = NodeFacts(settings, self._proxier, log, on_change=self._on_node_facts)
+        self._listed = False
         self._informers = Informers(
             rest,
             settings.node,
             self._proxier,
             log,
+            service_cidrs=settings.mode == "nftables",
             on_change=self._request,
-            on_node=self._health.node_changed,
+            on_node=self._on_node,
             on_listed=self._on_listed,
         )
         self._rounds = Rounds(
@@ -74,6 +79,7 @@ class Agent:
             self._proxier,
             self._health,
             log,
+            look_at_node=self._node.look,
             versions=self._informers.versions,
             after_first=self._after_first_round,
         )
@@ -105,6 +111,21 @@ class Agent:
                 costs.LIST, mode=self._settings.mode, services=services, endpoints=endpoints
             )
         self._log.info("listed")
+        self._listed = True
+        if awaited := self._node.awaited:
+            self._log.warning("waiting before the first sync", missing=awaited)
+        else:
+            self._begin()
+
+    def _on_node(self, node: core.Node | None) -> None:
+        self._health.node_changed(node)
+        self._node.take_node(node)
+
+    def _on_node_facts(self) -> None:
+        if self._listed and not self._node.awaited:
+            self._begin()
+
+    def _begin(self) -> None:
         self._request()
         self._rounds.ready()
 
@@ -126,6 +147,7 @@ class Agent:
         gc.freeze()
         gc.enable()
         self._tried_once.set()
+        self._node.follow()
         self._tune()
         try:
             if self._proxier.find_left_over():

@@ -1,4 +1,4 @@
-"""What the daemon follows on the API server: Services, EndpointSlices and its own Node.
+"""What the daemon follows on the API server: Services, EndpointSlices, its own Node, ranges.
 
 Each kind has a thread of its own, which only notes what is new. Nothing is synced before all kinds
 have been listed, because rules for half of them would cut traffic to the rest.
@@ -6,16 +6,15 @@ have been listed, because rules for half of them would cut traffic to the rest.
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from kproxy.api import core, discovery
+from kproxy.api import addresses, core, discovery, networking
 from kproxy.client.informer import Informer, Selection
 from kproxy.client.rest import Rest
-from kproxy.errors import KproxyError
+from kproxy.desired.model import Family, Prefix
+from kproxy.errors import ApiError, KproxyError
 from kproxy.logs import Log
-
-ZONE_LABEL = "topology.kubernetes.io/zone"
 
 PROBLEM_SILENCE_S = 30.0
 
@@ -31,8 +30,8 @@ class Noting(Protocol):
     def on_slices(self, changes: Sequence[Any], /) -> None:
         """Note changes of EndpointSlices."""
 
-    def set_zone(self, zone: str, /) -> None:
-        """Note the zone of this node."""
+    def set_service_cidrs(self, cidrs: Mapping[Family, tuple[Prefix, ...]], /) -> None:
+        """Note the networks from which ClusterIPs come, by family."""
 
 
 class Informers:
@@ -40,7 +39,8 @@ class Informers:
 
     ``on_listed``: everything has been listed; called once, by the thread that was last.
     ``on_change``: something was noted since then that matters to rules. ``on_node``: this node's
-    newest object, None if it is gone.
+    newest object, None if it is gone. ``service_cidrs``: whether to follow ServiceCIDRs, too; a
+    server that does not have or show them is as good as one without any.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Informers:
         proxier: Noting,
         log: Log,
         *,
+        service_cidrs: bool,
         on_change: Callable[[], None],
         on_node: Callable[[core.Node | None], None],
         on_listed: Callable[[], None],
@@ -60,7 +61,7 @@ class Informers:
         self._on_change = on_change
         self._on_node = on_node
         self._on_listed = on_listed
-        self._zone = ""
+        self._ranges: dict[str, networking.ServiceCIDR] = {}
         self._listed = False
         self._newest: dict[str, str] = {}
         own_node = Selection(field_selector=f"metadata.name={node}")
@@ -68,6 +69,8 @@ class Informers:
         self._services = self._make(core.Service, "services", self.note_services)
         self._nodes = self._make(core.Node, "nodes", self.note_node, selection=own_node)
         self._all = [self._slices, self._services, self._nodes]
+        if service_cidrs:
+            self._all.append(self._make_optional())
         self._count = itertools.count(1)
 
     def start(self) -> None:
@@ -95,19 +98,19 @@ class Informers:
         self._noted("services", changes)
 
     def note_node(self, changes: Sequence[Any]) -> None:
-        """Take the newest version of this node's object: of all in it the zone matters to rules.
-
-        A node reports every few seconds that it lives; that is no reason to sync.
-        """
+        """Take the newest version of this node's object."""
         _old, new = changes[-1]
         self._on_node(new)
-        if new is None:
-            return
-        zone = (new.metadata.labels or {}).get(ZONE_LABEL, "")
-        if zone != self._zone:
-            self._zone = zone
-            self._proxier.set_zone(zone)
-            self._changed()
+
+    def note_service_cidrs(self, changes: Sequence[Any]) -> None:
+        """Take changes of ServiceCIDRs."""
+        for old, new in changes:
+            if new is None:
+                self._ranges.pop(old.metadata.name, None)
+            else:
+                self._ranges[new.metadata.name] = new
+        self._proxier.set_service_cidrs(service_networks(self._ranges.values()))
+        self._changed()
 
     def note_listed(self) -> None:
         """Take that one more kind has been listed."""
@@ -124,6 +127,16 @@ class Informers:
             on_synced=self.note_listed,
             on_problem=ProblemReporter(self._log, kind).report,
             **more,
+        )
+
+    def _make_optional(self) -> Any:
+        told = OptionalKind(self._log, "servicecidrs", self.note_listed)
+        return Informer(
+            self._rest,
+            networking.ServiceCIDR,
+            on_changes=self.note_service_cidrs,
+            on_synced=told.listed,
+            on_problem=told.report,
         )
 
     def _noted(self, kind: str, changes: Sequence[Any]) -> None:
@@ -156,6 +169,46 @@ class ProblemReporter:
             return
         self._last, self._at = text, now
         self._log.warning("API problem", kind=self._kind, error=text)
+
+
+class OptionalKind:
+    """A kind that a server may lack, or not show: then it counts as listed."""
+
+    def __init__(self, log: Log, kind: str, on_listed: Callable[[], None]) -> None:
+        self._log = log
+        self._kind = kind
+        self._reporter = ProblemReporter(log, kind)
+        self._on_listed = on_listed
+        self._told = False
+
+    def listed(self) -> None:
+        """Take that it has been listed, or never will be."""
+        if not self._told:
+            self._told = True
+            self._on_listed()
+
+    def report(self, error: KproxyError) -> None:
+        """Log a problem, unless it is that there is no such kind."""
+        if not isinstance(error, ApiError) or error.code not in (403, 404):
+            self._reporter.report(error)
+            return
+        if not self._told:
+            self._log.debug("done without", kind=self._kind, reason=str(error))
+        self.listed()
+
+
+def service_networks(
+    ranges: Iterable[networking.ServiceCIDR],
+) -> Mapping[Family, tuple[Prefix, ...]]:
+    """Return the networks of ServiceCIDRs by family, in order, each once."""
+    found: dict[Family, set[Prefix]] = {family: set() for family in Family}
+    for one in ranges:
+        for text in one.spec.cidrs or ():
+            parsed = addresses.parse_network(text)
+            if parsed is not None:
+                family = Family.IPV4 if parsed.version == 4 else Family.IPV6
+                found[family].add(Prefix(parsed.text))
+    return {family: tuple(sorted(networks)) for family, networks in found.items()}
 
 
 def _newer(version: str, known: str) -> bool:

@@ -26,8 +26,8 @@ class Rounds:
     """Syncs when asked for, not too often, and now and then without being asked.
 
     :meth:`request` and :meth:`ready` may be called from any thread; all else from one.
-    ``versions`` says which versions of objects are noted; ``after_first`` is called when the first
-    sync has ended, however.
+    ``look_at_node`` is called whenever the kernel is read; ``versions`` says which versions of
+    objects are noted; ``after_first`` is called when the first sync has ended, however.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class Rounds:
         health: ProxyHealth,
         log: Log,
         *,
+        look_at_node: Callable[[], None],
         versions: Callable[[], Mapping[str, str]],
         after_first: Callable[[], None],
     ) -> None:
@@ -45,6 +46,7 @@ class Rounds:
         self._health = health
         self._log = log
         self._teller = Teller(log, settings.mode)
+        self._look_at_node = look_at_node
         self._versions = versions
         self._after_first = after_first
         self._changed = threading.Condition()
@@ -88,6 +90,7 @@ class Rounds:
 
     def read_kernel(self) -> None:
         """Read what the kernel holds; at the start while the API server is still being asked."""
+        self._look_at_node()
         try:
             self._proxier.reread()
             self._read_at = time.monotonic()
@@ -104,12 +107,12 @@ class Rounds:
 
     def once(self) -> None:
         """Sync all families once, and tell. Raises Unsupported if trying again is of no use."""
-        now = time.monotonic()
-        with self._changed:
-            self._schedule.started(now)
-            self._health.sync_started()
-        if now - self._read_at >= self._settings.sync_period:
+        # Before the round is said to begin: what is noted until then is part of it.
+        if time.monotonic() - self._read_at >= self._settings.sync_period:
             self.read_kernel()
+        with self._changed:
+            self._schedule.started(time.monotonic())
+            self._health.sync_started()
         versions = self._versions()
         reports = self._proxier.sync()
         if any(report.failed for report in reports):

@@ -3,7 +3,9 @@
 import os
 from dataclasses import dataclass
 
+from kproxy.agent import nodeaddresses
 from kproxy.agent.healthserver import parse_bind_address
+from kproxy.agent.nodeaddresses import NodePortPolicy
 from kproxy.api.config import KubeProxyConfiguration
 from kproxy.backends.base import BACKENDS, Options
 from kproxy.desired.build import NodeSettings
@@ -20,8 +22,14 @@ class Settings:
     families: tuple[NodeSettings, ...]
     """One for each IP family; the first is always served, the others once a Service has them."""
     options: Options
+    node_ports: tuple[NodePortPolicy, ...]
+    """Where node ports are served, for each IP family."""
+    pods_by_node: bool
+    """Whether the networks of this node's pods are those that its Node object names."""
     sync_period: float
     min_sync_period: float
+    make_before_break: bool
+    """Whether to ask another proxy of this node to hand over."""
     healthz: tuple[str, int]
     sysctls: tuple[tuple[str, int], ...]
     """Kernel switches to set, by key; of those that do not exist here nothing is expected."""
@@ -40,8 +48,11 @@ def from_config(config: KubeProxyConfiguration) -> Settings:
         node=node,
         families=tuple(_family(config, node, family) for family in Family),
         options=_options(config),
+        node_ports=tuple(nodeaddresses.policy(config, family) for family in Family),
+        pods_by_node=config.detect_local_mode == "NodeCIDR",
         sync_period=float(config.sync_period),
         min_sync_period=float(config.min_sync_period or 0),
+        make_before_break=config.make_before_break,
         healthz=_bind_address(config.healthz_bind_address),
         sysctls=_sysctls(config),
     )
@@ -61,7 +72,17 @@ def _family(config: KubeProxyConfiguration, node: str, family: Family) -> NodeSe
         cluster_cidrs=tuple(map(Prefix, own)) if local else (),
         masquerade_all=config.linux.masquerade_all,
         masquerade_bit=config.masquerade_bit,
+        local_interface=_local_interface(config),
     )
+
+
+def _local_interface(config: KubeProxyConfiguration) -> str:
+    """Return by which interface pods of this node come in; one that ends with + is a prefix."""
+    if config.detect_local_mode == "BridgeInterface":
+        return config.detect_local.bridge_interface
+    if config.detect_local_mode == "InterfaceNamePrefix":
+        return config.detect_local.interface_name_prefix + "+"
+    return ""
 
 
 def _options(config: KubeProxyConfiguration) -> Options:
@@ -73,6 +94,7 @@ def _options(config: KubeProxyConfiguration) -> Options:
         tcp_timeout_s=int(ipvs.tcp_timeout),
         tcp_fin_timeout_s=int(ipvs.tcp_fin_timeout),
         udp_timeout_s=int(ipvs.udp_timeout),
+        clean_last=config.linux.conntrack.clean_last,
     )
 
 

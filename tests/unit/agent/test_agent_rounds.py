@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 
 from kproxy.agent.daemon import Agent
-from kproxy.agent.informers import ZONE_LABEL
+from kproxy.agent.node import ZONE_LABEL
 from kproxy.agent.rounds import RETRY_MAX_S
 from kproxy.agent.settings import Settings, from_config
 from kproxy.api.config import DetectLocal, KubeProxyConfiguration, with_defaults
-from kproxy.api.core import Node
+from kproxy.api.core import Node, NodeSpec
 from kproxy.api.discovery import EndpointSlice
 from kproxy.api.meta import ObjectMeta
+from kproxy.api.networking import ServiceCIDR, ServiceCIDRSpec
 from kproxy.backends.base import SyncResult
 from kproxy.client.kubeconfig import Access
 from kproxy.client.rest import Rest
 from kproxy.desired.model import Family
-from kproxy.errors import InvalidObject, KernelError, Unsupported, UsageError
+from kproxy.errors import ApiError, InvalidObject, KernelError, Unsupported, UsageError
+from kproxy.kernel import inet
 from kproxy.logs import Log
 from kproxy.proxier import SyncReport
 
@@ -37,6 +39,9 @@ class Stub:
         self.read = 0
         self.unsupported: str | None = None
         self.zones: list[str] = []
+        self.node_ports: list[Any] = []
+        self.cluster_cidrs: list[Any] = []
+        self.service_cidrs: list[Any] = []
         self.proxiers = [self]
         self.left_over = False
         self.backend = self
@@ -58,6 +63,15 @@ class Stub:
     def set_zone(self, zone: str) -> None:
         self.zones.append(zone)
 
+    def set_node_ports(self, node_ports: Any) -> None:
+        self.node_ports.append(node_ports)
+
+    def set_cluster_cidrs(self, cidrs: Any) -> None:
+        self.cluster_cidrs.append(cidrs)
+
+    def set_service_cidrs(self, cidrs: Any) -> None:
+        self.service_cidrs.append(cidrs)
+
     def find_left_over(self) -> bool:
         return self.left_over
 
@@ -75,16 +89,18 @@ def settings(**fields: Any) -> Settings:
 class Watched:
     """An agent whose proxier is a stub, and what it logs."""
 
-    def __init__(self, *results: SyncResult) -> None:
+    def __init__(self, *results: SyncResult, **configured: Any) -> None:
         self.output = io.StringIO()
         rest = Rest(Access(server="http://127.0.0.1:1"))
-        self.agent: Any = Agent(settings(), rest, Log("proxy", "debug", self.output))
+        self.agent: Any = Agent(settings(**configured), rest, Log("proxy", "debug", self.output))
         self.stub = Stub(*results)
         self.rounds, self.informers = self.agent._rounds, self.agent._informers
-        for part in (self.agent, self.rounds, self.informers):
+        for part in (self.agent, self.rounds, self.informers, self.agent._node):
             part._proxier = self.stub
+        self.agent._node._read = lambda device: {}
         # What follows the first round is not this test's: no server, no switches.
         self.agent._start_health_server = lambda: None
+        self.agent._node.follow = lambda: None
         self.agent._tune = lambda: None
 
     def events(self, msg: str) -> list[dict[str, Any]]:
@@ -227,17 +243,27 @@ def test_what_was_listed_is_handed_on_whole_before_a_sync_is_asked_for() -> None
     assert watched.informers.versions() == {"endpointslices": "12"}
 
 
+def all_listed(watched: Watched) -> None:
+    for _ in watched.informers._all:
+        watched.informers.note_listed()
+
+
+def node(**fields: Any) -> Node:
+    labels = fields.pop("labels", None)
+    return Node(metadata=ObjectMeta(name="n", labels=labels), **fields)
+
+
 def test_the_zone_comes_from_the_node() -> None:
-    watched = Watched()
-    labels = {"topology.kubernetes.io/zone": "zone-a"}
-    node = Node(metadata=ObjectMeta(name="n", labels=labels))
-    watched.informers.note_node([(None, node)])
+    watched = Watched(SyncResult(writes=0))
+    here = node(labels={ZONE_LABEL: "zone-a"})
+    watched.informers.note_node([(None, here)])
     assert watched.stub.zones == ["zone-a"]
-    watched.informers._listed = True
-    watched.informers.note_node([(node, node)])
+    all_listed(watched)
+    watched.rounds.once()
+    watched.informers.note_node([(here, here)])
     assert watched.rounds.pending_since is None, "a heartbeat is no reason to sync"
-    moved = Node(metadata=ObjectMeta(name="n", labels={**labels, ZONE_LABEL: "zone-b"}))
-    watched.informers.note_node([(node, moved)])
+    moved = node(labels={ZONE_LABEL: "zone-b"})
+    watched.informers.note_node([(here, moved)])
     assert watched.rounds.pending_since is not None
     assert watched.stub.zones == ["zone-a", "zone-b"]
     watched.informers.note_node([(moved, None)])
@@ -245,9 +271,66 @@ def test_the_zone_comes_from_the_node() -> None:
     assert watched.stub.zones == ["zone-a", "zone-b"], "who has no node keeps its rules"
 
 
+def test_the_first_sync_waits_for_the_networks_of_pods_where_the_node_tells_them() -> None:
+    watched = Watched(SyncResult(writes=0), detect_local_mode="NodeCIDR")
+    watched.informers.note_node([(None, node())])
+    all_listed(watched)
+    assert not watched.rounds._ready
+    (waiting,) = watched.events("waiting before the first sync")
+    assert waiting["missing"] == "spec.podCIDRs of Node n"
+    given = node(spec=NodeSpec(pod_cidrs=["10.1.2.0/24", "fd00:1::/64"]))
+    watched.informers.note_node([(node(), given)])
+    assert watched.rounds._ready
+    expected = {Family.IPV4: ("10.1.2.0/24",), Family.IPV6: ("fd00:1::/64",)}
+    assert watched.stub.cluster_cidrs == [expected]
+
+
+def test_a_server_without_service_ranges_does_not_delay_the_first_sync() -> None:
+    watched = Watched(mode="nftables")
+    for _ in range(3):
+        watched.informers.note_listed()
+    assert not watched.rounds._ready, "ranges are still to come"
+    ranges = watched.informers._all[-1]
+    for _ in range(2):
+        ranges._on_problem(ApiError(404, "NotFound", "no such kind"))
+    assert watched.rounds._ready
+    assert watched.events("API problem") == []
+
+
+def test_service_ranges_are_handed_on_by_family() -> None:
+    watched = Watched(mode="nftables")
+    one = ServiceCIDR(
+        metadata=ObjectMeta(name="kubernetes"),
+        spec=ServiceCIDRSpec(cidrs=["10.96.0.0/16", "fd00:96::/112", "nonsense"]),
+    )
+    more = ServiceCIDR(
+        metadata=ObjectMeta(name="more"), spec=ServiceCIDRSpec(cidrs=["10.95.0.0/16"])
+    )
+    watched.informers.note_service_cidrs([(None, one), (None, more)])
+    watched.informers.note_service_cidrs([(one, None)])
+    six = ("fd00:96::/112",)
+    assert watched.stub.service_cidrs == [
+        {Family.IPV4: ("10.95.0.0/16", "10.96.0.0/16"), Family.IPV6: six},
+        {Family.IPV4: ("10.95.0.0/16",), Family.IPV6: ()},
+    ]
+
+
+def test_new_addresses_of_the_node_ask_for_a_sync() -> None:
+    watched = Watched(SyncResult(writes=0))
+    all_listed(watched)
+    watched.rounds.once()
+    watched.agent._node.look()
+    assert watched.rounds.pending_since is None, "nothing has changed"
+    watched.agent._node._read = lambda device: {inet.Family.IPV4: ("192.0.2.9", "192.0.2.1")}
+    watched.agent._node.look()
+    assert watched.rounds.pending_since is not None
+    assert watched.stub.node_ports[-1][Family.IPV4].addresses == ("192.0.2.1", "192.0.2.9")
+
+
 def test_settings_follow_kube_proxys_configuration() -> None:
-    pods = DetectLocal(cluster_cidrs=["10.0.0.0/8", "fd00::/48"])
-    made = settings(mode="ipvs", detect_local=pods)
+    made = settings(
+        mode="ipvs", detect_local=DetectLocal(cluster_cidrs=["10.0.0.0/8", "fd00::/48"])
+    )
     assert [str(one.cluster_cidrs[0]) for one in made.families] == ["10.0.0.0/8", "fd00::/48"]
     assert (made.sync_period, made.min_sync_period, made.healthz) == (30, 0, ("0.0.0.0", 10256))
     assert ("net/netfilter/nf_conntrack_tcp_timeout_established", 86400) in made.sysctls
