@@ -51,7 +51,7 @@ def _run(options: Options) -> int:
     if options.cleanup:
         _clean_up(_log(options.verbosity))
         return 0
-    loaded = resolve(options, _read_config(options.config_file))
+    loaded = resolve(options, read_config(options.config_file))
     if options.write_config_to:
         _write_config(options, loaded)
         return 0
@@ -61,7 +61,7 @@ def _run(options: Options) -> int:
 
     wanted = settings.from_config(loaded.config)
     # All mistakes are told before anything else, as one line.
-    access = _access(loaded.config.client_connection.kubeconfig, options.master)
+    access = api_access(loaded.config.client_connection.kubeconfig, options.master)
     rest = Rest(access, agent="kproxy-proxy")
     _require_root()
     # What came before is paid before anybody is asked or told.
@@ -124,7 +124,8 @@ def _require_root() -> None:
         )
 
 
-def _read_config(path: str) -> dict[str, Any] | None:
+def read_config(path: str) -> dict[str, Any] | None:
+    """Read a configuration file; None without one. Raises UsageError, InvalidObject."""
     if not path:
         return None
     from kproxy.api import yamltext
@@ -137,7 +138,7 @@ def _read_config(path: str) -> dict[str, Any] | None:
     return yamltext.parse_one(text, f"file {path}")
 
 
-def _access(kubeconfig: str, master: str) -> Access:
+def api_access(kubeconfig: str, master: str) -> Access:
     """Return how to reach the API server: by kubeconfig, by --master, or as a pod does."""
     if kubeconfig:
         return load_kubeconfig(Path(kubeconfig), server=master)

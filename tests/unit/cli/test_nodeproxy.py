@@ -48,10 +48,10 @@ def test_a_wrong_configuration_file_is_named(
 def test_in_a_pod_the_service_account_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
-    access = nodeproxy._access("", "")
+    access = nodeproxy.api_access("", "")
     assert access.server == "https://[fd00::1]:443"
     assert access.token_file == nodeproxy.SERVICE_ACCOUNT / "token"
-    assert nodeproxy._access("", "http://x:1").server == "http://x:1"
+    assert nodeproxy.api_access("", "http://x:1").server == "http://x:1"
 
 
 def test_help_is_the_same_by_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
