@@ -20,7 +20,9 @@ from kproxy import costs
 from kproxy.agent.health import ProxyHealth
 from kproxy.agent.healthserver import HealthServer
 from kproxy.agent.informers import Informers
+from kproxy.agent.listeners import Listeners
 from kproxy.agent.node import NodeFacts
+from kproxy.agent.nodelock import NodeLock
 from kproxy.agent.rounds import Rounds
 from kproxy.agent.settings import Settings
 from kproxy.api import core
@@ -35,6 +37,12 @@ from kproxy.proxier import DualStack, Proxier
 HEALTHZ_AT_LATEST_S = 1.0
 """Health checks are answered from the first sync on, but after so long in any case: before that
 they would only delay it."""
+
+POD_VARIABLE = "POD_UID"
+"""Names the pod that this process runs in, so that one that has handed over does not ask again."""
+
+DRAIN_S = 1.0
+"""So long the answers to health checks that came before a hand-over may take."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -62,6 +70,9 @@ class Agent:
         self._proxier = DualStack([Proxier(family, load, cost) for family in settings.families])
         self._health = ProxyHealth(2 * settings.sync_period)
         self._tried_once = threading.Event()
+        self._listeners = Listeners()
+        pod = os.environ.get(POD_VARIABLE, "")
+        self._lock = NodeLock(log, asks=settings.make_before_break, pod=pod)
         self._node = NodeFacts(settings, self._proxier, log, on_change=self._on_node_facts)
         self._listed = False
         self._informers = Informers(
@@ -82,23 +93,55 @@ class Agent:
             look_at_node=self._node.look,
             versions=self._informers.versions,
             after_first=self._after_first_round,
+            after_success=self._after_success,
         )
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; return the exit code."""
+        """Serve until SIGTERM or SIGINT, or until a successor does; return the exit code."""
         threading.excepthook = self._thread_died
         try:
             for number in STOP_SIGNALS:
                 signal.signal(number, _stop)
             self._informers.start()
-            self._start_health_server()
+            if self._lock.take():
+                self._lock.receive(self._rounds.interrupt)
+                self._start_health_server(HEALTHZ_AT_LATEST_S)
             self._rounds.read_kernel()
-            self._rounds.serve()
+            if not self._lock.holding:
+                self._stand_by()
+            self._write()
         except _Stopped:
-            self._log.info("stopped", rules="left in place")
-            for number in STOP_SIGNALS:
-                signal.signal(number, signal.SIG_IGN)  # also while the interpreter ends
-            return 0
+            self._lock.hand_over(self._listeners.pause, self._listeners.resume, leaving=True)
+        self._listeners.drain(DRAIN_S)
+        self._log.info("stopped", rules="left in place")
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # also while the interpreter ends
+        return 0
+
+    def _stand_by(self) -> None:
+        """Make all ready, wait for the right to write, and take over ports and rules."""
+        self._rounds.await_ready()
+        for proxier in self._proxier.proxiers:
+            proxier.wanted()
+        self._listeners.inherit(self._lock.wait())
+        self._lock.receive(self._rounds.interrupt)
+        self._start_health_server(0.0)
+        self._rounds.read_kernel()
+
+    def _write(self) -> None:
+        """Sync, until a successor has."""
+        while True:
+            self._rounds.serve()
+            if not self._lock.wanted():
+                continue
+            if self._lock.hand_over(self._listeners.pause, self._listeners.resume):
+                return
+            self._rounds.read_kernel()
+            self._rounds.request()
+
+    def _after_success(self) -> None:
+        self._lock.synced()
+        self._listeners.close_unclaimed()
 
     def _request(self) -> None:
         self._rounds.request()
@@ -155,7 +198,7 @@ class Agent:
         except KernelError as error:
             self._log.warning("reading the kernel failed", error=str(error))
 
-    def _start_health_server(self) -> None:
+    def _start_health_server(self, at_latest_s: float) -> None:
         def healthz() -> Any:
             return self._health.healthz(time.monotonic(), time.time())
 
@@ -163,8 +206,8 @@ class Agent:
             return self._health.livez(time.monotonic(), time.time())
 
         handlers = {"/healthz": healthz, "/livez": livez}
-        server = HealthServer(self._settings.healthz, handlers, self._log)
-        server.start(self._tried_once, HEALTHZ_AT_LATEST_S)
+        server = HealthServer(self._settings.healthz, handlers, self._log, self._listeners)
+        server.start(self._tried_once, at_latest_s)
 
     def _tune(self) -> None:
         """Set connection tracking as configured; no packet waits for it, so it comes last."""

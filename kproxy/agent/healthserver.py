@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from kproxy.agent.health import Answer
+from kproxy.agent.listeners import Listeners
 from kproxy.logs import Log
 
 Handler = Callable[[], Answer]
@@ -32,7 +33,14 @@ def parse_bind_address(text: str) -> tuple[str, int]:
 class HealthServer:
     """Answers requests in threads of its own, which end with the process."""
 
-    def __init__(self, bind: tuple[str, int], handlers: Mapping[str, Handler], log: Log) -> None:
+    def __init__(
+        self,
+        bind: tuple[str, int],
+        handlers: Mapping[str, Handler],
+        log: Log,
+        listeners: Listeners | None = None,
+    ) -> None:
+        self._listeners = listeners or Listeners()
         self._bind = bind
         self._handlers = handlers
         self._log = log
@@ -49,29 +57,14 @@ class HealthServer:
         after.wait(at_latest_s)
         while True:
             try:
-                with self.listen() as listener:
+                with self._listeners.listen(self._bind) as listener:
                     self._log.debug("healthz", address=self._bind[0], port=self._bind[1])
                     while True:
-                        connection, _ = listener.accept()
-                        self._serve(connection)
+                        self._serve(self._listeners.accept(listener))
             except OSError as error:
                 where = f"{self._bind[0]}:{self._bind[1]}"
                 self._log.warning("healthz failed", address=where, error=str(error))
                 time.sleep(RETRY_S)
-
-    def listen(self) -> socket.socket:
-        """Return the listening socket. Raises OSError."""
-        family = socket.AF_INET6 if ":" in self._bind[0] else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            # The port of a proxy that was just killed is free at once.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(self._bind)
-            listener.listen(16)
-        except OSError:
-            listener.close()
-            raise
-        return listener
 
     def _serve(self, connection: socket.socket) -> None:
         # A thread each: a client that sends nothing must not keep the others waiting.
@@ -90,6 +83,8 @@ class HealthServer:
                 connection.sendall(self.respond(request))
             except OSError:
                 return  # The client has gone; it will ask again.
+            finally:
+                self._listeners.served()
 
     def respond(self, request: bytes) -> bytes:
         """Return the whole response to a request."""

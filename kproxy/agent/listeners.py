@@ -28,6 +28,7 @@ class Listeners:
         self._open: dict[Address, socket.socket] = {}
         self._paused = False
         self._accepting = 0
+        self._serving = 0
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def inherit(self, listeners: Iterable[socket.socket]) -> None:
@@ -52,7 +53,10 @@ class Listeners:
         return listener
 
     def accept(self, listener: socket.socket) -> socket.socket:
-        """Wait for a connection; while paused nobody gets one. Raises OSError once closed."""
+        """Wait for a connection; while paused nobody gets one. Raises OSError once closed.
+
+        Call :meth:`served` when it has been dealt with.
+        """
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: not self._paused)
@@ -60,7 +64,10 @@ class Listeners:
             try:
                 self._await(listener)
                 if not self._paused:
-                    return listener.accept()[0]
+                    connection, _ = listener.accept()
+                    with self._changed:
+                        self._serving += 1
+                    return connection
             except BlockingIOError:
                 pass  # Somebody else was quicker, or it was only the event.
             finally:
@@ -91,6 +98,17 @@ class Listeners:
                 os.eventfd_read(self._wake)
                 self._paused = False
                 self._changed.notify_all()
+
+    def served(self) -> None:
+        """Note that what :meth:`accept` returned has been dealt with."""
+        with self._changed:
+            self._serving -= 1
+            self._changed.notify_all()
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait until all connections have been served, but not longer than so."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._serving, timeout_s)
 
     def close_unclaimed(self) -> None:
         """Close what was inherited and nobody has asked for: the configuration has changed."""

@@ -50,6 +50,7 @@ class NodeLock:
         self._listener: socket.socket | None = None
         self._unlocked = False
         self._retired: tuple[str, ...] = ()
+        self._given = False
         self._predecessor: socket.socket | None = None
         self._waiting: deque[tuple[socket.socket, Candidate]] = deque()
         self._reception: _Reception | None = None
@@ -123,7 +124,8 @@ class NodeLock:
         listening sockets, ``resume`` accepts again. Returns when the other has synced, and False
         if it died before that: then we hold the lock as before. ``leaving``: do not wait for it.
         """
-        while (chosen := self._choose(leaving=leaving)) is not None:
+        # A signal may have interrupted us when the lock was given already.
+        while not self._given and (chosen := self._choose(leaving=leaving)) is not None:
             self._waiting.remove(chosen)
             standby, candidate = chosen
             with standby:
@@ -242,12 +244,14 @@ class NodeLock:
         except (OSError, ValueError) as error:
             self._log.debug("connection to the standby ended", error=str(error))
         if transfer.given:
+            self._given = False
             self._log.info("holding", how="successor died")
             self._reception = self._reception.again()
         return False
 
     def _give(self, standby: socket.socket, ports: Sequence[socket.socket]) -> None:
         assert self._listener is not None
+        self._given = True
         message = Message(Word.YOURS, retired=handover.retire(self._retired, self._pod))
         given = [self._listener, *ports][:_SOCKETS_MAX]
         socket.send_fds(standby, [handover.encode(message)], [one.fileno() for one in given])

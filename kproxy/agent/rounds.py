@@ -7,7 +7,6 @@ reads the kernel anew when it is time for that, syncs all families, and tells.
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import NoReturn
 
 from kproxy.agent.health import ProxyHealth
 from kproxy.agent.settings import Settings
@@ -25,9 +24,11 @@ BURST = 2
 class Rounds:
     """Syncs when asked for, not too often, and now and then without being asked.
 
-    :meth:`request` and :meth:`ready` may be called from any thread; all else from one.
+    :meth:`request`, :meth:`ready` and :meth:`interrupt` may be called from any thread; all else
+    from one.
     ``look_at_node`` is called whenever the kernel is read; ``versions`` says which versions of
-    objects are noted; ``after_first`` is called when the first sync has ended, however.
+    objects are noted; ``after_first`` is called when the first sync has ended, however;
+    ``after_success`` whenever everything is in the kernel.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Rounds:
         look_at_node: Callable[[], None],
         versions: Callable[[], Mapping[str, str]],
         after_first: Callable[[], None],
+        after_success: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._proxier = proxier
@@ -49,6 +51,7 @@ class Rounds:
         self._look_at_node = look_at_node
         self._versions = versions
         self._after_first = after_first
+        self._after_success_too = after_success
         self._changed = threading.Condition()
         self._schedule = Schedule(
             now=time.monotonic(),
@@ -59,6 +62,7 @@ class Rounds:
             burst=BURST,
         )
         self._ready = False
+        self._interrupted = False
         self._tried_once = False
         self._synced_once = False
         self._again_at = float("inf")
@@ -88,6 +92,12 @@ class Rounds:
             self._ready = True
             self._changed.notify()
 
+    def interrupt(self) -> None:
+        """Let :meth:`serve` return as soon as no sync is under way."""
+        with self._changed:
+            self._interrupted = True
+            self._changed.notify()
+
     def read_kernel(self) -> None:
         """Read what the kernel holds; at the start while the API server is still being asked."""
         self._look_at_node()
@@ -97,13 +107,27 @@ class Rounds:
         except KernelError as error:
             self._log.warning("reading the kernel failed", error=str(error))
 
-    def serve(self) -> NoReturn:
-        """Wait until all is known, then sync whenever it is due. Raises Unsupported."""
+    def await_ready(self) -> None:
+        """Wait until all is known, or an interruption."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ready)
-        while True:
+            self._changed.wait_for(lambda: self._ready or self._interrupted)
+
+    def serve(self) -> None:
+        """Wait until all is known, then sync whenever it is due, until interrupted.
+
+        Raises Unsupported.
+        """
+        self.await_ready()
+        if self._tried_once:
+            self._wait_due()
+        while not self._take_interruption():
             self.once()
             self._wait_due()
+
+    def _take_interruption(self) -> bool:
+        with self._changed:
+            interrupted, self._interrupted = self._interrupted, False
+        return interrupted
 
     def once(self) -> None:
         """Sync all families once, and tell. Raises Unsupported if trying again is of no use."""
@@ -129,7 +153,7 @@ class Rounds:
 
     def _wait_due(self) -> None:
         with self._changed:
-            while (left := self.next_due - time.monotonic()) > 0:
+            while not self._interrupted and (left := self.next_due - time.monotonic()) > 0:
                 self._changed.wait(left)
 
     def _after_success(self, reports: list[SyncReport], versions: Mapping[str, str]) -> None:
@@ -138,6 +162,7 @@ class Rounds:
             self._health.sync_succeeded(time.time())
         self._teller.synced(reports, versions, first=not self._synced_once)
         self._synced_once = True
+        self._after_success_too()
 
     def _after_failure(self, reports: list[SyncReport]) -> None:
         if not self._synced_once:

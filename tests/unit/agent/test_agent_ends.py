@@ -7,6 +7,7 @@ import sys
 PROGRAM = """
 import os, signal, threading
 from kproxy.agent import daemon
+from kproxy.agent.nodelock import NodeLock
 from kproxy.agent.settings import from_config
 from kproxy.api.config import KubeProxyConfiguration, with_defaults
 from kproxy.client.informer import Informer
@@ -17,7 +18,8 @@ from kproxy.logs import Log
 settings = from_config(with_defaults(KubeProxyConfiguration(hostname_override="n")))
 agent = daemon.Agent(settings, Rest(Access(server="http://127.0.0.1:1")), Log("proxy"))
 agent._proxier.reread = lambda: None
-agent._start_health_server = lambda: None
+agent._start_health_server = lambda _: None
+agent._lock = NodeLock(Log("proxy"), name="kproxy/test-" + str(os.getpid()))
 {}
 raise SystemExit(agent.run())
 """

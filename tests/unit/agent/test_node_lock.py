@@ -318,7 +318,11 @@ def test_listeners_wait_while_they_change_hands() -> None:
     old.resume()
     client = socket.create_connection(address)
     ended(thread)
+    old.drain(0.01)
+    assert old._serving == 1, "it did not wait for ever"
     accepted[0].close()
+    old.served()
+    old.drain(PATIENCE_S)
     client.close()
     old.close(listener)
     heir.close()

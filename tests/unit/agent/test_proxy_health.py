@@ -6,6 +6,7 @@ import pytest
 
 from kproxy.agent.health import TO_BE_DELETED_TAINT, ProxyHealth
 from kproxy.agent.healthserver import HealthServer, parse_bind_address
+from kproxy.agent.listeners import Listeners
 from kproxy.api.core import Node, NodeSpec, Taint
 from kproxy.api.meta import ObjectMeta
 from kproxy.logs import Log
@@ -124,14 +125,15 @@ def test_head_has_no_body() -> None:
     assert b"Content-Length: 0" not in answer
 
 
-class Listening(HealthServer):
+class Listening(Listeners):
     """Tells when it begins to listen, and does not."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 1), {}, Log("test"))
+        super().__init__()
         self.begun = threading.Event()
+        self.server = HealthServer(("127.0.0.1", 1), {}, Log("test"), self)
 
-    def listen(self) -> NoReturn:
+    def listen(self, address: tuple[str, int]) -> NoReturn:
         self.begun.set()
         threading.Event().wait()
         raise AssertionError
@@ -140,8 +142,8 @@ class Listening(HealthServer):
 def test_the_server_listens_after_the_first_sync_however_that_ends_or_takes() -> None:
     over = threading.Event()
     early, late = Listening(), Listening()
-    early.start(over, at_latest_s=3600)
-    late.start(threading.Event(), at_latest_s=0)
+    early.server.start(over, at_latest_s=3600)
+    late.server.start(threading.Event(), at_latest_s=0)
     assert late.begun.wait(20), "a first sync that never ends"
     assert not early.begun.is_set()
     over.set()
