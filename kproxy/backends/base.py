@@ -68,18 +68,38 @@ def untold(writes: int) -> None:
     """Be told what nobody wants to know."""
 
 
-def taken(service: ServicePort, owner: ServicePortName) -> InvalidObject:
-    """Return the problem of a service port whose address and port an other one has already."""
+def taken(
+    service: ServicePort,
+    owner: ServicePortName,
+    address: str | None = "",
+    port: int = 0,
+) -> InvalidObject:
+    """Return the problem of a service port that claims what an other one has already.
+
+    That is its ClusterIP, unless ``address`` is another one of its addresses, or None: the node
+    port ``port``.
+    """
     same = (owner.namespace, owner.name) == (service.name.namespace, service.name.name)
-    field = f"spec.ports[{service.name.port!r}]" if same else "spec.clusterIP"
-    address = f"[{service.cluster_ip}]" if ":" in service.cluster_ip else service.cluster_ip
-    place = f"{service.protocol} {address}:{service.port}"
+    own = f"spec.ports[{service.name.port!r}]"
+    address = service.cluster_ip if address == "" else address
+    if address is None:
+        field, place, another = f"{own}.nodePort", f"node port {port}", "port"
+    else:
+        field = own if same else _field_of(service, address)
+        host = f"[{address}]" if ":" in address else address
+        place, another = f"{host}:{service.port}", "address or port"
     return InvalidObject(
         f"Service {service.name.namespace}/{service.name.name}",
         field,
-        f"{place} belongs to Service {owner} already",
-        remedy="give one of them another address or port",
+        f"{service.protocol} {place} belongs to Service {owner} already",
+        remedy=f"give one of them another {another}",
     )
+
+
+def _field_of(service: ServicePort, address: str) -> str:
+    if address == service.cluster_ip:
+        return "spec.clusterIP"
+    return "spec.externalIPs" if address in service.external_ips else "status.loadBalancer"
 
 
 class Backend(Protocol):
@@ -139,6 +159,9 @@ class Options:
     tcp_fin_timeout_s: int = 0
     udp_timeout_s: int = 0
     """IPVS time-outs; 0 leaves the kernel's as they are."""
+    tcp_be_liberal: bool = False
+    """Whether TCP packets out of window are let through (``--conntrack-tcp-be-liberal``), so that
+    iptables mode need not drop what conntrack cannot place."""
     clean_last: bool = False
     """Whether flows of UDP services whose last endpoint is gone are forgotten, too
     (``--conntrack-clean-last``); ipvs mode always does."""

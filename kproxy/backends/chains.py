@@ -192,6 +192,30 @@ def applied(have: RuleSet, changes: Sequence[TableChange]) -> RuleSet:
     return after
 
 
+def others_after(have: RuleSet, changes: Sequence[TableChange]) -> RuleSet:
+    """Return the chains of others, as they are when the kernel has accepted the changes."""
+    others = {table: _others(chains) for table, chains in have.items()}
+    only = [
+        TableChange(
+            table=change.table,
+            replace={name: rules for name, rules in change.replace.items() if not is_ours(name)},
+            remove=change.remove,
+            insert=change.insert,
+            append=change.append,
+        )
+        for change in changes
+    ]
+    return applied(others, only)
+
+
+def _others(table: Table) -> Table:
+    return {
+        name: chain
+        for name, chain in table.items()
+        if not name.startswith(OUR_PREFIXES) and name not in OUR_CHAINS
+    }
+
+
 def _chain_of(rule: Rule) -> str:
     return rule.split(" ", 2)[1]
 

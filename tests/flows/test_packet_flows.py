@@ -7,6 +7,7 @@ import pytest
 from packet_tracer import Node, Outcome, Packet, Tracer
 
 from kproxy.backends import chains
+from kproxy.backends.iptables import names
 from kproxy.backends.iptables import render as iptables_render
 from kproxy.backends.ipvs import render as ipvs_render
 from kproxy.desired.model import (
@@ -232,7 +233,7 @@ def test_in_ipvs_mode_the_node_never_keeps_a_service_address_as_its_source() -> 
 def test_picks_are_even() -> None:
     """Multiply the probabilities along the chain: each of five endpoints must get a fifth."""
     wanted = iptables_render.render(state(SERVICES[1]))
-    rules = wanted["nat"].chains[iptables_render.service_chain(SERVICES[1].service)]
+    rules = wanted["nat"].chains[names.service_chain(SERVICES[1].service)]
     left, shares = 1.0, []
     for rule in rules[1:]:
         words = rule.split()

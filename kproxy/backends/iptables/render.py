@@ -1,257 +1,222 @@
 """The rules for a state, in iptables mode, as ``iptables-save`` would print them. Pure.
 
-Chains, names and order are those of kube-proxy, so that a node where it ran is adopted. A rule
-that is not in the tool's own form would never compare equal with what the kernel holds, and would
-be written again at every sync.
+Chains, names and order are those of kube-proxy, so that a node where it ran is adopted. What was
+made of each service port is kept from one state to the next: a change costs what it touches.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
-from kproxy.backends.base import taken
-from kproxy.backends.chains import Wanted, WantedTable, masquerade_marked, not_from
-from kproxy.desired import model
-from kproxy.desired.model import Endpoint, ServicePort, ServicePortName, ServiceState, State
+import msgspec
+
+from kproxy.backends.chains import Wanted, WantedTable
+from kproxy.backends.claims import Claims
+from kproxy.backends.iptables import base_rules
+from kproxy.backends.iptables.fragment import NONE, Fragment, FragmentRenderer, Rules, Setting
+from kproxy.desired.diff import diff
+from kproxy.desired.model import (
+    Family,
+    NodePorts,
+    ServicePort,
+    ServicePortName,
+    ServiceState,
+    State,
+)
 from kproxy.errors import InvalidObject
+from kproxy.kernel.iptables.types import Chain, Rule, RuleSet
 
-try:
-    # The interpreter's own: hashlib loads all of OpenSSL first, which costs 10 ms at every start.
-    from _sha2 import sha256  # type: ignore[import-not-found]
-except ImportError:
-    try:
-        from _sha256 import sha256  # type: ignore[import-not-found]  # before Python 3.12
-    except ImportError:
-        from hashlib import sha256
+SHARED = {
+    "portals": ("nat", "KUBE-SERVICES"),
+    "node_ports": ("nat", "KUBE-NODEPORTS"),
+    "refused": ("filter", "KUBE-SERVICES"),
+    "refused_external": ("filter", "KUBE-EXTERNAL-SERVICES"),
+    "firewall": ("filter", "KUBE-PROXY-FIREWALL"),
+    "health": ("filter", "KUBE-NODEPORTS"),
+}
+"""Field of a Fragment → the chain that consists of these of all service ports, by name."""
 
-HASH_BITS = 80
-"""How much of a hash is in a chain's name: 16 characters, so that it fits the kernel's 28."""
-
-_BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-_PAIRS = [first + second for first in _BASE32 for second in _BASE32]
-
-PROBABILITY_UNIT = 1 << 31
-"""In such parts the kernel keeps the probability of ``-m statistic``."""
-
-
-def chain_name(prefix: str, *identity: str) -> str:
-    """Return the name of a chain that belongs to one object: kube-proxy's hash of its identity."""
-    digest = sha256("".join(identity).encode()).digest()
-    bits = int.from_bytes(digest[: HASH_BITS // 8], "big")
-    # base64.b32encode says the same, but ten times more slowly.
-    return prefix + "".join([_PAIRS[bits >> shift & 1023] for shift in range(70, -1, -10)])
-
-
-def service_chain(service: ServicePort, *, local: bool = False) -> str:
-    """Return the chain that picks an endpoint of a service port (of this node, if ``local``)."""
-    prefix = "KUBE-SVL-" if local else "KUBE-SVC-"
-    return chain_name(prefix, str(service.name), service.protocol.lower())
-
-
-def endpoint_chain(service: ServicePort, endpoint: Endpoint) -> str:
-    """Return the chain that translates to one endpoint of a service port."""
-    protocol = service.protocol.lower()
-    return chain_name("KUBE-SEP-", str(service.name), protocol, _place(endpoint))
+_NOBODY: frozenset[ServicePortName] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class _Fragment:
-    """The rules of one service port."""
+class Delta:
+    """The chains that were touched since the kernel held what was wanted, and nothing else."""
 
-    portal: str
-    """The rule in KUBE-SERVICES that leads to its chain; empty if it has no endpoints."""
-    refusal: str
-    """The rule in the filter table that refuses or drops, if it has none."""
-    chains: Mapping[str, Sequence[str]]
+    before: RuleSet
+    after: Wanted
+
+
+class Owners:
+    """Whose a chain or a rule is."""
+
+    def __init__(self, fragments: Mapping[ServicePortName, Fragment]) -> None:
+        self._chains: dict[str, ServicePortName] = {}
+        self._rules: dict[tuple[str, Rule], ServicePortName] = {}
+        for name, fragment in fragments.items():
+            self._chains.update((chain, name) for chain, _ in fragment.chains)
+            for part, (table, _chain) in SHARED.items():
+                self._rules.update(((table, rule), name) for rule in getattr(fragment, part))
+
+    def of(self, table: str, chain: str, rule: Rule) -> ServicePortName | None:
+        """Return the service port; None: it is nobody's. ``rule`` empty: the chain itself."""
+        own = self._chains.get(chain) if table == "nat" else None
+        return own or self._rules.get((table, rule))
 
 
 class Renderer:
-    """Turns states into rules; remembers what it made of each service from one to the next."""
+    """Turns states into rules, and tells what of them is new."""
 
-    def __init__(self) -> None:
-        self.invalid: tuple[InvalidObject, ...] = ()
-        self._constants: object = None
-        self._made: dict[ServicePortName, tuple[ServiceState, _Fragment]] = {}
+    def __init__(self, *, tcp_be_liberal: bool = False) -> None:
+        self._liberal = tcp_be_liberal
+        self._one = FragmentRenderer(Setting.of(State(family=Family.IPV4, services={})))
+        self._services: Mapping[ServicePortName, ServiceState] = {}
+        self._confirmed: Mapping[ServicePortName, ServiceState] = {}
+        self._left_out: Set[ServicePortName] = _NOBODY
+        self._node_ports = NodePorts()
+        self._claims = Claims()
+        self._fragments: dict[ServicePortName, Fragment] = {}
+        self._order: list[ServicePortName] | None = None
+        self._chains: dict[str, dict[str, Rules]] = {"filter": {}, "nat": {}}
+        self._links: Mapping[str, base_rules.Links] = base_rules.NO_LINKS
+        self._before: dict[str, dict[str, Rules | None]] = {"filter": {}, "nat": {}}
 
-    def render(self, state: State) -> Wanted:
-        """Return all chains of ours, and the rules that lead to them.
+    @property
+    def invalid(self) -> tuple[InvalidObject, ...]:
+        """Return who claims an address and port that the first by name has; the rest it has."""
+        return self._claims.problems()
 
-        Where two services claim the same address, protocol and port, the first by name has it;
-        :attr:`invalid` tells which have not.
+    def render(
+        self,
+        state: State,
+        *,
+        left_out: Set[ServicePortName] = _NOBODY,
+        held: Set[ServicePortName] = _NOBODY,
+    ) -> None:
+        """Take over a state, without those ``left_out``; those ``held`` stay as last confirmed.
+
+        :meth:`wanted` and :meth:`delta` tell the outcome.
         """
-        constants = (state.family, state.cluster_cidrs, state.masquerade_all)
-        if constants != self._constants:
-            self._constants, self._made = constants, {}
-        made: dict[ServicePortName, tuple[ServiceState, _Fragment]] = {}
-        fragments = []
-        owners: dict[tuple[str, str, int], ServicePortName] = {}
-        invalid = []
-        service_renderer = _ServiceRenderer(state)
-        for name in sorted(state.services):
-            wanted = state.services[name]
-            service = wanted.service
-            identity = (service.cluster_ip, service.protocol, service.port)
-            if (owner := owners.setdefault(identity, name)) is not name:
-                invalid.append(taken(service, owner))
+        services = self._with_held(state.services, held)
+        changes = diff(self._services, services)
+        touched = {*changes.add, *changes.change, *changes.remove} | (left_out ^ self._left_out)
+        if (setting := Setting.of(state)) != self._one.setting:
+            self._one = FragmentRenderer(setting)
+            touched |= services.keys()
+        parts: set[str] = set(SHARED) if self._links is base_rules.NO_LINKS else set()
+        if state.node_ports != self._node_ports:
+            self._node_ports = state.node_ports
+            parts.add("portals")
+            touched |= {name for name, one in services.items() if one.service.source_ranges}
+        self._services, self._left_out = services, left_out
+        touched |= self._claims.update([(name, self._claimant(name)) for name in touched])
+        parts |= self._refresh(touched)
+        self._links = base_rules.links(state)
+        for (table, chain), rules in base_rules.chains(state, liberal=self._liberal).items():
+            self._put(table, chain, rules)
+        for part in parts:
+            self._assemble(part, state)
+
+    def wanted(self) -> Wanted:
+        """Return all chains of ours, and the rules that lead to them. Not to be changed."""
+        return {table: self._table(table, chains) for table, chains in self._chains.items()}
+
+    def delta(self) -> Delta:
+        """Return what was touched since the last :meth:`confirm`."""
+        before: dict[str, dict[str, Chain]] = {}
+        after: dict[str, WantedTable] = {}
+        for table, touched in self._before.items():
+            now = self._chains[table]
+            before[table] = {n: Chain(rules) for n, rules in touched.items() if rules is not None}
+            after[table] = self._table(table, {n: now[n] for n in touched if n in now})
+        return Delta(before, after)
+
+    def confirm(self) -> None:
+        """Note that the kernel holds what is wanted now."""
+        self._confirmed = self._services
+        for touched in self._before.values():
+            touched.clear()
+
+    def owners(self) -> Owners:
+        """Return whose the chains and rules are."""
+        return Owners(self._fragments)
+
+    def _table(self, table: str, chains: Mapping[str, Rules]) -> WantedTable:
+        links = self._links[table]
+        return WantedTable(chains=chains, jumps=links.jumps, shared=links.shared)
+
+    def _with_held(
+        self, services: Mapping[ServicePortName, ServiceState], held: Set[ServicePortName]
+    ) -> Mapping[ServicePortName, ServiceState]:
+        if not held:
+            return services
+        others = {name: one for name, one in services.items() if name not in held}
+        known = self._confirmed
+        others.update((name, known[name]) for name in held if name in known)
+        return others
+
+    def _claimant(self, name: ServicePortName) -> ServicePort | None:
+        known = self._services.get(name)
+        return None if known is None or name in self._left_out else known.service
+
+    def _refresh(self, names: Iterable[ServicePortName]) -> set[str]:
+        """Render service ports anew; return which parts of shared chains are others now."""
+        parts: set[str] = set()
+        for name in names:
+            old, new = self._fragments.get(name, NONE), self._fragment(name)
+            now = dict(new.chains)
+            for chain, _rules in old.chains:
+                if chain not in now:
+                    self._put("nat", chain, None)
+            for chain, rules in now.items():
+                self._put("nat", chain, rules)
+            parts.update(part for part in SHARED if getattr(old, part) != getattr(new, part))
+            if new is NONE:
+                if self._fragments.pop(name, None) is not None:
+                    self._order = None
                 continue
-            known = self._made.get(name)
-            if known is None or known[0] is not wanted:
-                known = wanted, service_renderer.render(wanted)
-            made[name] = known
-            fragments.append(known[1])
-        self._made = made
-        self.invalid = tuple(invalid)
-        return _assemble(fragments, state)
+            if name not in self._fragments:
+                self._order = None
+            self._fragments[name] = new
+        return parts
+
+    def _fragment(self, name: ServicePortName) -> Fragment:
+        wanted = self._services.get(name)
+        if wanted is None or name in self._left_out:
+            return NONE
+        granted = self._claims.granted(wanted.service)
+        if granted is not wanted.service:
+            wanted = msgspec.structs.replace(wanted, service=granted)
+        return self._one.render(wanted, self._node_ports.addresses)
+
+    def _assemble(self, part: str, state: State) -> None:
+        if self._order is None:
+            self._order = sorted(self._fragments)
+        pieces: Iterable[Rules] = [getattr(self._fragments[name], part) for name in self._order]
+        rules = tuple(itertools.chain.from_iterable(pieces))
+        if part == "portals":
+            rules += base_rules.to_node_ports(state)
+        self._put(*SHARED[part], rules)
+
+    def _put(self, table: str, chain: str, rules: Rules | None) -> None:
+        chains = self._chains[table]
+        old = chains.get(chain)
+        if old == rules:
+            return
+        self._before[table].setdefault(chain, old)
+        if rules is None:
+            del chains[chain]
+        else:
+            chains[chain] = rules
+
+
+def rendered(state: State) -> Renderer:
+    """Return a renderer that has taken over one state."""
+    renderer = Renderer()
+    renderer.render(state)
+    return renderer
 
 
 def render(state: State) -> Wanted:
     """Return all chains of ours for one state (see :class:`Renderer`)."""
-    return Renderer().render(state)
-
-
-def _assemble(fragments: Sequence[_Fragment], state: State) -> Wanted:
-    mark = f"{1 << state.masquerade_bit:#x}"
-    nat: dict[str, Sequence[str]] = {
-        "KUBE-MARK-MASQ": (f"-A KUBE-MARK-MASQ -j MARK --set-xmark {mark}/{mark}",),
-        "KUBE-POSTROUTING": masquerade_marked(mark),
-        "KUBE-SERVICES": tuple([one.portal for one in fragments if one.portal]),
-    }
-    for one in fragments:
-        nat.update(one.chains)
-    refused = tuple([one.refusal for one in fragments if one.refusal])
-    filter_ = {"KUBE-FORWARD": _forward(mark), "KUBE-SERVICES": refused}
-    return {
-        "filter": WantedTable(chains=filter_, jumps=_FILTER_JUMPS),
-        "nat": WantedTable(chains=nat, jumps=_NAT_JUMPS),
-    }
-
-
-class _ServiceRenderer:
-    """Renders single services of one state."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-        self._bits = 32 if state.family is model.Family.IPV4 else 128
-        reject = "icmp" if state.family is model.Family.IPV4 else "icmp6"
-        self._reject = f"REJECT --reject-with {reject}-port-unreachable"
-
-    def render(self, wanted: ServiceState) -> _Fragment:
-        service = wanted.service
-        protocol = service.protocol.lower()
-        to_service = f"-d {service.cluster_ip}/{self._bits} -p {protocol}"
-        port = f"-m {protocol} --dport {service.port}"
-        endpoints = wanted.local if service.internal_local else wanted.cluster
-        if not endpoints:
-            return _Fragment("", self._refusal(wanted, to_service, port), {})
-        comment = f'-m comment --comment "{_label(service)} cluster IP"'
-        chain = service_chain(service, local=service.internal_local)
-        rules = []
-        source = self._masqueraded_sources()
-        if source is not None:
-            match = f"{source} {to_service}".lstrip()
-            rules.append(f"-A {chain} {match} {comment} {port} -j KUBE-MARK-MASQ")
-        chains: dict[str, Sequence[str]] = {}
-        rules.extend(self._picks(chain, service, endpoints, chains))
-        chains[chain] = tuple(rules)
-        portal = f"-A KUBE-SERVICES {to_service} {comment} {port} -j {chain}"
-        return _Fragment(portal, "", chains)
-
-    def _refusal(self, wanted: ServiceState, to_service: str, port: str) -> str:
-        # Endpoints elsewhere, none here, policy Local: dropped, so that the client tries again.
-        here = wanted.service.internal_local and wanted.anywhere
-        why = "has no local endpoints" if here else "has no endpoints"
-        comment = f'-m comment --comment "{_label(wanted.service)} {why}"'
-        target = "DROP" if here else self._reject
-        return f"-A KUBE-SERVICES {to_service} {comment} {port} -j {target}"
-
-    def _masqueraded_sources(self) -> str | None:
-        """Return the match of clients to whom the endpoint must answer by way of this node."""
-        if self._state.masquerade_all:
-            return ""
-        if self._state.cluster_cidrs:
-            return not_from(self._state.cluster_cidrs)
-        return None
-
-    def _picks(
-        self,
-        chain: str,
-        service: ServicePort,
-        endpoints: Sequence[Endpoint],
-        chains: dict[str, Sequence[str]],
-    ) -> list[str]:
-        """Add the endpoints' chains; return the rules that choose each equally often."""
-        name, label, protocol = str(service.name), _label(service), service.protocol.lower()
-        ordered = sorted(endpoints, key=lambda endpoint: (endpoint.address, endpoint.port))
-        rules = []
-        for left, endpoint in zip(range(len(ordered), 0, -1), ordered, strict=True):
-            place = _place(endpoint)
-            target = chain_name("KUBE-SEP-", name, protocol, place)
-            comment = f'-m comment --comment "{label}"'
-            chains[target] = (
-                # An endpoint that reaches itself through the service would answer itself directly.
-                f"-A {target} -s {endpoint.address}/{self._bits} {comment} -j KUBE-MARK-MASQ",
-                f"-A {target} -p {protocol} {comment} -m {protocol}"
-                f" -j DNAT --to-destination {place}",
-            )
-            chance = f" {_probability(left)}" if left > 1 else ""
-            rules.append(
-                f'-A {chain} -m comment --comment "{label} -> {place}"{chance} -j {target}'
-            )
-        return rules
-
-
-_HARMLESS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-./:_")
-_LABEL_LENGTH_MAX = 180
-"""With what else is in a comment this fits the kernel's 255."""
-
-
-def _label(service: ServicePort) -> str:
-    """Return the name of a service port for comments.
-
-    An API server gives out nothing but DNS names; should another one do so, its quotes and line
-    ends must not become rules, nor its length make the kernel refuse the rules of all others.
-    """
-    name = str(service.name)
-    if not _HARMLESS.issuperset(name):
-        name = "".join(letter if letter in _HARMLESS else "?" for letter in name)
-    return name[:_LABEL_LENGTH_MAX]
-
-
-def _place(endpoint: Endpoint) -> str:
-    address = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
-    return f"{address}:{endpoint.port}"
-
-
-def _probability(choices: int) -> str:
-    share = round(PROBABILITY_UNIT / choices) / PROBABILITY_UNIT
-    return f"-m statistic --mode random --probability {share:.11f}"
-
-
-def _forward(mark: str) -> tuple[str, ...]:
-    return (
-        # A reply that conntrack could not place (out of window) would leave untranslated, and its
-        # receiver would reset the connection.
-        "-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP",
-        '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding rules"'
-        f" -m mark --mark {mark}/{mark} -j ACCEPT",
-        '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding conntrack rule"'
-        " -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-    )
-
-
-def _jump(builtin: str, comment: str, chain: str, *, new: bool = False) -> str:
-    state = "-m conntrack --ctstate NEW " if new else ""
-    return f'-A {builtin} {state}-m comment --comment "{comment}" -j {chain}'
-
-
-_FILTER_JUMPS: Mapping[str, Sequence[str]] = {
-    "FORWARD": (
-        _jump("FORWARD", "kubernetes forwarding rules", "KUBE-FORWARD"),
-        _jump("FORWARD", "kubernetes service portals", "KUBE-SERVICES", new=True),
-    ),
-    "OUTPUT": (_jump("OUTPUT", "kubernetes service portals", "KUBE-SERVICES", new=True),),
-}
-_NAT_JUMPS: Mapping[str, Sequence[str]] = {
-    "PREROUTING": (_jump("PREROUTING", "kubernetes service portals", "KUBE-SERVICES"),),
-    "OUTPUT": (_jump("OUTPUT", "kubernetes service portals", "KUBE-SERVICES"),),
-    "POSTROUTING": (_jump("POSTROUTING", "kubernetes postrouting rules", "KUBE-POSTROUTING"),),
-}
+    return rendered(state).wanted()

@@ -17,7 +17,7 @@ from kproxy.errors import KernelError, Unsupported
 from kproxy.kernel.execer import TIMEOUT_S, Completed, Execer, ExecerClient, find_program
 from kproxy.kernel.inet import Family
 from kproxy.kernel.iptables import nftprobe, text, turn
-from kproxy.kernel.iptables.types import RuleSet, TableChange
+from kproxy.kernel.iptables.types import RuleRefused, RuleSet, TableChange
 
 LOCK_WAIT_S = 5
 """So long a tool waits for another one to give the xtables lock back, as in kube-proxy."""
@@ -189,8 +189,18 @@ def _failure(done: Completed, lines: Sequence[str] = ()) -> KernelError:
         detail = f"another program kept the xtables lock for {LOCK_WAIT_S} s"
         return KernelError(program, 0, detail)
     found = _LINE.search(done.stderr)
-    where = ""
     if found and 0 < int(found[1]) <= len(lines):
         number = int(found[1])
-        where = f"line {number} ({lines[number - 1]}): "
-    return KernelError(program, 0, f"{where}{said or 'refused by the kernel'}")
+        detail = f"line {number} ({lines[number - 1]}): {said or 'refused by the kernel'}"
+        return _refused(program, detail, lines, number - 1)
+    return KernelError(program, 0, said or "refused by the kernel")
+
+
+def _refused(program: str, detail: str, lines: Sequence[str], at: int) -> KernelError:
+    line = lines[at]
+    # A refused -D or -X says that the rules are not what they were when they were read.
+    if not line.startswith("-A ") and line != "COMMIT":
+        return KernelError(program, 0, detail)
+    table = next(lines[n][1:] for n in range(at, -1, -1) if lines[n].startswith("*"))
+    rule = line if line != "COMMIT" else ""
+    return RuleRefused(program, detail, table=table, rule=rule)

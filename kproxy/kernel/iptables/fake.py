@@ -9,6 +9,7 @@ from kproxy.kernel.iptables.types import (
     CHAIN_NAME_LENGTH_MAX,
     Chain,
     Rule,
+    RuleRefused,
     RuleSet,
     Table,
     TableChange,
@@ -27,7 +28,8 @@ class FakeIptables:
     """Implements :class:`~kproxy.kernel.iptables.types.IptablesClient`.
 
     Faults to order: ``fail_restore`` counts down the restores that fail as a whole; a rule that
-    contains a text of ``reject`` is refused; ``unsupported`` is the answer of :meth:`supported`.
+    contains a text of ``reject`` is refused, and not even named if ``anonymous`` (as ip_tables
+    does it); ``unsupported`` is the answer of :meth:`supported`.
     ``best`` is the answer of :meth:`chains_at_once`. ``restored`` and ``saves`` tell what was
     asked. ``load`` puts foreign rules in.
     """
@@ -37,6 +39,7 @@ class FakeIptables:
         self.fail_restore = 0
         self.best: int | None = None
         self.reject: tuple[str, ...] = ()
+        self.anonymous = False
         self.restored: list[TableChange] = []
         self.saves = 0
         self._tables: dict[str, dict[str, Chain]] = {
@@ -76,7 +79,13 @@ class FakeIptables:
             self.fail_restore -= 1
             raise KernelError("iptables-restore", 0, "refused, as was ordered")
         for change in changes:
-            self._tables[change.table] = self._changed(change)
+            try:
+                self._tables[change.table] = self._changed(change)
+            except RuleRefused as error:
+                error.table = change.table
+                if self.anonymous:
+                    error.rule = ""
+                raise
 
     def _changed(self, change: TableChange) -> dict[str, Chain]:
         if change.table not in self._tables:
@@ -118,7 +127,7 @@ def _chain(table: Table, rule: Rule) -> Chain:
 def _remove(table: dict[str, Chain], rule: Rule) -> None:
     chain = _chain(table, rule)
     if rule not in chain.rules:
-        raise _error(rule, "no such rule")
+        raise KernelError("iptables-restore", 0, f"line ({rule}): no such rule")
     at = chain.rules.index(rule)
     rules = chain.rules[:at] + chain.rules[at + 1 :]
     table[text.chain_of(rule)] = Chain(rules, chain.policy)
@@ -129,5 +138,5 @@ def _check_name(name: str) -> None:
         raise _error(f":{name}", f"name longer than {CHAIN_NAME_LENGTH_MAX}")
 
 
-def _error(line: str, why: str) -> KernelError:
-    return KernelError("iptables-restore", 0, f"line ({line}): {why}")
+def _error(line: str, why: str) -> RuleRefused:
+    return RuleRefused("iptables-restore", f"line ({line}): {why}", rule=line)

