@@ -5,7 +5,10 @@ Everything imported here, and by what is imported here, lengthens every restart.
 
 import gc
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,11 +26,18 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 DEBUG_VERBOSITY = 2
 
+EXIT_CHANGED = 3
+"""Exit code when the configuration file has changed."""
+
+UNWATCHED_S = 3.0
+"""So long after its start the proxy does not look whether the configuration file has changed."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run the node proxy with kube-proxy's flags; return the exit code.
 
     0: ended by a signal, or cleaned up. 1: it could not go on. 2: bad flags or configuration.
+    3: the configuration file has changed.
     """
     # Nearly everything made before the first sync is kept: looking for garbage in it is in vain.
     # The daemon switches the collector on again.
@@ -49,9 +59,9 @@ def _run(options: Options) -> int:
         _print_about(options)
         return 0
     if options.cleanup:
-        _clean_up(_log(options.verbosity))
-        return 0
-    loaded = resolve(options, read_config(options.config_file))
+        return _clean_up(_log(options.verbosity))
+    content = _read(options.config_file)
+    loaded = resolve(options, _parse(options.config_file, content))
     if options.write_config_to:
         _write_config(options, loaded)
         return 0
@@ -76,7 +86,31 @@ def _run(options: Options) -> int:
     )
     for note in (*map(str, loaded.warnings), *loaded.notes):
         log.warning("configuration", note=note)
-    return daemon.Agent(wanted, rest, log, cost).run()
+    changed = _end_on_change(options.config_file, content, log)
+    code = daemon.Agent(wanted, rest, log, cost).run()
+    return EXIT_CHANGED if changed.is_set() else code
+
+
+def _end_on_change(path: str, content: bytes, log: Log) -> threading.Event:
+    """Let the process end, as after SIGTERM, when the configuration file changes; tell if it did.
+
+    A change is looked for only after a while, because that would lengthen the start; none is
+    missed, because what counts is the content that was read at first.
+    """
+    changed = threading.Event()
+
+    def watch() -> None:
+        time.sleep(UNWATCHED_S)
+        from kproxy.agent import configwatch
+
+        configwatch.wait_for_change(Path(path), content)
+        changed.set()
+        log.info("configuration changed", file=path)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if path:
+        threading.Thread(target=watch, name="configuration", daemon=True).start()
+    return changed
 
 
 def _log(verbosity: int) -> Log:
@@ -94,11 +128,15 @@ def _print_about(options: Options) -> None:
     print(f"kproxy {metadata.version('kproxy')}")
 
 
-def _clean_up(log: Log) -> None:
+def _clean_up(log: Log) -> int:
+    """Remove everything of ours, and print a line for each mode; 1 if something could not be."""
     _require_root()
     from kproxy.agent.cleanup import clean_up
 
-    clean_up(log)
+    done = clean_up(log)
+    for one in done:
+        print(f"kproxy proxy: {one}", file=sys.stderr if one.failures else sys.stdout)
+    return 1 if any(one.failures for one in done) else 0
 
 
 def _write_config(options: Options, loaded: LoadedConfig) -> None:
@@ -125,17 +163,27 @@ def _require_root() -> None:
 
 
 def read_config(path: str) -> dict[str, Any] | None:
-    """Read a configuration file; None without one. Raises UsageError, InvalidObject."""
+    """Return the content of a configuration file; None without one. Raises UsageError."""
+    return _parse(path, _read(path))
+
+
+def _read(path: str) -> bytes:
+    """Return what a file holds; nothing without one. Raises UsageError."""
+    try:
+        return Path(path).read_bytes() if path else b""
+    except OSError as error:
+        raise UsageError(f"--config: cannot read {path}: {error.strerror}") from None
+
+
+def _parse(path: str, content: bytes) -> dict[str, Any] | None:
     if not path:
         return None
     from kproxy.api import yamltext
 
     try:
-        text = Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(f"--config: cannot read {path}: {reason}") from None
-    return yamltext.parse_one(text, f"file {path}")
+        return yamltext.parse_one(content.decode(), f"file {path}")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--config: cannot read {path}: {error}") from None
 
 
 def api_access(kubeconfig: str, master: str) -> Access:

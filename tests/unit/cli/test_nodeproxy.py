@@ -1,9 +1,11 @@
 """The node proxy's command line: one clear line for each mistake, and the right exit code."""
 
+import io
 import json
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import click.testing
@@ -11,6 +13,7 @@ import pytest
 
 from kproxy.cli import nodeproxy
 from kproxy.cli.proxy import proxy
+from kproxy.logs import Log
 
 
 def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -43,6 +46,57 @@ def test_a_wrong_configuration_file_is_named(
     line = complaint(capsys, "--config", str(path))
     assert "ipvs.syncPeriod" in line
     assert str(path) in line
+
+
+@pytest.mark.parametrize("version", ["v1alpha1", "v1alpha2"])
+def test_the_effective_configuration_is_written_and_read_again(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, version: str
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    write = ("--write-config-version", version, "--write-config-to")
+    given = ("--proxy-mode=ipvs", "--ipvs-scheduler=lc", "--conntrack-clean-last")
+    assert nodeproxy.main([*given, "--feature-gates=X=true", *write, str(first)]) == 0
+    assert capsys.readouterr().err.startswith("kproxy proxy: --feature-gates has no effect")
+    assert f"apiVersion: kubeproxy.config.k8s.io/{version}\n" in first.read_text()
+    assert "scheduler: lc\n" in first.read_text()
+    assert nodeproxy.main(["--config", str(first), *write, str(second)]) == 0
+    assert second.read_text() == first.read_text()
+
+
+def test_a_configuration_that_cannot_be_written_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    line = complaint(capsys, "--write-config-to", str(tmp_path))
+    assert line == f"kproxy proxy: --write-config-to: cannot write {tmp_path}: Is a directory"
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert nodeproxy.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("kproxy ")
+
+
+def test_a_changed_configuration_file_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path, output, ended = tmp_path / "config", io.StringIO(), threading.Event()
+    path.write_text("one")
+    monkeypatch.setattr(nodeproxy, "UNWATCHED_S", 0)
+    before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    try:
+        log = Log("proxy", stream=output)
+        changed = nodeproxy._end_on_change(str(path), b"one", log)
+        path.write_text("two")
+        assert changed.wait(20)
+        assert ended.wait(20)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert json.loads(output.getvalue())["msg"] == "configuration changed"
+
+
+def test_without_a_file_nothing_is_watched() -> None:
+    threads = threading.active_count()
+    assert not nodeproxy._end_on_change("", b"", Log("proxy")).is_set()
+    assert threading.active_count() == threads
 
 
 def test_in_a_pod_the_service_account_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
