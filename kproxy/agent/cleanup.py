@@ -1,31 +1,77 @@
-"""Removing everything of ours from a node: ``kproxy proxy --cleanup``."""
+"""Removing everything of ours from a node: ``kproxy proxy --cleanup``.
+
+All modes and both IP families, whatever mode the node is in now. What is not the proxy's own, such
+as rules in built-in chains, other tables and virtual servers of others, stays.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from kproxy.backends import base
 from kproxy.desired.model import Family
-from kproxy.errors import KernelError, KproxyError, Unsupported
+from kproxy.errors import KernelError, Unsupported
 from kproxy.logs import Log
 
 
-def clean_up(log: Log) -> None:
-    """Remove what every mode writes, in both families. Raises what stands in the way, at the end.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleaned:
+    """What became of one mode."""
 
-    A mode or family that this kernel does not know has left nothing.
+    mode: str
+    removed: int = 0
+    """Kernel objects, in both families."""
+    unusable: str = ""
+    """Why this kernel cannot do the mode, so that it has left nothing; empty: it can."""
+    failures: Sequence[KernelError] = ()
+    """What stood in the way; the next attempt begins with it."""
+
+    def __str__(self) -> str:
+        if self.failures:
+            more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
+            return f"{self.mode}: not all removed: {self.failures[0]}{more}"
+        if self.removed:
+            noun = "object" if self.removed == 1 else "objects"
+            return f"{self.mode}: {self.removed} {noun} removed"
+        if self.unusable:
+            return f"{self.mode}: nothing to remove: {self.unusable}"
+        return f"{self.mode}: nothing to remove"
+
+
+def clean_up(log: Log) -> list[Cleaned]:
+    """Remove what every mode writes, in both families; return what became of each mode.
+
+    A failure keeps nothing else from being removed.
     """
-    failures: list[KproxyError] = []
-    for mode in base.BACKENDS:
-        for family in Family:
-            try:
-                backend = base.loader(mode)(family, base.Options())
-                if (reason := backend.supported()) is not None:
-                    log.debug("nothing to clean up", backend=mode, family=family, reason=reason)
-                    continue
-                removed = backend.cleanup()
-                backend.close()
-            except Unsupported as error:
-                log.debug("nothing to clean up", backend=mode, family=family, reason=str(error))
-            except KernelError as error:
-                failures.append(error)
-            else:
-                log.info("cleaned up", backend=mode, family=family, removed=removed)
-    if failures:
-        raise failures[0]
+    return [_clean_mode(mode, log) for mode in base.BACKENDS]
+
+
+def _clean_mode(mode: str, log: Log) -> Cleaned:
+    removed = 0
+    unusable: dict[Family, str] = {}
+    failures: list[KernelError] = []
+    for family in Family:
+        try:
+            removed += _clean_family(mode, family)
+        except Unsupported as error:
+            unusable[family] = str(error)
+            log.debug("nothing to clean up", backend=mode, family=family, reason=str(error))
+        except KernelError as error:
+            failures.append(error)
+    log.debug("cleaned up", backend=mode, removed=removed, failures=len(failures))
+    return Cleaned(
+        mode=mode,
+        removed=removed,
+        unusable=unusable[Family.IPV4] if len(unusable) == len(Family) else "",
+        failures=tuple(failures),
+    )
+
+
+def _clean_family(mode: str, family: Family) -> int:
+    """Return how many objects were removed. Unsupported, KernelError."""
+    backend = base.loader(mode)(family, base.Options())
+    try:
+        if (reason := backend.supported()) is not None:
+            raise Unsupported(reason)
+        return backend.cleanup()
+    finally:
+        backend.close()

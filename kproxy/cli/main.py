@@ -20,9 +20,12 @@ from netns import errors as netns_errors
 COMMANDS = {
     "bench": "kproxy.cli.bench:bench",
     "compare": "kproxy.cli.compare:compare",
+    "diff": "kproxy.cli.diff:diff",
     "doctor": "kproxy.cli.doctor:doctor",
+    "explain": "kproxy.cli.explain:explain",
     "kernel": "kproxy.cli.kernel:kernel",
     "proxy": "kproxy.cli.proxy:proxy",
+    "state": "kproxy.cli.state:state",
 }
 
 

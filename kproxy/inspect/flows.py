@@ -23,7 +23,7 @@ class Fate(StrEnum):
     REFUSED = "refused"
     DROPPED = "dropped"
     PASSES = "passes"
-    """No rule takes it: it is routed as it came, as a rule out of the node."""
+    """No rule takes it: it is routed on as it came; that of a service address leaves the node."""
     NODE = "node"
     """A process of the node itself gets it; where none listens, it is refused."""
 
@@ -93,7 +93,8 @@ def _unserved(world: World, target: Target) -> tuple[Fate, str]:
         if world.mode == NFTABLES:
             return Fate.DROPPED, "unused addresses of the service networks are dropped"
         return Fate.PASSES, (
-            f"no service has this address, and mode {world.mode} has rules for services only"
+            f"no service has this address, and mode {world.mode} has rules for services only: it "
+            "leaves the node by its routes"
         )
     return Fate.PASSES, "it is no address of any service or of this node"
 
@@ -106,7 +107,9 @@ def _wrong_port(mode: str, *, internal: bool) -> tuple[Fate, str]:
         )
     if mode == NFTABLES and internal:
         return Fate.REFUSED, "other ports of a ClusterIP are rejected"
-    return Fate.PASSES, f"mode {mode} has no rule for other ports of {what}"
+    return Fate.PASSES, (
+        f"mode {mode} has no rule for other ports of {what}: it leaves the node by its routes"
+    )
 
 
 def _not_served_at(world: World, address: Address, source: Source) -> str:

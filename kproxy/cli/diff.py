@@ -1,0 +1,46 @@
+"""``kproxy diff``: in what the kernel differs from what should be there."""
+
+import json
+
+import click
+
+from kproxy.cli.inspect_source import Asked, gather, source_options, warn
+from kproxy.errors import KernelError, KproxyError, Unsupported, UsageError
+from kproxy.inspect import jsonable, kernel, text
+
+
+@click.command()
+@source_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def diff(asked: Asked, as_json: bool) -> int:
+    """Compare the kernel of this node with its wanted state. Writes nothing.
+
+    Exit code 0: no differences; 1: differences; 2: bad usage, or something cannot be read.
+    """
+    kernel.require_root()
+    try:
+        gathered = gather(asked, need_mode=True)
+        settings = gathered.settings
+        found = [
+            kernel.compare(settings.mode, side.world.state, settings.options)
+            for side in gathered.sides
+        ]
+    except (KernelError, Unsupported) as error:
+        raise kernel.unreadable(error) from error
+    except UsageError:
+        raise
+    except KproxyError as error:
+        # Exit code 1 means differences, so whatever keeps us from comparing must be another.
+        raise UsageError(error.message, remedy=error.remedy) from error
+    if as_json:
+        answer = {
+            "node": settings.node,
+            "mode": settings.mode,
+            "source": gathered.objects.source,
+            "families": [jsonable.comparison(one) for one in found],
+        }
+        click.echo(json.dumps(answer, indent=2))
+    else:
+        warn(gathered)
+        click.echo("\n".join(text.comparisons(settings.mode, found)))
+    return 1 if any(one.differences for one in found) else 0
