@@ -16,6 +16,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     import ssl
 
+CONNECT_S = 1.5
+"""So long a connection may take to be made. A server whose machine has vanished answers nothing
+at all; when it comes back it must be asked anew soon, and the kernel alone asks less and less
+often."""
+
 MAX_LINE = 65536
 MAX_HEADERS = 256
 
@@ -172,9 +177,10 @@ class Connection:
         try:
             if self._aborted:
                 raise ConnectionAbortedError("aborted")
-            raw.settimeout(self._timeout)
+            raw.settimeout(min(CONNECT_S, self._timeout))
             _watch_for_dead_peer(raw)
             raw.connect(address)
+            raw.settimeout(self._timeout)
             if self._tls is not None:
                 # Known before it shakes hands, for abort() again.
                 secure = self._tls.wrap_socket(

@@ -13,6 +13,7 @@ hears it hands on as pairs ``(old, new)``, in order, from its own thread:
 An exception of a handler is a bug: it ends the thread through ``threading.excepthook``.
 """
 
+import math
 import os
 import threading
 import time
@@ -74,6 +75,8 @@ class Informer(Generic[T]):
         self._lot = lot or lots(seed).__next__
         self._objects: dict[Key, T] = {}
         self._version = ""
+        self._asked_at = math.inf
+        """Since when the server owes an answer: waiting for it in vain counts as waiting."""
         self._stopping = threading.Event()
         self._synced = threading.Event()
         self._thread = threading.Thread(
@@ -108,6 +111,7 @@ class Informer(Generic[T]):
     def _run(self) -> None:
         while not self._stopping.is_set():
             refused, at_least = False, 0.0
+            self._asked_at = time.monotonic()
             try:
                 if not self._version:
                     self._list()
@@ -122,8 +126,11 @@ class Informer(Generic[T]):
                 self._tell(error)
             except KproxyError as error:
                 self._tell(error)
-            delay = self._backoff.failed(time.monotonic(), self._lot(), refused=refused)
-            self._stopping.wait(max(delay, at_least))
+            now = time.monotonic()
+            delay = self._backoff.failed(now, self._lot(), refused=refused)
+            if not refused:
+                delay -= max(0.0, now - self._asked_at)
+            self._stopping.wait(max(delay, at_least, 0.0))
 
     def _tell(self, error: KproxyError) -> None:
         if self._on_problem is not None and not self._stopping.is_set():
@@ -162,6 +169,7 @@ class Informer(Generic[T]):
             seconds=seconds,
         ) as lines:
             self._backoff.started(time.monotonic())
+            self._asked_at = math.inf
             for line in lines:
                 if self._stopping.is_set():
                     return

@@ -16,6 +16,7 @@ class Access:
 
     server: str
     ca_file: Path | None = None
+    """This file and those of the client's certificate are read again when they have changed."""
     ca_data: str = ""
     insecure: bool = False
     tls_server_name: str = ""
@@ -25,7 +26,7 @@ class Access:
     key_data: str = ""
     token: str = ""
     token_file: Path | None = None
-    """Read again for every connection: service account tokens are renewed in place."""
+    """Read again for every request: tokens of service accounts are renewed in place."""
 
 
 def load_kubeconfig(path: Path, *, server: str = "") -> Access:
@@ -58,15 +59,12 @@ def parse_kubeconfig(text: str, where: str, directory: Path, *, server: str = ""
     user = _Part(where, "users", {})
     if user_name := context.text("user"):
         user = _pick(config, config.named("users", "user"), user_name, "users")
-    for key in ("exec", "auth-provider", "username"):
-        if key in user.data:
-            problem = "this way to log in is not supported"
-            raise user.fault(key, problem, "use a token or a client certificate")
-    return Access(
+    _refuse_what_is_not_done(cluster, user)
+    access = Access(
         server=server or _url(cluster),
         ca_file=cluster.path("certificate-authority", directory),
         ca_data=cluster.pem("certificate-authority-data"),
-        insecure=cluster.data.get("insecure-skip-tls-verify") is True,
+        insecure=cluster.truth("insecure-skip-tls-verify"),
         tls_server_name=cluster.text("tls-server-name"),
         cert_file=user.path("client-certificate", directory),
         cert_data=user.pem("client-certificate-data"),
@@ -75,6 +73,31 @@ def parse_kubeconfig(text: str, where: str, directory: Path, *, server: str = ""
         token=user.text("token"),
         token_file=user.path("tokenFile", directory),
     )
+    if access.insecure and (access.ca_file or access.ca_data):
+        problem = "contradicts certificate-authority: one of them only"
+        raise cluster.fault("insecure-skip-tls-verify", problem, "remove it, to stay safe")
+    if bool(access.cert_file or access.cert_data) != bool(access.key_file or access.key_data):
+        missing = "client-certificate" if access.key_file or access.key_data else "client-key"
+        raise user.fault(missing, "is missing beside its other half", "give both")
+    return access
+
+
+_NOT_DONE = {
+    "exec": "logging in by a program is not supported",
+    "auth-provider": "this way to log in is not supported",
+    "username": "logging in by a password is not supported",
+    "as": "acting as somebody else is not supported",
+}
+
+
+def _refuse_what_is_not_done(cluster: "_Part", user: "_Part") -> None:
+    """Raise for what would change to whom we speak, or as whom, if it were ignored."""
+    for key, problem in _NOT_DONE.items():
+        if user.data.get(key):
+            raise user.fault(key, problem, "use a token, tokenFile or a client certificate")
+    if cluster.text("proxy-url"):
+        problem = "reaching the API server through a proxy is not supported"
+        raise cluster.fault("proxy-url", problem, "give a server that can be reached directly")
 
 
 class _Part:
@@ -96,6 +119,12 @@ class _Part:
         if not isinstance(value, str):
             raise self.fault(key, "must be text", "put it in quotes")
         return value
+
+    def truth(self, key: str) -> bool:
+        value = self.data.get(key)
+        if value is None or isinstance(value, bool):
+            return bool(value)
+        raise self.fault(key, f"must be true or false, not {value!r}", "remove the quotes")
 
     def path(self, key: str, directory: Path) -> Path | None:
         value = self.text(key)

@@ -19,7 +19,7 @@ from .http1 import Connection, Response, number
 from .kubeconfig import Access
 
 if TYPE_CHECKING:
-    import ssl
+    from .tls import TlsContexts
 
 T = TypeVar("T", bound=Object)
 
@@ -40,7 +40,7 @@ class Rest:
         secure, self._host, self._port, self._prefix = _place(access.server)
         self._access = access
         self._agent = agent
-        self._tls = _tls_context(access) if secure else None
+        self._tls = _tls(access) if secure else None
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
@@ -125,6 +125,8 @@ class Rest:
             try:
                 raw = self.request("GET", path, query={**query, "continue": page.token})
             except Gone:
+                if not limit:
+                    raise  # the server's own pages: beginning anew is the caller's to decide
                 # The snapshot has expired between two pages: take all in one.
                 return self.list(
                     wanted,
@@ -222,8 +224,9 @@ class Rest:
                 connection.close()
             else:
                 name = self._access.tls_server_name or self._host
+                tls = self._tls.current() if self._tls else None
                 connection = Connection(
-                    self._host, self._port, tls=self._tls, name=name, timeout=TIMEOUT
+                    self._host, self._port, tls=tls, name=name, timeout=TIMEOUT
                 )
             self._busy.add(connection)
             return connection
@@ -301,6 +304,12 @@ def _place(server: str) -> tuple[bool, str, int, str]:
     )
 
 
+def _tls(access: Access) -> "TlsContexts":
+    from .tls import TlsContexts
+
+    return TlsContexts(access)
+
+
 def _refusal(response: Response, data: bytes) -> ApiError:
     error = codec.api_error(response.status, data)
     # It may also be a date; nobody sends that.
@@ -311,41 +320,3 @@ def _refusal(response: Response, data: bytes) -> ApiError:
 def _selectors(labels: str, fields: str) -> dict[str, str]:
     query = {"labelSelector": labels, "fieldSelector": fields}
     return {name: value for name, value in query.items() if value}
-
-
-def _tls_context(access: Access) -> "ssl.SSLContext":
-    """Return what https needs. Raises :class:`UsageError` for unusable certificates."""
-    import ssl
-
-    try:
-        context = ssl.create_default_context(cafile=access.ca_file, cadata=access.ca_data or None)
-        if access.insecure:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if access.cert_data or access.cert_file:
-            _load_client_certificate(context, access)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"certificates for {access.server}: {error}",
-            remedy="check certificate-authority and client-certificate in the kubeconfig",
-        ) from None
-    return context
-
-
-def _load_client_certificate(context: "ssl.SSLContext", access: Access) -> None:
-    import tempfile
-    from pathlib import Path
-
-    # OpenSSL through Python reads client certificates from files only.
-    with tempfile.TemporaryDirectory(prefix="kproxy-tls-") as name:
-        directory = Path(name)
-        cert, key = access.cert_file, access.key_file
-        if access.cert_data:
-            cert = directory / "cert.pem"
-            cert.write_text(access.cert_data)
-        if access.key_data:
-            key = directory / "key.pem"
-            key.touch(0o600)
-            key.write_text(access.key_data)
-        assert cert is not None
-        context.load_cert_chain(cert, key)

@@ -10,10 +10,11 @@ from kproxy.api import core
 from kproxy.client.backoff import Backoff, BackoffPolicy
 from kproxy.client.informer import Informer, Selection
 from kproxy.client.kubeconfig import Access
-from kproxy.client.rest import Rest
+from kproxy.client.rest import Rest, Unreachable
 from kproxy.errors import InvalidItem
 
 QUICK = BackoffPolicy(initial=0.001, maximum=0.01, refused=0.001, refused_maximum=0.01)
+LONG = BackoffPolicy(initial=2.0, maximum=2.0)
 END = object()
 
 
@@ -336,3 +337,45 @@ def test_a_handler_may_stop_it():
 
 def test_stopping_what_never_started():
     Informer(Rest(Access(server="http://127.0.0.1:1")), core.Service, on_change=print).stop()
+
+
+def test_waiting_in_vain_for_an_answer_counts_as_waiting(monkeypatch):
+    """A server that has vanished is asked again at once when asking it has taken its time."""
+    clock = [100.0]
+    monkeypatch.setattr("kproxy.client.informer.time.monotonic", lambda: clock[0])
+    informer = Informer(Rest(Access(server="http://127.0.0.1:1")), core.Service, policy=LONG)
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            informer._stopping.set()
+
+    monkeypatch.setattr(informer._stopping, "wait", wait)
+    takes = [0.25, 5.0]
+
+    def ask(*_, **__):
+        clock[0] += takes.pop(0)
+        raise Unreachable("nobody is there")
+
+    monkeypatch.setattr(informer._rest, "list", ask)
+    informer._run()
+    assert waits[0] == pytest.approx(LONG.initial * 0.75 - 0.25, abs=LONG.initial / 4)
+    assert waits[0] > 0
+    assert waits[1] == 0
+
+
+def test_a_watch_that_ends_after_long_is_not_renewed_by_all_at_once(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("kproxy.client.informer.time.monotonic", lambda: clock[0])
+    api = Api()
+    server, watcher = running(api)
+    waits = queue.Queue()
+    stopping = watcher.informer._stopping
+    wait = stopping.wait
+    monkeypatch.setattr(stopping, "wait", lambda seconds: (waits.put(seconds), wait(0.001)))
+    with server, watcher:
+        api.watched.get(timeout=5)
+        clock[0] += 300
+        api.events.put(END)
+        assert waits.get(timeout=5) == QUICK.initial * 0.75

@@ -51,17 +51,23 @@ def test_all_ways_to_prove_oneself():
     access = parse(
         changed(
             cluster={"certificate-authority": "ca.pem", "certificate-authority-data": data,
-                     "insecure-skip-tls-verify": True, "tls-server-name": "api"},
+                     "tls-server-name": "api"},
             user={"client-certificate": "/c.pem", "client-certificate-data": data,
                   "client-key": "key.pem", "client-key-data": data,
                   "token": "t", "tokenFile": "token"},
         )
     )  # fmt: skip
     assert (access.ca_file, access.ca_data) == (Path("/etc/k/ca.pem"), pem)
-    assert (access.insecure, access.tls_server_name) == (True, "api")
+    assert (access.insecure, access.tls_server_name) == (False, "api")
     assert (access.cert_file, access.cert_data) == (Path("/c.pem"), pem)
     assert (access.key_file, access.key_data) == (Path("/etc/k/key.pem"), pem)
     assert (access.token, access.token_file) == ("t", Path("/etc/k/token"))
+
+
+def test_servers_are_trusted_blindly_only_if_somebody_says_so():
+    assert not parse(CONFIG).insecure
+    assert not parse(changed(cluster={"insecure-skip-tls-verify": None})).insecure
+    assert parse(changed(cluster={"insecure-skip-tls-verify": True})).insecure
 
 
 def test_yaml_is_read(tmp_path):
@@ -84,7 +90,18 @@ def test_yaml_is_read(tmp_path):
         (changed(cluster={"server": "10.0.0.1"}), r"clusters\[0\].cluster.server: '10.0.0.1' is"),
         (changed(cluster={"server": 3}), "server: must be text"),
         (changed(user={"client-key-data": "%"}), "client-key-data: is not base64"),
-        (changed(user={"exec": {}}), "exec: this way to log in is not supported"),
+        (changed(user={"exec": {"command": "aws"}}), "user.exec: logging in by a program is not"),
+        (changed(user={"auth-provider": {"name": "x"}}), "auth-provider: this way to log in"),
+        (changed(user={"username": "x"}), "username: logging in by a password"),
+        (changed(user={"as": "x"}), "as: acting as somebody else is not supported"),
+        (changed(cluster={"proxy-url": "http://p"}), "proxy-url: reaching the API server through"),
+        (changed(cluster={"insecure-skip-tls-verify": "true"}), "verify: must be true or false"),
+        (
+            changed(cluster={"insecure-skip-tls-verify": True, "certificate-authority": "x"}),
+            "insecure-skip-tls-verify: contradicts certificate-authority",
+        ),
+        (changed(user={"client-certificate": "x"}), "user.client-key: is missing"),
+        (changed(user={"client-key": "x"}), "user.client-certificate: is missing"),
         ([], "kubeconfig k: is not a mapping"),
     ],
 )

@@ -1,13 +1,15 @@
 """Requests over HTTP: answers, errors, connections that are used again or break."""
 
+import contextlib
 import json
+import socket
 import threading
 
 import pytest
 from scripted_server import CHUNKED, DROP, LAST_CHUNK, ScriptedServer, answer, chunk, event, status
 
 from kproxy.api import core, kinds
-from kproxy.client import rest
+from kproxy.client import http1, rest
 from kproxy.client.kubeconfig import Access
 from kproxy.client.objects import ObjectClient
 from kproxy.client.rest import Rest, Unreachable
@@ -360,3 +362,43 @@ def test_numbers_that_are_none_are_errors_like_others(reply):
         pytest.raises(KproxyError),
     ):
         api.list(core.Service)
+
+
+def test_pages_that_expire_again_and_again_are_the_callers_to_begin_anew():
+    def reply(request):
+        if "continue" in request.query:
+            return [status(410, "Expired")]
+        return [items("a", token="1")]
+
+    with (
+        ScriptedServer(reply) as server,
+        client(server) as api,
+        pytest.raises(Gone),
+    ):
+        api.list(core.Service, limit=1)
+    assert [request.query.get("limit") for request in server.requests] == ["1", "1", None, None]
+
+
+def test_pages_that_nobody_asked_for_are_read_too():
+    pages = {"": items("a", token="t1"), "t1": items("b")}
+    with (
+        ScriptedServer(lambda request: [pages[request.query.get("continue", "")]]) as server,
+        client(server) as api,
+    ):
+        assert [one.metadata.name for one in api.list(core.Service).items] == ["a", "b"]
+
+
+def test_a_machine_that_does_not_answer_at_all_is_given_up_soon(monkeypatch):
+    monkeypatch.setattr(http1, "CONNECT_S", 0.05)
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=0) as full,
+        contextlib.ExitStack() as stack,
+    ):
+        # Who connects to a full queue hears nothing: as from a machine that has vanished.
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        with Rest(Access(server=url)) as api, pytest.raises(Unreachable, match="timed out"):
+            api.list(core.Service)

@@ -1,17 +1,18 @@
 """HTTPS: trust, client certificates, and closing a blocked read."""
 
-import contextlib
+import base64
+import json
+import shutil
 import socket
-import ssl
-import subprocess
 import threading
 from pathlib import Path
 
 import pytest
-from scripted_server import CHUNKED, ScriptedServer, answer
+from scripted_server import CHUNKED, answer
+from tls_server import TlsServer, make_certificate
 
 from kproxy.api import core
-from kproxy.client.kubeconfig import Access
+from kproxy.client.kubeconfig import Access, parse_kubeconfig
 from kproxy.client.rest import Rest, Unreachable
 from kproxy.errors import UsageError
 
@@ -20,33 +21,7 @@ pytestmark = pytest.mark.needs_tool("openssl")
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """Return a self-signed certificate and its key, as files."""
-    directory = tmp_path_factory.mktemp("tls")
-    cert, key = directory / "cert.pem", directory / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-               "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=api",
-               "-addext", "subjectAltName=IP:127.0.0.1,DNS:api"]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True)
-    return cert, key
-
-
-class TlsServer(ScriptedServer):
-    """Speaks TLS; asks for a client certificate if told to."""
-
-    def __init__(self, reply, certificate, *, ask=False):
-        self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._tls.load_cert_chain(*certificate)
-        if ask:
-            self._tls.load_verify_locations(certificate[0])
-            self._tls.verify_mode = ssl.CERT_REQUIRED
-        super().__init__(reply)
-        self.url = self.url.replace("http:", "https:")
-
-    def _serve(self, connection, number):
-        with contextlib.suppress(OSError), connection:
-            secure = self._tls.wrap_socket(connection, server_side=True)
-            self._open.append(secure)
-            super()._serve(secure, number)
+    return make_certificate(tmp_path_factory.mktemp("tls"), "api")
 
 
 def hello(request):
@@ -152,3 +127,63 @@ def test_closing_ends_a_handshake_that_nobody_answers():
 def test_unusable_certificates_are_usage_errors(wrong):
     with pytest.raises(UsageError, match=r"certificates for https://127\.0\.0\.1"):
         Rest(Access(server="https://127.0.0.1:1", **wrong))
+
+
+def encoded(path):
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+@pytest.mark.parametrize("how", ["data", "files"])
+def test_a_kubeconfig_leads_to_a_server_that_asks_who_we_are(certificate, how):
+    cert, key = certificate
+    cluster, user = {"certificate-authority": cert.name}, {}
+    user = {"client-certificate": cert.name, "client-key": key.name}
+    if how == "data":
+        cluster = {"certificate-authority-data": encoded(cert)}
+        user = {"client-certificate-data": encoded(cert), "client-key-data": encoded(key)}
+    with TlsServer(hello, certificate, ask=True) as server:
+        config = {
+            "clusters": [{"name": "c", "cluster": {**cluster, "server": server.url}}],
+            "users": [{"name": "u", "user": user}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        }
+        access = parse_kubeconfig(json.dumps(config), "kubeconfig", cert.parent)
+        with Rest(access) as rest:
+            assert rest.request("GET", "/") == b'{"hello": "you"}'
+
+
+def closing(request):
+    return [answer({}, extra="Connection: close\r\n")]
+
+
+def test_renewed_files_count_from_the_next_connection_on(certificate, tmp_path):
+    other = make_certificate(tmp_path, "other")
+    ca, cert, key = tmp_path / "ca", tmp_path / "client", tmp_path / "client-key"
+    shutil.copy(other[0], ca)
+    for source, target in zip(other, (cert, key), strict=True):
+        shutil.copy(source, target)
+    access = {"ca_file": ca, "cert_file": cert, "key_file": key}
+    with (
+        TlsServer(closing, certificate, ask=True, trust=[certificate[0], other[0]]) as server,
+        Rest(Access(server=server.url, **access)) as rest,
+    ):
+        with pytest.raises(Unreachable):
+            rest.request("GET", "/")
+        shutil.copy(certificate[0], ca)
+        rest.request("GET", "/")
+        # Half of the new pair is there: the old one still counts.
+        shutil.copy(certificate[0], cert)
+        rest.request("GET", "/")
+        shutil.copy(certificate[1], key)
+        rest.request("GET", "/")
+        assert server.clients == ["other", "other", "api"]
+
+
+def test_a_trusted_server_with_another_name_is_refused(certificate, tmp_path):
+    elsewhere = make_certificate(tmp_path, "api", "DNS:api,IP:127.0.0.2")
+    with (
+        TlsServer(hello, elsewhere) as server,
+        Rest(Access(server=server.url, ca_file=elsewhere[0])) as rest,
+        pytest.raises(Unreachable, match="mismatch"),
+    ):
+        rest.request("GET", "/")
