@@ -27,13 +27,19 @@ Change = tuple[T | None, T | None]
 class SyncReport:
     """What one sync of one family came to."""
 
-    family: Family
+    state: State
+    """What was wanted; the same object as before if nothing has changed."""
     result: SyncResult
     services: int
     """Service ports."""
     endpoints: int
     """Endpoints in use, counted for every service port."""
     duration_ns: int
+
+    @property
+    def family(self) -> Family:
+        """Return the IP family."""
+        return self.state.family
 
     @property
     def failed(self) -> bool:
@@ -114,7 +120,7 @@ class Proxier:
         self._synced = self._synced or not result.failures
         services, endpoints = _size(state)
         return SyncReport(
-            family=self.family,
+            state=state,
             result=result,
             services=services,
             endpoints=endpoints,

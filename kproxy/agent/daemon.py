@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kproxy import costs
 from kproxy.agent.health import ProxyHealth
@@ -23,7 +23,7 @@ from kproxy.agent.informers import Informers
 from kproxy.agent.listeners import Listeners
 from kproxy.agent.node import NodeFacts
 from kproxy.agent.nodelock import NodeLock
-from kproxy.agent.rounds import Rounds
+from kproxy.agent.rounds import Round, Rounds
 from kproxy.agent.settings import Settings
 from kproxy.api import core
 from kproxy.backends import base
@@ -33,6 +33,9 @@ from kproxy.errors import KernelError, NotFound
 from kproxy.kernel import sysctl as sysctls
 from kproxy.logs import Log
 from kproxy.proxier import DualStack, Proxier
+
+if TYPE_CHECKING:
+    from kproxy.agent.companions import Companions
 
 HEALTHZ_AT_LATEST_S = 1.0
 """Health checks are answered from the first sync on, but after so long in any case: before that
@@ -75,6 +78,7 @@ class Agent:
         self._lock = NodeLock(log, asks=settings.make_before_break, pod=pod)
         self._node = NodeFacts(settings, self._proxier, log, on_change=self._on_node_facts)
         self._listed = False
+        self._companions: Companions | None = None
         self._informers = Informers(
             rest,
             settings.node,
@@ -93,6 +97,7 @@ class Agent:
             look_at_node=self._node.look,
             versions=self._informers.versions,
             after_first=self._after_first_round,
+            observe=self._observe,
             after_success=self._after_success,
         )
 
@@ -190,6 +195,11 @@ class Agent:
         gc.freeze()
         gc.enable()
         self._tried_once.set()
+        from kproxy.agent.companions import Companions
+
+        self._companions = Companions(
+            self._log, self._listeners, healthy=lambda: self._health.keeps_up(time.monotonic())
+        )
         self._node.follow()
         self._tune()
         try:
@@ -197,6 +207,10 @@ class Agent:
                 self._request()
         except KernelError as error:
             self._log.warning("reading the kernel failed", error=str(error))
+
+    def _observe(self, done: Round) -> None:
+        if self._companions is not None:
+            self._companions.observe(done)
 
     def _start_health_server(self, at_latest_s: float) -> None:
         def healthz() -> Any:

@@ -6,20 +6,12 @@ being deleted or the cluster autoscaler has marked it, so that load balancers tu
 """
 
 import time
-from dataclasses import dataclass
 
+from kproxy.agent.http import Answer
 from kproxy.api import core
 
 TO_BE_DELETED_TAINT = "ToBeDeletedByClusterAutoscaler"
 _NEVER = "0001-01-01 00:00:00 +0000 UTC"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Status code and JSON body of a health check."""
-
-    code: int
-    body: str
 
 
 class ProxyHealth:
@@ -71,6 +63,10 @@ class ProxyHealth:
         word = "true" if eligible else "false"
         body = f'{{{self._times(wall, healthy=healthy)}, "nodeEligible": {word}}}'
         return Answer(200 if healthy else 503, body)
+
+    def keeps_up(self, now: float) -> bool:
+        """Return whether no change has been waiting for too long."""
+        return self._in_time(now)
 
     def _in_time(self, now: float) -> bool:
         if self._updated_at is None:

@@ -11,7 +11,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 Address = tuple[str, int]
 
@@ -38,15 +38,18 @@ class Listeners:
             with self._changed:
                 self._inherited.setdefault(address, one)
 
-    def listen(self, address: Address) -> socket.socket:
-        """Return a socket that listens there, inherited or new. Raises OSError."""
+    def listen(self, address: Address, *, only_ipv6: bool = False) -> socket.socket:
+        """Return a socket that listens there, inherited or new. Raises OSError.
+
+        ``only_ipv6``: where the address is ``::``, leave the port to somebody else for IPv4.
+        """
         family = _family(address)
         # As the kernel writes it, so that [0::0] finds what [::] left.
         address = socket.inet_ntop(family, socket.inet_pton(family, address[0])), address[1]
         with self._changed:
             listener = self._inherited.pop(address, None)
         if listener is None:
-            listener = _bind(family, address)
+            listener = _bind(family, address, only_ipv6=only_ipv6)
         listener.setblocking(False)
         with self._changed:
             self._open[address] = listener
@@ -62,7 +65,7 @@ class Listeners:
                 self._changed.wait_for(lambda: not self._paused)
                 self._accepting += 1
             try:
-                self._await(listener)
+                self._await([listener])
                 if not self._paused:
                     connection, _ = listener.accept()
                     with self._changed:
@@ -74,6 +77,33 @@ class Listeners:
                 with self._changed:
                     self._accepting -= 1
                     self._changed.notify_all()
+
+    def accept_any(
+        self, listeners: Collection[socket.socket], wake: int, timeout_s: float | None = None
+    ) -> tuple[socket.socket, socket.socket] | None:
+        """Wait for a connection at any of them; return it and its listener.
+
+        None: the event ``wake`` came (and was taken), time is up, or a listener was closed. While
+        paused nobody gets one. Call :meth:`served` as after :meth:`accept`.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._paused)
+            self._accepting += 1
+        try:
+            ready = self._await(listeners, wake, timeout_s)
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(wake)
+            for listener in ready if not self._paused else ():
+                with contextlib.suppress(OSError):  # Somebody was quicker, or it was closed.
+                    connection, _ = listener.accept()
+                    with self._changed:
+                        self._serving += 1
+                    return connection, listener
+            return None
+        finally:
+            with self._changed:
+                self._accepting -= 1
+                self._changed.notify_all()
 
     def close(self, listener: socket.socket) -> None:
         """Listen there no more; whoever waits for a connection gets an OSError."""
@@ -100,7 +130,7 @@ class Listeners:
                 self._changed.notify_all()
 
     def served(self) -> None:
-        """Note that what :meth:`accept` returned has been dealt with."""
+        """Note that a connection that was accepted has been dealt with."""
         with self._changed:
             self._serving -= 1
             self._changed.notify_all()
@@ -117,20 +147,31 @@ class Listeners:
         for one in unclaimed.values():
             one.close()
 
-    def _await(self, listener: socket.socket) -> None:
+    def _await(
+        self,
+        listeners: Collection[socket.socket],
+        wake: int | None = None,
+        timeout_s: float | None = None,
+    ) -> list[socket.socket]:
+        """Wait until there are connections, or an event; return the listeners that have some."""
+        by_number = {listener.fileno(): listener for listener in listeners}
+        by_number.pop(-1, None)  # closed meanwhile
         poll = select.poll()
-        poll.register(listener, select.POLLIN)
-        poll.register(self._wake, select.POLLIN)
-        poll.poll()
+        for number in (*by_number, self._wake, *(() if wake is None else (wake,))):
+            poll.register(number, select.POLLIN)
+        ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
+        return [by_number[number] for number, _events in ready if number in by_number]
 
 
 def _family(address: Address) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 
 
-def _bind(family: socket.AddressFamily, address: Address) -> socket.socket:
+def _bind(family: socket.AddressFamily, address: Address, *, only_ipv6: bool) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
+        if only_ipv6 and family is socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # The port of a proxy that was just killed is free at once.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)

@@ -6,7 +6,8 @@ reads the kernel anew when it is time for that, syncs all families, and tells.
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from kproxy.agent.health import ProxyHealth
 from kproxy.agent.settings import Settings
@@ -21,6 +22,26 @@ RETRY_MAX_S = 30.0
 BURST = 2
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What one round came to. Times are seconds on the monotonic clock."""
+
+    reports: Sequence[SyncReport]
+    """One for each family in use."""
+    disabled: Sequence[str]
+    """Which families turned out to be impossible, and why."""
+    full: bool
+    """Whether the kernel was read anew for it."""
+    asked_at: float | None
+    """When the oldest change came that it answers; None: nobody asked."""
+    ended_at: float
+
+    @property
+    def succeeded(self) -> bool:
+        """Return whether everything is in the kernel, in all families."""
+        return not any(report.failed for report in self.reports)
+
+
 class Rounds:
     """Syncs when asked for, not too often, and now and then without being asked.
 
@@ -28,7 +49,8 @@ class Rounds:
     from one.
     ``look_at_node`` is called whenever the kernel is read; ``versions`` says which versions of
     objects are noted; ``after_first`` is called when the first sync has ended, however;
-    ``after_success`` whenever everything is in the kernel.
+    ``observe`` is told of every round; ``after_success`` is called last, whenever everything is in
+    the kernel.
     """
 
     def __init__(
@@ -41,6 +63,7 @@ class Rounds:
         look_at_node: Callable[[], None],
         versions: Callable[[], Mapping[str, str]],
         after_first: Callable[[], None],
+        observe: Callable[[Round], None] = lambda _: None,
         after_success: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
@@ -51,6 +74,7 @@ class Rounds:
         self._look_at_node = look_at_node
         self._versions = versions
         self._after_first = after_first
+        self._observe = observe
         self._after_success_too = after_success
         self._changed = threading.Condition()
         self._schedule = Schedule(
@@ -132,24 +156,37 @@ class Rounds:
     def once(self) -> None:
         """Sync all families once, and tell. Raises Unsupported if trying again is of no use."""
         # Before the round is said to begin: what is noted until then is part of it.
+        full = not self._tried_once
         if time.monotonic() - self._read_at >= self._settings.sync_period:
             self.read_kernel()
+            full = True
         with self._changed:
+            asked_at = self._schedule.pending_since
             self._schedule.started(time.monotonic())
             self._health.sync_started()
         versions = self._versions()
         reports = self._proxier.sync()
-        if any(report.failed for report in reports):
+        ended_at = time.monotonic()
+        failed = any(report.failed for report in reports)
+        if failed:
             self._after_failure(reports)
         else:
             self._after_success(reports, versions)
         if not self._tried_once:
             self._tried_once = True
             self._after_first()
-        self._teller.refused(reports)
         again = [report.result.again_in for report in reports if report.result.again_in]
         self._again_at = time.monotonic() + min(again) if again else float("inf")
-        self._teller.problems(self._proxier.take_problems(), self._proxier.take_disabled())
+        disabled = self._proxier.take_disabled()
+        self._teller.refused(reports)
+        self._teller.problems(self._proxier.take_problems(), disabled)
+        self._observe(
+            Round(
+                reports=reports, disabled=disabled, full=full, asked_at=asked_at, ended_at=ended_at
+            )
+        )
+        if not failed:
+            self._after_success_too()
 
     def _wait_due(self) -> None:
         with self._changed:
@@ -162,7 +199,6 @@ class Rounds:
             self._health.sync_succeeded(time.time())
         self._teller.synced(reports, versions, first=not self._synced_once)
         self._synced_once = True
-        self._after_success_too()
 
     def _after_failure(self, reports: list[SyncReport]) -> None:
         if not self._synced_once:

@@ -20,7 +20,7 @@ from kproxy.api.networking import ServiceCIDR, ServiceCIDRSpec
 from kproxy.backends.base import SyncResult
 from kproxy.client.kubeconfig import Access
 from kproxy.client.rest import Rest
-from kproxy.desired.model import Family
+from kproxy.desired.model import Family, State
 from kproxy.errors import ApiError, InvalidObject, KernelError, Unsupported, UsageError
 from kproxy.kernel import inet
 from kproxy.logs import Log
@@ -38,6 +38,7 @@ class Stub:
         self.results = list(results)
         self.read = 0
         self.unsupported: str | None = None
+        self.state = State(family=Family.IPV4, services={})
         self.zones: list[str] = []
         self.node_ports: list[Any] = []
         self.cluster_cidrs: list[Any] = []
@@ -56,7 +57,7 @@ class Stub:
         result = self.results.pop(0)
         return [
             SyncReport(
-                family=Family.IPV4, result=result, services=1, endpoints=2, duration_ns=1_500_000
+                state=self.state, result=result, services=1, endpoints=2, duration_ns=1_500_000
             )
         ]
 

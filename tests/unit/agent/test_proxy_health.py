@@ -6,6 +6,7 @@ import pytest
 
 from kproxy.agent.health import TO_BE_DELETED_TAINT, ProxyHealth
 from kproxy.agent.healthserver import HealthServer, parse_bind_address
+from kproxy.agent.http import Find, respond
 from kproxy.agent.listeners import Listeners
 from kproxy.api.core import Node, NodeSpec, Taint
 from kproxy.api.meta import ObjectMeta
@@ -94,20 +95,21 @@ def test_bodies_are_kube_proxys() -> None:
     assert {"lastUpdated", "currentTime"} == json.loads(health.livez(0, WALL).body).keys()
 
 
-def server(health: ProxyHealth) -> HealthServer:
-    handlers = {"/healthz": lambda: health.healthz(0, WALL)}
-    return HealthServer(("127.0.0.1", 1), handlers, Log("test"))
+def handlers(health: ProxyHealth) -> Find:
+    return {"/healthz": lambda: health.healthz(0, WALL)}.get
 
 
 def test_the_server_answers_in_http() -> None:
     health = ProxyHealth(60)
-    head, _, body = server(health).respond(b"GET /healthz HTTP/1.1\r\n\r\n").partition(b"\r\n\r\n")
+    answer = respond(b"GET /healthz HTTP/1.1\r\n\r\n", handlers(health))
+    head, _, body = answer.partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")
     assert lines[0] == "HTTP/1.1 200 OK"
     assert f"Content-Length: {len(body)}" in lines
     assert json.loads(body)["nodeEligible"] is True
     health.node_changed(None)
-    assert server(health).respond(b"GET /healthz?x HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 503 ")
+    answer = respond(b"GET /healthz?x HTTP/1.1\r\n\r\n", handlers(health))
+    assert answer.startswith(b"HTTP/1.1 503 ")
 
 
 @pytest.mark.parametrize(
@@ -115,12 +117,12 @@ def test_the_server_answers_in_http() -> None:
     [(b"GET / HTTP/1.1", 404), (b"POST /healthz HTTP/1.1", 405), (b"", 404), (b"\xff", 404)],
 )
 def test_the_server_survives_any_request(request_line: bytes, code: int) -> None:
-    answer = server(ProxyHealth(60)).respond(request_line + b"\r\n\r\n")
+    answer = respond(request_line + b"\r\n\r\n", handlers(ProxyHealth(60)))
     assert answer.startswith(b"HTTP/1.1 %d " % code)
 
 
 def test_head_has_no_body() -> None:
-    answer = server(ProxyHealth(60)).respond(b"HEAD /healthz HTTP/1.1\r\n\r\n")
+    answer = respond(b"HEAD /healthz HTTP/1.1\r\n\r\n", handlers(ProxyHealth(60)))
     assert answer.endswith(b"\r\n\r\n")
     assert b"Content-Length: 0" not in answer
 
