@@ -16,10 +16,13 @@ The lock is a listening socket and travels as a file descriptor, so it is never 
 and neither are the ports, which travel with it: connections wait in their queues.
 
 Who dies, dies with its sockets, and the kernel tells the other at once: a standby whose connection
-ends takes the lock, if it is free; a holder whose standby is gone goes on. A standby that finds
-the lock taken by somebody else then is a *reserve*: it takes over only from a holder that dies or
-is told to stop. So is one without ``--make-before-break``, and one in a pod that has handed over
-before (its supervisor has started it again): else two pods would replace each other for ever.
+ends takes the lock, if it is free; a holder whose standby is gone goes on. Nobody takes over from
+a standby before it has said "synced": its holder would go on when it ends.
+
+A standby that finds the lock taken by somebody else meanwhile is a *reserve*: it takes over only
+from a holder that dies or is told to stop. So is one without ``--make-before-break``, and one in a
+pod that has handed over before (its supervisor has started it again): else two pods would replace
+each other for ever.
 """
 
 from enum import StrEnum

@@ -101,6 +101,8 @@ class NodeLock:
                 self._predecessor.send(handover.encode(Message(Word.SYNCED)))
             self._predecessor.close()
             self._predecessor = None
+            if self._reception is not None and self._waiting:
+                self._reception.tell()
 
     def receive(self, ready: Callable[[], None]) -> None:
         """Begin to hear who else is ready, in the background; ``ready`` is called for each."""
@@ -124,8 +126,7 @@ class NodeLock:
         listening sockets, ``resume`` accepts again. Returns when the other has synced, and False
         if it died before that: then we hold the lock as before. ``leaving``: do not wait for it.
         """
-        # A signal may have interrupted us when the lock was given already.
-        while not self._given and (chosen := self._choose(leaving=leaving)) is not None:
+        while (chosen := self._choose(leaving=leaving)) is not None:
             self._waiting.remove(chosen)
             standby, candidate = chosen
             with standby:
@@ -177,6 +178,7 @@ class NodeLock:
             reply = self._standby.answer(message, time.monotonic())
             if reply is None:
                 self._own(sockets[0], "handed over")
+                self._turn_away()
                 self._retired = self._standby.retired
                 return sockets[1:]
             holder.send(handover.encode(reply))
@@ -203,6 +205,13 @@ class NodeLock:
         self._listener = listener
         self._log.info("holding", how=how)
 
+    def _turn_away(self) -> None:
+        """Let those who wanted to take over from our predecessor know that they came too late."""
+        assert self._listener is not None
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._listener.accept()[0].close()
+
     def _do_without(self, reason: str) -> None:
         """Write without a lock, as kube-proxy does, rather than never."""
         self._log.warning("no lock on this node: writing without", reason=reason)
@@ -211,6 +220,10 @@ class NodeLock:
     # As the holder.
 
     def _choose(self, *, leaving: bool) -> tuple[socket.socket, Candidate] | None:
+        if self._predecessor is not None or self._given:
+            # Our predecessor goes on if we end before we have synced; so nobody else may then.
+            # Or a signal has interrupted us when the lock was given already.
+            return None
         for one in tuple(self._waiting):
             if _has_ended(one[0]):
                 self._waiting.remove(one)
@@ -268,7 +281,7 @@ class _Reception:
     ) -> None:
         self._listener = listener
         self._ready = ready
-        self._tell = tell
+        self.tell = tell
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="lock", daemon=True)
         self._thread.start()
@@ -283,7 +296,7 @@ class _Reception:
 
     def again(self) -> "_Reception":
         """Return one that goes on after a stop."""
-        return _Reception(self._listener, self._ready, self._tell)
+        return _Reception(self._listener, self._ready, self.tell)
 
     def _run(self) -> None:
         poll = select.poll()
@@ -322,7 +335,7 @@ class _Reception:
             sock.close()
             return
         self._ready.append((sock, Candidate(pod=message.pod, reserve=message.reserve)))
-        self._tell()
+        self.tell()
 
 
 class _Peer(NamedTuple):

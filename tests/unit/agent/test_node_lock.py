@@ -184,6 +184,46 @@ def test_of_two_standbys_one_wins_and_the_other_waits(make: Make) -> None:
     assert loser.lock.holding
 
 
+def test_nobody_takes_over_from_one_whose_predecessor_still_stands_by(make: Make) -> None:
+    old, new, third = make(), make(), make()
+    old.hold()
+    waiting = new.waits()
+    assert old.asked.wait(PATIENCE_S)
+    result: list[bool] = []
+    given = threading.Thread(target=lambda: result.append(old.hand_over()))
+    given.start()
+    ended(waiting)
+    new.lock.receive(new.asked.set)
+    waiting = third.waits()
+    assert new.asked.wait(PATIENCE_S)
+    new.asked.clear()
+    for leaving in (False, True):
+        # If it gave the lock to the third, and ended, the first would take itself for the holder.
+        assert not new.hand_over(leaving=leaving)
+    new.lock.synced()
+    ended(given)
+    assert result == [True]
+    assert new.asked.is_set(), "now it may"
+    assert new.hand_over(leaving=True)
+    ended(waiting)
+
+
+def test_who_came_for_the_predecessor_is_told_that_it_was_too_late(make: Make, name: str) -> None:
+    old, new = make(), make()
+    old.hold()
+    waiting = new.waits()
+    assert old.asked.wait(PATIENCE_S)
+    assert old.lock._reception is not None
+    old.lock._reception.stop()
+    with _connected(name) as late:
+        given = threading.Thread(target=old.hand_over)
+        given.start()
+        ended(waiting)
+        assert late.recv(4096) == b""
+    new.lock.synced()
+    ended(given)
+
+
 def test_a_pod_that_has_handed_over_does_not_get_it_back_from_a_living_one(make: Make) -> None:
     old, new, restarted = make(pod="old"), make(pod="new"), make(pod="old")
     old.hold()
