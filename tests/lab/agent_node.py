@@ -75,32 +75,32 @@ class Node:
 
     def __init__(self, name: str, directory: Path, mode: str) -> None:
         self.name = name
-        self._mode = mode
+        self.mode = mode
         with namespace.entered(name):
             self.api = stub_api.StubApi()
         self._proxies: list[Proxy] = []
-        self._kubeconfig = directory / "kubeconfig"
-        self._config = directory / "config"
-        self._kubeconfig.write_text(json.dumps({
+        self.kubeconfig = directory / "kubeconfig"
+        self.config = directory / "config"
+        self.kubeconfig.write_text(json.dumps({
             "current-context": "x",
             "clusters": [{"name": "x", "cluster": {"server": self.api.url}}],
             "contexts": [{"name": "x", "context": {"cluster": "x", "user": ""}}],
         }))  # fmt: skip
         period = {"minSyncPeriod": "10ms", "syncPeriod": "1s"}
-        self._config.write_text(json.dumps({
+        self.config.write_text(json.dumps({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
             "clusterCIDR": "10.128.0.0/9", "hostnameOverride": "node1",
             "iptables": period, "ipvs": period,
         }))  # fmt: skip
 
-    def start(self, programs: Path | None = None) -> Proxy:
+    def start(self, programs: Path | None = None, *flags: str, pod: str = "") -> Proxy:
         """Start a proxy, which finds the programs of a directory first."""
         path = f"{programs}:{os.environ['PATH']}" if programs else os.environ["PATH"]
         with namespace.entered(self.name):
             proxy = Proxy([
-                *("env", f"PATH={path}"),
-                *(sys.executable, "-m", "kproxy", "proxy", "--proxy-mode", self._mode),
-                *("--kubeconfig", str(self._kubeconfig), "--config", str(self._config)),
+                *("env", f"PATH={path}", f"POD_UID={pod}"),
+                *(sys.executable, "-m", "kproxy", "proxy", "--proxy-mode", self.mode),
+                *("--kubeconfig", str(self.kubeconfig), "--config", str(self.config), *flags),
             ])  # fmt: skip
         self._proxies.append(proxy)
         return proxy

@@ -8,7 +8,12 @@ import socket
 import threading
 from typing import Any
 
-RESOURCES = {"Service": "services", "EndpointSlice": "endpointslices", "Node": "nodes"}
+RESOURCES = {
+    "Service": "services",
+    "EndpointSlice": "endpointslices",
+    "Node": "nodes",
+    "ServiceCIDR": "servicecidrs",
+}
 
 
 class StubApi:
