@@ -80,6 +80,8 @@ def _near(world: World, target: Target) -> Iterator[str]:
     for service in services:
         if service.node_port == target.port:
             yield f"{target.port}/{service.protocol} is the node port of {service.name}"
+    if any(target.address in addresses_of(service) for service in services):
+        return
     for service in services:
         if service.port == target.port and within(target.address, world.state.service_cidrs):
             yield f"{place(service.cluster_ip, service.port)}/{service.protocol} is {service.name}"

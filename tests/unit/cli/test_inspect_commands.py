@@ -1,0 +1,352 @@
+"""``kproxy state``, ``diff`` and ``explain`` on files of objects and a pretended kernel."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from kproxy.backends import base
+from kproxy.backends.base import Deviation, Difference
+from kproxy.cli import main
+from kproxy.desired.model import Family, Protocol, ServicePortName, State
+from kproxy.errors import KernelError
+
+MANIFEST = """
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Node
+  metadata: {name: node1, labels: {topology.kubernetes.io/zone: zone-a}}
+  spec: {podCIDRs: [10.128.0.0/24]}
+  status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
+- apiVersion: v1
+  kind: Service
+  metadata: {name: web, namespace: demo}
+  spec:
+    clusterIP: 10.96.0.10
+    clusterIPs: [10.96.0.10]
+    sessionAffinity: ClientIP
+    ports: [{name: http, port: 80}]
+- apiVersion: discovery.k8s.io/v1
+  kind: EndpointSlice
+  metadata: {name: web-abc, namespace: demo, labels: {kubernetes.io/service-name: web}}
+  addressType: IPv4
+  endpoints:
+  - {addresses: [10.128.0.5], nodeName: node1, conditions: {ready: true}}
+  - {addresses: [10.128.1.6], nodeName: node2, conditions: {ready: true}}
+  - {addresses: [10.128.1.7], nodeName: node2, conditions: {ready: false}}
+  ports: [{name: http, port: 8080}]
+- apiVersion: v1
+  kind: Service
+  metadata: {name: names, namespace: demo}
+  spec: {clusterIP: None, ports: [{port: 80}]}
+- apiVersion: v1
+  kind: Service
+  metadata: {name: broken, namespace: demo}
+  spec: {clusterIP: 10.96.0.11, clusterIPs: [10.96.0.11], ports: [{port: 99999}]}
+- apiVersion: networking.k8s.io/v1
+  kind: ServiceCIDR
+  metadata: {name: kubernetes}
+  spec: {cidrs: [10.96.0.0/16]}
+"""
+WEB = ServicePortName("demo", "web", "http", Protocol.TCP)
+MISSING = Difference(
+    deviation=Deviation.MISSING,
+    kind="virtual server",
+    name="tcp 10.96.0.10:80",
+    want="rr",
+    service=WEB,
+)
+FOREIGN = Difference(
+    deviation=Deviation.UNEXPECTED, kind="virtual server", name="tcp 10.96.0.99:80", have="wlc"
+)
+
+
+class PretendedBackend:
+    """A backend on a kernel that is as a test wants it."""
+
+    name: ClassVar[str] = "pretended"
+    found: ClassVar[Sequence[Difference]] = ()
+    failure: ClassVar[KernelError | None] = None
+    in_use: ClassVar[frozenset[str]] = frozenset()
+    closed: ClassVar[int] = 0
+
+    def __init__(self, mode: str, family: Family) -> None:
+        self._mode = mode
+        self._family = family
+
+    def supported(self) -> str | None:
+        return None
+
+    def left_over(self) -> bool:
+        return self._mode in self.in_use and self._family is Family.IPV4
+
+    def differences(self, want: State) -> Sequence[Difference]:
+        if self.failure is not None:
+            raise self.failure
+        return self.found if want.services else ()
+
+    def close(self) -> None:
+        type(self).closed += 1
+
+
+@pytest.fixture(autouse=True)
+def backend(monkeypatch: pytest.MonkeyPatch) -> type[PretendedBackend]:
+    class Backend(PretendedBackend):
+        pass
+
+    monkeypatch.setattr(base, "loader", lambda mode: lambda family, options: Backend(mode, family))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr("kproxy.kernel.links.client.Links.exists", lambda self, name: True)
+    monkeypatch.setattr(
+        "kproxy.kernel.links.own.own_addresses", lambda without: {4: ("192.0.2.1",)}
+    )
+    return Backend
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "objects.yaml"
+    path.write_text(MANIFEST)
+    return path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
+    monkeypatch.setattr(sys, "argv", ["kproxy", *map(str, words)])
+    return main.main()
+
+
+def answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str | Path
+) -> tuple[int, Any]:
+    command, *others = words
+    code = run(monkeypatch, command, "--json", *others)
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_state(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path
+) -> None:
+    words = ("state", "--objects", file, "--node", "node1", "--mode", "ipvs")
+    code, found = answer(monkeypatch, capsys, *words)
+    assert (code, found["node"], found["zone"], found["mode"]) == (0, "node1", "zone-a", "ipvs")
+    (web,) = found["families"][0]["services"]
+    assert [one["internal"] for one in web["endpoints"]] == [True, True, False]
+    assert web["endpoints"][2]["why_not_internal"] == "not ready"
+    assert web["affinity_seconds"] == 10800
+    assert found["ignored"] == {"demo/names": "headless: clients ask DNS for its endpoints"}
+    (problem,) = found["problems"]
+    assert "Service demo/broken" in problem["object"]
+    assert problem["field"] == "spec.ports[0].port"
+    assert "kernel" not in found
+
+
+def test_state_as_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path
+) -> None:
+    assert run(monkeypatch, "state", "--objects", file, "--node", "node1", "--mode", "ipvs") == 0
+    said = capsys.readouterr()
+    for words in (
+        "IPv4: 1 service port on node1, zone zone-a, mode ipvs",
+        "10.128.0.5:8080 here",
+        "10.128.1.7:8080 not used: not ready",
+        "ClientIP 10800 s",
+        "not served: demo/names: headless",
+        "problem: Service demo/broken",
+    ):
+        assert words in said.out
+    assert said.err == ""
+
+
+def test_diff_tells_by_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    file: Path,
+    backend: type[PretendedBackend],
+) -> None:
+    words = ("diff", "--objects", file, "--node", "node1", "--mode", "ipvs")
+    assert run(monkeypatch, *words) == 0
+    assert "the kernel holds what is wanted (mode ipvs; IPv4, " in capsys.readouterr().out
+    backend.found = (MISSING, FOREIGN)
+    code, found = answer(monkeypatch, capsys, *words)
+    assert code == 1
+    assert found["families"][0]["differences"] == [
+        {
+            "deviation": "missing",
+            "kind": "virtual server",
+            "name": "tcp 10.96.0.10:80",
+            "want": "rr",
+            "have": "",
+            "service": "demo/web:http",
+        },
+        {
+            "deviation": "unexpected",
+            "kind": "virtual server",
+            "name": "tcp 10.96.0.99:80",
+            "want": "",
+            "have": "wlc",
+            "service": None,
+        },
+    ]
+    assert run(monkeypatch, *words) == 1
+    assert "2 differences: 1 missing, 1 unexpected" in capsys.readouterr().out
+    backend.failure = KernelError("dump", 1, "Operation not permitted")
+    assert run(monkeypatch, *words) == 2
+    assert capsys.readouterr().err == "kproxy: dump: Operation not permitted\n"
+    assert backend.closed > 0
+
+
+def test_the_mode_is_seen_in_the_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    file: Path,
+    backend: type[PretendedBackend],
+) -> None:
+    words = ("diff", "--objects", file, "--node", "node1")
+    assert run(monkeypatch, *words) == 2
+    assert "give --mode" in capsys.readouterr().err
+    backend.in_use = frozenset({"ipvs", "iptables"})  # their chains have the same names
+    assert answer(monkeypatch, capsys, *words)[1]["mode"] == "ipvs"
+    monkeypatch.setattr("kproxy.kernel.links.client.Links.exists", lambda self, name: False)
+    assert answer(monkeypatch, capsys, *words)[1]["mode"] == "iptables"
+    backend.in_use = frozenset({"iptables", "nftables"})
+    assert run(monkeypatch, *words) == 2
+    assert "several modes: iptables, nftables" in capsys.readouterr().err
+    assert answer(monkeypatch, capsys, *words, "--", "--proxy-mode=nftables")[1]["mode"] == (
+        "nftables"
+    )
+
+
+def test_explain(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    file: Path,
+    backend: type[PretendedBackend],
+) -> None:
+    backend.in_use = frozenset({"ipvs"})
+    backend.found = (MISSING, FOREIGN)
+    words = ("explain", "10.96.0.10:80", "--objects", file, "--node", "node1")
+    code, found = answer(monkeypatch, capsys, *words, "--from", "10.128.0.5")
+    assert (code, found["mode"], found["found"]) == (0, "ipvs", True)
+    (web,) = found["services"]
+    assert web["kind"] == "ClusterIP"
+    (packet,) = web["packets"]
+    assert (packet["origin"], packet["fate"]) == ("pod", "endpoint")
+    assert [one["probability"] for one in packet["endpoints"]] == [0.5, 0.5]
+    assert [one["masqueraded"] for one in packet["endpoints"]] == [True, False]
+    assert web["kernel"]["agrees"] is False
+    assert [one["name"] for one in web["kernel"]["differences"]] == ["tcp 10.96.0.10:80"]
+
+
+def test_explain_in_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path
+) -> None:
+    words = ("--objects", file, "--node", "node1", "--mode", "ipvs", "--", "--cluster-cidr")
+    assert run(monkeypatch, "explain", "10.96.0.10:80", *words, "10.128.0.0/9") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "10.96.0.10:80/TCP is the ClusterIP of demo/web:http (mode ipvs, node node1, zone zone-a)",
+        "",
+        "Endpoints",
+        "  10.128.0.5:8080  this node  used",
+        "  10.128.1.6:8080  elsewhere  used",
+        "  10.128.1.7:8080  elsewhere  not used: not ready",
+        "",
+        "First packet of a connection",
+        "  from a pod of this node: → 10.128.0.5:8080 50% or 10.128.1.6:8080 50% (source kept)",
+        "      not masqueraded: the rules take the client for a pod",
+        "  from this node: → 10.128.0.5:8080 50% or 10.128.1.6:8080 50% (masqueraded)",
+        "      masqueraded: in ipvs mode the node sends from the ClusterIP itself",
+        "  from outside: → 10.128.0.5:8080 50% or 10.128.1.6:8080 50% (masqueraded)",
+        "      masqueraded: the client is no pod, and the answer must come back to this node",
+        "",
+        "Chosen by IPVS, each in turn (scheduler rr); new connections of the same client address "
+        "go there, too, until none has come for 10800 s (sessionAffinity ClientIP).",
+        "Kernel: holds what is wanted.",
+    ]
+
+
+def test_an_unknown_address(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path
+) -> None:
+    words = ("--objects", file, "--node", "node1", "--mode")
+    code, found = answer(monkeypatch, capsys, "explain", "10.96.0.10:8080", *words, "nftables")
+    assert (code, found["found"], found["in_service_network"]) == (1, False, True)
+    assert {one["fate"] for one in found["packets"]} == {"refused"}
+    assert found["near"] == ["10.96.0.10:80/TCP is demo/web:http"]
+    assert run(monkeypatch, "explain", "10.96.7.7:80", *words, "iptables") == 1
+    said = capsys.readouterr().out
+    assert "belongs to no service" in said
+    assert "the address is in a service network" in said
+    assert "passes as it came" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "complaint"),
+    [
+        (("state", "--objects", "/nowhere"), 2, "cannot read /nowhere"),
+        (("state", "--objects", "/nowhere", "--master", "http://x"), 2, "--objects excludes"),
+        (("state", "--master", "http://127.0.0.1:1"), 1, "API server http://127.0.0.1:1: "),
+        (("diff", "--master", "http://127.0.0.1:1", "--mode", "ipvs"), 2, "http://127.0.0.1:1"),
+        (("explain", "web", "--mode", "ipvs"), 2, "'web'"),
+        (("explain", "10.0.0.1:1", "--from", "web"), 2, "--from"),
+        (("explain", "10.0.0.1:1", "--from", "fd00::1"), 2, "different families"),
+        (("state", "--mode", "userspace"), 2, "userspace"),
+        (("state", "--", "--no-such-flag"), 2, "--no-such-flag"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    code: int,
+    complaint: str,
+) -> None:
+    assert run(monkeypatch, *words) == code
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if "assumed" not in one]
+    assert complaint in line
+
+
+def test_without_root_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    for words in (("diff",), ("state", "--kernel")):
+        assert run(monkeypatch, *words, "--objects", file) == 2
+        assert "needs root" in capsys.readouterr().err
+    words = ("explain", "10.96.0.10:80", "--objects", str(file), "--node", "node1")
+    code, found = answer(monkeypatch, capsys, *words, "--mode", "ipvs")
+    assert code == 0
+    assert found["services"][0]["kernel"] == {
+        "agrees": None, "unasked": "that needs root", "differences": [],
+    }  # fmt: skip
+
+
+def test_of_another_machine_the_kernel_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path
+) -> None:
+    monkeypatch.setattr(
+        "kproxy.kernel.links.own.own_addresses", lambda without: {4: ("192.0.2.99",)}
+    )
+    words = ("explain", "10.96.0.10:80", "--objects", str(file), "--node", "node1")
+    _, found = answer(monkeypatch, capsys, *words, "--mode", "ipvs")
+    assert found["services"][0]["kernel"]["unasked"] == "this machine is not node1"
+
+
+def test_nothing_slow_is_imported(file: Path) -> None:
+    """Nothing that lays out networks or crafts packets, and tables only where one is drawn."""
+    program = (
+        "import sys\n"
+        "from kproxy.cli.main import cli\n"
+        f"words = ['10.96.0.10:80', '--objects', {str(file)!r}, '--mode', 'ipvs', '--json']\n"
+        "cli(['explain', *words, '--node', 'node1'], standalone_mode=False)\n"
+        "slow = {'scapy', 'pyroute2', 'rich', 'psutil', 'asyncio', 'ssl'}\n"
+        "print(sorted(slow & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "[]"
