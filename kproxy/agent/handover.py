@@ -82,14 +82,17 @@ class Standby:
         """Return whether it waits for the end of the holder instead of asking for it."""
         return not self._asks
 
-    def joined(self, now: float) -> Message:
-        """Note that a holder is there; return what to tell it."""
+    def joined(self) -> None:
+        """Note that there is a connection to a holder."""
         if self.has_met_holder and not self._accepted:
             # It made no offer, so it has gone or handed over to somebody else, who was quicker.
             self._asks = False
         self.has_met_holder = True
-        self._silent_since, self._warn_after = now, SILENCE_S
         self._accepted = False
+
+    def ready(self, now: float) -> Message:
+        """Return what to tell the holder once all is ready for taking over."""
+        self._silent_since, self._warn_after = now, SILENCE_S
         return Message(Word.READY, pod=self._pod, reserve=self.reserve)
 
     def answer(self, message: Message, now: float) -> Message | None:

@@ -52,6 +52,7 @@ class NodeLock:
         self._retired: tuple[str, ...] = ()
         self._given = False
         self._predecessor: socket.socket | None = None
+        self._holder: socket.socket | None = None
         self._waiting: deque[tuple[socket.socket, Candidate]] = deque()
         self._reception: _Reception | None = None
 
@@ -61,7 +62,11 @@ class NodeLock:
         return self._listener is not None or self._unlocked
 
     def take(self) -> bool:
-        """Take the lock if it is free; return whether it is ours. Does not wait."""
+        """Take the lock if it is free; return whether it is ours. Does not wait.
+
+        Where it is not, the holder is connected to: who has come before another proxy takes over
+        will know that it was too late.
+        """
         if self.holding:
             return True
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -71,6 +76,8 @@ class NodeLock:
             sock.close()
             if error.errno != errno.EADDRINUSE:
                 self._do_without(error.strerror or str(error))
+            elif self._holder is None:
+                self._holder = self._connect()
             return self.holding
         self._own(sock, "holder has gone" if self._standby.has_met_holder else "free")
         return True
@@ -81,9 +88,11 @@ class NodeLock:
         To be called when all is ready for writing: this tells a holder so.
         """
         while not self.take():
-            holder = self._join()
-            if holder is None:
+            if self._holder is None:
+                # It has just ended, has the name and does not listen yet, or does not accept.
+                time.sleep(_LOOK_AGAIN_S)
                 continue
+            holder, self._holder = self._holder, None
             try:
                 ports = self._converse(holder)
             except (OSError, ValueError) as error:
@@ -92,6 +101,8 @@ class NodeLock:
             else:
                 self._predecessor = holder
                 return ports
+        if self._holder is not None:
+            self._holder.close()
         return []
 
     def synced(self) -> None:
@@ -126,6 +137,8 @@ class NodeLock:
         listening sockets, ``resume`` accepts again. Returns when the other has synced, and False
         if it died before that: then we hold the lock as before. ``leaving``: do not wait for it.
         """
+        if leaving and self._reception is not None:
+            self._reception.stop()  # It hears first what has been said up to now.
         while (chosen := self._choose(leaving=leaving)) is not None:
             self._waiting.remove(chosen)
             standby, candidate = chosen
@@ -140,39 +153,45 @@ class NodeLock:
         """Give the lock back."""
         if self._reception is not None:
             self._reception.stop()
-        for sock in (self._listener, self._predecessor, *(one for one, _ in self._waiting)):
+        for sock in (
+            self._listener,
+            self._predecessor,
+            self._holder,
+            *(one for one, _ in self._waiting),
+        ):
             if sock is not None:
                 sock.close()
         self._waiting.clear()
-        self._listener = self._predecessor = self._reception = None
+        self._listener = self._predecessor = self._holder = self._reception = None
 
     # As a standby.
 
-    def _join(self) -> socket.socket | None:
-        """Connect to the holder and say that we are ready; None: look again whether it is free."""
+    def _connect(self) -> socket.socket | None:
+        """Connect to the holder; None: this is not possible now, or not needed."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             sock.settimeout(handover.SILENCE_S)
             sock.connect(self._name)
             peer = _peer(sock)
-            if peer.user != os.geteuid():
-                self._do_without(f"user {peer.user}, who may not write, holds its name")
-            else:
-                told = self._standby.joined(time.monotonic())
-                sock.send(handover.encode(told))
-                self._log.info("standby", holder=peer.pid, reserve=told.reserve)
-                return sock
         except OSError:
-            # It has just ended, has the name and does not listen yet, or does not accept.
-            time.sleep(_LOOK_AGAIN_S)
-        sock.close()
-        return None
+            sock.close()
+            return None
+        if peer.user != os.geteuid():
+            self._do_without(f"user {peer.user}, who may not write, holds its name")
+            sock.close()
+            return None
+        self._standby.joined()
+        self._log.info("another proxy writes", pid=peer.pid)
+        return sock
 
     def _converse(self, holder: socket.socket) -> list[socket.socket]:
         """Answer what the holder says until the lock is ours; return the ports.
 
         Raises OSError when the connection ends, ValueError when it is of no use.
         """
+        told = self._standby.ready(time.monotonic())
+        holder.send(handover.encode(told))
+        self._log.info("standby", reserve=told.reserve)
         while True:
             message, sockets = self._hear(holder)
             reply = self._standby.answer(message, time.monotonic())
@@ -303,17 +322,16 @@ class _Reception:
         poll.register(self._listener, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
         silent: dict[int, socket.socket] = {}
-        while True:
-            for descriptor, _ in poll.poll():
-                if descriptor == self._wake:
-                    for one in silent.values():
-                        one.close()
-                    return
+        while descriptors := {descriptor for descriptor, _ in poll.poll()} - {self._wake}:
+            for descriptor in descriptors:
                 if descriptor == self._listener.fileno():
                     self._accept(poll, silent)
                 else:
                     poll.unregister(descriptor)
                     self._hear(silent.pop(descriptor))
+        # Woken up, and nothing else.
+        for one in silent.values():
+            one.close()
 
     def _accept(self, poll: "select.poll", silent: dict[int, socket.socket]) -> None:
         try:

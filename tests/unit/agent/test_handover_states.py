@@ -10,7 +10,8 @@ NEVER = float("inf")
 
 def test_a_standby_that_asks_accepts_an_offer_and_gets_the_lock() -> None:
     standby = Standby(asks=True, pod="new")
-    assert standby.joined(0.0) == Message(Word.READY, pod="new")
+    standby.joined()
+    assert standby.ready(0.0) == Message(Word.READY, pod="new")
     assert standby.answer(Message(Word.OFFER), 1.0) == Message(Word.ACCEPT)
     assert standby.answer(Message(Word.YOURS, retired=("old",)), 1.1) is None
     assert standby.retired == ("old",)
@@ -19,35 +20,49 @@ def test_a_standby_that_asks_accepts_an_offer_and_gets_the_lock() -> None:
 @pytest.mark.parametrize("word", [Word.READY, Word.ACCEPT, Word.YOURS, Word.SYNCED])
 def test_nothing_is_taken_that_was_not_offered(word: Word) -> None:
     standby = Standby(asks=True, pod="")
-    standby.joined(0.0)
+    standby.joined()
+    standby.ready(0.0)
     with pytest.raises(ValueError, match=word):
         standby.answer(Message(word), 1.0)
 
 
 def test_who_loses_the_lock_to_another_asks_no_more() -> None:
     standby = Standby(asks=True, pod="")
-    assert not standby.joined(0.0).reserve
+    standby.joined()
+    assert not standby.ready(0.0).reserve
     # The connection ended without an offer, and yet somebody holds the lock.
-    assert standby.joined(1.0).reserve
-    assert standby.joined(2.0).reserve
+    standby.joined()
+    assert standby.ready(1.0).reserve
+    standby.joined()
+    assert standby.ready(2.0).reserve
+
+
+def test_who_has_come_before_another_takes_over_is_too_late_ready_or_not() -> None:
+    standby = Standby(asks=True, pod="")
+    standby.joined()
+    standby.joined()
+    assert standby.ready(0.0).reserve
 
 
 def test_who_was_too_slow_to_accept_asks_again() -> None:
     standby = Standby(asks=True, pod="")
-    standby.joined(0.0)
+    standby.joined()
     standby.answer(Message(Word.OFFER), 1.0)
-    assert not standby.joined(9.0).reserve
+    standby.joined()
+    assert not standby.ready(9.0).reserve
 
 
 def test_without_the_flag_it_never_asks() -> None:
     standby = Standby(asks=False, pod="")
-    assert standby.joined(0.0).reserve
+    standby.joined()
+    assert standby.ready(0.0).reserve
     assert standby.warning_due() == NEVER
 
 
 def test_a_silent_holder_is_told_of_again_and_again_but_less_and_less_often() -> None:
     standby = Standby(asks=True, pod="")
-    standby.joined(100.0)
+    standby.joined()
+    standby.ready(100.0)
     assert standby.warning_due() == 100 + handover.SILENCE_S
     standby.warned()
     assert standby.warning_due() == 100 + 2 * handover.SILENCE_S

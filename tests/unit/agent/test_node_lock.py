@@ -155,7 +155,7 @@ def test_the_lock_of_a_dead_holder_is_taken_at_once(make: Make) -> None:
     assert not old.lock.wanted(), "without the flag it only waits"
     old.lock.close()
     ended(waiting)
-    assert new.said() == ["standby", "holding"]
+    assert new.said() == ["another proxy writes", "standby", "holding"]
 
 
 def test_of_two_standbys_one_wins_and_the_other_waits(make: Make) -> None:
