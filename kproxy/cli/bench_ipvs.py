@@ -8,14 +8,11 @@ Afterwards the table is read back: a measurement counts only if it holds what wa
 
 import contextlib
 import ctypes
-import fcntl
 import ipaddress
 import json
 import os
 import shutil
 import signal
-import socket
-import struct
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,15 +34,13 @@ from kproxy.kernel.ipvs.types import (
     ServiceConfig,
     ServiceKey,
 )
+from kproxy.lab import freshnet
 
 SERVICE_NETWORK = ipaddress.ip_network("10.64.0.0/12")
 POD_NETWORK = ipaddress.ip_network("10.128.0.0/9")
 IPVSADM_TIMEOUT_S = 3600.0
 
-_CLONE_NEWNET = 0x40000000
 _PR_SET_PDEATHSIG = 1
-_SIOCSIFFLAGS = 0x8914
-_IFF_UP = 1
 
 Table = list[tuple[ServiceKey, list[DestinationKey]]]
 
@@ -201,14 +196,8 @@ def _child(action: Callable[[], float], writer: int) -> None:
     """Answer on the pipe and end, whatever happens; never return into the parent's code."""
     answer: dict[str, Any] = {}
     try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if libc.unshare(_CLONE_NEWNET) != 0:
-            why = os.strerror(ctypes.get_errno())
-            raise UsageError(f"no network namespace can be made: {why}", remedy="run this as root")
-        # IPVS refuses every real server in a namespace in which no device is up.
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", _IFF_UP))
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        freshnet.enter_fresh()
         answer = {"value": action()}
     except KproxyError as error:
         kind = type(error).__name__

@@ -131,8 +131,9 @@ class Cluster:
         directory.mkdir()
         self.events = EventLog(directory)
         self.directory = directory
+        self.pods_added = 0
+        """How many addresses of :func:`unused_pod` are in use."""
         self.kubeconfig = directory / "kubeconfig"
-        self._shift = 0
         bind = f"{server.address}:{server.port}"
         cluster = {"name": "x", "cluster": {"server": f"http://{bind}"}}
         user = {"name": "x", "user": {}}
@@ -183,8 +184,8 @@ class Cluster:
 
     def replace_endpoint(self) -> int:
         """Give the first service another endpoint instead of its first; return when."""
-        self._shift += 1
-        changed = endpoints(self.size, 0, shift=self._shift)
+        self.pods_added += 1
+        changed = endpoints(self.size, 0, shift=self.pods_added)
         return self.change_slice("s0", changed)
 
     def change_slice(self, name: str, listed: list[Object]) -> int:

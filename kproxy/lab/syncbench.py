@@ -1,0 +1,310 @@
+"""Measures how fast a node proxy programs a kernel, beside peers in the same kernel and run.
+
+For every size a cluster is laid: a host ``pods`` with the API server, in which every pod's address
+answers (it takes all connections to the pods' port and refuses those to a service's), and a node,
+made anew for each run. Two processes measure there, one after the other:
+:mod:`kproxy.lab.syncbench_program` (programming alone, and the peers) and the proxy itself
+(:mod:`kproxy.lab.syncbench_proxy`). Modes, sizes and proxies take turns run by run, so that what
+drifts meets all of them alike.
+
+Steps of a :class:`Row`:
+
+* ``cold``: from the finished State to the last acknowledgement, in an empty kernel;
+* ``noop``: a sync in which nothing has changed;
+* ``resync``: the same after reading the kernel anew;
+* ``start``: from before the process is made to synced, in an empty kernel;
+* ``endpoint``, ``service``: from the request to the API server until it is in the kernel;
+* ``restart``: SIGKILL, started again, until synced; nothing has changed, nothing is written;
+* ``restart-changed``: the same, but one service was added meanwhile; until that works. Of a proxy
+  whose log we cannot read this is ``restart``: the kernel tells no other end.
+"""
+
+import contextlib
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, ip_interface, ip_network
+from pathlib import Path
+
+import msgspec
+
+from kproxy.errors import MeasurementError
+from kproxy.lab import syncbench_proxy
+from kproxy.lab.benchcluster import CLUSTER_CIDR, PATIENCE_S, TCP, Cluster, Server, Size
+from kproxy.lab.syncbench_peers import Peer
+from kproxy.lab.syncbench_program import Programming
+from kproxy.lab.syncbench_proxy import Observation, ProxyCommand
+from netns.host import LiveHost
+from netns.lab import Lab
+from netns.topology import Host, Interface, Link, Route, RouteKind, Topology
+
+PODS, NODE = "pods", "node"
+SERVICE_CIDR = "10.96.0.0/16"
+API_ADDRESS = IPv4Address("198.51.100.1")
+"""Of the host ``pods`` whether or not a node is linked to it."""
+
+ADDRESS = ip_interface("192.0.2.1/30")
+NODE_ADDRESS = ip_interface("192.0.2.2/30")
+FIRST_PORT = 6443
+INTERPRETERS = 5
+PROGRAM_TIMEOUT_S = 3600.0
+
+SEEN_CALL = "return of the call"
+START_PEER = "interpreter start + list and decode + "
+STEPS = (
+    *("cold", "noop", "resync", "start", "endpoint", "service", "restart", "restart-changed"),
+)
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """One figure beside one peer; all durations in seconds, medians over ``n`` samples.
+
+    ``endpoints`` is of each service. ``ratio`` is ``seconds`` divided by ``peer_seconds``.
+    """
+
+    proxy: str
+    mode: str
+    services: int
+    endpoints: int
+    step: str
+    seconds: float
+    seconds_min: float
+    seconds_max: float
+    n: int
+    peer: str | None
+    peer_seconds: float | None
+    ratio: float | None
+    rss_mb: float
+    cpu_seconds: float
+    writes: int | None
+    seen: str
+    look_ms: float
+    kernel: str
+
+
+@dataclass(slots=True)
+class _Figures:
+    """What was measured of one proxy in one mode at one size."""
+
+    observations: dict[str, list[Observation]] = field(default_factory=dict)
+
+    def add(self, found: Sequence[Observation]) -> None:
+        """Take what one run gave."""
+        for one in found:
+            self.observations.setdefault(one.step, []).append(one)
+
+
+@dataclass(slots=True)
+class _Peers:
+    """What was measured beside, in one mode at one size."""
+
+    seconds: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    """By step and name."""
+    lists: list[float] = field(default_factory=list)
+
+    def add(self, found: Programming) -> None:
+        """Take what one run gave."""
+        self.lists.append(found.list_seconds)
+        for step, peers in found.peers.items():
+            for peer in peers:
+                self.seconds.setdefault((step, peer.name), []).extend(peer.seconds)
+
+    def of(self, step: str, interpreter: Sequence[float]) -> list[Peer]:
+        """Return the peers of a step, the most telling one first."""
+        base = {"start": "cold", "restart": "resync", "restart-changed": "resync"}.get(step, step)
+        found = [
+            Peer(name=name, seconds=taken)
+            for (at, name), taken in self.seconds.items()
+            if at == base
+        ]
+        if base == step:
+            return found
+        before = statistics.median(interpreter) + statistics.median(self.lists)
+        return [
+            Peer(name=START_PEER + peer.name, seconds=[before + one for one in peer.seconds])
+            for peer in found
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to measure."""
+
+    modes: tuple[str, ...]
+    sizes: tuple[Size, ...]
+    commands: tuple[ProxyCommand, ...]
+    runs: int
+
+
+def measure(
+    plan: Plan, state_dir: Path, kernel: str, progress: Callable[[str], None]
+) -> list[Row]:
+    """Measure modes which this kernel has. Raises MeasurementError if something goes wrong."""
+    figures: dict[tuple[ProxyCommand | None, str, Size], _Figures] = {}
+    peers: dict[tuple[str, Size], _Peers] = {}
+    with Lab(_topology(), name="kproxy-sync", state_dir=state_dir) as lab, _answering(lab[PODS]):
+        interpreter = _interpreter(lab[PODS])
+        for number, size in enumerate(plan.sizes):
+            progress(f"{size}: filling an API server")
+            server = Server(host=lab[PODS], address=str(API_ADDRESS), port=FIRST_PORT + number)
+            with Cluster(server, lab.scratch / f"size{number}", size, TCP) as cluster:
+                for run in range(plan.runs):
+                    for mode in plan.modes:
+                        told = f"{size}, {mode}, run {run + 1} of {plan.runs}"
+                        progress(f"{told}: programming, and its peers")
+                        with _fresh_node(lab) as node:
+                            found = _program(cluster, node, mode)
+                        peers.setdefault((mode, size), _Peers()).add(found)
+                        ours = figures.setdefault((None, mode, size), _Figures())
+                        ours.add(_programmed(found))
+                        for command in plan.commands:
+                            progress(f"{told}: {command.name}")
+                            label = f"{mode}-{run}-{plan.commands.index(command)}"
+                            with _fresh_node(lab) as node:
+                                one = syncbench_proxy.Run(cluster, node, mode, command, label)
+                                observed = one.measure()
+                            figures.setdefault((command, mode, size), _Figures()).add(observed)
+    return [
+        row
+        for (command, mode, size), found in figures.items()
+        for step, observations in found.observations.items()
+        for row in _rows(
+            _Place(
+                proxy=command.name if command else syncbench_proxy.OURS,
+                mode=mode,
+                size=size,
+                kernel=kernel,
+            ),
+            step,
+            observations,
+            peers[mode, size].of(step, interpreter),
+        )
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where a row belongs."""
+
+    proxy: str
+    mode: str
+    size: Size
+    kernel: str
+
+
+def _rows(
+    place: _Place, step: str, found: Sequence[Observation], peers: Sequence[Peer]
+) -> Iterator[Row]:
+    """Yield a row for each peer; one without a peer if there is none."""
+    seconds = statistics.median(one.seconds for one in found)
+    known: list[tuple[str | None, float | None]] = [
+        (peer.name, statistics.median(peer.seconds)) for peer in peers
+    ]
+    for name, peer_seconds in known or [(None, None)]:
+        yield Row(
+            proxy=place.proxy,
+            mode=place.mode,
+            services=place.size.services,
+            endpoints=place.size.each,
+            step=step,
+            seconds=seconds,
+            seconds_min=min(one.seconds for one in found),
+            seconds_max=max(one.seconds for one in found),
+            n=len(found),
+            peer=name,
+            peer_seconds=peer_seconds,
+            ratio=seconds / peer_seconds if peer_seconds else None,
+            rss_mb=max(one.rss_mb for one in found),
+            cpu_seconds=statistics.median(one.cpu_seconds for one in found),
+            writes=found[-1].writes,
+            seen=found[-1].seen,
+            look_ms=statistics.median(one.look_seconds for one in found) * 1e3,
+            kernel=place.kernel,
+        )
+
+
+def _topology() -> Topology:
+    networks = (ip_network(CLUSTER_CIDR), ip_network(SERVICE_CIDR), ip_network(API_ADDRESS))
+    local = tuple(Route(to=network, dev="lo", kind=RouteKind.LOCAL) for network in networks)
+    return Topology(hosts=(Host(name=PODS, routes=local),))
+
+
+@contextlib.contextmanager
+def _fresh_node(lab: Lab) -> Iterator[LiveHost]:
+    """A node with nothing in its kernel, one link away from the pods."""
+    way = Route(to=ip_network("0.0.0.0/0"), via=ADDRESS.ip)
+    node = Interface(host=NODE, name="eth0", addresses=(NODE_ADDRESS,), routes=(way,))
+    pods = Interface(host=PODS, name="veth0", addresses=(ADDRESS,))
+    lab.add(Host(name=NODE), links=[Link(a=node, b=pods)])
+    try:
+        yield lab[NODE]
+    finally:
+        lab.remove(NODE)
+
+
+@contextlib.contextmanager
+def _answering(pods: LiveHost) -> Iterator[None]:
+    """Accept all connections to a pod meanwhile, in a thread; a service's port is refused."""
+    with pods.entered():
+        listening = socket.create_server(("0.0.0.0", TCP.target), backlog=1024)  # noqa: S104 a lab
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):  # shut down
+            while True:
+                listening.accept()[0].close()
+
+    thread = threading.Thread(target=accept, name="pods", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        listening.close()
+
+
+def _interpreter(host: LiveHost) -> list[float]:
+    """Measure how long the interpreter takes to start and end, with nothing to do."""
+    found = []
+    for _ in range(INTERPRETERS):
+        begin = time.monotonic()
+        host.spawn((sys.executable, "-c", "pass")).wait(PATIENCE_S)
+        found.append(time.monotonic() - begin)
+    return found
+
+
+def _program(cluster: Cluster, node: LiveHost, mode: str) -> Programming:
+    words = ("--mode", mode, "--kubeconfig", str(cluster.kubeconfig))
+    command = (sys.executable, "-m", "kproxy.lab.syncbench_program", *words)
+    process = node.spawn(command, stdout=subprocess.PIPE)
+    assert process.popen is not None
+    try:
+        out, _none = process.popen.communicate(timeout=PROGRAM_TIMEOUT_S)
+    finally:
+        process.kill(group=True)
+    try:
+        return msgspec.json.decode(out, type=Programming)
+    except msgspec.MsgspecError:
+        said = msgspec.json.decode(out).get("error", "") if out.startswith(b"{") else ""
+        raise MeasurementError(f"{mode}, {cluster.size}: {said or 'no answer'}") from None
+
+
+def _programmed(found: Programming) -> list[Observation]:
+    """Return what was measured inside one process, as observations of our proxy."""
+    return [
+        Observation(
+            step=name,
+            seconds=seconds,
+            seen=SEEN_CALL,
+            rss_mb=step.rss_mb,
+            cpu_seconds=step.cpu_seconds,
+            writes=step.writes,
+        )
+        for name, step in found.steps.items()
+        for seconds in step.seconds
+    ]

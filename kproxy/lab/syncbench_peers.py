@@ -1,0 +1,180 @@
+"""What a backend's speed is compared with: plain tools and the kernel itself, on the same objects.
+
+Each peer works in a namespace of its own, kept until the process ends:
+
+* ``ipvs``: *replay*: all that the backend ever sent, recorded and prepared, is sent again, message
+  by message the same, with nothing computed in between: the kernel's own limit. ``ipvsadm
+  --restore`` of the same virtual servers.
+* ``iptables``: ``iptables-restore`` of what ``iptables-save`` prints of the backend's rules;
+* ``nftables``: ``nft -f`` of what ``nft list ruleset`` prints of them.
+
+Reading is compared with a bare dump, that is read and thrown away. A change of one service is
+compared with the tool's smallest change in the full table.
+"""
+
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from kproxy.desired.model import State
+from kproxy.errors import MeasurementError
+from kproxy.kernel.execer import find_program
+from kproxy.kernel.iptables.client import Iptables
+from kproxy.lab import freshnet, syncbench_replay
+
+TOOL_TIMEOUT_S = 3600.0
+CHANGES = 5
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a peer took; ``seconds``: one for each time."""
+
+    name: str
+    seconds: list[float]
+
+
+Peers = dict[str, list[Peer]]
+"""By the step that they are compared with."""
+
+
+def measure(mode: str, state: State, runs: int) -> Peers:
+    """Measure the peers of a mode, in whose full table the calling thread is.
+
+    It is in another namespace afterwards. A dump is one of that table: how long the tools read
+    depends on the order in which it was written, too.
+    """
+    return _MEASURES[mode](mode, state, runs)
+
+
+def _ipvs(mode: str, state: State, runs: int) -> Peers:
+    # Of the virtual servers only: the tool cannot make the rest.
+    text = _output("ipvsadm", "-Sn") if find_program("ipvsadm") else ""
+    dumps = _ipvs_dumps(runs)
+    recording = syncbench_replay.record(mode, state)
+    _enter()
+    prepared = syncbench_replay.prepare(recording)
+    cold = [Peer(name="replay of prepared messages", seconds=[_timed(prepared.replay)])]
+    found: Peers = {"cold": cold, "resync": dumps, "noop": dumps}
+    if text:
+        _enter()
+        cold.append(
+            Peer(
+                name="ipvsadm --restore",
+                seconds=[_timed(lambda: _feed(("ipvsadm", "--restore"), text))],
+            )
+        )
+        found["service"] = [Peer(name="ipvsadm -A", seconds=_changes(_added_service))]
+        found["endpoint"] = [Peer(name="ipvsadm -a", seconds=_changes(_added_server))]
+    return found
+
+
+def _ipvs_dumps(runs: int) -> list[Peer]:
+    with syncbench_replay.BareDump() as dump:
+        ways = (("GET_SERVICE, GET_DEST for each", dump.netlink), ("/proc/net/ip_vs", dump.proc))
+        return [
+            Peer(name=f"bare dump: {name}", seconds=[_timed(way) for _ in range(runs)])
+            for name, way in ways
+        ]
+
+
+def _added_service(number: int) -> tuple[Sequence[str], str]:
+    return ("ipvsadm", "-A", "-t", f"192.0.2.{number}:80"), ""
+
+
+def _added_server(number: int) -> tuple[Sequence[str], str]:
+    server = f"198.51.100.{number}:80"
+    return ("ipvsadm", "-a", "-t", "192.0.2.1:80", "-r", server, "-m"), ""
+
+
+def _iptables(mode: str, state: State, runs: int) -> Peers:
+    tools = Iptables().tools()
+    text = _output(tools.save)
+    dump = [_timed(lambda: _output(tools.save)) for _ in range(runs)]
+    _enter()
+    name = Path(tools.restore).name
+    cold = _timed(lambda: _feed((tools.restore,), text))
+    changes = _changes(
+        lambda n: (
+            (tools.restore, "--noflush"),
+            f"*nat\n:BENCH-{n} - [0:0]\n-A BENCH-{n} -j RETURN\nCOMMIT\n",
+        )
+    )
+    change = [Peer(name=f"{name} --noflush of one chain", seconds=changes)]
+    dumped = [Peer(name=Path(tools.save).name, seconds=dump)]
+    return {
+        "cold": [Peer(name=name, seconds=[cold])],
+        "noop": dumped,
+        "resync": dumped,
+        "endpoint": change,
+        "service": change,
+    }
+
+
+def _nftables(mode: str, state: State, runs: int) -> Peers:
+    if find_program("nft") is None:
+        return {}
+    text = _output("nft", "list", "ruleset")
+    dump = [_timed(lambda: _output("nft", "list", "ruleset")) for _ in range(runs)]
+    _enter()
+    cold = _timed(lambda: _feed(("nft", "-f", "-"), text))
+    table = text.split("{", 1)[0].strip().removeprefix("table ")
+    changes = _changes(
+        lambda n: (
+            ("nft", "-f", "-"),
+            f"add chain {table} bench-{n}\nadd rule {table} bench-{n} return\n",
+        )
+    )
+    change = [Peer(name="nft -f of one chain", seconds=changes)]
+    dumped = [Peer(name="nft list ruleset", seconds=dump)]
+    return {
+        "cold": [Peer(name="nft -f", seconds=[cold])],
+        "noop": dumped,
+        "resync": dumped,
+        "endpoint": change,
+        "service": change,
+    }
+
+
+_MEASURES: dict[str, Callable[[str, State, int], Peers]] = {
+    "ipvs": _ipvs,
+    "iptables": _iptables,
+    "nftables": _nftables,
+}
+
+
+def _enter() -> None:
+    freshnet.enter_fresh()
+    freshnet.hold()
+
+
+def _changes(make: Callable[[int], tuple[Sequence[str], str]]) -> list[float]:
+    """Time some changes of one thing, each a run of the tool."""
+    commands = [make(number) for number in range(1, CHANGES + 1)]
+    return [_timed(partial(_feed, *command)) for command in commands]
+
+
+def _timed(action: Callable[[], object]) -> float:
+    begin = time.monotonic()
+    action()
+    return time.monotonic() - begin
+
+
+def _feed(argv: Sequence[str], text: str) -> None:
+    done = subprocess.run(
+        argv, input=text, text=True, capture_output=True, timeout=TOOL_TIMEOUT_S, check=False
+    )
+    if done.returncode:
+        raise MeasurementError(f"{' '.join(argv)}: {done.stderr.strip()[-300:]}")
+
+
+def _output(*argv: str) -> str:
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False
+    )
+    if done.returncode:
+        raise MeasurementError(f"{' '.join(argv)}: {done.stderr.strip()[-300:]}")
+    return done.stdout
