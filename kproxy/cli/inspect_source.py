@@ -131,7 +131,7 @@ def _configuration(asked: Asked, *, need_mode: bool) -> tuple[KubeProxyConfigura
     options = kube_flags.parse_flags(words)
     file = nodeproxy.read_config(options.config_file)
     mode, mode_from = asked.mode, "given"
-    if not mode and not options.fields.get("mode") and not (file or {}).get("mode"):
+    if not mode and not options.fields.get("proxy-mode") and not (file or {}).get("mode"):
         mode, mode_from = _mode_of_kernel(need_mode=need_mode)
     if mode:
         if file is not None:
