@@ -36,6 +36,10 @@ RETRY_AFTER_MAX_S = 60.0
 """However long a server wants to be left in peace, it is asked again after so long."""
 
 
+AT_ONCE_EVERY_S = 10.0
+"""A version that has expired leads to a new list at once, but not more often than this."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
     """Which objects of a kind are wanted."""
@@ -77,6 +81,7 @@ class Informer(Generic[T]):
         self._version = ""
         self._asked_at = math.inf
         """Since when the server owes an answer: waiting for it in vain counts as waiting."""
+        self._listed_at_once = -math.inf
         self._stopping = threading.Event()
         self._synced = threading.Event()
         self._thread = threading.Thread(
@@ -118,6 +123,8 @@ class Informer(Generic[T]):
                 self._watch()
             except Gone:
                 self._version = ""
+                if self._may_list_at_once(time.monotonic()):
+                    continue
             except ApiError as error:
                 refused, at_least = True, min(error.retry_after, RETRY_AFTER_MAX_S)
                 if self._backoff.impatient:
@@ -131,6 +138,13 @@ class Informer(Generic[T]):
             if not refused:
                 delay -= max(0.0, now - self._asked_at)
             self._stopping.wait(max(delay, at_least, 0.0))
+
+    def _may_list_at_once(self, now: float) -> bool:
+        """Return whether to list without waiting: the server is there, but may be in trouble."""
+        if now - self._listed_at_once < AT_ONCE_EVERY_S:
+            return False
+        self._listed_at_once = now
+        return True
 
     def _tell(self, error: KproxyError) -> None:
         if self._on_problem is not None and not self._stopping.is_set():

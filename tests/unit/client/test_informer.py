@@ -379,3 +379,25 @@ def test_a_watch_that_ends_after_long_is_not_renewed_by_all_at_once(monkeypatch)
         clock[0] += 300
         api.events.put(END)
         assert waits.get(timeout=5) == QUICK.initial * 0.75
+
+
+def test_a_list_follows_at_once_when_a_version_has_expired_but_not_without_end(monkeypatch):
+    """The first expired version costs no time; a server that says nothing else is left alone."""
+    api = Api()
+    server, watcher = running(api)
+    waits = queue.Queue()
+    stopping = watcher.informer._stopping
+    wait = stopping.wait
+    monkeypatch.setattr(stopping, "wait", lambda seconds: (waits.put(seconds), wait(0.001)))
+    api.events.put(event("ERROR", {"kind": "Status", "code": 410}))
+    api.events.put(END)
+    with server, watcher:
+        api.watched.get(timeout=5)
+        api.watched.get(timeout=5)
+        assert api.lists == 2
+        assert waits.empty()
+        for _ in range(3):
+            api.events.put(event("ERROR", {"kind": "Status", "code": 410}))
+            api.events.put(END)
+        assert waits.get(timeout=5) > 0
+        assert waits.get(timeout=5) > 0
