@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from kproxy.desired.model import ServicePort
+
 from .kernel import Holdings
 from .text import SHOWN_MAX
 from .views import EndpointView, ServiceView, policies, reached_by
@@ -19,17 +21,21 @@ def services_table(world: World, services: Sequence[ServiceView]) -> Table:
     table = Table(title=f"{title}, mode {world.mode}", title_justify="left", show_lines=True)
     table.add_column("service port", overflow="fold")
     table.add_column("reached by", overflow="fold")
-    table.add_column("policy", overflow="fold")
     table.add_column("endpoints", overflow="fold")
     for one in services:
         service = one.state.service
         table.add_row(
-            str(service.name),
+            _service(service),
             "\n".join(reached_by(service)),
-            "\n".join(policies(service)),
             _endpoints(one),
         )
     return table
+
+
+def _service(service: ServicePort) -> Text:
+    """Return its name, and what is not as it usually is."""
+    special = [Text(line, style="cyan") for line in policies(service)]
+    return Text("\n").join([Text(str(service.name)), *special])
 
 
 def _endpoints(view: ServiceView) -> Text:

@@ -163,13 +163,14 @@ def reached_by(service: ServicePort) -> list[str]:
 
 
 def policies(service: ServicePort) -> list[str]:
-    """Return the traffic policies of a service port, and its affinity."""
+    """Return what is special in a service port: policies other than Cluster, and affinity."""
     internal = "Local" if service.internal_local else "Cluster"
-    lines = [internal]
-    if topology.externally_accessible(service):
-        external = "Local" if service.external_local else "Cluster"
-        if external != internal:
-            lines = [f"internal {internal}", f"external {external}"]
+    external = "Local" if service.external_local else "Cluster"
+    lines = []
+    if topology.externally_accessible(service) and external != internal:
+        lines = [f"internal {internal}", f"external {external}"]
+    elif service.internal_local:
+        lines = ["policy Local"]
     if service.affinity_seconds is not None:
         lines.append(f"ClientIP {service.affinity_seconds} s")
     return lines

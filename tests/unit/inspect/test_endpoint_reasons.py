@@ -115,3 +115,12 @@ def test_addresses_and_policies_are_listed() -> None:
         "health check port 31000",
     ]
     assert views.policies(found) == ["internal Cluster", "external Local", "ClientIP 10800 s"]
+
+
+def test_only_what_is_special_is_said_of_policies() -> None:
+    exposed = {"type": "NodePort", "nodePort": 30080}
+    assert views.policies(view().state.service) == []
+    assert views.policies(view(**exposed).state.service) == []
+    assert views.policies(view(internalTrafficPolicy="Local").state.service) == ["policy Local"]
+    both = view(internalTrafficPolicy="Local", externalTrafficPolicy="Local", **exposed)
+    assert views.policies(both.state.service) == ["policy Local"]
