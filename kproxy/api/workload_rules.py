@@ -30,6 +30,11 @@ def check_daemon_set(check: Checker, daemon_set: DaemonSet) -> None:
     spec = daemon_set.spec
     _template(check, spec.selector, spec.template)
     _strategy(check, "spec.updateStrategy", spec.update_strategy, ("RollingUpdate", "OnDelete"))
+    limits = spec.update_strategy.rolling_update
+    if limits is not None and not {limits.max_surge, limits.max_unavailable} & {0, "0%", None}:
+        field = "spec.updateStrategy.rollingUpdate.maxSurge"
+        problem = "may not be set when maxUnavailable is non-zero"
+        check.fault(field, problem, "set one of them to 0")
 
 
 def check_node(check: Checker, node: Node) -> None:

@@ -53,8 +53,8 @@ class _Pod(msgspec.Struct, kw_only=True):
 class NetnsRuntime:
     """The pods of one node.
 
-    ``env`` is the environment of every container; ``NODE_NAME`` is added to it, and ``$(NAME)`` in
-    a command is replaced as the kubelet does (Pod API reference, ``command``).
+    ``env`` is the environment of every container; ``NODE_NAME`` and ``POD_UID`` are added to it,
+    and ``$(NAME)`` in a command is replaced as the kubelet does (Pod API reference, ``command``).
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class NetnsRuntime:
             raise errors.KproxyError(f"sandbox {sandbox.uid} does not exist")
         log = self._files.container_log(pod.namespace, pod.name, spec.name)
         command = spec.command or self._echo_server(pod, spec)
-        env = {**self._env, **dict(spec.env)}
+        env = {**self._env, "POD_UID": pod.uid, **dict(spec.env)}
         expanded = [_EXPANSION.sub(lambda m: env.get(m[1], m[0]), word) for word in command]
         try:
             host = self._lab.host(pod.host)

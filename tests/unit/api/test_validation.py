@@ -55,7 +55,10 @@ GOOD = {
     },
     kinds.DAEMON_SET: {
         "metadata": {"name": "proxy", "namespace": "demo"},
-        "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": TEMPLATE},
+        "spec": {
+            "selector": {"matchLabels": {"app": "web"}}, "template": TEMPLATE,
+            "updateStrategy": {"rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
+        },
     },
     kinds.SERVICE_CIDR: {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/12"]}},
 }  # fmt: skip
@@ -128,6 +131,7 @@ BAD = [
     (kinds.DEPLOYMENT, "spec.strategy.rollingUpdate.maxSurge", "many"),
     (kinds.DEPLOYMENT, "spec.strategy.rollingUpdate.maxUnavailable", -1),
     (kinds.DAEMON_SET, "spec.updateStrategy", {"type": "Recreate"}),
+    (kinds.DAEMON_SET, "spec.updateStrategy.rollingUpdate.maxSurge", 1),
     (kinds.SERVICE_CIDR, "spec.cidrs[0]", "10.96.0.0/40"),
 ]  # fmt: skip
 

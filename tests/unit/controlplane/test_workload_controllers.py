@@ -271,6 +271,87 @@ class TestDaemonSet:
         world.daemon_sets.reconcile(KEY)
         assert sum(owned.terminating(pod) for pod in world.pods()) == 2
 
+    def test_with_surge_a_new_pod_runs_beside_the_old_one(self, world):
+        self.surge(world, "1", 1)
+        world.daemon_sets.reconcile(KEY)
+        world.run_all()
+        self.surge(world, "2", 1)
+        world.daemon_sets.reconcile(KEY)
+        world.daemon_sets.reconcile(KEY)
+        assert self.on_nodes(world) == {"n1": ["1", "2"], "n2": ["1"], "n3": ["1"]}
+        assert not any(owned.terminating(pod) for pod in world.pods()), "the new one is not ready"
+        world.set_status("web-4")
+        world.daemon_sets.reconcile(KEY)
+        leaving = [pod for pod in world.pods() if owned.terminating(pod)]
+        assert [pod["metadata"]["name"] for pod in leaving] == ["web-1"]
+        assert self.on_nodes(world)["n2"] == ["1"], "two still run on n1"
+        for _ in range(8):
+            world.run_all()
+            ready = {p["spec"]["nodeName"] for p in world.pods() if owned.ready(p)}
+            assert ready == {"n1", "n2", "n3"}, "no node is ever without one"
+            world.daemon_sets.reconcile(KEY)
+            assert sum(len(found) > 1 for found in self.on_nodes(world).values()) <= 1
+        assert self.on_nodes(world) == {"n1": ["2"], "n2": ["2"], "n3": ["2"]}
+        status = world.cluster.get(kinds.DAEMON_SET, "default", "web")["status"]
+        assert (status["updatedNumberScheduled"], status["numberReady"]) == (3, 3)
+        assert status["numberUnavailable"] == 0
+
+    def test_surge_may_go_over_several_nodes_at_once(self, world):
+        self.surge(world, "1", "50%")
+        world.daemon_sets.reconcile(KEY)
+        world.run_all()
+        self.surge(world, "2", "50%")
+        world.daemon_sets.reconcile(KEY)
+        assert [len(found) for found in self.on_nodes(world).values()] == [2, 2, 1]
+
+    def test_surge_does_not_wait_for_pods_that_serve_nobody(self, world):
+        self.surge(world, "1", 1)
+        world.daemon_sets.reconcile(KEY)
+        world.run_all()
+        world.set_status("web-3", ready=False)
+        self.surge(world, "2", 1)
+        world.daemon_sets.reconcile(KEY)
+        assert [len(found) for found in self.on_nodes(world).values()] == [2, 1, 2]
+
+    def test_a_template_changed_during_a_surge_leaves_two_pods_at_most(self, world):
+        for version in ("1", "2", "3"):
+            self.surge(world, version, 1)
+            world.daemon_sets.reconcile(KEY)
+            if version == "1":
+                world.run_all()
+        active = [pod for pod in world.pods() if not owned.terminating(pod)]
+        on_first = [pod for pod in active if pod["spec"]["nodeName"] == "n1"]
+        versions = [pod["metadata"]["annotations"]["version"] for pod in on_first]
+        assert versions == ["1", "3"]
+        for _ in range(10):
+            world.run_all()
+            world.daemon_sets.reconcile(KEY)
+        assert self.on_nodes(world) == {"n1": ["3"], "n2": ["3"], "n3": ["3"]}
+
+    def test_a_surging_pod_that_fails_leaves_the_old_one_alone(self, world):
+        self.surge(world, "1", 1)
+        world.daemon_sets.reconcile(KEY)
+        world.run_all()
+        self.surge(world, "2", 1)
+        world.daemon_sets.reconcile(KEY)
+        world.set_status("web-4", "Failed", ready=False)
+        world.daemon_sets.reconcile(KEY)
+        assert self.on_nodes(world) == {"n1": ["1", "2"], "n2": ["1"], "n3": ["1"]}
+        assert "web-4" not in world.names()
+
+    def surge(self, world, version, limit):
+        limits = {"maxSurge": limit, "maxUnavailable": 0}
+        strategy = {"type": "RollingUpdate", "rollingUpdate": limits}
+        world.apply(kinds.DAEMON_SET, version, updateStrategy=strategy)
+
+    def on_nodes(self, world):
+        """Return the versions of the pods that run on each node."""
+        found: dict[str, list[str]] = {}
+        for pod in world.pods():
+            version = pod["metadata"]["annotations"]["version"]
+            found.setdefault(pod["spec"]["nodeName"], []).append(version)
+        return {node: sorted(found[node]) for node in sorted(found)}
+
     def test_on_delete_waits_for_the_user(self, world):
         strategy = {"type": "OnDelete"}
         world.apply(kinds.DAEMON_SET, updateStrategy=strategy)
