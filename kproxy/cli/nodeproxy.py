@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kproxy import costs
 from kproxy.api import configfile
@@ -20,6 +20,9 @@ from kproxy.api.flags import Options, parse_flags, resolve
 from kproxy.client.kubeconfig import Access, load_kubeconfig
 from kproxy.errors import InvalidObject, KproxyError, UsageError
 from kproxy.logs import Log
+
+if TYPE_CHECKING:
+    from kproxy.agent.settings import Settings
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Where a pod finds what it needs to talk to the API server."""
@@ -70,6 +73,9 @@ def _run(options: Options) -> int:
     from kproxy.client.rest import Rest
 
     wanted = settings.from_config(loaded.config)
+    if options.init_only:
+        _initialise(wanted, loaded, log)
+        return 0
     # All mistakes are told before anything else, as one line.
     access = api_access(loaded.config.client_connection.kubeconfig, options.master)
     rest = Rest(access, agent="kproxy-proxy")
@@ -84,8 +90,7 @@ def _run(options: Options) -> int:
         pid=os.getpid(),
         since_exec_ms=daemon.since_exec_ms(),
     )
-    for note in (*map(str, loaded.warnings), *loaded.notes):
-        log.warning("configuration", note=note)
+    _tell_notes(loaded, log)
     changed = _end_on_change(options.config_file, content, log)
     code = daemon.Agent(wanted, rest, log, cost).run()
     return EXIT_CHANGED if changed.is_set() else code
@@ -115,6 +120,20 @@ def _end_on_change(path: str, content: bytes, log: Log) -> threading.Event:
 
 def _log(verbosity: int) -> Log:
     return Log("proxy", "debug" if verbosity >= DEBUG_VERBOSITY else "info")
+
+
+def _tell_notes(loaded: LoadedConfig, log: Log) -> None:
+    for note in (*map(str, loaded.warnings), *loaded.notes):
+        log.warning("configuration", note=note)
+
+
+def _initialise(wanted: "Settings", loaded: LoadedConfig, log: Log) -> None:
+    _require_root()
+    from kproxy.agent.initialise import initialise
+
+    _tell_notes(loaded, log)
+    initialise(wanted, log)
+    log.info("initialised", backend=wanted.mode)
 
 
 def _print_about(options: Options) -> None:
