@@ -45,6 +45,7 @@ _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 _NETLINK_GET_STRICT_CHK = 12
+_SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 
 BATCH_BYTES = 60_000
@@ -98,6 +99,7 @@ class NetlinkSocket:
         self._set_up()
         room = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         self._batch_messages = max(1, room // _ANSWER_COST)
+        self._send_room = BATCH_BYTES
         self._sequence = 0
         self._buffer = bytearray(_READ_SIZE)
 
@@ -127,6 +129,39 @@ class NetlinkSocket:
         if batch:
             self._send_batch(batch, base, first, refused)
         self._sequence = base + len(operations) & 0xFFFFFFFF
+        return refused
+
+    def transact(
+        self, operations: Sequence[Operation], pack: Callable[[Operation, int], bytes]
+    ) -> dict[int, Refusal]:
+        """Do the operations as one message to the kernel, however long; return the refused ones.
+
+        For parts of the kernel that take a transaction so. Which message asks for an answer is
+        ``pack``'s decision; all answers have come when the kernel has taken the message.
+        """
+        base = self._sequence + 1
+        self._sequence = base + len(operations) & 0xFFFFFFFF
+        whole = b"".join(
+            [pack(one, base + index & 0xFFFFFFFF) for index, one in enumerate(operations)]
+        )
+        try:
+            self._make_room(len(whole))
+            self._socket.send(whole)
+        except OSError as error:
+            return {0: Refusal(error.errno or 0, "could not be sent")}
+        refused: dict[int, Refusal] = {}
+        try:
+            while messages := self._messages("netlink transaction", socket.MSG_DONTWAIT):
+                for kind, flags, number, start, end in messages:
+                    offset = number - base & 0xFFFFFFFF
+                    if kind == _NLMSG_ERROR and offset < len(operations):
+                        refusal = self._refusal(flags, start, end)
+                        if refusal is not None:
+                            refused[offset] = refusal
+        except _AnswersLost:
+            refused.setdefault(
+                0, Refusal(errno.ENOBUFS, "no answer: whether it was done is unknown")
+            )
         return refused
 
     def ask(
@@ -183,6 +218,12 @@ class NetlinkSocket:
             except OSError:
                 continue  # Older kernels lack them: longer answers, no words, unfiltered dumps.
         sock.bind((0, 0))
+
+    def _make_room(self, size: int) -> None:
+        """Let the socket send so long a message. OSError: this takes CAP_NET_ADMIN."""
+        if size > self._send_room:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, size)
+            self._send_room = size
 
     def _send(self, kind: int, flags: int, payload: bytes, what: str) -> int:
         self._sequence = self._sequence + 1 & 0xFFFFFFFF

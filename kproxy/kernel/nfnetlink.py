@@ -4,6 +4,7 @@ import struct
 
 SUBSYSTEM_CONNTRACK = 1
 SUBSYSTEM_IPSET = 6
+SUBSYSTEM_NFTABLES = 10
 
 NET_BYTEORDER = 0x4000
 """Flag on the type of an attribute; ipset refuses numbers and addresses without it."""

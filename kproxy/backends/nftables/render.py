@@ -1,0 +1,303 @@
+"""What the kernel's table should be for a state, in nftables mode. Pure: values in, values out.
+
+Tables with 100,000 elements are not made anew for every change: the renderer keeps what it made,
+replaces what belongs to the services that changed, and tells what that was before.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from kproxy.backends.base import taken
+from kproxy.backends.nftables import layout
+from kproxy.backends.nftables.fragments import (
+    Claim,
+    Fragment,
+    FragmentMaker,
+    Portal,
+    pack_address,
+)
+from kproxy.desired.model import ServicePort, ServicePortName, ServiceState, State
+from kproxy.errors import InvalidObject
+from kproxy.kernel.nft.types import Chain, Data, SetSpec
+
+T = TypeVar("T")
+
+
+class Absent:
+    """The type of what was there before where nothing was: None is the data of a set's element."""
+
+
+ABSENT: Final = Absent()
+
+Before = Data | Absent
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What is to be changed, said by how it was before: None or ABSENT where nothing was."""
+
+    elements: dict[str, dict[bytes, Before]] = field(default_factory=dict)
+    chains: dict[str, Chain | None] = field(default_factory=dict)
+    sets: dict[str, SetSpec | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The wanted table. Its renderer goes on changing it with the next state."""
+
+    sets: dict[str, SetSpec] = field(default_factory=dict)
+    chains: dict[str, Chain] = field(default_factory=dict)
+    elements: dict[str, dict[bytes, Data]] = field(default_factory=dict)
+
+
+class Renderer:
+    """Turns states into tables; remembers what it made of each service from one to the next."""
+
+    def __init__(self) -> None:
+        self.tables = Tables()
+        self.invalid: tuple[InvalidObject, ...] = ()
+        self._constants: object = None
+        self._maker: FragmentMaker | None = None
+        self._made: dict[ServicePortName, tuple[ServiceState, Fragment]] = {}
+        self._owners: dict[Claim, ServicePortName] = {}
+        self._uses: dict[tuple[str, bytes] | str, int] = {}
+        self._delta = Delta()
+
+    def render(self, state: State) -> Delta | None:
+        """Let :attr:`tables` be what the kernel should hold, and return what has changed in it.
+
+        None: :attr:`tables` is a new object, made from scratch; the one before stays as it was.
+
+        Where two services claim the same address or node port, the first by name has it;
+        :attr:`invalid` tells which have not.
+        """
+        constants = _constants(state)
+        if constants != self._constants or self._maker is None:
+            self._constants, self._maker, self._made = constants, FragmentMaker(state), {}
+            self._anew(state, self._maker)
+            return None
+        make = self._maker.make
+        before, after = self._made, state.services
+        gone = [name for name in before if name not in after] if _may_lack(before, after) else []
+        changed = [
+            (name, one)
+            for name, one in after.items()
+            if (known := before.get(name)) is None or known[0] is not one
+        ]
+        if not gone and not changed:
+            return Delta()
+        new = [(name, one, make(one)) for name, one in changed]
+        if self.invalid or self._contested({*gone, *(name for name, _ in changed)}, new):
+            for name, one, fragment in new:
+                before[name] = one, fragment
+            self._anew(state, self._maker)
+            return None
+        self._delta = Delta()
+        for name in gone:
+            self._remove(before.pop(name)[1])
+        for name, one, fragment in new:
+            if (known := before.get(name)) is not None:
+                self._remove(known[1])
+            before[name] = one, fragment
+            self._put(name, fragment.portals, fragment)
+        return self._settled()
+
+    def _anew(self, state: State, maker: FragmentMaker) -> None:
+        """Make everything from scratch, but for fragments that are known already."""
+        self.tables = Tables(
+            sets=dict(layout.set_specs(state.family)),
+            chains=maker.layout.chains(),
+            elements={name: {} for name in layout.set_specs(state.family)},
+        )
+        self._owners, self._uses, self._delta = {}, {}, Delta()
+        made = self._made
+        self._made = {}
+        invalid: list[InvalidObject] = []
+        for name in sorted(state.services):
+            one = state.services[name]
+            known = made.get(name)
+            fragment = known[1] if known and known[0] is one else maker.make(one)
+            self._made[name] = one, fragment
+            portals, problems = self._admitted(one.service, fragment)
+            invalid += problems
+            if portals:
+                self._put(name, portals, fragment)
+        node_ips = self.tables.elements[layout.NODEPORT_IPS]
+        if not state.node_ports.everywhere:
+            node_ips.update({pack_address(one): None for one in state.node_ports.addresses})
+        self.invalid = tuple(invalid)
+
+    def _admitted(
+        self, service: ServicePort, fragment: Fragment
+    ) -> tuple[tuple[Portal, ...], list[InvalidObject]]:
+        """Return the portals that no other service has; none if the ClusterIP is another's."""
+        portals, problems = [], []
+        for portal in fragment.portals:
+            owner = self._owners.get(portal.claim)
+            if owner is None:
+                portals.append(portal)
+            elif portal is fragment.portals[0]:
+                return (), [taken(service, owner)]
+            else:
+                problems.append(_taken_portal(service, portal, owner))
+        return tuple(portals), problems
+
+    def _contested(
+        self,
+        leaving: set[ServicePortName],
+        new: Iterable[tuple[ServicePortName, ServiceState, Fragment]],
+    ) -> bool:
+        """Tell whether some new fragment claims what stays another's, or what another claims."""
+        claims: dict[Claim, ServicePortName] = {}
+        for name, _, fragment in new:
+            for portal in fragment.portals:
+                owner = self._owners.get(portal.claim)
+                if owner is not None and owner != name and owner not in leaving:
+                    return True
+                if claims.setdefault(portal.claim, name) != name:
+                    return True
+        return False
+
+    def _put(self, name: ServicePortName, portals: tuple[Portal, ...], fragment: Fragment) -> None:
+        for portal in portals:
+            self._owners[portal.claim] = name
+            for set_name, elements in portal.elements:
+                into = self.tables.elements[set_name]
+                self._note(set_name, elements, into)
+                into.update(elements)
+            for chain in portal.chains:
+                if self._use(chain):
+                    self._delta.chains.setdefault(chain, self.tables.chains.get(chain))
+                    self.tables.chains[chain] = fragment.chains[chain]
+        for shared in fragment.shared:
+            if self._use(shared):
+                self._note_one(*shared)[shared[1]] = None
+        for set_name, spec in fragment.sets.items():
+            self._delta.sets.setdefault(set_name, self.tables.sets.get(set_name))
+            self.tables.sets[set_name] = spec
+
+    def _remove(self, fragment: Fragment) -> None:
+        for portal in fragment.portals:
+            del self._owners[portal.claim]
+            for set_name, elements in portal.elements:
+                into = self.tables.elements[set_name]
+                self._note(set_name, elements, into)
+                for key in elements:
+                    del into[key]
+            for chain in portal.chains:
+                if self._leave(chain):
+                    self._delta.chains.setdefault(chain, self.tables.chains.get(chain))
+                    del self.tables.chains[chain]
+        for shared in fragment.shared:
+            if self._leave(shared):
+                del self._note_one(*shared)[shared[1]]
+        for set_name in fragment.sets:
+            self._delta.sets.setdefault(set_name, self.tables.sets.get(set_name))
+            del self.tables.sets[set_name]
+
+    def _note(self, name: str, keys: Iterable[bytes], now: Mapping[bytes, Data]) -> None:
+        """Write down what is in a set for these keys, unless that was done before."""
+        known = self._delta.elements.setdefault(name, {})
+        for key in keys:
+            if key not in known:
+                known[key] = now.get(key, ABSENT)
+
+    def _note_one(self, name: str, key: bytes) -> dict[bytes, Data]:
+        """Write down what is in a set for one key; return its elements, to be changed."""
+        into = self.tables.elements[name]
+        self._note(name, (key,), into)
+        return into
+
+    def _use(self, what: tuple[str, bytes] | str) -> bool:
+        """Count one more who needs this; return whether it is the first."""
+        count = self._uses.get(what, 0)
+        self._uses[what] = count + 1
+        return count == 0
+
+    def _leave(self, what: tuple[str, bytes] | str) -> bool:
+        """Count one less; return whether it was the last."""
+        count = self._uses[what] - 1
+        if count:
+            self._uses[what] = count
+            return False
+        del self._uses[what]
+        return True
+
+    def _settled(self) -> Delta:
+        """Return the delta without what is after all as it was."""
+        tables, delta = self.tables, self._delta
+        elements = {}
+        for name, known in delta.elements.items():
+            now = tables.elements[name]
+            differ = {key: old for key, old in known.items() if now.get(key, ABSENT) != old}
+            if differ:
+                elements[name] = differ
+        return Delta(
+            elements,
+            {name: old for name, old in delta.chains.items() if tables.chains.get(name) != old},
+            {name: old for name, old in delta.sets.items() if tables.sets.get(name) != old},
+        )
+
+
+def _constants(state: State) -> object:
+    """Return all of a state but its services."""
+    return (
+        state.family,
+        state.cluster_cidrs,
+        state.masquerade_all,
+        state.masquerade_bit,
+        state.local_interface,
+        state.node_ports,
+        state.service_cidrs,
+    )
+
+
+def _may_lack(
+    before: Mapping[ServicePortName, object], after: Mapping[ServicePortName, object]
+) -> bool:
+    """Tell whether a name of before may be missing after: cheap, and nearly always no."""
+    return len(after) < len(before) or not before.keys() <= after.keys()
+
+
+def _taken_portal(service: ServicePort, portal: Portal, owner: ServicePortName) -> InvalidObject:
+    return InvalidObject(
+        f"Service {service.name.namespace}/{service.name.name}",
+        portal.field,
+        f"{service.protocol} port {service.name} there belongs to Service {owner} already",
+        remedy="give one of them another address or port",
+    )
+
+
+def compare(have: Tables, want: Tables) -> Delta:
+    """Return in what one table differs from the wanted one, element by element."""
+    elements: dict[str, dict[bytes, Before]] = {}
+    for name in want.elements:
+        differ = dict(_differing(have.elements.get(name, {}), want.elements[name]))
+        if differ:
+            elements[name] = differ
+    return Delta(
+        elements,
+        dict(_changed(have.chains, want.chains)),
+        dict(_changed(have.sets, want.sets)),
+    )
+
+
+def _differing(
+    have: Mapping[bytes, Data], want: Mapping[bytes, Data]
+) -> Iterator[tuple[bytes, Before]]:
+    if have == want:
+        return
+    for key, data in want.items():
+        old = have.get(key, ABSENT)
+        if old != data:
+            yield key, old
+    for key, data in have.items():
+        if key not in want:
+            yield key, data
+
+
+def _changed(have: Mapping[str, T], want: Mapping[str, T]) -> Iterator[tuple[str, T | None]]:
+    for name in have.keys() | want.keys():
+        if have.get(name) != want.get(name):
+            yield name, have.get(name)

@@ -1,0 +1,1 @@
+"""nftables: one table as a value, changed by atomic transactions, without ``nft``."""
