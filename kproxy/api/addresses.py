@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 _BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4 = re.compile(rf"(?:{_BYTE}\.){{3}}{_BYTE}")
+_ORDINARY_IPV4 = re.compile(
+    rf"(?!0\.|127\.|169\.254\.|22[4-9]\.|23[0-9]\.|255\.255\.255\.255)(?:{_BYTE}\.){{3}}{_BYTE}"
+)
 _SPECIAL_IPV4 = re.compile(
     r"(?P<unspecified>0\.)|(?P<loopback>127\.)|(?P<link_local>169\.254\.)"
     r"|(?P<multicast>22[4-9]\.|23[0-9]\.)|(?P<broadcast>255\.255\.255\.255)"
@@ -63,6 +66,11 @@ def parse_network(text: str) -> Parsed | None:
     except ValueError:
         return None
     return Parsed(str(network), network.version)
+
+
+def is_ordinary_ipv4(text: str) -> bool:
+    """Return whether a text is a canonical IPv4 address of no special use; both in one look."""
+    return _ORDINARY_IPV4.fullmatch(text) is not None
 
 
 def special_use(text: str) -> str | None:

@@ -26,7 +26,9 @@ def categorize_endpoints(
     service: ServicePort, endpoints: Sequence[Endpoint], place: Place
 ) -> ServiceState:
     """Choose the endpoints of a service port for each traffic policy."""
-    ready = tuple(endpoint for endpoint in endpoints if endpoint.ready)
+    # Almost always all are ready: then one tuple serves for all that follows, and is kept once.
+    ready = tuple([endpoint for endpoint in endpoints if endpoint.ready])
+    all_ready = len(ready) == len(endpoints)
     usable = ready or _terminating(endpoints)
     cluster: tuple[Endpoint, ...] = ()
     local: tuple[Endpoint, ...] = ()
@@ -39,7 +41,7 @@ def categorize_endpoints(
         service=service,
         cluster=cluster,
         local=local,
-        known=tuple(endpoint for endpoint in endpoints if endpoint.serving or endpoint.ready),
+        known=ready if all_ready else _known(endpoints),
         anywhere=bool(usable),
     )
 
@@ -63,12 +65,18 @@ def uses_local(service: ServicePort) -> bool:
     return service.internal_local or (service.external_local and externally_accessible(service))
 
 
+def _known(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
+    return tuple(endpoint for endpoint in endpoints if endpoint.serving or endpoint.ready)
+
+
 def _terminating(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
     return tuple(endpoint for endpoint in endpoints if endpoint.serving and endpoint.terminating)
 
 
 def _by_hints(ready: tuple[Endpoint, ...], place: Place) -> tuple[Endpoint, ...]:
     """Narrow ready endpoints by hints for this node, else for its zone, else not at all."""
+    if not (ready[0].node_hints or ready[0].zone_hints):
+        return ready  # what is asked for below is asked of all
     if all(endpoint.node_hints for endpoint in ready):
         chosen = tuple(endpoint for endpoint in ready if place.node in endpoint.node_hints)
         if chosen:

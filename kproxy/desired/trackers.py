@@ -287,16 +287,20 @@ class EndpointSliceTracker:
             if not 0 < port.port < 65536:
                 self._complain(key, f"ports[{index}].port", f"{port.port} is out of range")
                 continue
-            made = [self._endpoint(Address(text), port.port, known) for text, known in usable]
+            made = [self._endpoint(address, port.port, known) for address, known in usable]
             parsed.setdefault(PortKey(port.name or "", protocol), []).extend(made)
         return {port: _each_once(endpoints) for port, endpoints in parsed.items()}
 
     def _usable(
         self, key: ObjectKey, item: discovery.EndpointSlice
-    ) -> list[tuple[str, discovery.Endpoint]]:
+    ) -> list[tuple[Address, discovery.Endpoint]]:
         """Return the endpoints with an address of this family that a pod may have, canonical."""
         usable = []
+        ordinary = addresses.is_ordinary_ipv4 if self._family is Family.IPV4 else _never
         for index, endpoint in enumerate(item.endpoints or ()):
+            if endpoint.addresses and ordinary(endpoint.addresses[0]):  # nearly all of 100,000
+                usable.append((Address(endpoint.addresses[0]), endpoint))
+                continue
             if not endpoint.addresses:
                 self._complain(key, f"endpoints[{index}].addresses", "is empty")
                 continue
@@ -310,17 +314,21 @@ class EndpointSliceTracker:
                 field = f"endpoints[{index}].addresses[0]"
                 self._complain(key, field, f"{text!r} is {use}: no pod has such an address")
                 continue
-            usable.append((parsed.text, endpoint))
+            usable.append((Address(parsed.text), endpoint))
         return usable
 
     def _endpoint(self, address: Address, port: int, known: discovery.Endpoint) -> Endpoint:
         conditions = known.conditions or _NO_CONDITIONS
         hints = known.hints
+        ready, serving = conditions.ready is not False, conditions.serving is not False
+        if ready and serving and hints is None and not conditions.terminating:
+            # Nearly all of 100,000: the fewer fields are named, the faster one is made.
+            return Endpoint(address=address, port=port, local=known.node_name == self._node)
         return Endpoint(
             address=address,
             port=port,
-            ready=conditions.ready is not False,
-            serving=conditions.serving is not False,
+            ready=ready,
+            serving=serving,
             terminating=conditions.terminating is True,
             local=known.node_name == self._node,
             zone_hints=_names(hints.for_zones) if hints else _NO_NAMES,
@@ -336,12 +344,20 @@ _NO_CONDITIONS = discovery.EndpointConditions()
 _NO_NAMES: frozenset[str] = frozenset()
 
 
+def _never(text: str) -> bool:
+    return False
+
+
 def _names(hints: Sequence[discovery.ForZone | discovery.ForNode] | None) -> frozenset[str]:
     return frozenset([hint.name for hint in hints]) if hints else _NO_NAMES
 
 
 def _each_once(endpoints: list[Endpoint]) -> tuple[Endpoint, ...]:
     """Return endpoints in the order of their addresses, of doubles the preferred one."""
+    if len({endpoint.port for endpoint in endpoints}) == 1:
+        by_address = {endpoint.address: endpoint for endpoint in endpoints}
+        if len(by_address) == len(endpoints):  # no doubles: nothing to prefer
+            return tuple([by_address[address] for address in sorted(by_address)])
     chosen: dict[tuple[Address, int], Endpoint] = {}
     for endpoint in endpoints:
         place = (endpoint.address, endpoint.port)

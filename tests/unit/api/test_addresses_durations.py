@@ -65,6 +65,14 @@ def test_what_is_no_network_is_refused(text):
 )  # fmt: skip
 def test_special_addresses_are_recognised(text, use):
     assert addresses.special_use(text) == use
+    assert addresses.is_ordinary_ipv4(text) is (use is None and ":" not in text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "10.0.0.01", "10.0.0", "10.0.0.1 ", "10.0.0.256", "1.2.3.4\n", "fd00::1", "web"]
+)
+def test_what_is_no_canonical_ipv4_address_is_not_ordinary(text):
+    assert not addresses.is_ordinary_ipv4(text)
 
 
 @pytest.mark.parametrize(
