@@ -137,9 +137,7 @@ def holdings(mode: str) -> Holdings:
     """Return what the kernel holds of a mode, in all families. KernelError, Unsupported."""
     if mode == IPVS:
         return _ipvs()
-    if mode == IPTABLES:
-        return Holdings(counts=_chains())
-    raise Unsupported(f"mode {mode}: nothing is counted")
+    return Holdings(counts=_chains() if mode == IPTABLES else _tables())
 
 
 def _ipvs() -> Holdings:
@@ -188,15 +186,33 @@ def _chains() -> list[tuple[str, int]]:
     counts = []
     for family, ip in base.FAMILIES.items():
         client = Iptables(ip)
-        if client.supported() is not None:
+        if client.supported() is not None or not client.in_use():
             continue
         for table, held in client.save(*chains.TABLES).items():
-            ours = {name: chain for name, chain in held.items() if chains.is_ours(name)}
-            rules = sum(len(chain.rules) for chain in ours.values())
-            counts += [
-                (f"{family} chains of table {table}", len(ours)),
-                (f"{family} rules in them", rules),
-            ]
+            ours = [chain for name, chain in held.items() if chains.is_ours(name)]
+            if ours:
+                rules = sum(len(chain.rules) for chain in ours)
+                counts.append((f"{family} chains of table {table}", len(ours)))
+                counts.append((f"{family} rules in chains of table {table}", rules))
+    return counts
+
+
+def _tables() -> list[tuple[str, int]]:
+    from kproxy.backends.nftables.layout import TABLE
+    from kproxy.kernel.nft.client import Nft
+
+    counts = []
+    for family, ip in base.FAMILIES.items():
+        with Nft(ip, TABLE) as client:
+            table = client.read()
+        if table is None:
+            continue
+        counts += [
+            (f"{family} chains", len(table.chains)),
+            (f"{family} rules", sum(len(chain.rules) for chain in table.chains.values())),
+            (f"{family} sets and maps", len(table.sets)),
+            (f"{family} elements of them", sum(map(len, table.elements.values()))),
+        ]
     return counts
 
 

@@ -123,6 +123,7 @@ TARGETS = (
     params=[
         "iptables",
         pytest.param("ipvs", marks=pytest.mark.needs_module("ip_vs", "dummy", "ip_set")),
+        pytest.param("nftables", marks=pytest.mark.needs_tool("nft")),
     ]
 )
 def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
@@ -194,6 +195,10 @@ def damage(node: Node, ip: str) -> None:
     if node.mode == "ipvs":
         node.run("ipvsadm", "-D", "-t", f"{ip}:80")
         return
+    if node.mode == "nftables":
+        element = f"{{ tcp . {ip} . 80 }}"
+        node.run("nft", "delete", "element", "ip", "kube-proxy", "service-ips", element)
+        return
     for tool in ("iptables-legacy", "iptables-nft"):
         for line in node.run(tool, "-t", "nat", "-S", "KUBE-SERVICES", check=False).splitlines():
             if f"-d {ip}/32" in line:
@@ -201,7 +206,10 @@ def damage(node: Node, ip: str) -> None:
                 node.run(tool, "-t", "nat", "-D", *words[1:])
 
 
-def test_damage_is_told_of_the_service_that_has_it(node: Node) -> None:
+def test_damage_is_told_of_the_service_that_has_it(
+    node: Node,
+    around: Surroundings,  # gives the node its addresses
+) -> None:
     proxy = node.start()
     proxy.wait_for("synced", first=True)
     proxy.end(signal.SIGKILL)
