@@ -98,7 +98,7 @@ def _plan_table(name: str, have: Table, want: WantedTable | None) -> TableChange
 
 def stale_chains(have: Table, want: WantedTable) -> tuple[str, ...]:
     """Return the chains of ours that should not be there."""
-    return tuple(chain for chain in have if is_ours(chain) and chain not in want.chains)
+    return tuple([chain for chain in have if chain not in want.chains and is_ours(chain)])
 
 
 def stray_jumps(have: Table, want: WantedTable) -> tuple[Rule, ...]:

@@ -80,7 +80,7 @@ class Backend:
         self._switched.clear()
         self._refused.clear()
         self._flows.forget()
-        self._saved = self._kernel.iptables.save(*chains.TABLES)
+        self._saved = self._save()
 
     def sync(self, want: State, planned: Planned = untold) -> SyncResult:
         """Make the kernel hold the wanted state (see :class:`kproxy.backends.base.Backend`)."""
@@ -209,11 +209,14 @@ class Backend:
     def _compared(self) -> tuple[RuleSet, Wanted]:
         """Return the rules to compare: all as read, or only what was touched since."""
         if self._others is None:
-            have = self._saved or self._kernel.iptables.save(*chains.TABLES)
+            have = self._saved or self._save()
             return have, self._renderer.wanted()
         delta = self._renderer.delta()
         have = {table: {**self._others[table], **delta.before[table]} for table in self._others}
         return have, delta.after
+
+    def _save(self) -> RuleSet:
+        return self._kernel.iptables.save(*chains.TABLES, known=self._renderer.chains)
 
     def _switch(self, want: State) -> None:
         """Set the kernel's switches; looked at once after each reading.

@@ -24,7 +24,7 @@ from kproxy.desired.model import (
     State,
 )
 from kproxy.errors import InvalidObject
-from kproxy.kernel.iptables.types import Chain, Rule, RuleSet
+from kproxy.kernel.iptables.types import Chain, KnownRules, Rule, RuleSet
 
 SHARED = {
     "portals": ("nat", "KUBE-SERVICES"),
@@ -116,6 +116,11 @@ class Renderer:
             self._put(table, chain, rules)
         for part in parts:
             self._assemble(part, state)
+
+    @property
+    def chains(self) -> KnownRules:
+        """Return the rules of all chains of ours. Not to be changed."""
+        return self._chains
 
     def wanted(self) -> Wanted:
         """Return all chains of ours, and the rules that lead to them. Not to be changed."""

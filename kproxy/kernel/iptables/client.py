@@ -17,7 +17,13 @@ from kproxy.errors import KernelError, Unsupported
 from kproxy.kernel.execer import TIMEOUT_S, Completed, Execer, ExecerClient, find_program
 from kproxy.kernel.inet import Family
 from kproxy.kernel.iptables import nftprobe, text, turn
-from kproxy.kernel.iptables.types import RuleRefused, RuleSet, TableChange
+from kproxy.kernel.iptables.types import (
+    NOTHING_KNOWN,
+    KnownRules,
+    RuleRefused,
+    RuleSet,
+    TableChange,
+)
 
 LOCK_WAIT_S = 5
 """So long a tool waits for another one to give the xtables lock back, as in kube-proxy."""
@@ -79,7 +85,7 @@ class Iptables:
         """Return False if there are no tables for sure. Executes nothing and makes none."""
         return self.tools().variant != "legacy" or bool(self._legacy_tables())
 
-    def save(self, *tables: str) -> RuleSet:
+    def save(self, *tables: str, known: KnownRules = NOTHING_KNOWN) -> RuleSet:
         """Return these tables (one execution of the tool, however many)."""
         if not tables:
             return {}
@@ -92,11 +98,15 @@ class Iptables:
         done = self._execer.run([tools.save, *arguments])
         if done.returncode != 0:
             if _NO_KERNEL in done.stderr and self._other_variant(tools):
-                return self.save(*tables)
+                return self.save(*tables, known=known)
             raise _failure(done)
-        return self.parsed(done.stdout.decode(errors="surrogateescape"), tables)
+        listing = done.stdout.decode(errors="surrogateescape")
+        del done  # up to 50 MB
+        return self.parsed(listing, tables, known)
 
-    def parsed(self, listing: str, tables: Sequence[str]) -> RuleSet:
+    def parsed(
+        self, listing: str, tables: Sequence[str], known: KnownRules = NOTHING_KNOWN
+    ) -> RuleSet:
         """Return these tables of a listing. KernelError: one is there but cannot be listed."""
         for table in text.incompatible(listing) & set(tables):
             kind = "ip" if self._family is Family.IPV4 else "ip6"
@@ -106,7 +116,7 @@ class Iptables:
                 f"table {table} holds rules that {self._prefix} cannot express",
                 remedy=f"see nft list table {kind} {table}; move rules made with nft elsewhere",
             )
-        return text.with_builtin_chains(text.parse_save(listing), tables)
+        return text.with_builtin_chains(text.parse_save(listing, known), tables)
 
     def chains_at_once(self) -> int | None:
         """Return how many new chains a change should have at most; None: any number."""

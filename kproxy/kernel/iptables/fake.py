@@ -7,7 +7,9 @@ from kproxy.kernel.iptables import text
 from kproxy.kernel.iptables.types import (
     BUILTIN_CHAINS,
     CHAIN_NAME_LENGTH_MAX,
+    NOTHING_KNOWN,
     Chain,
+    KnownRules,
     Rule,
     RuleRefused,
     RuleSet,
@@ -60,7 +62,7 @@ class FakeIptables:
         """Return True: as with nf_tables, only reading tells."""
         return True
 
-    def save(self, *tables: str) -> RuleSet:
+    def save(self, *tables: str, known: KnownRules = NOTHING_KNOWN) -> RuleSet:
         """Return these tables."""
         self.saves += 1
         return {name: dict(self._tables[name]) for name in tables}

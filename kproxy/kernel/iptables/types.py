@@ -36,6 +36,10 @@ class Chain:
 Table = Mapping[str, Chain]
 RuleSet = Mapping[str, Table]
 
+KnownRules = Mapping[str, Mapping[str, tuple[Rule, ...]]]
+"""Table → chain → its rules."""
+NOTHING_KNOWN: KnownRules = {}
+
 
 @dataclass(frozen=True, slots=True)
 class TableChange:
@@ -76,9 +80,10 @@ class IptablesClient(Protocol):
     def in_use(self) -> bool:
         """Return False if there are no tables for sure. Executes nothing and makes none."""
 
-    def save(self, *tables: str) -> RuleSet:
+    def save(self, *tables: str, known: KnownRules = NOTHING_KNOWN) -> RuleSet:
         """Return these tables (one execution of the tool, however many).
 
+        Chains that are still as ``known`` come with the very same rules.
         A table that the kernel has not needed yet comes with its empty built-in chains.
         """
 
