@@ -181,7 +181,7 @@ def configurations(draw: st.DrawFn) -> KubeProxyConfiguration:
         ),
         node_port_addresses=draw(_optional(st.just(["primary"]) | _networks)),
         min_sync_period=draw(st.sampled_from([None, Duration(0), minimum])),
-        sync_period=Duration(minimum + 1),
+        sync_period=Duration(round((minimum + 1) * 10**9) / 10**9),
         make_before_break=draw(st.booleans()),
     )
     return with_defaults(made, version)
@@ -218,3 +218,31 @@ def test_durations_are_read_as_they_are_written(nanoseconds: int) -> None:
 )
 def test_durations_are_written_as_go_writes_them(text: str) -> None:
     assert Duration.parse(text).text == text
+
+
+_scalars = (
+    st.none() | st.booleans() | st.integers(-5, 99) | st.sampled_from(["", "0s", "-1s", "x"])
+)
+_fields = st.sampled_from(
+    ["mode", "ipvs", "iptables", "nftables", "linux", "conntrack", "min", "syncPeriod", "logging",
+     "minSyncPeriod", "masqueradeAll", "masqueradeBit", "clusterCIDR", "bindAddress", "winkernel",
+     "detectLocal", "clusterCIDRs", "nodeIPOverride", "nodePortAddresses", "configSyncPeriod",
+     "featureGates", "portRange", "windows", "healthzBindAddress", "excludeCIDRs"]
+)  # fmt: skip
+_anything = st.recursive(
+    _scalars,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_fields, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(_fields, _anything, max_size=5), st.sampled_from(Version))
+def test_whatever_a_file_holds_is_read_or_a_mistake_of_the_user(
+    fields: dict[str, Any], version: Version
+) -> None:
+    try:
+        loaded = decode(version, **fields)
+    except InvalidObject:
+        return
+    again = configfile.decode_config(configfile.encode_config(loaded.config, version))
+    assert again.config == loaded.config
