@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
+import ipvs_tracer
 import packet_tracer
 import pytest
 from packet_tracer import Node, Outcome, Packet, Tracer
 
-from kproxy.backends import chains
 from kproxy.backends.iptables import names
 from kproxy.backends.iptables import render as iptables_render
-from kproxy.backends.ipvs import render as ipvs_render
 from kproxy.desired.model import (
     Address,
     Endpoint,
@@ -168,28 +167,8 @@ FLOWS = [
 
 def node(backend: str, wanted: State) -> Node:
     if backend == "iptables":
-        return Node(rules=with_jumps(iptables_render.render(wanted)))
-    tables = ipvs_render.Renderer().render(wanted)
-    return Node(
-        rules=with_jumps(ipvs_render.rules(wanted)),
-        device=frozenset(map(str, tables.addresses)),
-        services={
-            (str(key.protocol), str(key.address), key.port): [
-                str(one) for one, config in destinations.items() if config.weight > 0
-            ]
-            for key, destinations in tables.services.items()
-        },
-        sets={name: frozenset(map(str, entries)) for name, entries in tables.sets.items()},
-    )
-
-
-def with_jumps(wanted: chains.Wanted) -> dict[str, dict[str, tuple[str, ...]]]:
-    return {
-        name: {
-            chain: tuple(rules) for chain, rules in (*table.chains.items(), *table.jumps.items())
-        }
-        for name, table in wanted.items()
-    }
+        return Node(rules=ipvs_tracer.with_jumps(iptables_render.render(wanted)))
+    return ipvs_tracer.ipvs_node(wanted)
 
 
 def trace(backend: str, flow: Flow, wanted: State) -> set[Outcome]:

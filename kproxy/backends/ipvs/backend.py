@@ -1,40 +1,41 @@
 """Keeps the kernel's IPVS, its device, sets and rules as a state wants them.
 
-Read, compute, write: :meth:`Backend._read`, ``plan.plan``, :meth:`Backend._write`.
+Read, compare, write: ``kernel.read``, ``compare.compare``, ``plan.plan``, ``kernel.write``. Where
+the kernel is known to be right, only the services that change are read and compared.
 """
 
-import contextlib
 import errno
 import ipaddress
 import itertools
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import ClassVar
 
 from kproxy.backends import base, chains
-from kproxy.backends.base import Planned, SyncResult, untold
+from kproxy.backends.base import Difference, Planned, SyncResult, untold
+from kproxy.backends.ipvs import compare, kernel, render, rules, schedulers
 from kproxy.backends.ipvs import plan as planning
-from kproxy.backends.ipvs import render
+from kproxy.backends.ipvs.compare import Seen
+from kproxy.backends.ipvs.kernel import Kernel
+from kproxy.backends.ipvs.render import Context
+from kproxy.backends.ipvs.sets import SETS
+from kproxy.backends.ipvs.switches import Switches
+from kproxy.backends.ipvs.wanted import Delta, Wanted
 from kproxy.backends.udpflows import StaleFlows
 from kproxy.desired import model
-from kproxy.desired.model import State
-from kproxy.errors import KernelError, NotFound
+from kproxy.desired.model import Address, State
+from kproxy.errors import KernelError
 from kproxy.kernel import sysctl as sysctls
 from kproxy.kernel.conntrack.client import Conntrack
-from kproxy.kernel.conntrack.types import ConntrackClient
-from kproxy.kernel.inet import Family, IPAddress
+from kproxy.kernel.inet import Family
 from kproxy.kernel.ipset import types as ipset
 from kproxy.kernel.ipset.client import Ipset
-from kproxy.kernel.ipset.types import IpsetClient
 from kproxy.kernel.iptables.client import Iptables
-from kproxy.kernel.iptables.types import IptablesClient, RuleSet, TableChange
+from kproxy.kernel.iptables.types import RuleSet
 from kproxy.kernel.ipvs.client import IPVS
-from kproxy.kernel.ipvs.types import IPVSClient, ServiceConfig, Timeouts
+from kproxy.kernel.ipvs.types import ServiceKey
 from kproxy.kernel.links.client import Links
-from kproxy.kernel.links.types import LinksClient, host_interface
-from kproxy.kernel.sysctl import SysctlClient
 
 DRAIN_INTERVAL_S = 60.0
 """So often endpoints with weight 0 are looked at, as in kube-proxy."""
@@ -43,34 +44,8 @@ COUNTS_VALID_S = 1.0
 """So long what the kernel said of connections is good enough to remove an endpoint by: a restarted
 proxy reads the kernel once, not twice."""
 
-SYSCTLS: Mapping[str, str] = {
-    "net/ipv4/vs/conntrack": "1",  # masquerading is done by rules, which need tracked connections
-    "net/ipv4/vs/expire_nodest_conn": "1",  # flows of an endpoint that is gone end or move
-    "net/ipv4/vs/expire_quiescent_template": "1",
-}
-FORWARDING = {
-    Family.IPV4: ("net/ipv4/ip_forward", "1"),
-    Family.IPV6: ("net/ipv6/conf/all/forwarding", "1"),
-}
-STRICT_ARP = {"net/ipv4/conf/all/arp_ignore": "1", "net/ipv4/conf/all/arp_announce": "2"}
-REUSE_MODE = "net/ipv4/vs/conn_reuse_mode"
-REUSE_MODE_BROKEN = ((4, 1), (5, 9))
-"""In kernels from the first to before the second, a connection from a reused port was delayed by a
-second unless the mode is 0; from 5.9 the kernel's own 1 is right."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kernel:
-    """The doors to the kernel that this backend uses."""
-
-    ipvs: IPVSClient
-    ipset: IpsetClient
-    iptables: IptablesClient
-    links: LinksClient
-    conntrack: ConntrackClient
-    sysctl: SysctlClient
-    release: tuple[int, int]
-    """Version of the kernel: major, minor."""
+READ_SINGLY = 1000
+"""If more services change than these, all are read at once."""
 
 
 class Backend:
@@ -80,37 +55,45 @@ class Backend:
 
     def __init__(
         self,
-        kernel: Kernel,
+        doors: Kernel,
         family: Family,
         options: base.Options = base.Options(),  # noqa: B008
     ) -> None:
-        self._kernel = kernel
+        self._kernel = doors
         self._family = family
-        self._names = render.SETS[family]
-        self._specs = self._names.specs(family)
+        self._sets = SETS[family]
+        self._specs = self._sets.specs()
         self._options = options
-        self._conventions = planning.Conventions(
-            names=self._names,
-            specs=self._specs,
-            service=ServiceConfig(scheduler=options.scheduler),
-            foreign=tuple(ipaddress.ip_network(cidr) for cidr in options.exclude_cidrs),
-        )
-        self._renderer = render.Renderer()
-        self._flows = StaleFlows(kernel.conntrack, family, keep_last=False)
-        self._seen: planning.Seen | None = None
-        self._rules: RuleSet | None = None
+        self._foreign = tuple(ipaddress.ip_network(cidr) for cidr in options.exclude_cidrs)
+        self._switches = Switches(doors.sysctl, doors.ipvs, family, options, doors.release)
+        self._flows = StaleFlows(doors.conntrack, family, keep_last=False)
+        self._wanted = Wanted(self._sets)
+        self._trusted = False
+        """Whether the kernel is as was wanted last, but for what drains and what is rejected."""
+        self._seen: Seen | None = None
         self._read_at = float("-inf")
+        self._rules: RuleSet | None = None
+        self._device = False
+        self._draining: set[ServiceKey] = set()
+        self._rejected: dict[ServiceKey, list[KernelError]] = {}
+        """Endpoints that the kernel takes for invalid, of services that did not change since."""
+        self._own: frozenset[Address] | None = None
         self._switched = False
-        self._refused: tuple[KernelError, ...] = ()
+        self._refused: list[KernelError] = []
 
     def supported(self) -> str | None:
         """Return None, or why this kernel cannot do it."""
         clients = (self._kernel.ipvs, self._kernel.ipset, self._kernel.iptables)
-        return next((why for client in clients if (why := client.supported())), None)
+        why = next((why for client in clients if (why := client.supported())), None)
+        if why is None and self._options.scheduler != schedulers.DEFAULT:
+            error = schedulers.unknown(self._kernel.ipvs, self._options.scheduler)
+            why = None if error is None else str(error)
+        return why
 
     def reread(self) -> None:
         """Read the kernel's state now; the next sync compares with it."""
-        self._seen = self._rules = None
+        self._trusted = False
+        self._seen = self._rules = self._own = None
         self._switched = False
         self._flows.forget()
         self._rules = self._kernel.iptables.save(*chains.TABLES)
@@ -118,60 +101,79 @@ class Backend:
 
     def sync(self, want: State, planned: Planned = untold) -> SyncResult:
         """Make the kernel hold the wanted state (see :class:`kproxy.backends.base.Backend`)."""
-        tables = self._renderer.render(want)
-        seen = self._seen
-        stale = time.monotonic() - self._read_at > COUNTS_VALID_S
-        if seen is None or (stale and planning.needs_counts(seen, tables)):
-            seen = self._read()
-        if self._rules is None:
-            self._rules = self._kernel.iptables.save(*chains.TABLES)
-        steps = planning.plan(seen, tables, self._conventions)
-        changes = chains.plan(self._rules, render.rules(want))
-        planned(planning.writes(steps) + chains.writes(changes))
         # Until all of it is known to have been written, nothing is known of the kernel.
-        rules, self._seen, self._rules = self._rules, None, None
-        self._read_at = float("-inf")
+        trusted, self._trusted = self._trusted, False
+        delta = self._wanted.update(want.services, self._context(want))
+        changes = self._resume(delta) if trusted else self._compare()
+        steps = planning.plan(changes, self._sets)
+        have, self._rules = self._rules or self._save_rules(), None
+        wanted_rules = rules.rules(want, self._family, self._wanted.denied)
+        table_changes = chains.plan(have, wanted_rules)
+        planned(steps.writes() + chains.writes(table_changes))
         switched = self._switch(want)
-        errors = self._write(steps, changes, device=seen.device)
-        forgotten, more = self._flows.sync(want)
-        errors += more
-        failures = tuple(error for error in errors if error.errno != errno.EINVAL)
-        refused = tuple(error for error in errors if error.errno == errno.EINVAL)
-        if not errors:
-            self._rules = chains.applied(rules, changes)
-            if not steps.draining:
-                config = self._conventions.service
-                self._seen = planning.after(seen, tables, steps, config)
-        writes = planning.writes(steps) + chains.writes(changes) + switched + forgotten
-        again = DRAIN_INTERVAL_S if steps.draining else None
+        failed = kernel.write(self._kernel, steps, table_changes, device=self._device)
+        forgotten, flow_errors = self._flows.sync(want)
+        failures = [*failed.errors, *self._unscheduled(failed.unscheduled)]
+        if not failures:
+            self._rules = chains.applied(have, table_changes)
+            self._trusted = True
+            self._device = self._device or bool(steps.addresses_add)
+            self._draining = steps.draining
+            for key in changes.services:
+                self._rejected.pop(key, None)
+            self._rejected.update(failed.rejected)
+        writes = steps.writes() + chains.writes(table_changes) + switched + forgotten
+        return self._result(writes, [*failures, *flow_errors], steps)
+
+    def _result(
+        self, writes: int, failures: Sequence[KernelError], steps: planning.Plan
+    ) -> SyncResult:
+        invalid = [error for error in failures if error.errno == errno.EINVAL]
+        rejected = [error for errors in self._rejected.values() for error in errors]
         return SyncResult(
             writes=writes,
-            failures=failures,
-            refused=(*self._refused, *refused),
-            invalid=self._renderer.invalid,
-            again_in=again,
+            failures=tuple(error for error in failures if error.errno != errno.EINVAL),
+            refused=(*self._refused, *rejected, *invalid),
+            invalid=self._wanted.invalid(),
+            again_in=DRAIN_INTERVAL_S if steps.draining else None,
         )
+
+    def differences(self, want: State) -> Sequence[Difference]:
+        """Return in what the kernel now differs from the wanted state. Writes nothing."""
+        from kproxy.backends import chaindiff  # neither is needed to sync
+        from kproxy.backends.ipvs import differences
+
+        wanted = Wanted(self._sets)
+        self._own = None
+        wanted.update(want.services, self._context(want))
+        changes = compare.compare(self._read(), wanted, self._sets, self._foreign)
+        wanted_rules = rules.rules(want, self._family, wanted.denied)
+        return [
+            *differences.of_changes(changes, wanted),
+            *chaindiff.differences(self._save_rules(), wanted_rules),
+            *differences.of_switches(self._switches.wrong()),
+        ]
 
     def left_over(self) -> bool:
         """Return whether there are rules of ours, without which nothing of ours has effect."""
         tables = self._kernel.iptables
-        return tables.in_use() and chains.any_ours(tables.save(*chains.TABLES))
+        return tables.in_use() and chains.any_ours(self._save_rules())
 
     def cleanup(self) -> int:
         """Remove device, virtual services, sets and rules of this mode."""
-        seen = self._read(cleaning=True)
-        rules = self._kernel.iptables.save(*chains.TABLES)
-        self._seen = self._rules = None
-        empty = render.Tables(sets={name: set() for name in self._specs})
-        steps = planning.plan(seen, empty, self._conventions)
-        steps.sets_add.clear()
-        changes = chains.plan(rules, chains.NOTHING)
-        failures = self._write(steps, changes, device=seen.device)
-        removed = planning.writes(steps) + chains.writes(changes)
+        self._trusted = False
+        seen = kernel.read(self._kernel, self._family, self._specs, check=False)
+        changes = compare.compare(seen, Wanted(self._sets), self._sets, self._foreign)
+        changes.sets.clear()
+        steps = planning.plan(changes, self._sets)
+        table_changes = chains.plan(self._save_rules(), chains.NOTHING)
+        failed = kernel.write(self._kernel, steps, table_changes, device=seen.device)
+        removed = steps.writes() + chains.writes(table_changes)
         destroy = [ipset.DestroySet(name) for name in reversed(self._specs) if name in seen.sets]
-        failures += _errors(self._kernel.ipset.run(destroy)) if destroy else []
-        removed += len(destroy) + self._remove_device()
-        base.raise_all("clean up ipvs", failures)
+        results = self._kernel.ipset.run(destroy) if destroy else []
+        failed.errors += [error for error in results if error is not None]
+        removed += len(destroy) + kernel.remove_device(self._kernel.links)
+        base.raise_all("clean up ipvs", failed.errors)
         return removed
 
     def close(self) -> None:
@@ -184,151 +186,87 @@ class Backend:
         ):
             client.close()
 
-    def _remove_device(self) -> int:
-        """Remove the device unless it still carries the addresses of the other family."""
-        links = self._kernel.links
-        try:
-            if links.addresses(render.DEVICE):
-                return 0
-            links.remove(render.DEVICE)
-        except NotFound:
-            return 0
-        return 1
-
-    def _read(self, *, cleaning: bool = False) -> planning.Seen:
-        """Read all but the rules. KernelError: a set of ours has another type."""
-        kernel = self._kernel
-        self._read_at = time.monotonic()
-        services = {
-            key: entry
-            for key, entry in kernel.ipvs.dump().items()
-            if key.address.version == self._family
-        }
-        addresses = None
-        with contextlib.suppress(NotFound):
-            addresses = kernel.links.addresses(render.DEVICE)
-        sets = kernel.ipset.dump()
-        if not cleaning:
-            self._check_types(sets)
-        return planning.Seen(
-            services=services,
-            device=addresses is not None,
-            addresses={a.ip for a in addresses or () if a.version == self._family},
-            sets={name: set(sets[name].entries) for name in self._specs if name in sets},
+    def _context(self, want: State) -> Context:
+        own = frozenset(want.node_ports.addresses)
+        return Context(
+            family=self._family,
+            scheduler=self._options.scheduler,
+            node_ports=want.node_ports.addresses,
+            own=own if want.node_ports.everywhere else own | self._own_addresses(want),
+            pods=want.cluster_cidrs,
         )
 
-    def _check_types(self, sets: Mapping[str, ipset.SetEntry]) -> None:
-        for name, spec in self._specs.items():
-            if name in sets:
-                found = sets[name].spec
-                kind = f"{found.type} for IPv{found.family}"
-                # Of another size it may be: an older proxy may have made it.
-                wrong = (found.type, found.family) != (spec.type, spec.family)
-            else:
-                kind = "of a type that is never used here"
-                wrong = self._kernel.ipset.exists(name)
-            if wrong:
-                raise KernelError(
-                    f"use IP set {name}",
-                    errno.EEXIST,
-                    f"it is {kind}, and must be {spec.type} for IPv{spec.family}",
-                    remedy=f"delete the rules that use it, then: ipset destroy {name}",
-                )
+    def _own_addresses(self, want: State) -> frozenset[Address]:
+        """Return the node's own addresses, where node ports are not on all of them.
+
+        Asked once after each reading, and only if an address of a service may be one of these.
+        """
+        if self._own is None:
+            services = (one.service for one in want.services.values())
+            if not any(one.external_ips or one.load_balancer_vips for one in services):
+                return frozenset()
+            self._own = frozenset(
+                Address(str(address.ip))
+                for device, address in self._kernel.links.local_addresses()
+                if device != render.DEVICE and address.version == self._family
+            )
+        return self._own
+
+    def _read(self) -> Seen:
+        self._read_at = time.monotonic()
+        return kernel.read(self._kernel, self._family, self._specs, check=True)
+
+    def _save_rules(self) -> RuleSet:
+        return self._kernel.iptables.save(*chains.TABLES)
+
+    def _compare(self) -> planning.Changes:
+        """Return the changes, from what all of the kernel holds."""
+        seen, self._seen = self._seen or self._read(), None
+        self._device = seen.device
+        self._rejected = {}
+        changes = compare.compare(seen, self._wanted, self._sets, self._foreign)
+        if time.monotonic() - self._read_at > COUNTS_VALID_S:
+            doubtful = planning.counted(changes)
+            for key, have in self._kernel.ipvs.read(doubtful).items():
+                changes.services[key] = have, changes.services[key][1]
+        return changes
+
+    def _resume(self, delta: Delta) -> planning.Changes:
+        """Return the changes, from the services concerned alone: the kernel is as it was left."""
+        changed = [
+            key
+            for key, was in delta.places.items()
+            if was is not None and key in self._wanted.places
+        ]
+        if len(changed) > READ_SINGLY:
+            return self._compare()
+        read = self._kernel.ipvs.read({*changed, *self._draining})
+        return compare.resume(delta, read, self._wanted)
 
     def _switch(self, want: State) -> int:
         """Set the kernel's switches, once after each reading; return how many were wrong.
 
         Not for nothing: a node that forwards IPv6 does not listen to router advertisements any
         more, unless accept_ra is 2.
-        Where /proc/sys is read-only, as in a container, somebody else sees to it.
         """
         if self._switched or (self._family is Family.IPV6 and not want.services):
             return 0
         self._switched = True
-        switches = dict(SYSCTLS)
-        first_broken, first_good = REUSE_MODE_BROKEN
-        if first_broken <= self._kernel.release < first_good:
-            switches[REUSE_MODE] = "0"
-        switches.update([FORWARDING[self._family]])
-        if self._options.strict_arp:
-            switches |= STRICT_ARP
-        count = 0
-        refused = []
-        for key, value in switches.items():
-            try:
-                count += sysctls.ensure(self._kernel.sysctl, key, value)
-            except KernelError as error:
-                refused.append(error)
-        try:
-            self._set_timeouts()
-        except KernelError as error:
-            refused.append(error)
-        self._refused = tuple(refused)
+        count, self._refused = self._switches.set()
         return count
 
-    def _set_timeouts(self) -> None:
-        options = self._options
-        wanted = Timeouts(
-            tcp=options.tcp_timeout_s, tcp_fin=options.tcp_fin_timeout_s, udp=options.udp_timeout_s
-        )
-        if wanted != Timeouts(0, 0, 0):
-            self._kernel.ipvs.set_timeouts(wanted)
-
-    def _write(
-        self, steps: planning.Plan, changes: Sequence[TableChange], *, device: bool
-    ) -> list[KernelError]:
-        """Write the steps in their order; return what the kernel refused."""
-        kernel = self._kernel
-        failures: list[KernelError] = []
-        if steps.sets_add:
-            failures += _errors(kernel.ipset.run(steps.sets_add))
-        if changes:
-            try:
-                kernel.iptables.restore(changes)
-            except KernelError as error:
-                failures.append(error)
-        if steps.ipvs_add:
-            failures += _errors(kernel.ipvs.run(steps.ipvs_add))
-        failures += self._add_addresses(steps.addresses_add, device=device)
-        if steps.sets_refuse:
-            failures += _errors(kernel.ipset.run(steps.sets_refuse))
-        if steps.ipvs_remove:
-            refused = _errors(kernel.ipvs.run(steps.ipvs_remove))
-            if refused:
-                # Its address tells that a virtual service is ours: it has to outlive it.
-                return failures + refused
-        if steps.addresses_remove:
-            gone = [host_interface(address) for address in steps.addresses_remove]
-            failures += _errors(kernel.links.remove_addresses(render.DEVICE, gone))
-        if steps.sets_remove:
-            failures += _errors(kernel.ipset.run(steps.sets_remove))
-        return failures
-
-    def _add_addresses(self, addresses: Sequence[IPAddress], *, device: bool) -> list[KernelError]:
-        new = [host_interface(address) for address in addresses]
-        try:
-            if not device and new:
-                self._kernel.links.ensure_dummy(render.DEVICE, new)
-            elif new:
-                return _errors(self._kernel.links.add_addresses(render.DEVICE, new))
-        except KernelError as error:
-            return [error]
-        return []
-
-
-def _errors(results: Iterable[KernelError | None]) -> list[KernelError]:
-    """Return what failed.
-
-    That an object is there or gone already is a failure, too: the state was not as it was read,
-    so the next sync has to look again.
-    """
-    return [error for error in results if error is not None]
+    def _unscheduled(self, errors: list[KernelError]) -> list[KernelError]:
+        """Return one error for all services, if it is the scheduler that this kernel lacks."""
+        if not errors:
+            return errors
+        error = schedulers.unknown(self._kernel.ipvs, self._options.scheduler)
+        return errors if error is None else [error]
 
 
 def load(family: model.Family, options: base.Options) -> Backend:
     """Return this backend on the kernel of the current network namespace."""
     ip = base.FAMILIES[family]
-    kernel = Kernel(
+    doors = Kernel(
         ipvs=IPVS(),
         ipset=Ipset(),
         iptables=Iptables(ip),
@@ -337,7 +275,7 @@ def load(family: model.Family, options: base.Options) -> Backend:
         sysctl=sysctls.Sysctl(),
         release=_release(os.uname().release),
     )
-    return Backend(kernel, ip, options)
+    return Backend(doors, ip, options)
 
 
 def _release(text: str) -> tuple[int, int]:

@@ -5,233 +5,184 @@ moment a service address either leaves the node as if the service did not exist,
 works; never does it reach a port of the node itself, nor an endpoint without the masquerading it
 needs:
 
-1. sets get their new entries, before rules name them and before packets need them;
+1. sets get their new entries, before rules name them and before packets need them; those that keep
+   packets from being masqueraded lose the old ones;
 2. rules;
 3. new services with their endpoints, new endpoints of old services, weights;
 4. new addresses on the device: only now do packets come;
-5. services that are gone leave KUBE-CLUSTER-IP: new connections to them are refused;
+5. places that are gone leave the sets of what is served: new connections to them are refused;
 6. their virtual services, and endpoints that are gone;
 7. their addresses leave the device;
-8. the other sets lose what is left, KUBE-IPVS-IPS (which says what is ours) last.
+8. the other sets lose what is left, KUBE-IPVS-IPS (which says what is ours) last; those that keep
+   packets from being masqueraded get the new ones.
 
 So nothing that is right is ever removed, and all adds come before all removes.
 """
 
-import ipaddress
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from kproxy.backends.ipvs.render import DRAINING, SetNames, Tables
+from kproxy.backends.ipvs.render import DESTINATION, DRAINING, Place
+from kproxy.backends.ipvs.sets import Member, Sets
 from kproxy.kernel import inet
-from kproxy.kernel.inet import IPAddress, IPNetwork
+from kproxy.kernel.inet import IPAddress
 from kproxy.kernel.ipset import types as ipset
-from kproxy.kernel.ipset.types import Entry, SetSpec
 from kproxy.kernel.ipvs import types as ipvs
-from kproxy.kernel.ipvs.types import (
-    DestinationConfig,
-    DestinationKey,
-    ServiceConfig,
-    ServiceEntry,
-    ServiceKey,
-)
+from kproxy.kernel.ipvs.types import ServiceEntry, ServiceKey
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What the kernel holds of ours, in one family. The device's addresses are all ours."""
+@dataclass(slots=True)
+class Changes:
+    """In what the kernel differs from what is wanted, in one family; rules apart."""
 
-    services: Mapping[ServiceKey, ServiceEntry]
-    device: bool
-    addresses: Set[IPAddress]
-    sets: Mapping[str, Set[Entry]]
-    written: Mapping[ServiceKey, Mapping[DestinationKey, DestinationConfig]] = field(
+    sets: list[str] = field(default_factory=list)
+    """Sets that are missing."""
+    members_added: list[Member] = field(default_factory=list)
+    members_removed: list[Member] = field(default_factory=list)
+    addresses_added: list[IPAddress] = field(default_factory=list)
+    addresses_removed: list[IPAddress] = field(default_factory=list)
+    services: dict[ServiceKey, tuple[ServiceEntry | None, Place | None]] = field(
         default_factory=dict
     )
-    """What we wrote ourselves: a service whose real servers are this very object is right."""
+    """What the kernel has, and what it should have; None: nothing."""
 
 
 @dataclass(slots=True)
 class Plan:
     """The steps, in the order of this module's docstring (rules are planned elsewhere)."""
 
-    sets_add: list[ipset.Operation] = field(default_factory=list)
+    sets_first: list[ipset.Operation] = field(default_factory=list)
     ipvs_add: list[ipvs.Operation] = field(default_factory=list)
     addresses_add: list[IPAddress] = field(default_factory=list)
     sets_refuse: list[ipset.Operation] = field(default_factory=list)
     ipvs_remove: list[ipvs.Operation] = field(default_factory=list)
     addresses_remove: list[IPAddress] = field(default_factory=list)
-    sets_remove: list[ipset.Operation] = field(default_factory=list)
-    draining: int = 0
-    """Endpoints that are gone but still have connections: to be looked at again."""
+    sets_last: list[ipset.Operation] = field(default_factory=list)
+    draining: set[ServiceKey] = field(default_factory=set)
+    """Services with endpoints that are gone but still have connections: to be looked at again."""
+
+    def writes(self) -> int:
+        """Return how many kernel objects the steps touch."""
+        return (
+            len(self.sets_first)
+            + len(self.ipvs_add)
+            + len(self.addresses_add)
+            + len(self.sets_refuse)
+            + len(self.ipvs_remove)
+            + len(self.addresses_remove)
+            + len(self.sets_last)
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Conventions:
-    """What is the same for all services of one family."""
-
-    names: SetNames
-    specs: Mapping[str, SetSpec]
-    service: ServiceConfig
-    foreign: tuple[IPNetwork, ...] = ()
-    """Virtual services with addresses in these networks are not ours, wherever the address is."""
-
-    def is_ours(self, service: ServiceKey, ours: Set[IPAddress]) -> bool:
-        """Return whether we may delete a virtual service; ``ours`` are the addresses we hold."""
-        address = service.address
-        return address in ours and not any(address in network for network in self.foreign)
-
-
-def plan(have: Seen, want: Tables, conventions: Conventions) -> Plan:
-    """Return the steps that turn ``have`` into ``want``."""
+def plan(changes: Changes, sets: Sets) -> Plan:
+    """Return the steps that make the changes."""
     steps = Plan()
-    names = conventions.names
-    for name, spec in conventions.specs.items():
-        _plan_set(steps, name, spec, have.sets.get(name), want.sets[name], names)
-    steps.addresses_add = sorted(want.addresses - have.addresses)
-    steps.addresses_remove = sorted(have.addresses - want.addresses)
-    for service, destinations in want.services.items():
-        if have.written.get(service) is destinations:
-            continue
-        known = have.services.get(service)
-        _plan_service(steps, service, conventions.service, known, destinations)
-    ours: set[IPAddress] = set(have.addresses) | _hosts(have.sets.get(names.service_ips, ()))
-    steps.ipvs_remove.extend(
-        ipvs.DelService(service)
-        for service in have.services
-        if service not in want.services and conventions.is_ours(service, ours)
-    )
+    _plan_sets(steps, changes, sets)
+    steps.addresses_add = sorted(changes.addresses_added)
+    steps.addresses_remove = sorted(changes.addresses_removed)
+    gone: list[ipvs.Operation] = []
+    for service, (have, want) in changes.services.items():
+        if want is None:
+            if have is not None:
+                gone.append(ipvs.DelService(service))
+        elif have is None:
+            _plan_new(steps, want)
+        else:
+            _plan_change(steps, have, want)
+    steps.ipvs_remove.extend(gone)
     return steps
 
 
-def _plan_set(
-    steps: Plan,
-    name: str,
-    spec: SetSpec,
-    have: Set[Entry] | None,
-    want: Set[Entry],
-    names: SetNames,
-) -> None:
-    if have is None:
-        steps.sets_add.append(ipset.CreateSet(name, spec))
-        have = frozenset()
-    if have == want:
-        return
-    steps.sets_add.extend(ipset.AddEntry(name, entry) for entry in want - have)
-    gone = [ipset.DelEntry(name, entry) for entry in have - want]
-    if name == names.cluster_ip:
-        steps.sets_refuse.extend(gone)
-    elif name == names.service_ips:
-        steps.sets_remove.extend(gone)
-    else:
-        steps.sets_remove[:0] = gone
+def _plan_sets(steps: Plan, changes: Changes, sets: Sets) -> None:
+    specs = sets.specs()
+    steps.sets_first.extend(ipset.CreateSet(name, specs[name]) for name in changes.sets)
+    late, announced = sets.unmasquerading(), sets.announced()
+    added = _by_set(changes.members_added, specs)
+    removed = _by_set(changes.members_removed, specs)
+    for name in specs:
+        if name in late:
+            steps.sets_first.extend(ipset.DelEntry(name, entry) for entry in removed[name])
+    for name in specs:
+        if name not in late:
+            steps.sets_first.extend(ipset.AddEntry(name, entry) for entry in added[name])
+    still = frozenset(added[sets.external_ip_local])
+    for name in reversed(specs):
+        if name in late:
+            continue
+        for entry in removed[name]:
+            operation = ipset.DelEntry(name, entry)
+            # What only stops being masqueraded is served all the time.
+            refuse = name in announced and not (name == sets.external_ip and entry in still)
+            (steps.sets_refuse if refuse else steps.sets_last).append(operation)
+    for name in specs:
+        if name in late:
+            steps.sets_last.extend(ipset.AddEntry(name, entry) for entry in added[name])
 
 
-def _plan_service(
-    steps: Plan,
-    service: ServiceKey,
-    config: ServiceConfig,
-    have: ServiceEntry | None,
-    want: Mapping[DestinationKey, DestinationConfig],
-) -> None:
-    if have is None:
-        steps.ipvs_add.append(ipvs.AddService(service, config))
-        steps.ipvs_add.extend(
-            ipvs.AddDestination(service, destination, wanted)
-            for destination, wanted in want.items()
-        )
-        return
-    if have.config != config:
-        steps.ipvs_add.append(ipvs.SetService(service, config))
-    staying = len(want)
-    for destination, wanted in want.items():
+def _by_set(members: Iterable[Member], names: Iterable[str]) -> dict[str, list[ipset.Entry]]:
+    found: dict[str, list[ipset.Entry]] = {name: [] for name in names}
+    for name, entry in members:
+        found[name].append(entry)
+    return found
+
+
+def _plan_new(steps: Plan, want: Place) -> None:
+    key = want.key
+    steps.ipvs_add.append(ipvs.AddService(key, want.config))
+    steps.ipvs_add.extend(
+        [ipvs.AddDestination(key, destination, DESTINATION) for destination in want.destinations]
+    )
+
+
+def _plan_change(steps: Plan, have: ServiceEntry, want: Place) -> None:
+    key = want.key
+    if have.config != want.config:
+        steps.ipvs_add.append(ipvs.SetService(key, want.config))
+    staying = len(want.destinations)
+    for destination in want.destinations:
         entry = have.destinations.get(destination)
         if entry is None:
             staying -= 1
-            steps.ipvs_add.append(ipvs.AddDestination(service, destination, wanted))
-        elif entry.config != wanted:
+            steps.ipvs_add.append(ipvs.AddDestination(key, destination, DESTINATION))
+        elif entry.config != DESTINATION:
             # Also heals a weight of 0 that a proxy left behind which died while it drained.
-            steps.ipvs_add.append(ipvs.SetDestination(service, destination, wanted))
+            steps.ipvs_add.append(ipvs.SetDestination(key, destination, DESTINATION))
     if staying < len(have.destinations):
-        _plan_departures(steps, service, have, want)
+        _plan_departures(steps, have, want)
 
 
-def _plan_departures(
-    steps: Plan,
-    service: ServiceKey,
-    have: ServiceEntry,
-    want: Mapping[DestinationKey, DestinationConfig],
-) -> None:
+def _plan_departures(steps: Plan, have: ServiceEntry, want: Place) -> None:
     """Let endpoints go that are not wanted: at once, or when their connections have ended.
 
     Stateless: whether an endpoint has connections is what the kernel says now. A UDP client would
     send to an endpoint that is gone for ever, so UDP endpoints go at once.
     """
-    for destination, entry in have.destinations.items():
-        if destination in want:
-            continue
+    key = want.key
+    for destination in departing(have, want):
+        entry = have.destinations[destination]
         busy = entry.stats.active + entry.stats.inactive
-        if service.protocol is inet.Protocol.UDP or not busy:
-            steps.ipvs_remove.append(ipvs.DelDestination(service, destination))
+        if key.protocol is inet.Protocol.UDP or not busy:
+            steps.ipvs_remove.append(ipvs.DelDestination(key, destination))
             continue
-        steps.draining += 1
+        steps.draining.add(key)
         if entry.config.weight != DRAINING.weight:
             # With the removes: its successor is there by then.
-            steps.ipvs_remove.append(ipvs.SetDestination(service, destination, DRAINING))
+            steps.ipvs_remove.append(ipvs.SetDestination(key, destination, DRAINING))
 
 
-def needs_counts(have: Seen, want: Tables) -> bool:
-    """Return whether an endpoint goes whose connections must be counted first."""
-    return any(
-        service.protocol is not inet.Protocol.UDP
-        and have.written.get(service) is not destinations
-        and (entry := have.services.get(service)) is not None
-        and not entry.destinations.keys() <= destinations.keys()
-        for service, destinations in want.services.items()
-    )
+def departing(have: ServiceEntry, want: Place) -> list[ipvs.DestinationKey]:
+    """Return the endpoints that are there and not wanted."""
+    wanted = frozenset(want.destinations)
+    return [destination for destination in have.destinations if destination not in wanted]
 
 
-def writes(steps: Plan) -> int:
-    """Return how many kernel objects the steps touch."""
-    return (
-        len(steps.sets_add)
-        + len(steps.ipvs_add)
-        + len(steps.addresses_add)
-        + len(steps.sets_refuse)
-        + len(steps.ipvs_remove)
-        + len(steps.addresses_remove)
-        + len(steps.sets_remove)
-    )
-
-
-def after(have: Seen, want: Tables, steps: Plan, service_config: ServiceConfig) -> Seen:
-    """Return what the kernel holds when all steps were done, if nothing drains.
-
-    The counts of connections are those of the reading: see :func:`needs_counts`.
-    """
-    services = dict(have.services)
-    unused = ipvs.DestinationStats()
-    for service in {step.service for step in (*steps.ipvs_add, *steps.ipvs_remove)}:
-        destinations = want.services.get(service)
-        if destinations is None:
-            del services[service]
-            continue
-        services[service] = ServiceEntry(
-            service_config,
-            {key: ipvs.DestinationEntry(config, unused) for key, config in destinations.items()},
-        )
-    device = have.device or bool(want.addresses)
-    return Seen(
-        services=services,
-        device=device,
-        addresses=want.addresses,
-        sets=want.sets,
-        written=want.services,
-    )
-
-
-def _hosts(entries: Iterable[Entry]) -> set[IPAddress]:
-    return {
-        entry.address
-        for entry in entries
-        if isinstance(entry.address, ipaddress.IPv4Address | ipaddress.IPv6Address)
-    }
+def counted(changes: Changes) -> list[ServiceKey]:
+    """Return the services of which endpoints go only if they have no connections."""
+    return [
+        key
+        for key, (have, want) in changes.services.items()
+        if have is not None
+        and want is not None
+        and key.protocol is not inet.Protocol.UDP
+        and departing(have, want)
+    ]

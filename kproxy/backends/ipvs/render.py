@@ -1,25 +1,22 @@
-"""What the kernel should hold for a state, in ipvs mode. Pure: values in, values out.
-
-Names, types and rules are those of kube-proxy, so that a node where it ran is adopted.
-"""
+"""What the kernel should hold for one service port, in ipvs mode. Pure: values in, values out."""
 
 import ipaddress
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from kproxy.backends.base import taken
-from kproxy.backends.chains import Wanted, WantedTable, masquerade_marked, not_from
+from kproxy.backends.ipvs.sets import SETS, Member, Sets
 from kproxy.desired import model
-from kproxy.desired.model import Address, ServicePortName, ServiceState, State
-from kproxy.errors import InvalidObject
+from kproxy.desired.model import Address, Endpoint, Prefix, ServicePort, ServiceState, State
 from kproxy.kernel import inet
-from kproxy.kernel.inet import Family, IPAddress
-from kproxy.kernel.ipset.types import Entry, SetSpec, SetType
+from kproxy.kernel.inet import Family, IPAddress, IPNetwork
+from kproxy.kernel.ipset.types import Entry
 from kproxy.kernel.ipvs.types import (
     DestinationConfig,
     DestinationKey,
     Forwarding,
+    ServiceConfig,
+    ServiceFlags,
     ServiceKey,
 )
 
@@ -35,43 +32,48 @@ PROTOCOLS: Mapping[model.Protocol, inet.Protocol] = {
     model.Protocol.SCTP: inet.Protocol.SCTP,
 }
 
-
-@dataclass(frozen=True, slots=True)
-class SetNames:
-    """The IP sets of one family."""
-
-    cluster_ip: str
-    """Service address, protocol and port: what is announced."""
-    loop_back: str
-    """Address, protocol and port of local endpoints, and the address again: hairpin traffic."""
-    service_ips: str
-    """Every service address: other ports of these are refused. Written before and removed after
-    all else of a service, so it tells which virtual services are ours."""
-
-    def specs(self, family: Family) -> dict[str, SetSpec]:
-        """Return how each set is made, in the order in which they are."""
-        return {
-            self.service_ips: SetSpec(SetType.HASH_IP, family, 1 << 20),
-            self.loop_back: SetSpec(SetType.HASH_IP_PORT_IP, family, 1 << 20),
-            self.cluster_ip: SetSpec(SetType.HASH_IP_PORT, family, 1 << 20),
-        }
+Destinations = tuple[DestinationKey, ...]
 
 
-SETS = {
-    Family.IPV4: SetNames("KUBE-CLUSTER-IP", "KUBE-LOOP-BACK", "KUBE-IPVS-IPS"),
-    Family.IPV6: SetNames("KUBE-6-CLUSTER-IP", "KUBE-6-LOOP-BACK", "KUBE-6-IPVS-IPS"),
-}
+class Place(NamedTuple):
+    """An address, protocol and port at which a service is served, and all that this takes."""
+
+    key: ServiceKey
+    config: ServiceConfig
+    destinations: Destinations
+    bind: bool
+    """Whether the address goes on the device. The node's own addresses do not."""
+    members: tuple[Member, ...]
+    address: Address | None
+    """The address as the Service has it; None: a node port."""
+    denied: bool = False
+    """Whether ``loadBalancerSourceRanges`` keep the node itself out."""
+
+
+class Rendered(NamedTuple):
+    """What one service port comes to."""
+
+    places: tuple[Place, ...]
+    members: tuple[Member, ...]
+    """Entries that are no single place's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
-    """What should be there, but for the rules, which do not depend on services."""
+class Context:
+    """What the places of a service depend on beside the service itself."""
 
-    services: dict[ServiceKey, dict[DestinationKey, DestinationConfig]] = field(
-        default_factory=dict
-    )
-    addresses: set[IPAddress] = field(default_factory=set)
-    sets: dict[str, set[Entry]] = field(default_factory=dict)
+    family: Family
+    scheduler: str
+    node_ports: tuple[Address, ...] = ()
+    """Where node ports are served."""
+    own: frozenset[Address] = frozenset()
+    """The node's own addresses."""
+    pods: tuple[Prefix, ...] = ()
+
+    @property
+    def sets(self) -> Sets:
+        """Return the names of the family's sets."""
+        return SETS[self.family]
 
 
 def family_of(state: State) -> Family:
@@ -79,70 +81,149 @@ def family_of(state: State) -> Family:
     return Family.IPV4 if state.family is model.Family.IPV4 else Family.IPV6
 
 
-class _Rendered(NamedTuple):
-    """What one service port comes to."""
-
-    key: ServiceKey
-    destinations: dict[DestinationKey, DestinationConfig]
-    loops: tuple[Entry, ...]
+def depends_on_node(service: ServicePort) -> bool:
+    """Return whether its places depend on the node's addresses."""
+    return bool(service.node_port or service.external_ips or service.load_balancer_vips)
 
 
-class Renderer:
-    """Turns states into kernel values; remembers what it made of each service for the next."""
-
-    def __init__(self) -> None:
-        self.invalid: tuple[InvalidObject, ...] = ()
-        self._made: dict[ServicePortName, tuple[ServiceState, _Rendered]] = {}
-
-    def render(self, state: State) -> Tables:
-        """Return what the kernel should hold.
-
-        Where two services claim the same address, protocol and port, the first by name has it;
-        :attr:`invalid` tells which have not. What did not change since the last state is in both
-        results the same object.
-        """
-        names = SETS[family_of(state)]
-        tables = Tables(sets={name: set() for name in names.specs(family_of(state))})
-        loops = tables.sets[names.loop_back]
-        service_ips, cluster_ips = tables.sets[names.service_ips], tables.sets[names.cluster_ip]
-        made: dict[ServicePortName, tuple[ServiceState, _Rendered]] = {}
-        invalid = []
-        for name in sorted(state.services):
-            wanted = state.services[name]
-            known = self._made.get(name)
-            if known is None or known[0] is not wanted:
-                known = wanted, _render_service(wanted)
-            made[name] = known
-            key, destinations, own_loops = known[1]
-            if key in tables.services:
-                owner = next(one for one, (_, other) in made.items() if other.key == key)
-                invalid.append(taken(wanted.service, owner))
-                continue
-            tables.services[key] = destinations
-            tables.addresses.add(key.address)
-            service_ips.add(Entry(key.address))
-            cluster_ips.add(Entry(key.address, key.protocol, key.port))
-            loops.update(own_loops)
-        self._made = made
-        self.invalid = tuple(invalid)
-        return tables
-
-
-def _render_service(wanted: ServiceState) -> _Rendered:
+def render(wanted: ServiceState, context: Context) -> Rendered:
+    """Return what the kernel should hold for one service port."""
     service = wanted.service
     protocol = PROTOCOLS[service.protocol]
-    destinations: dict[DestinationKey, DestinationConfig] = {}
-    loops = []
-    for endpoint in wanted.local if service.internal_local else wanted.cluster:
-        real = _parsed(endpoint.address)
-        destinations[DestinationKey(real, endpoint.port)] = DESTINATION
+    config = _config(service, context.scheduler)
+    inside = _destinations(_chosen(wanted, local=service.internal_local))
+    address = parsed(service.cluster_ip)
+    key = ServiceKey(protocol, address, service.port)
+    member = (context.sets.cluster_ip, Entry(address, protocol, service.port))
+    first = Place(key, config, inside, True, (member,), service.cluster_ip)
+    common = tuple(_common(wanted, protocol, context.sets))
+    if not depends_on_node(service):
+        return Rendered((first,), common)
+    outside = inside
+    if service.external_local != service.internal_local:
+        outside = _destinations(_chosen(wanted, local=service.external_local))
+    places = {key: first}
+    for key, bind, members, text, denied in _outside(service, protocol, context):
+        place = Place(key, config, outside, bind, members, text, denied)
+        # The same address as external and as a load balancer's is served once, and closed to all
+        # whom either closes it to.
+        places[key] = _merged(places[key], place) if key in places else place
+    return Rendered(tuple(places.values()), common)
+
+
+def _merged(one: Place, other: Place) -> Place:
+    return one._replace(members=(*one.members, *other.members), denied=one.denied or other.denied)
+
+
+def _chosen(wanted: ServiceState, *, local: bool) -> Sequence[Endpoint]:
+    """Return the endpoints for a policy.
+
+    Without a local one, all: pods of this node may then reach those elsewhere, while others get
+    no answer, because nothing is masqueraded. kube-proxy does the same in this mode only.
+    """
+    return (wanted.local or wanted.cluster) if local else wanted.cluster
+
+
+def _config(service: ServicePort, scheduler: str) -> ServiceConfig:
+    flags = ServiceFlags.NONE
+    if scheduler == "mh":
+        # By address and port: else all connections of a client would have the same endpoint.
+        flags |= ServiceFlags.MH_PORT
+    if service.affinity_seconds is None:
+        return ServiceConfig(scheduler, flags)
+    return ServiceConfig(scheduler, flags | ServiceFlags.PERSISTENT, service.affinity_seconds)
+
+
+def _destinations(endpoints: Sequence[Endpoint]) -> Destinations:
+    keys = [
+        DestinationKey.of(_packed(endpoint.address) + endpoint.port.to_bytes(2, "big"))
+        for endpoint in endpoints
+    ]
+    return tuple(dict.fromkeys(keys)) if len(keys) > 1 else tuple(keys)
+
+
+_Outside = tuple[ServiceKey, bool, tuple[Member, ...], Address | None, bool]
+
+
+def _outside(
+    service: ServicePort, protocol: inet.Protocol, context: Context
+) -> Iterator[_Outside]:
+    """Yield key, whether to bind, members, address and whether denied of each other place."""
+    sets, local, own = context.sets, service.external_local, context.own
+    for text in service.external_ips:
+        address = parsed(text)
+        name = sets.external_ip_local if local else sets.external_ip
+        member = (name, Entry(address, protocol, service.port))
+        key = ServiceKey(protocol, address, service.port)
+        yield key, text not in own, (member,), text, False
+    for text in service.load_balancer_vips:
+        key = ServiceKey(protocol, parsed(text), service.port)
+        denied = bool(service.source_ranges) and not _node_allowed(service, context)
+        members = tuple(_load_balancer(service, key, sets, denied=denied))
+        yield key, text not in own, members, text, denied
+    if service.node_port:
+        for text in context.node_ports:
+            address = parsed(text)
+            entry = Entry(None, None, service.node_port)
+            if protocol is inet.Protocol.SCTP:
+                entry = Entry(address, protocol, service.node_port)
+            members = ((sets.node_port[protocol], entry),)
+            if local:
+                members = (*members, (sets.node_port_local[protocol], entry))
+            key = ServiceKey(protocol, address, service.node_port)
+            yield key, False, members, None, False
+
+
+def _load_balancer(
+    service: ServicePort, key: ServiceKey, sets: Sets, *, denied: bool
+) -> Iterator[Member]:
+    entry = Entry(key.address, key.protocol, key.port)
+    yield sets.load_balancer, entry
+    if service.external_local:
+        yield sets.load_balancer_local, entry
+    if service.source_ranges:
+        for network in _source_ranges(service.source_ranges):
+            yield sets.source_cidr, entry._replace(second=network)
+        if not denied:
+            yield sets.source_ip, entry._replace(second=key.address)
+        yield sets.firewall, entry
+
+
+def _source_ranges(ranges: Sequence[Prefix]) -> Iterator[IPNetwork]:
+    """Yield networks that a set takes: it has no entry for everybody, but one for each half."""
+    for text in ranges:
+        network = ipaddress.ip_network(text)
+        if network.prefixlen:
+            yield network
+        else:
+            yield from network.subnets()
+
+
+def _node_allowed(service: ServicePort, context: Context) -> bool:
+    """Return whether source ranges let the node in, by any address that is no pod's gateway."""
+    ranges = [ipaddress.ip_network(text) for text in service.source_ranges]
+    pods = [ipaddress.ip_network(text) for text in context.pods]
+    return any(
+        any(address in network for network in ranges)
+        and not any(address in network for network in pods)
+        for address in map(parsed, context.own)
+    )
+
+
+def _common(wanted: ServiceState, protocol: inet.Protocol, sets: Sets) -> Iterator[Member]:
+    service = wanted.service
+    endpoints = wanted.cluster
+    if wanted.local and (service.internal_local or service.external_local):
+        endpoints = (*endpoints, *wanted.local)
+    for endpoint in endpoints:
         if endpoint.local:
-            loops.append(Entry(real, protocol, endpoint.port, real))
-    key = ServiceKey(protocol, _parsed(service.cluster_ip), service.port)
-    return _Rendered(key, destinations, tuple(loops))
+            real = parsed(endpoint.address)
+            yield sets.loop_back, Entry(real, protocol, endpoint.port, real)
+    if service.health_check_node_port:
+        yield sets.health_check, Entry(None, None, service.health_check_node_port)
 
 
-def _parsed(text: Address) -> IPAddress:
+def parsed(text: Address) -> IPAddress:
     """Parse an address. That it is canonical saves all the checks, and most of the time."""
     if ":" in text:
         return ipaddress.IPv6Address(text)
@@ -150,68 +231,12 @@ def _parsed(text: Address) -> IPAddress:
     return ipaddress.IPv4Address(int(a) << 24 | int(b) << 16 | int(c) << 8 | int(d))
 
 
-def rules(state: State) -> Wanted:
-    """Return the rules: their number is the same for any number of services."""
-    names = SETS[family_of(state)]
-    mark = f"{1 << state.masquerade_bit:#x}"
-    return {
-        "filter": WantedTable(chains=_filter(state, names, mark), jumps=_FILTER_JUMPS),
-        "nat": WantedTable(chains=_nat(state, names, mark), jumps=_NAT_JUMPS),
-    }
+_OCTETS = {str(number): bytes((number,)) for number in range(256)}
 
 
-def _jump(builtin: str, comment: str, chain: str) -> str:
-    return f'-A {builtin} -m comment --comment "{comment}" -j {chain}'
-
-
-_FILTER_JUMPS = {
-    "INPUT": (_jump("INPUT", "kubernetes ipvs access filter", "KUBE-IPVS-FILTER"),),
-    "FORWARD": (_jump("FORWARD", "kubernetes forwarding rules", "KUBE-FORWARD"),),
-}
-_NAT_JUMPS = {
-    "PREROUTING": (_jump("PREROUTING", "kubernetes service portals", "KUBE-SERVICES"),),
-    "OUTPUT": (_jump("OUTPUT", "kubernetes service portals", "KUBE-SERVICES"),),
-    "POSTROUTING": (_jump("POSTROUTING", "kubernetes postrouting rules", "KUBE-POSTROUTING"),),
-}
-
-
-def _filter(state: State, names: SetNames, mark: str) -> dict[str, Sequence[str]]:
-    reject = "icmp" if family_of(state) is Family.IPV4 else "icmp6"
-    return {
-        "KUBE-IPVS-FILTER": (
-            f"-A KUBE-IPVS-FILTER -m set --match-set {names.cluster_ip} dst,dst -j RETURN",
-            "-A KUBE-IPVS-FILTER -m conntrack --ctstate NEW"
-            f" -m set --match-set {names.service_ips} dst"
-            f" -j REJECT --reject-with {reject}-port-unreachable",
-        ),
-        "KUBE-FORWARD": (
-            '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding rules"'
-            f" -m mark --mark {mark}/{mark} -j ACCEPT",
-            '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding conntrack rule"'
-            " -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-        ),
-    }
-
-
-def _nat(state: State, names: SetNames, mark: str) -> dict[str, Sequence[str]]:
-    to_service = f"-m set --match-set {names.cluster_ip} dst,dst"
-    comment = '-m comment --comment "Kubernetes service cluster ip + port for masquerade purpose"'
-    if state.masquerade_all:
-        masquerade = f"-A KUBE-SERVICES {comment} {to_service} -j KUBE-MARK-MASQ"
-    elif state.cluster_cidrs:
-        not_pods = not_from(state.cluster_cidrs)
-        masquerade = f"-A KUBE-SERVICES {not_pods} {comment} {to_service} -j KUBE-MARK-MASQ"
-    else:
-        # The node's own connections to a service address have that address as their source.
-        own = f"-m set --match-set {names.cluster_ip} src,dst"
-        masquerade = f"-A KUBE-SERVICES {comment} {own} -j KUBE-MARK-MASQ"
-    return {
-        "KUBE-MARK-MASQ": (f"-A KUBE-MARK-MASQ -j MARK --set-xmark {mark}/{mark}",),
-        "KUBE-POSTROUTING": (
-            "-A KUBE-POSTROUTING -m comment --comment"
-            ' "Kubernetes endpoints dst ip:port, source ip for solving hairpin purpose"'
-            f" -m set --match-set {names.loop_back} dst,dst,src -j MASQUERADE",
-            *masquerade_marked(mark),
-        ),
-        "KUBE-SERVICES": (masquerade, f"-A KUBE-SERVICES {to_service} -j ACCEPT"),
-    }
+def _packed(text: Address) -> bytes:
+    """Return the bytes of a canonical address; 100,000 of them are packed at a large start."""
+    if ":" in text:
+        return ipaddress.IPv6Address(text).packed
+    a, b, c, d = text.split(".")
+    return _OCTETS[a] + _OCTETS[b] + _OCTETS[c] + _OCTETS[d]

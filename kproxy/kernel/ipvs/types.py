@@ -96,8 +96,7 @@ class Forwarding(enum.StrEnum):
     DIRECT = "direct"
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceConfig:
+class ServiceConfig(NamedTuple):
     """What a virtual service does.
 
     ``timeout`` (seconds) and ``netmask`` (prefix length by which clients are grouped; None means
@@ -110,8 +109,7 @@ class ServiceConfig:
     netmask: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DestinationConfig:
+class DestinationConfig(NamedTuple):
     """How a real server is used. Weight 0: no new connections, existing ones go on.
 
     Limits on its connections (``ipvsadm -x``, ``-y``) are not used: writing sets them to none.

@@ -1,0 +1,129 @@
+"""In what a kernel that was read differs from what is wanted. Pure."""
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+
+from kproxy.backends.ipvs.plan import Changes
+from kproxy.backends.ipvs.render import DESTINATION, Place
+from kproxy.backends.ipvs.sets import Sets
+from kproxy.backends.ipvs.wanted import Delta, Wanted
+from kproxy.kernel import inet
+from kproxy.kernel.inet import IPAddress, IPNetwork
+from kproxy.kernel.ipset.types import Entry
+from kproxy.kernel.ipvs.types import Dump, ServiceEntry, ServiceKey
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the kernel holds, in one family. The device's addresses are all ours."""
+
+    services: Dump = field(default_factory=dict)
+    device: bool = False
+    addresses: Set[IPAddress] = frozenset()
+    sets: Mapping[str, Set[Entry]] = field(default_factory=dict)
+    """Our sets only."""
+
+
+def compare(seen: Seen, wanted: Wanted, sets: Sets, foreign: Iterable[IPNetwork] = ()) -> Changes:
+    """Return in what a kernel differs.
+
+    Virtual services with addresses in ``foreign`` networks are not ours, wherever the address is.
+    """
+    changes = Changes()
+    for name in sets.specs():
+        have, want = seen.sets.get(name), wanted.members(name)
+        if have is None:
+            changes.sets.append(name)
+            have = frozenset()
+        if have != want:
+            changes.members_added.extend((name, entry) for entry in want - have)
+            changes.members_removed.extend((name, entry) for entry in have - want)
+    if seen.addresses != wanted.addresses:
+        changes.addresses_added.extend(wanted.addresses - seen.addresses)
+        changes.addresses_removed.extend(seen.addresses - wanted.addresses)
+    _compare_services(changes, seen, wanted, Ours(seen, sets, foreign))
+    return changes
+
+
+def _compare_services(changes: Changes, seen: Seen, wanted: Wanted, ours: "Ours") -> None:
+    services = seen.services
+    missing = 0
+    for key, place in wanted.places.items():
+        have = services.get(key)
+        if have is None:
+            missing += 1
+        elif have.config == place.config and is_right(have, place):
+            continue
+        changes.services[key] = have, place
+    if len(services) + missing > len(wanted.places):
+        for key, entry in services.items():
+            if key not in wanted.places and ours.hold(key):
+                changes.services[key] = entry, None
+
+
+def is_right(have: ServiceEntry, want: Place) -> bool:
+    """Return whether a virtual service has exactly the wanted real servers."""
+    destinations = have.destinations
+    if len(destinations) != len(want.destinations):
+        return False
+    for destination in want.destinations:
+        entry = destinations.get(destination)
+        if entry is None or entry.config != DESTINATION:
+            return False
+    return True
+
+
+def resume(delta: Delta, read: Dump, wanted: Wanted) -> Changes:
+    """Return the changes that an update makes where the kernel was right before it.
+
+    ``read``: the services at the places that change, and those whose endpoints drain.
+    """
+    changes = Changes(
+        members_added=delta.members_added,
+        members_removed=delta.members_removed,
+        addresses_added=delta.addresses_added,
+        addresses_removed=delta.addresses_removed,
+    )
+    for key, was in delta.places.items():
+        want = wanted.places.get(key)
+        if want is None and was is not None:
+            changes.services[key] = ServiceEntry(was.config, {}), None
+        else:
+            changes.services[key] = read.get(key), want
+    for key, have in read.items():
+        changes.services.setdefault(key, (have, wanted.places.get(key)))
+    return changes
+
+
+class Ours:
+    """Tells which virtual services are ours: those whose address, or place, is in a set of ours.
+
+    Or whose address is on the device. Sets are written before all else of a service and cleared
+    after it, so even a proxy that died in between leaves nothing behind for ever.
+    """
+
+    def __init__(self, seen: Seen, sets: Sets, foreign: Iterable[IPNetwork] = ()) -> None:
+        def entries(name: str) -> Set[Entry]:
+            return seen.sets.get(name, frozenset())
+
+        self._foreign = tuple(foreign)
+        self._addresses = seen.addresses
+        self._service_ips = entries(sets.service_ips)
+        self._places = [entries(name) for name in sets.announced()]
+        self._node_ports = {
+            protocol: entries(sets.node_port[protocol]) for protocol in inet.Protocol
+        }
+
+    def hold(self, key: ServiceKey) -> bool:
+        """Return whether a virtual service is ours."""
+        protocol, address, port = key
+        if any(address in network for network in self._foreign):
+            return False
+        place = Entry(address, protocol, port)
+        at_node_port = place if protocol is inet.Protocol.SCTP else Entry(None, None, port)
+        return (
+            address in self._addresses
+            or Entry(address) in self._service_ips
+            or any(place in places for places in self._places)
+            or at_node_port in self._node_ports[protocol]
+        )

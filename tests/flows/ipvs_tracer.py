@@ -1,0 +1,39 @@
+"""A node in ipvs mode, as the packet tracer knows it."""
+
+from packet_tracer import Node
+
+from kproxy.backends import chains
+from kproxy.backends.ipvs import render
+from kproxy.backends.ipvs.render import Context
+from kproxy.backends.ipvs.rules import rules
+from kproxy.backends.ipvs.sets import SETS
+from kproxy.backends.ipvs.wanted import Wanted
+from kproxy.desired.model import State
+
+
+def ipvs_node(state: State) -> Node:
+    """Return what a node's kernel holds for a state."""
+    family = render.family_of(state)
+    sets, wanted = SETS[family], Wanted(SETS[family])
+    addresses = state.node_ports.addresses
+    context = Context(family, "rr", addresses, frozenset(addresses), state.cluster_cidrs)
+    wanted.update(state.services, context)
+    return Node(
+        rules=with_jumps(rules(state, family, wanted.denied)),
+        device=frozenset(map(str, wanted.addresses)),
+        services={
+            (str(key.protocol), str(key.address), key.port): [*map(str, place.destinations)]
+            for key, place in wanted.places.items()
+        },
+        sets={name: frozenset(map(str, wanted.members(name))) for name in sets.specs()},
+    )
+
+
+def with_jumps(wanted: chains.Wanted) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Return all chains of the tables, built-in ones with our rules in them."""
+    return {
+        name: {
+            chain: tuple(rules) for chain, rules in (*table.chains.items(), *table.jumps.items())
+        }
+        for name, table in wanted.items()
+    }
