@@ -36,6 +36,9 @@ SILENCE_S = 10.0
 """A holder that has not answered for so long is called stuck in the log, and again after so long
 times two, and so on. It is waited for nevertheless: there are never two that write."""
 
+LEAVING_S = 10.0
+"""So long a holder that is told to stop waits for a standby that has come but is not ready yet."""
+
 RETIRED_MOST = 16
 """So many pods that have handed over are remembered, which goes from holder to holder."""
 

@@ -11,27 +11,17 @@ the holder is gone, and speak with it as :mod:`kproxy.agent.handover` says.
 import contextlib
 import errno
 import os
-import select
 import socket
-import struct
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-from kproxy.agent import handover
+from kproxy.agent import handover, reception
 from kproxy.agent.handover import Candidate, Message, Standby, Transfer, Word
 from kproxy.logs import Log
 
 NAME = "kproxy/writes"
-BACKLOG = 16
-_PACKET_MAX = 4096
-_SOCKETS_MAX = 250
-"""So many descriptors fit in one message (the kernel's limit is 253)."""
-_CREDENTIALS = struct.Struct("3i")
 _LOOK_AGAIN_S = 0.01
-_INFINITE = float("inf")
 
 
 class NodeLock:
@@ -54,7 +44,7 @@ class NodeLock:
         self._predecessor: socket.socket | None = None
         self._holder: socket.socket | None = None
         self._waiting: deque[tuple[socket.socket, Candidate]] = deque()
-        self._reception: _Reception | None = None
+        self._reception: reception.Reception | None = None
 
     @property
     def holding(self) -> bool:
@@ -118,7 +108,7 @@ class NodeLock:
     def receive(self, ready: Callable[[], None]) -> None:
         """Begin to hear who else is ready, in the background; ``ready`` is called for each."""
         if self._listener is not None:
-            self._reception = _Reception(self._listener, self._waiting, ready)
+            self._reception = reception.Reception(self._listener, self._waiting, ready)
 
     def wanted(self, *, leaving: bool = False) -> bool:
         """Return whether somebody is ready to whom :meth:`hand_over` would hand over."""
@@ -138,7 +128,7 @@ class NodeLock:
         if it died before that: then we hold the lock as before. ``leaving``: do not wait for it.
         """
         if leaving and self._reception is not None:
-            self._reception.stop()  # It hears first what has been said up to now.
+            self._reception.stop(handover.LEAVING_S)
         while (chosen := self._choose(leaving=leaving)) is not None:
             self._waiting.remove(chosen)
             standby, candidate = chosen
@@ -172,7 +162,7 @@ class NodeLock:
         try:
             sock.settimeout(handover.SILENCE_S)
             sock.connect(self._name)
-            peer = _peer(sock)
+            peer = reception.peer(sock)
         except OSError:
             sock.close()
             return None
@@ -203,10 +193,10 @@ class NodeLock:
             holder.send(handover.encode(reply))
 
     def _hear(self, holder: socket.socket) -> tuple[Message, list[socket.socket]]:
-        while not _readable(holder, self._standby.warning_due()):
+        while not reception.readable(holder, self._standby.warning_due()):
             self._log.warning("the holder of the lock does not answer: waiting on")
             self._standby.warned()
-        packet, sockets = _receive(holder)
+        packet, sockets = reception.receive(holder)
         try:
             message = handover.decode(packet)
             if (message.word is Word.YOURS) != bool(sockets):
@@ -219,7 +209,7 @@ class NodeLock:
 
     def _own(self, listener: socket.socket, how: str) -> None:
         # Again: the kernel names the process that did it last to whoever asks who the holder is.
-        listener.listen(BACKLOG)
+        listener.listen(reception.BACKLOG)
         listener.setblocking(False)
         self._listener = listener
         self._log.info("holding", how=how)
@@ -244,7 +234,7 @@ class NodeLock:
             # Or a signal has interrupted us when the lock was given already.
             return None
         for one in tuple(self._waiting):
-            if _has_ended(one[0]):
+            if reception.has_ended(one[0]):
                 self._waiting.remove(one)
                 one[0].close()
             elif handover.may_take_over(one[1], self._retired, leaving=leaving):
@@ -264,8 +254,8 @@ class NodeLock:
         transfer = Transfer(time.monotonic())
         try:
             standby.send(handover.encode(Message(Word.OFFER)))
-            while _readable(standby, transfer.deadline()):
-                if transfer.heard(handover.decode(_receive(standby)[0])):
+            while reception.readable(standby, transfer.deadline()):
+                if transfer.heard(handover.decode(reception.receive(standby)[0])):
                     return True
                 self._reception.stop()
                 given = ports()
@@ -285,118 +275,5 @@ class NodeLock:
         assert self._listener is not None
         self._given = True
         message = Message(Word.YOURS, retired=handover.retire(self._retired, self._pod))
-        given = [self._listener, *ports][:_SOCKETS_MAX]
+        given = [self._listener, *ports][: reception.SOCKETS_MAX]
         socket.send_fds(standby, [handover.encode(message)], [one.fileno() for one in given])
-
-
-class _Reception:
-    """Hears, in a thread of its own, who connects to the lock and says that it is ready."""
-
-    def __init__(
-        self,
-        listener: socket.socket,
-        ready: deque[tuple[socket.socket, Candidate]],
-        tell: Callable[[], None],
-    ) -> None:
-        self._listener = listener
-        self._ready = ready
-        self.tell = tell
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
-        self._thread = threading.Thread(target=self._run, name="lock", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Accept no more; those who are not chosen learn by the end of their connection."""
-        if self._wake >= 0:
-            os.eventfd_write(self._wake, 1)
-            self._thread.join()
-            os.close(self._wake)
-            self._wake = -1
-
-    def again(self) -> "_Reception":
-        """Return one that goes on after a stop."""
-        return _Reception(self._listener, self._ready, self.tell)
-
-    def _run(self) -> None:
-        poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
-        poll.register(self._wake, select.POLLIN)
-        silent: dict[int, socket.socket] = {}
-        while descriptors := {descriptor for descriptor, _ in poll.poll()} - {self._wake}:
-            for descriptor in descriptors:
-                if descriptor == self._listener.fileno():
-                    self._accept(poll, silent)
-                else:
-                    poll.unregister(descriptor)
-                    self._hear(silent.pop(descriptor))
-        # Woken up, and nothing else.
-        for one in silent.values():
-            one.close()
-
-    def _accept(self, poll: "select.poll", silent: dict[int, socket.socket]) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except OSError:
-            return  # It went away again.
-        if _peer(sock).user != os.geteuid() or len(silent) >= BACKLOG:
-            sock.close()
-            return
-        silent[sock.fileno()] = sock
-        poll.register(sock, select.POLLIN)
-
-    def _hear(self, sock: socket.socket) -> None:
-        try:
-            message = handover.decode(_receive(sock)[0])
-            if message.word is not Word.READY:
-                raise ValueError(message.word)
-        except (OSError, ValueError):
-            sock.close()
-            return
-        self._ready.append((sock, Candidate(pod=message.pod, reserve=message.reserve)))
-        self.tell()
-
-
-class _Peer(NamedTuple):
-    pid: int
-    user: int
-
-
-def _peer(sock: socket.socket) -> _Peer:
-    """Return who is at the other end; pid 0: a process of another pid namespace."""
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, user, _ = _CREDENTIALS.unpack(raw)
-    return _Peer(pid, user)
-
-
-def _has_ended(sock: socket.socket) -> bool:
-    """Return whether the other end, which has nothing more to say, is closed."""
-    return _readable(sock, 0.0)
-
-
-def _readable(sock: socket.socket, until: float) -> bool:
-    """Wait for something to read, or the end; return whether it came by then."""
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    while True:
-        left = until - time.monotonic()
-        if left <= 0:
-            return bool(poll.poll(0))
-        if poll.poll(None if left == _INFINITE else left * 1000):
-            return True
-
-
-def _receive(sock: socket.socket) -> tuple[bytes, list[socket.socket]]:
-    """Receive one packet with its sockets. Raises OSError; ConnectionError at the end."""
-    size = socket.CMSG_SPACE(_SOCKETS_MAX * 4)
-    try:
-        packet, ancillary, _, _ = sock.recvmsg(_PACKET_MAX, size, socket.MSG_CMSG_CLOEXEC)
-    except ConnectionResetError:
-        # The other one died and had something unread; what it sent before that comes now.
-        packet, ancillary, _, _ = sock.recvmsg(_PACKET_MAX, size, socket.MSG_CMSG_CLOEXEC)
-    descriptors: list[int] = []
-    for _, _, data in ancillary:
-        whole = len(data) - len(data) % 4
-        descriptors += memoryview(data[:whole]).cast("i")
-    if not packet:
-        raise ConnectionError("the other one has ended")
-    return packet, [socket.socket(fileno=descriptor) for descriptor in descriptors]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kproxy.agent import handover, nodelock
+from kproxy.agent import handover, reception
 from kproxy.agent.handover import Message, Word
 from kproxy.agent.listeners import Listeners
 from kproxy.agent.nodelock import NodeLock
@@ -245,6 +245,40 @@ def test_a_pod_that_has_handed_over_does_not_get_it_back_from_a_living_one(make:
     assert restarted.lock.holding
 
 
+def test_who_is_told_to_stop_waits_for_one_that_has_come_but_is_not_ready(
+    make: Make, name: str
+) -> None:
+    holder = make()
+    holder.hold()
+    with _connected(name) as standby:
+        result: list[bool] = []
+        leaving = threading.Thread(target=lambda: result.append(holder.hand_over(leaving=True)))
+        leaving.start()
+        leaving.join(0.05)
+        assert leaving.is_alive()
+        standby.send(handover.encode(Message(Word.READY)))
+        assert handover.decode(standby.recv(4096)).word is Word.OFFER
+        standby.send(handover.encode(Message(Word.ACCEPT)))
+        ended(leaving)
+        assert result == [True]
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_it_does_not_wait_for_ever(
+    make: Make, name: str, dies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "LEAVING_S", 3600.0 if dies else 0.01)
+    holder = make()
+    holder.hold()
+    with _connected(name) as standby:
+        leaving = threading.Thread(target=lambda: holder.hand_over(leaving=True))
+        leaving.start()
+        if dies:
+            standby.close()
+        ended(leaving)
+    assert holder.paused == 0
+
+
 def test_dead_standbys_are_forgotten(make: Make, name: str) -> None:
     holder = make()
     holder.hold()
@@ -328,7 +362,7 @@ def test_a_name_that_somebody_else_sits_on_is_done_without(
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as squatter:
         squatter.bind(f"\0{name}")
         squatter.listen()
-        monkeypatch.setattr(nodelock, "_peer", lambda _: nodelock._Peer(1, os.geteuid() + 1))
+        monkeypatch.setattr(reception, "peer", lambda _: reception.Peer(1, os.geteuid() + 1))
         proxy = make()
         assert proxy.lock.wait() == []
         assert proxy.lock.holding
