@@ -14,7 +14,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from netns.kernels import probe
+from netns.kernels import base, probe
+
+NATIVE_TIER = "KPROXY_NATIVE_TIER_PASSED"
+"""Set by tests/tiers.py for the tiers that follow."""
 
 # The same examples in every run; no durations are asserted; nothing is written, for an embedded
 # kernel sees the checkout read-only.
@@ -36,6 +39,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     needs_root = item.get_closest_marker("kernel") or item.get_closest_marker("lab")
     if needs_root and os.geteuid() != 0:
         pytest.skip("needs root")
+    passed = base.inside_guest() and os.environ.get(NATIVE_TIER)
+    if passed and item.get_closest_marker("once") is not None:
+        pytest.skip("passed on this machine's own kernel")
     for marker in item.iter_markers("needs_tool"):
         for tool in marker.args:
             if shutil.which(tool) is None:

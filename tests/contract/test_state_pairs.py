@@ -27,9 +27,13 @@ from kproxy.kernel.iptables.client import Iptables
 from kproxy.kernel.ipvs.client import IPVS
 from kproxy.kernel.links.client import Links
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 
-MODES = ("ipvs", "iptables", "nftables")
+MODES = (
+    "ipvs",
+    pytest.param("iptables", marks=pytest.mark.once),
+    pytest.param("nftables", marks=pytest.mark.once),
+)
 NAMES = tuple(cluster_states.STATES)
 DEVICE = "kube-ipvs0"
 CLIENTS = ("ipvs", "ipset", "iptables", "links", "nft")
