@@ -89,7 +89,7 @@ _OPTIONS = (
         multiple=True,
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Ask no API server, but read what kubectl get -o yaml wrote. May be repeated.",
+        help="Read what kubectl get -o json (or yaml) wrote, and ask no API server. Repeatable.",
     ),
     click.option("--node", default="", metavar="NAME", help="Name of the node [this machine]."),
     click.option(

@@ -8,6 +8,7 @@ from kproxy.agent.node import SERVICE_DEVICE, ZONE_LABEL
 from kproxy.agent.settings import Settings
 from kproxy.api import addresses, core
 from kproxy.backends.base import FAMILIES
+from kproxy.backends.claims import Claims
 from kproxy.desired.build import NodeSettings, StateBuilder
 from kproxy.desired.model import Address, Endpoint, Family, Prefix, ServicePortName
 from kproxy.desired.trackers import EndpointSliceTracker, ObjectKey, PortKey
@@ -81,7 +82,7 @@ def _side(objects: Objects, settings: Settings, family: NodeSettings, own: Seque
     return Side(
         world=world,
         endpoints=_all_endpoints(objects, settings.node, world),
-        problems=builder.take_problems(),
+        problems=[*builder.take_problems(), *_contested(world)],
     )
 
 
@@ -97,6 +98,13 @@ def _all_endpoints(
         ports = tracker.endpoints(ObjectKey(name.namespace, name.name))
         found[name] = ports.get(PortKey(name.port, name.protocol), ())
     return found
+
+
+def _contested(world: World) -> Sequence[InvalidObject]:
+    """Return which service ports claim what another one has."""
+    claims = Claims()
+    claims.update((name, one.service) for name, one in world.state.services.items())
+    return claims.problems()
 
 
 def _zone(node: core.Node | None) -> str:

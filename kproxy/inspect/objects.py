@@ -9,6 +9,7 @@ from kproxy.client.rest import Rest
 from kproxy.desired.trackers import PROXY_NAME_LABEL
 from kproxy.errors import ApiError, InvalidObject, UsageError
 
+WANTED = "services,endpointslices,nodes,servicecidrs"
 FORBIDDEN, ABSENT = 403, 404
 
 
@@ -26,7 +27,7 @@ class Objects:
 
 
 def from_files(paths: Sequence[Path], node: str) -> Objects:
-    """Read objects as ``kubectl get services,endpointslices,nodes -A -o yaml`` prints them.
+    """Read objects as ``kubectl get -A -o json`` prints them, or yaml, which takes longer.
 
     Raises UsageError for a file that cannot be read, or that holds nothing of this.
     """
@@ -40,7 +41,7 @@ def from_files(paths: Sequence[Path], node: str) -> Objects:
     if not services and not slices and not problems:
         raise UsageError(
             f"--objects: {named}: no Service and no EndpointSlice in it",
-            remedy="write it by: kubectl get services,endpointslices,nodes -A -o yaml",
+            remedy=f"write it by: kubectl get {WANTED} -A -o json",
         )
     nodes = [one for one in objects if isinstance(one, core.Node)]
     cidrs = [one for one in objects if isinstance(one, networking.ServiceCIDR)]

@@ -143,7 +143,10 @@ def _agreement(kernel: Agreement) -> Iterator[str]:
         yield "Kernel: holds what is wanted."
     else:
         yield f"Kernel: differs, {counted(kernel.differences)}; packets may fare otherwise:"
-        yield from (f"  {line}" for one in kernel.differences for line in difference(one))
+        shown = kernel.differences[:SHOWN_MAX]
+        yield from (f"  {line}" for one in shown for line in difference(one))
+        if len(kernel.differences) > len(shown):
+            yield f"  … and {len(kernel.differences) - len(shown)} more (kproxy diff has all)"
 
 
 def _unknown(found: Answer) -> list[str]:

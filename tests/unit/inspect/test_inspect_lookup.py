@@ -125,3 +125,10 @@ def test_sources_by_interface() -> None:
     pod = by_bridge.source(Address("10.128.0.9"))
     assert by_bridge.is_pod(pod)
     assert not by_bridge.is_pod(by_bridge.source(Address("10.129.0.9")))
+
+
+def test_what_several_claim_is_a_problem_of_all_but_the_first() -> None:
+    side = sides("iptables", service("web", "10.96.0.10"), service("zweb", "10.96.0.10"))[0]
+    (problem,) = side.problems
+    assert problem.obj == "Service demo/zweb"
+    assert "belongs to Service demo/web:p already" in problem.problem
