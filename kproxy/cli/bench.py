@@ -7,6 +7,7 @@ from kproxy.cli.main import LazyGroup
 COMMANDS = {
     "costs": "kproxy.cli.bench_costs:costs",
     "ipvs": "kproxy.cli.bench_ipvs:ipvs",
+    "path": "kproxy.cli.bench_path:path",
     "sync": "kproxy.cli.bench_sync:sync",
     "traffic": "kproxy.cli.bench_traffic:traffic",
 }

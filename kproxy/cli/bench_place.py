@@ -25,6 +25,12 @@ from netns.kernels import base, choice
 MOST_LOAD = 0.5
 """Load average for each CPU from which on a machine is busy."""
 
+MEMORY = 3 << 30
+"""What 10,000 services take in an embedded kernel, which uses no more than it needs."""
+
+LARGEST = 60_000
+"""So many ClusterIPs there are."""
+
 Rows = list[dict[str, Any]]
 Measure = Callable[[tuple[str, ...]], Rows]
 """Measures modes which this kernel has."""
@@ -105,6 +111,13 @@ def document(bench: Bench, wanted: tuple[str, ...], kernel: KernelChoice) -> dic
         "started": facts.started(),
         "tools": costbench.tools(),
     }
+
+
+def circumstances(found: Mapping[str, Any]) -> str:
+    """Return the last line of a table: the machine, its load, and when."""
+    machine = found["host"]
+    load = ", ".join(f"{one:.1f}" for one in machine["load_average"])
+    return f"{machine['cpus']} CPUs, load {load}; {found['started']}"
 
 
 def write(found: Mapping[str, Any], out: Path | None) -> None:

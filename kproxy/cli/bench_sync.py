@@ -23,11 +23,6 @@ from netns.kernels import base
 from netns.lab import signals_unwind
 
 STATE = "sync"
-MEMORY = 3 << 30
-"""What 10,000 services take in an embedded kernel, which uses no more than it needs."""
-
-LARGEST = 60_000
-"""So many ClusterIPs there are."""
 
 
 @click.command()
@@ -83,7 +78,10 @@ def sync(
     wanted = bench_place.modes(modes, BACKENDS)
     plan = syncbench.Plan(
         modes=wanted,
-        sizes=tuple(Size(number, endpoints) for number in bench_place.numbers(services, LARGEST)),
+        sizes=tuple(
+            Size(number, endpoints)
+            for number in bench_place.numbers(services, bench_place.LARGEST)
+        ),
         commands=(syncbench_proxy.ours(), *map(syncbench_proxy.parse_command, commands)),
         runs=runs,
     )
@@ -91,7 +89,7 @@ def sync(
     for command in commands:
         options += ["--proxy-command", command]
     bench = bench_place.Bench(
-        name="sync", options=tuple(options), measure=_measurer(plan), memory=MEMORY
+        name="sync", options=tuple(options), measure=_measurer(plan), memory=bench_place.MEMORY
     )
     document = bench_place.document(bench, wanted, kernel)
     bench_place.write(document, out)
@@ -127,10 +125,7 @@ def as_table(document: Mapping[str, Any]) -> list[str]:
             head = f"{mode}, {services} × {endpoints}, {proxy} ({row['kernel']})"
             lines += ["", head] if lines else [head]
         lines.append(_line(row))
-    machine = document["host"]
-    load = ", ".join(f"{one:.1f}" for one in machine["load_average"])
-    lines += ["", f"{machine['cpus']} CPUs, load {load}; {document['started']}"]
-    return lines
+    return [*lines, "", bench_place.circumstances(document)]
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from netns.host import LiveHost
 NAMESPACE = "bench"
 FIRST_POD = IPv4Address("10.128.0.1")
 CLUSTER_CIDR = "10.128.0.0/9"
+FIRST_PORT = 6443
 PATIENCE_S = 300.0
 
 

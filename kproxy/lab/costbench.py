@@ -34,7 +34,14 @@ from kproxy.desired.model import Family
 from kproxy.errors import KproxyError, MeasurementError, Unsupported
 from kproxy.kernel.iptables.client import Iptables
 from kproxy.lab import costcontrol, costmodel
-from kproxy.lab.benchcluster import CLUSTER_CIDR, PATIENCE_S, Cluster, Server, Size
+from kproxy.lab.benchcluster import (
+    CLUSTER_CIDR,
+    FIRST_PORT,
+    PATIENCE_S,
+    Cluster,
+    Server,
+    Size,
+)
 from kproxy.lab.costfit import Sample
 from kproxy.lab.eventlog import Event
 from netns.host import LiveHost
@@ -42,7 +49,6 @@ from netns.lab import Lab
 from netns.topology import Host, Topology
 
 HOST = "node"
-FIRST_PORT = 6443
 SYNC_PLACES = (costs.SYNC_FULL, costs.SYNC_ADOPT, costs.SYNC_PARTIAL)
 PLACES = (costs.START, costs.LIST, *SYNC_PLACES)
 

@@ -1,11 +1,9 @@
 """Measures how fast a node proxy programs a kernel, beside peers in the same kernel and run.
 
-For every size a cluster is laid: a host ``pods`` with the API server, in which every pod's address
-answers (it takes all connections to the pods' port and refuses those to a service's), and a node,
-made anew for each run. Two processes measure there, one after the other:
-:mod:`kproxy.lab.syncbench_program` (programming alone, and the peers) and the proxy itself
-(:mod:`kproxy.lab.syncbench_proxy`). Modes, sizes and proxies take turns run by run, so that what
-drifts meets all of them alike.
+For every size there is a cluster (:mod:`kproxy.lab.benchlab`), and a node made anew for each run.
+Two processes measure there, one after the other: :mod:`kproxy.lab.syncbench_program` (programming
+alone, and the peers) and the proxy itself (:mod:`kproxy.lab.syncbench_proxy`). Modes and proxies
+take turns run by run, so that what drifts meets all of them alike.
 
 Steps of a :class:`Row`:
 
@@ -19,38 +17,25 @@ Steps of a :class:`Row`:
   whose log we cannot read this is ``restart``: the kernel tells no other end.
 """
 
-import contextlib
-import socket
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, ip_interface, ip_network
 from pathlib import Path
 
 import msgspec
 
 from kproxy.errors import MeasurementError
-from kproxy.lab import syncbench_proxy
-from kproxy.lab.benchcluster import CLUSTER_CIDR, PATIENCE_S, TCP, Cluster, Server, Size
+from kproxy.lab import benchlab, syncbench_proxy
+from kproxy.lab.benchcluster import PATIENCE_S, Cluster, Size
 from kproxy.lab.syncbench_peers import Peer
 from kproxy.lab.syncbench_program import Programming
 from kproxy.lab.syncbench_proxy import Observation, ProxyCommand
 from netns.host import LiveHost
 from netns.lab import Lab
-from netns.topology import Host, Interface, Link, Route, RouteKind, Topology
 
-PODS, NODE = "pods", "node"
-SERVICE_CIDR = "10.96.0.0/16"
-API_ADDRESS = IPv4Address("198.51.100.1")
-"""Of the host ``pods`` whether or not a node is linked to it."""
-
-ADDRESS = ip_interface("192.0.2.1/30")
-NODE_ADDRESS = ip_interface("192.0.2.2/30")
-FIRST_PORT = 6443
 INTERPRETERS = 5
 PROGRAM_TIMEOUT_S = 3600.0
 
@@ -147,17 +132,19 @@ def measure(
     """Measure modes which this kernel has. Raises MeasurementError if something goes wrong."""
     figures: dict[tuple[ProxyCommand | None, str, Size], _Figures] = {}
     peers: dict[tuple[str, Size], _Peers] = {}
-    with Lab(_topology(), name="kproxy-sync", state_dir=state_dir) as lab, _answering(lab[PODS]):
-        interpreter = _interpreter(lab[PODS])
+    with (
+        Lab(benchlab.topology(), name="kproxy-sync", state_dir=state_dir) as lab,
+        benchlab.answering(lab[benchlab.PODS]),
+    ):
+        interpreter = _interpreter(lab[benchlab.PODS])
         for number, size in enumerate(plan.sizes):
             progress(f"{size}: filling an API server")
-            server = Server(host=lab[PODS], address=str(API_ADDRESS), port=FIRST_PORT + number)
-            with Cluster(server, lab.scratch / f"size{number}", size, TCP) as cluster:
+            with benchlab.cluster(lab, number, size) as cluster:
                 for run in range(plan.runs):
                     for mode in plan.modes:
                         told = f"{size}, {mode}, run {run + 1} of {plan.runs}"
                         progress(f"{told}: programming, and its peers")
-                        with _fresh_node(lab) as node:
+                        with benchlab.fresh_node(lab) as node:
                             found = _program(cluster, node, mode)
                         peers.setdefault((mode, size), _Peers()).add(found)
                         ours = figures.setdefault((None, mode, size), _Figures())
@@ -165,7 +152,7 @@ def measure(
                         for command in plan.commands:
                             progress(f"{told}: {command.name}")
                             label = f"{mode}-{run}-{plan.commands.index(command)}"
-                            with _fresh_node(lab) as node:
+                            with benchlab.fresh_node(lab) as node:
                                 one = syncbench_proxy.Run(cluster, node, mode, command, label)
                                 observed = one.measure()
                             figures.setdefault((command, mode, size), _Figures()).add(observed)
@@ -226,46 +213,6 @@ def _rows(
             look_ms=statistics.median(one.look_seconds for one in found) * 1e3,
             kernel=place.kernel,
         )
-
-
-def _topology() -> Topology:
-    networks = (ip_network(CLUSTER_CIDR), ip_network(SERVICE_CIDR), ip_network(API_ADDRESS))
-    local = tuple(Route(to=network, dev="lo", kind=RouteKind.LOCAL) for network in networks)
-    return Topology(hosts=(Host(name=PODS, routes=local),))
-
-
-@contextlib.contextmanager
-def _fresh_node(lab: Lab) -> Iterator[LiveHost]:
-    """A node with nothing in its kernel, one link away from the pods."""
-    way = Route(to=ip_network("0.0.0.0/0"), via=ADDRESS.ip)
-    node = Interface(host=NODE, name="eth0", addresses=(NODE_ADDRESS,), routes=(way,))
-    pods = Interface(host=PODS, name="veth0", addresses=(ADDRESS,))
-    lab.add(Host(name=NODE), links=[Link(a=node, b=pods)])
-    try:
-        yield lab[NODE]
-    finally:
-        lab.remove(NODE)
-
-
-@contextlib.contextmanager
-def _answering(pods: LiveHost) -> Iterator[None]:
-    """Accept all connections to a pod meanwhile, in a thread; a service's port is refused."""
-    with pods.entered():
-        listening = socket.create_server(("0.0.0.0", TCP.target), backlog=1024)  # noqa: S104 a lab
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):  # shut down
-            while True:
-                listening.accept()[0].close()
-
-    thread = threading.Thread(target=accept, name="pods", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        listening.shutdown(socket.SHUT_RDWR)
-        thread.join()
-        listening.close()
 
 
 def _interpreter(host: LiveHost) -> list[float]:

@@ -130,6 +130,11 @@ class Run:
                 self._await_start(process, look, address, step)
         return self._found
 
+    def program(self) -> None:
+        """Let our proxy write its rules, and kill it: the rules stay."""
+        with self._proxy() as process:
+            self._await_log(process, "start")
+
     @contextlib.contextmanager
     def _proxy(self) -> Iterator[Process]:
         """Start the proxy; kill it with SIGKILL in the end."""
