@@ -101,6 +101,11 @@ class Proxier:
         """Return the wanted state by all that was noted."""
         return self._builder.build()
 
+    def has_work(self) -> bool:
+        """Return whether this family has Services, or networks whose unused addresses to drop."""
+        state = self.wanted()
+        return bool(state.services or state.service_cidrs)
+
     def take_problems(self) -> list[InvalidObject]:
         """Return what was found wrong in objects since the last call."""
         return self._builder.take_problems()
@@ -261,7 +266,7 @@ class DualStack:
             *(
                 one
                 for one in others
-                if one.family not in self._disabled and (one.in_use or one.wanted().services)
+                if one.family not in self._disabled and (one.in_use or one.has_work())
             ),
         ]
 

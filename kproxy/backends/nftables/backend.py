@@ -118,11 +118,11 @@ class Backend:
 
     def differences(self, want: State) -> Sequence[Difference]:
         """Return in what the table differs from the wanted one. Writes nothing."""
-        from kproxy.backends.nftables import differences
+        from kproxy.backends.nftables import drift
 
         renderer = Renderer()
         renderer.render(want)
-        return differences.between(self._kernel.nft.read(), renderer.tables, want)
+        return drift.between(self._kernel.nft.read(), renderer.tables, want)
 
     def left_over(self) -> bool:
         """Return whether the table is there."""

@@ -172,7 +172,7 @@ class Layout:
         }
 
     def pick(self, count: int, *, node_port: bool, local: bool) -> tuple[Rule, ...]:
-        """Return the rules that translate to one of so many endpoints of the place asked for."""
+        """Return the rules that translate to one of ``count`` endpoints of this place."""
         place: Rule = self._node_port if node_port else self._place
         key, name = (2, NODEPORT_ENDPOINTS) if node_port else (self._next, ENDPOINTS)
         draw = Random(count, key, LOCAL_FIRST if local else 0)
