@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+from msgspec import structs
 from test_iptables_contract import kernel_client
 
 from kproxy.backends import base
@@ -186,3 +187,29 @@ def hurt(client: Iptables, right: RuleSet, damage: str) -> None:
         "stale chain": {"replace": {"KUBE-SEP-AAAAAAAAAAAAAAAA": ()}},
     }
     client.restore([TableChange("nat", **changes[damage])])
+
+
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+def test_a_service_whose_rules_the_tool_refuses_is_left_out(
+    request: pytest.FixtureRequest, variant: str
+) -> None:
+    client = kernel_client(request, Family.IPV4, variant)
+    sysctl = FakeSysctl({f"net/{name}": "1" for name in SYSCTLS})
+    kernel = Kernel(iptables=client, conntrack=FakeConntrack(), sysctl=sysctl)
+    wanted = state(Family.IPV4, 0, sctp=False)
+    sticky = next(
+        name
+        for name, one in wanted.services.items()
+        if one.cluster and one.service.affinity_seconds
+    )
+    others = {name: one for name, one in wanted.services.items() if name != sticky}
+    too_long = structs.replace(wanted.services[sticky].service, affinity_seconds=1 << 40)
+    bad = structs.replace(wanted.services[sticky], service=too_long)
+    result = Backend(kernel, Family.IPV4).sync(
+        structs.replace(wanted, services={sticky: bad, **others})
+    )
+    assert result.failures == ()
+    (refused,) = result.refused
+    assert str(sticky) in str(refused)
+    assert "--seconds" in str(refused)
+    assert Backend(kernel, Family.IPV4).differences(structs.replace(wanted, services=others)) == []

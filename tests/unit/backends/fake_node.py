@@ -62,6 +62,7 @@ class FakeNode:
                     iptables=iptables, conntrack=self.conntrack, sysctl=self.sysctl
                 ),
                 FAMILIES[family],
+                options,
             )
         return ipvs_backend.Backend(
             ipvs_backend.Kernel(
