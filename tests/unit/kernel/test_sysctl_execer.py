@@ -1,6 +1,8 @@
 """Kernel switches and the door to other programs."""
 
 import errno
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,34 @@ def test_a_file_that_is_no_program_is_an_error_like_others(tmp_path: Path) -> No
 def test_a_program_that_hangs_is_killed() -> None:
     with pytest.raises(KernelError, match=r"sleep 60: did not end within 0.05 s"):
         Execer().run(["sleep", "60"], timeout_s=0.05)
+
+
+def test_a_caller_who_gives_up_leaves_no_program_behind(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+
+    def give_up(number: int, frame: object) -> None:
+        if not pid.exists() or not pid.read_text().endswith("\n"):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            return
+        raise InterruptedError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(InterruptedError):
+            Execer().run(["sh", "-c", f"echo $$ > {pid}; exec sleep 60"])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_descriptors_are_inherited_only_where_asked(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as kept, (tmp_path / "other").open("w") as other:
+        names = " ".join(f"/proc/self/fd/{file.fileno()}" for file in (kept, other))
+        done = Execer().run(["sh", "-c", f"readlink {names}"], inherit=(kept.fileno(),))
+    assert done.stdout.decode().split() == [str(tmp_path / "lock")]
 
 
 def test_the_fake_answers_for_programs_it_knows() -> None:
