@@ -22,10 +22,10 @@ from kproxy import costfile
 from kproxy.cli.kernel_option import PACKAGE, KernelChoice, kernel_options, run_on_kernel
 from kproxy.errors import MeasurementError, UsageError
 from kproxy.lab import benchcluster, costbench, costfit, facts
+from kproxy.lab import modes as labmodes
 from netns.kernels import base, choice
 from netns.lab import signals_unwind
 
-MODES = ("ipvs", "iptables")
 LEAST_RUNS = 5
 MOST_LOAD = 0.5  # load average per CPU from which on a machine is busy
 STATE = "costs"
@@ -34,7 +34,7 @@ STATE = "costs"
 @click.command()
 @click.option(
     "--modes",
-    default=",".join(MODES),
+    default=",".join(labmodes.MODES),
     show_default=True,
     metavar="MODE[,MODE]",
     help="Modes of the proxy to measure.",
@@ -75,8 +75,10 @@ def costs(
 def _modes(text: str) -> tuple[str, ...]:
     wanted = tuple(mode for mode in text.split(",") if mode)
     for mode in wanted:
-        if mode not in MODES:
-            raise UsageError(f"--modes {mode}: there is no such mode; known: {', '.join(MODES)}")
+        if mode not in labmodes.MODES:
+            raise UsageError(
+                f"--modes {mode}: there is no such mode; known: {', '.join(labmodes.MODES)}"
+            )
     if not wanted:
         raise UsageError("--modes: nothing to measure")
     return wanted
@@ -90,7 +92,7 @@ def _measure_here(
         raise UsageError("costs are measured in real time", remedy="use --clock real")
     if os.geteuid() != 0:
         raise UsageError("no network namespace can be made", remedy="run this as root")
-    lacking = {mode: why for mode in MODES if (why := costbench.unsupported(mode)) is not None}
+    lacking = labmodes.lacking(labmodes.MODES)
     elsewhere = tuple(mode for mode in modes if mode in lacking)
     for mode in elsewhere:
         click.echo(f"kproxy: not on this kernel: mode {mode}: {lacking[mode]}", err=True)
@@ -108,7 +110,7 @@ def _measure_here(
         models.append(_measure_embedded(elsewhere, sizes, runs, kernel))
     here = [mode for mode in modes if mode not in lacking]
     # Start and list are this machine's also if all the wanted modes are not.
-    if able := here or [mode for mode in MODES if mode not in lacking][:1]:
+    if able := here or [mode for mode in labmodes.MODES if mode not in lacking][:1]:
         with signals_unwind():
             state = base.state_directory() / STATE
             samples = costbench.measure(able, sizes, runs, state, _tell)

@@ -20,6 +20,7 @@ import click
 from kproxy.cli.kernel_option import PACKAGE, KernelChoice, run_on_kernel
 from kproxy.errors import MeasurementError, UsageError
 from kproxy.lab import costbench, facts
+from kproxy.lab import modes as labmodes
 from netns.kernels import base, choice
 
 MOST_LOAD = 0.5
@@ -93,7 +94,7 @@ def document(bench: Bench, wanted: tuple[str, ...], kernel: KernelChoice) -> dic
         raise UsageError("no network namespace can be made", remedy="run this as root")
     machine = facts.host()
     _warn_if_busy(machine)
-    lacking = {mode: why for mode in wanted if (why := costbench.unsupported(mode)) is not None}
+    lacking = labmodes.lacking(wanted)
     for mode, why in lacking.items():
         tell(f"not on this kernel: mode {mode}: {why}")
     if lacking and (kernel.name != choice.AUTO or base.inside_guest()):

@@ -47,10 +47,8 @@ TABLE_WIDTH = 120
 )
 @click.option(
     "--modes",
-    default="ipvs,iptables",
-    show_default=True,
     metavar="MODE[,MODE]",
-    help="Modes of the proxy to compare.",
+    help="Modes of the proxy to compare.  [default: all that the kernel can do]",
 )
 @click.option("--trials", default=3, show_default=True, help="Trials of every scenario.")
 @click.option(
@@ -120,6 +118,8 @@ def compare(
     run_on_kernel(kernel, writable=[place])
     for problem in problems:
         click.echo(f"kproxy: left out: {problem}", err=True)
+    if before is None and options["modes"] is None:
+        parameters = _without_lacking(parameters)
     with _cost_model(model):
         results = _run(parameters, load)
     path = (place if out else _fresh(place)) / "result.json"
@@ -144,12 +144,13 @@ def _make(place: Path) -> None:
 
 
 def _parameters(
-    scenario_names: tuple[str, ...], modes: str, trials: int, rate: float, nodes: int
+    scenario_names: tuple[str, ...], modes: str | None, trials: int, rate: float, nodes: int
 ) -> "Parameters":
     from kproxy.lab import comparison, generators
+    from kproxy.lab import modes as labmodes
 
     parameters = comparison.Parameters(
-        modes=tuple(mode for mode in modes.split(",") if mode),
+        modes=labmodes.MODES if modes is None else _words(modes),
         scenarios=scenario_names or comparison.Parameters().scenarios,
         trials=trials,
         nodes=nodes,
@@ -157,6 +158,29 @@ def _parameters(
     )
     parameters.check()
     return parameters
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in text.split(",") if word)
+
+
+def _without_lacking(parameters: "Parameters") -> "Parameters":
+    """Leave out the modes that this kernel lacks, and say so.
+
+    Raises UsageError if none is left.
+    """
+    from kproxy.lab import modes
+
+    lacking = modes.lacking(parameters.modes)
+    for mode, why in lacking.items():
+        click.echo(f"kproxy: not on this kernel: mode {mode}: {why}", err=True)
+    able = tuple(mode for mode in parameters.modes if mode not in lacking)
+    if not able:
+        raise errors.UsageError(
+            "this kernel can do none of the modes", remedy="see kproxy doctor, or use --kernel uml"
+        )
+    left_out = tuple(f"mode {mode}: {why}" for mode, why in lacking.items())
+    return dataclasses.replace(parameters, modes=able, left_out=left_out)
 
 
 def _checked_model(costs: str | None) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from kproxy import errors
 from kproxy.lab import facts, generators, plan, scenarios, workload
 from kproxy.lab.cluster import Cluster
+from kproxy.lab.modes import MODES
 from kproxy.lab.podruntime import Room
 from kproxy.lab.trial import Timing, Trials
 from kproxy.traffic import resultset
@@ -21,7 +22,6 @@ from netns.errors import NetnsError
 from netns.kernels import base
 from netns.lab import Lab
 
-MODES = ("ipvs", "iptables")
 LAB_NAME = "kproxy"
 INTERRUPTED, TERMINATED = "interrupted", "terminated"
 LONGEST_TRIAL_SECONDS = 40.0
@@ -30,9 +30,10 @@ LONGEST_TRIAL_SECONDS = 40.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """What is compared, and how."""
+    """What is compared, and how. ``left_out``: why modes that nobody named are not compared."""
 
     modes: tuple[str, ...] = MODES
+    left_out: tuple[str, ...] = ()
     scenarios: tuple[str, ...] = tuple(scenarios.SCENARIOS)
     trials: int = 3
     nodes: int = 2

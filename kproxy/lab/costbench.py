@@ -29,11 +29,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kproxy import costs
-from kproxy.backends import base
-from kproxy.desired.model import Family
-from kproxy.errors import KproxyError, MeasurementError, Unsupported
+from kproxy.errors import MeasurementError, Unsupported
 from kproxy.kernel.iptables.client import Iptables
-from kproxy.lab import costcontrol, costmodel
+from kproxy.lab import costcontrol, costmodel, modes
 from kproxy.lab.benchcluster import (
     CLUSTER_CIDR,
     FIRST_PORT,
@@ -55,20 +53,6 @@ PLACES = (costs.START, costs.LIST, *SYNC_PLACES)
 
 SIZES = (Size(1, 2), Size(100, 2), Size(100, 10), Size(1000, 10))
 LARGE = Size(10_000, 10)
-
-
-def unsupported(mode: str) -> str | None:
-    """Return None, or why the kernel of the current namespace cannot do this mode."""
-    try:
-        backend = base.loader(mode)(Family.IPV4, base.Options())
-    except Unsupported as error:
-        return str(error)
-    try:
-        return backend.supported()
-    except KproxyError as error:
-        return str(error)
-    finally:
-        backend.close()
 
 
 def tools() -> str:
@@ -128,8 +112,7 @@ class _Run:
                     "kind": "KubeProxyConfiguration",
                     "clusterCIDR": CLUSTER_CIDR,
                     "conntrack": {"maxPerCore": 0, "min": 0},
-                    "iptables": period,
-                    "ipvs": period,
+                    **dict.fromkeys(modes.MODES, period),
                 }
             )
         )

@@ -61,7 +61,9 @@ def model(name: str, samples: Iterable[Sample], origin: Origin) -> costfile.Mode
 
 
 def _kernel(origin: Origin, mode: str) -> str:
-    return f"{origin.kernel}, {origin.tools}" if mode and origin.tools else origin.kernel
+    # Mode nftables talks to the kernel itself.
+    uses_tools = mode in ("ipvs", "iptables") and origin.tools
+    return f"{origin.kernel}, {origin.tools}" if uses_tools else origin.kernel
 
 
 def points(samples: Iterable[Sample]) -> tuple[costfile.Point, ...]:

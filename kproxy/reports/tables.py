@@ -91,6 +91,7 @@ def notes(results: ResultSet) -> list[str]:
     clock, seed = results.kernel.get("clock"), results.parameters.get("seed")
     chance = "left to chance" if seed is None else f"seed {seed}"
     lines.append(f"Clock: {clock}; {chance}; Linux {results.kernel.get('release')}.")
+    lines += [f"Not on this kernel: {why}." for why in results.parameters.get("left_out", ())]
     lines += _promise_notes(results)
     lines += _clock_notes(results)
     for trial in results.trials:

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from kproxy import costfile
 from kproxy.cli import bench_costs
 from kproxy.errors import UsageError
-from kproxy.lab import costbench, costfit, facts
+from kproxy.lab import costbench, costfit, facts, modes
 from netns.kernels import base
 
 ORIGIN = costfit.Origin(kernel="native 6.18", machine="x86_64", date="2026-01-02")
@@ -35,7 +35,7 @@ class Bench:
         self.modes: list[str] = []
         monkeypatch.setattr(bench_costs.os, "geteuid", lambda: 0)
         monkeypatch.setattr(
-            costbench, "unsupported", lambda mode: "no such thing" if mode in lacking else None
+            modes, "unsupported", lambda mode: "no such thing" if mode in lacking else None
         )
         monkeypatch.setattr(costbench, "tools", lambda: "iptables-old")
         monkeypatch.setattr(costbench, "measure", self.measure)
@@ -81,6 +81,7 @@ def test_each_mode_is_measured_where_it_exists_and_the_start_here(
         ("start", ""): here,
         ("sync-full", "iptables"): f"{here}, {costbench.tools()}",
         ("sync-full", "ipvs"): "UML",
+        ("sync-full", "nftables"): here,
     }
 
 
