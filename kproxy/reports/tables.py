@@ -6,6 +6,7 @@ Zero loss is written "no loss" (RFC 6201, section 4); "–" means that a figure 
 figure with ``*`` is modelled: the share beside it is declared delays of a cost model.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -135,10 +136,13 @@ def _clock_notes(results: ResultSet) -> list[str]:
             f"{MODELLED} modelled: so much of this time (and of the loss in it) is what the cost "
             f"model {name!r} says that computing takes; the rest is protocol."
         )
+        for mode in _modes(results.summary):
+            if _has_no_costs(costs, mode):
+                lines.append(f"The cost model has nothing on mode {mode}: its syncs take no time.")
         if _measured_busy(costs):
             lines.append("The cost model was measured on a busy machine: its costs are too large.")
         measured = costs.get("measured", []) if isinstance(costs, dict) else []
-        kernels = sorted({text.partition(",")[0] for text in measured})
+        kernels = sorted({re.split("[,;]", text)[0] for text in measured})
         if len(kernels) > 1:
             lines.append(
                 f"The model was measured on several kernels ({'; '.join(kernels)}), so do not "
@@ -149,9 +153,18 @@ def _clock_notes(results: ResultSet) -> list[str]:
     return lines
 
 
+def _entries(costs: Any) -> Sequence[dict[str, Any]]:
+    found = costs.get("model", {}).get("entries", ()) if isinstance(costs, dict) else ()
+    return list(found)
+
+
 def _measured_busy(costs: Any) -> bool:
-    entries = costs.get("model", {}).get("entries", ()) if isinstance(costs, dict) else ()
-    return any(entry.get("busy") for entry in entries)
+    return any(entry.get("busy") for entry in _entries(costs))
+
+
+def _has_no_costs(costs: Any, mode: str) -> bool:
+    places = {entry.get("mode") for entry in _entries(costs)}
+    return bool(places) and mode not in places
 
 
 def _virtual(results: ResultSet) -> bool:

@@ -158,6 +158,14 @@ def test_a_cost_model_of_a_busy_machine_is_told() -> None:
     )
 
 
+def test_a_mode_of_which_a_cost_model_knows_nothing_is_told() -> None:
+    share = ModelledShare(failover_time=0.25, restart_to_synced=None)
+    rows = [dataclasses.replace(ROW, mode=mode, modelled_share=share) for mode in ("ipvs", "new")]
+    costs = {"name": "mine", "model": {"entries": [{"mode": "ipvs"}, {"mode": ""}]}}
+    lines = [one for one in tables.notes(virtual(*rows, costs=costs)) if "nothing on mode" in one]
+    assert lines == ["The cost model has nothing on mode new: its syncs take no time."]
+
+
 def test_without_a_cost_model_nothing_is_marked() -> None:
     assert "*" not in shown(tables.packets_table(result(ROW)))
     assert "No cost model" in "\n".join(tables.notes(virtual(ROW)))
