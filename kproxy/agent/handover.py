@@ -37,7 +37,8 @@ SILENCE_S = 10.0
 times two, and so on. It is waited for nevertheless: there are never two that write."""
 
 LEAVING_S = 10.0
-"""So long a holder that is told to stop waits for a standby that has come but is not ready yet."""
+"""So long a holder that is told to stop waits for a standby that has come but is not ready yet,
+and again so long for its first sync."""
 
 RETIRED_MOST = 16
 """So many pods that have handed over are remembered, which goes from holder to holder."""
@@ -128,12 +129,18 @@ class Transfer:
 
     def __init__(self, now: float) -> None:
         self._until = now + OFFER_S
+        self._leaving = False
         self.given = False
         """Whether the other may write, so that we must not while it lives."""
 
     def deadline(self) -> float:
         """Return until when to wait for the standby; after that it is taken for stuck."""
-        return float("inf") if self.given else self._until
+        return float("inf") if self.given and not self._leaving else self._until
+
+    def leave(self, now: float) -> None:
+        """Note that we are told to stop: we wait for its first sync, but not for ever."""
+        self._leaving = True
+        self._until = now + LEAVING_S
 
     def heard(self, message: Message) -> bool:
         """Take what the standby says; return whether it has synced, so that all is done.

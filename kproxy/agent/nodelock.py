@@ -40,7 +40,8 @@ class NodeLock:
         self._listener: socket.socket | None = None
         self._unlocked = False
         self._retired: tuple[str, ...] = ()
-        self._given = False
+        self._successor: socket.socket | None = None
+        self._transfer: Transfer | None = None
         self._predecessor: socket.socket | None = None
         self._holder: socket.socket | None = None
         self._waiting: deque[tuple[socket.socket, Candidate]] = deque()
@@ -125,16 +126,30 @@ class NodeLock:
 
         The caller writes nothing meanwhile. ``ports`` stops accepting connections and returns the
         listening sockets, ``resume`` accepts again. Returns when the other has synced, and False
-        if it died before that: then we hold the lock as before. ``leaving``: do not wait for it.
+        if it died before that: then we hold the lock as before. ``leaving``: we are to end anyway,
+        so wait only for a while, and never take the lock back.
         """
+        if leaving and self._transfer is not None and self._transfer.given:
+            # A signal has interrupted us when the other one had been told that it may write.
+            self._transfer.leave(time.monotonic())
+            self._await_synced()
+            self._part()
+            return True
         if leaving and self._reception is not None:
             self._reception.stop(handover.LEAVING_S)
         while (chosen := self._choose(leaving=leaving)) is not None:
             self._waiting.remove(chosen)
-            standby, candidate = chosen
-            with standby:
-                if self._transfer(standby, candidate, ports, leaving=leaving):
+            self._successor, candidate = chosen
+            self._transfer = Transfer(time.monotonic())
+            if self._give(candidate, ports):
+                if leaving:
+                    self._transfer.leave(time.monotonic())
+                if self._await_synced() or leaving:
+                    self._part()
                     return True
+                self._take_back()
+            self._part()
+            self._transfer = None
             resume()
             self._log.warning("hand-over failed", to=candidate.pod)
         return False
@@ -152,7 +167,8 @@ class NodeLock:
             if sock is not None:
                 sock.close()
         self._waiting.clear()
-        self._listener = self._predecessor = self._holder = self._reception = None
+        self._listener = self._predecessor = self._successor = self._holder = None
+        self._reception = None
 
     # As a standby.
 
@@ -229,9 +245,8 @@ class NodeLock:
     # As the holder.
 
     def _choose(self, *, leaving: bool) -> tuple[socket.socket, Candidate] | None:
-        if self._predecessor is not None or self._given:
-            # Our predecessor goes on if we end before we have synced; so nobody else may then.
-            # Or a signal has interrupted us when the lock was given already.
+        if self._predecessor is not None:
+            # It goes on if we end before we have synced; so nobody else may then.
             return None
         for one in tuple(self._waiting):
             if reception.has_ended(one[0]):
@@ -241,39 +256,46 @@ class NodeLock:
                 return one
         return None
 
-    def _transfer(
-        self,
-        standby: socket.socket,
-        candidate: Candidate,
-        ports: Callable[[], Sequence[socket.socket]],
-        *,
-        leaving: bool,
-    ) -> bool:
+    def _give(self, candidate: Candidate, ports: Callable[[], Sequence[socket.socket]]) -> bool:
+        """Offer the lock and give it; return whether the other may have it now."""
         assert self._listener is not None
-        assert self._reception is not None
-        transfer = Transfer(time.monotonic())
+        assert self._successor is not None
+        assert self._transfer is not None
         try:
-            standby.send(handover.encode(Message(Word.OFFER)))
-            while reception.readable(standby, transfer.deadline()):
-                if transfer.heard(handover.decode(reception.receive(standby)[0])):
-                    return True
+            self._successor.send(handover.encode(Message(Word.OFFER)))
+            if not reception.readable(self._successor, self._transfer.deadline()):
+                return False
+            self._transfer.heard(handover.decode(reception.receive(self._successor)[0]))
+            if self._reception is not None:
                 self._reception.stop()
-                given = ports()
-                self._log.info("released", to=candidate.pod)
-                self._give(standby, given)
-                if leaving:
+            given = [self._listener, *ports()][: reception.SOCKETS_MAX]
+            self._log.info("released", to=candidate.pod)
+            message = Message(Word.YOURS, retired=handover.retire(self._retired, self._pod))
+            descriptors = [one.fileno() for one in given]
+            socket.send_fds(self._successor, [handover.encode(message)], descriptors)
+        except (OSError, ValueError) as error:
+            self._log.debug("connection to the standby ended", error=str(error))
+        return self._transfer.given
+
+    def _await_synced(self) -> bool:
+        """Wait until the other one has synced; return whether it did before it ended."""
+        if self._successor is None:
+            return True
+        assert self._transfer is not None
+        try:
+            while reception.readable(self._successor, self._transfer.deadline()):
+                if self._transfer.heard(handover.decode(reception.receive(self._successor)[0])):
                     return True
         except (OSError, ValueError) as error:
             self._log.debug("connection to the standby ended", error=str(error))
-        if transfer.given:
-            self._given = False
-            self._log.info("holding", how="successor died")
-            self._reception = self._reception.again()
         return False
 
-    def _give(self, standby: socket.socket, ports: Sequence[socket.socket]) -> None:
-        assert self._listener is not None
-        self._given = True
-        message = Message(Word.YOURS, retired=handover.retire(self._retired, self._pod))
-        given = [self._listener, *ports][: reception.SOCKETS_MAX]
-        socket.send_fds(standby, [handover.encode(message)], [one.fileno() for one in given])
+    def _part(self) -> None:
+        if self._successor is not None:
+            self._successor.close()
+            self._successor = None
+
+    def _take_back(self) -> None:
+        self._log.info("holding", how="successor died")
+        if self._reception is not None:
+            self._reception = self._reception.again()

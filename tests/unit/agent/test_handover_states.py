@@ -83,6 +83,13 @@ def test_an_offer_stands_only_for_a_moment() -> None:
     assert transfer.heard(Message(Word.SYNCED))
 
 
+def test_who_is_to_end_waits_for_the_first_sync_but_not_for_ever() -> None:
+    transfer = Transfer(50.0)
+    transfer.heard(Message(Word.ACCEPT))
+    transfer.leave(60.0)
+    assert transfer.deadline() == 60 + handover.LEAVING_S
+
+
 @pytest.mark.parametrize("word", [Word.SYNCED, Word.READY, Word.OFFER, Word.YOURS])
 def test_an_offer_is_accepted_or_void(word: Word) -> None:
     transfer = Transfer(0.0)

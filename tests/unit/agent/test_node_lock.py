@@ -204,8 +204,12 @@ def test_nobody_takes_over_from_one_whose_predecessor_still_stands_by(make: Make
     ended(given)
     assert result == [True]
     assert new.asked.is_set(), "now it may"
-    assert new.hand_over(leaving=True)
+    given = threading.Thread(target=lambda: result.append(new.hand_over(leaving=True)))
+    given.start()
     ended(waiting)
+    third.lock.close()
+    ended(given)
+    assert result == [True, True], "it was to end anyway"
 
 
 def test_who_came_for_the_predecessor_is_told_that_it_was_too_late(make: Make, name: str) -> None:
@@ -240,9 +244,13 @@ def test_a_pod_that_has_handed_over_does_not_get_it_back_from_a_living_one(make:
     assert new.asked.wait(PATIENCE_S)
     assert not new.lock.wanted()
     assert new.lock.wanted(leaving=True)
-    assert new.hand_over(leaving=True), "one that is told to stop does not wait for the other"
+    given = threading.Thread(target=lambda: new.hand_over(leaving=True))
+    given.start()
     ended(waiting)
     assert restarted.lock.holding
+    assert given.is_alive(), "it ends when the other one has synced"
+    restarted.lock.synced()
+    ended(given)
 
 
 def test_who_is_told_to_stop_waits_for_one_that_has_come_but_is_not_ready(
@@ -259,8 +267,45 @@ def test_who_is_told_to_stop_waits_for_one_that_has_come_but_is_not_ready(
         standby.send(handover.encode(Message(Word.READY)))
         assert handover.decode(standby.recv(4096)).word is Word.OFFER
         standby.send(handover.encode(Message(Word.ACCEPT)))
+        standby.send(handover.encode(Message(Word.SYNCED)))
         ended(leaving)
         assert result == [True]
+
+
+class _Signal(BaseException):
+    pass
+
+
+def test_a_signal_while_the_successor_begins_gives_the_lock_to_nobody_else(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new, third = make(), make(), make(asks=False)
+    old.hold()
+    threads = [one.waits() for one in (third, new)]
+    while len(old.lock._waiting) < 2:
+        assert old.asked.wait(PATIENCE_S)
+        old.asked.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(NodeLock, "_await_synced", _interrupted)
+        with pytest.raises(_Signal):
+            old.hand_over()
+    ended(threads[1])
+    result: list[bool] = []
+    leaving = threading.Thread(target=lambda: result.append(old.hand_over(leaving=True)))
+    leaving.start()
+    leaving.join(0.05)
+    assert leaving.is_alive()
+    new.lock.synced()
+    ended(leaving)
+    assert result == [True]
+    assert not third.lock.holding
+    old.lock.close()
+    new.lock.close()
+    ended(threads[0])
+
+
+def _interrupted(lock: NodeLock) -> bool:
+    raise _Signal
 
 
 @pytest.mark.parametrize("dies", [True, False])
