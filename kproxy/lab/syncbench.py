@@ -27,6 +27,7 @@ from pathlib import Path
 
 import msgspec
 
+import kproxy
 from kproxy.errors import MeasurementError
 from kproxy.lab import benchlab, syncbench_proxy
 from kproxy.lab.benchcluster import PATIENCE_S, Cluster, Size
@@ -34,8 +35,10 @@ from kproxy.lab.syncbench_peers import Peer
 from kproxy.lab.syncbench_program import Programming
 from kproxy.lab.syncbench_proxy import Observation, ProxyCommand
 from netns.host import LiveHost
+from netns.kernels import bytecode
 from netns.lab import Lab
 
+PACKAGE = Path(kproxy.__file__).parent
 INTERPRETERS = 5
 PROGRAM_TIMEOUT_S = 3600.0
 
@@ -130,6 +133,8 @@ def measure(
     plan: Plan, state_dir: Path, kernel: str, progress: Callable[[str], None]
 ) -> list[Row]:
     """Measure modes which this kernel has. Raises MeasurementError if something goes wrong."""
+    # As after an installation: otherwise every start would compile what it imports.
+    bytecode.compile_packages([PACKAGE])
     figures: dict[tuple[ProxyCommand | None, str, Size], _Figures] = {}
     peers: dict[tuple[str, Size], _Peers] = {}
     with (
