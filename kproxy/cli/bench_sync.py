@@ -135,8 +135,14 @@ def _line(row: Mapping[str, Any]) -> str:
         peer = f"  {row['ratio']:8.3f} × {row['peer']} {_ms(row['peer_seconds'])} ms"
     return (
         f"  {row['step']:<15} {_ms(row['seconds']):>9} ms {spread:<19}"
-        f" cpu {row['cpu_seconds']:7.3f} s  {row['rss_mb']:5.0f} MB{peer}"
+        f" cpu {row['cpu_seconds']:7.3f} s  {row['rss_mb']:5.0f} MB{peer}{_written(row)}"
     )
+
+
+def _written(row: Mapping[str, Any]) -> str:
+    """Return a remark where something was written although nothing had changed."""
+    idle = row["step"] in syncbench.IDLE_STEPS
+    return f"  WROTE {row['writes']} OBJECTS" if idle and row["writes"] else ""
 
 
 def _ms(seconds: float) -> str:

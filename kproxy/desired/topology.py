@@ -9,13 +9,13 @@ The rules are kube-proxy's (``pkg/proxy/topology.go``):
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from .model import Endpoint, ServicePort, ServiceState
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where the proxy runs."""
 
     node: str

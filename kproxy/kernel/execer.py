@@ -7,8 +7,9 @@ import os
 import select
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import BinaryIO, Protocol
+
+import msgspec
 
 from kproxy.errors import KernelError, Unsupported
 
@@ -16,8 +17,7 @@ TIMEOUT_S = 60.0
 """A tool that takes longer hangs, unless it has much to write."""
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(msgspec.Struct, frozen=True):
     """What came of an execution. ``returncode`` is negative if a signal ended the program."""
 
     argv: Sequence[str]

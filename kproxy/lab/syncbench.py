@@ -44,6 +44,9 @@ PROGRAM_TIMEOUT_S = 3600.0
 
 SEEN_CALL = "return of the call"
 START_PEER = "interpreter start + list and decode + "
+IDLE_STEPS = ("noop", "resync", "restart")
+"""Steps in which nothing has changed, so that nothing should be written."""
+
 STEPS = (
     *("cold", "noop", "resync", "start", "endpoint", "service", "restart", "restart-changed"),
 )
