@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 NODE_ADDRESS = "192.168.1.1"
+NODE_ADDRESSES = frozenset({NODE_ADDRESS, "10.20.0.1", "127.0.0.1", "fd00:1::1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,11 @@ class Packet:
     destination: str
     port: int
     mark: int = 0
+    interface: str = ""
+    """By which interface it came in; empty: the node itself sends it."""
+    translated: bool = False
+    remembered: frozenset[str] = frozenset()
+    """The lists of ``-m recent`` that its source is in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,7 @@ class Node:
     services: Mapping[tuple[str, str, int], Sequence[str]] = field(default_factory=dict)
     """(protocol, address, port) → real servers that take new connections."""
     sets: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    addresses: frozenset[str] = NODE_ADDRESSES
 
 
 class UnknownRule(AssertionError):
@@ -63,6 +70,10 @@ class _Rule:
     def __init__(self, text: str) -> None:
         self.text = text
         self.conditions: list[tuple[str, bool, list[str]]] = []
+        self.remembers = ""
+        """The list of ``-m recent`` that it puts the source into."""
+        self.asks = ""
+        """The one in which it must be."""
         self.target = ""
         self.arguments: list[str] = []
         words = shlex.split(text)
@@ -75,18 +86,33 @@ class _Rule:
             if option == "-j":
                 self.target, *self.arguments = words
                 return
+            if option == "--set":
+                self.remembers = words[words.index("--name") + 1]
+            elif option == "--rcheck":
+                self.asks = words[words.index("--name") + 1]
             count = _OPTIONS.get(option)
             if count is None:
                 raise UnknownRule(f"{option} in {text}")
             self.conditions.append((option, negated, words[:count]))
             words = words[count:]
 
+    def remembering(self, packet: Packet) -> Packet:
+        """Return the packet as it is when the rule has matched."""
+        if not self.remembers:
+            return packet
+        return replace(packet, remembered=packet.remembered | {self.remembers})
+
 
 _OPTIONS = {
     "-s": 1, "-d": 1, "-p": 1, "-m": 1, "--comment": 1, "--dport": 1, "--mark": 1,
-    "--ctstate": 1, "--match-set": 2, "--mode": 1, "--probability": 1,
+    "--ctstate": 1, "--match-set": 2, "--mode": 1, "--probability": 1, "-i": 1,
+    "--dst-type": 1, "--src-type": 1, "--rcheck": 0, "--set": 0, "--seconds": 1, "--reap": 0,
+    "--name": 1, "--mask": 1, "--rsource": 0,
 }  # fmt: skip
-_MODULES = {"comment", "tcp", "udp", "sctp", "mark", "conntrack", "set", "statistic"}
+_WITHOUT_CONDITION = {"--comment", "--seconds", "--name", "--mask", "--set", "--reap", "--rsource"}
+_MODULES = {
+    "comment", "tcp", "udp", "sctp", "mark", "conntrack", "set", "statistic", "addrtype", "recent",
+}  # fmt: skip
 
 
 class Tracer:
@@ -99,29 +125,57 @@ class Tracer:
             for table, chains in node.rules.items()
         }
 
-    def trace(self, packet: Packet, *, from_node: bool = False) -> set[Outcome]:
-        """Return every outcome that is possible: endpoints are picked at random."""
+    def trace(self, packet: Packet, *, from_node: bool = False, after: str = "") -> set[Outcome]:
+        """Return every outcome that is possible: endpoints are picked at random.
+
+        ``after``: the same client was served by this endpoint just before.
+        """
+        if after:
+            packet = replace(packet, remembered=self._memory(packet, after, from_node=from_node))
         hook = "OUTPUT" if from_node else "PREROUTING"
         outcomes = set()
         for verdict in self._walk("nat", hook, packet):
-            outcomes |= self._route(verdict.packet, packet, from_node=from_node)
+            outcomes |= self._route(verdict.packet, from_node=from_node)
         return outcomes
 
-    def _route(self, packet: Packet, original: Packet, *, from_node: bool) -> set[Outcome]:
-        translated = (packet.destination, packet.port) != (original.destination, original.port)
+    def _memory(self, packet: Packet, after: str, *, from_node: bool) -> frozenset[str]:
+        """Return in which lists a client is that was served by an endpoint."""
+        hook = "OUTPUT" if from_node else "PREROUTING"
+        for verdict in self._walk("nat", hook, packet):
+            if place(verdict.packet) == after:
+                return verdict.packet.remembered
+        raise AssertionError(f"{after} cannot have served {packet}")
+
+    def _route(self, packet: Packet, *, from_node: bool) -> set[Outcome]:
         if packet.destination in self._node.device:
             return self._service_address(packet, from_node=from_node)
-        if packet.destination == NODE_ADDRESS:
-            end = f"{packet.destination}:{packet.port}" if translated else "node"
-            return {Outcome(end)}
-        outcomes = set()
-        hook = "OUTPUT" if from_node else "FORWARD"
+        outcomes: set[Outcome] = set()
+        filtered = [packet]
+        local = packet.destination in self._node.addresses
+        for hook in self._hooks(local=local, from_node=from_node):
+            filtered = [one for p in filtered for one in self._filter(hook, p, outcomes)]
+        for passed in filtered:
+            if local and not from_node:
+                outcomes.add(Outcome(place(passed) if passed.translated else "node"))
+            elif local and not passed.translated:
+                outcomes.add(Outcome("node"))
+            else:  # also over the loopback device
+                outcomes |= self._leave(passed)
+        return outcomes
+
+    def _hooks(self, *, local: bool, from_node: bool) -> list[str]:
+        """Return the filter hooks on the way of a packet."""
+        if from_node:
+            return ["OUTPUT", "INPUT"] if local else ["OUTPUT"]
+        return ["INPUT"] if local else ["FORWARD"]
+
+    def _filter(self, hook: str, packet: Packet, outcomes: set[Outcome]) -> Iterator[Packet]:
+        """Yield the packet for each way it gets through; add the others to the outcomes."""
         for verdict in self._walk("filter", hook, packet):
             if verdict.name in ("REJECT", "DROP"):
                 outcomes.add(Outcome("refused" if verdict.name == "REJECT" else "dropped"))
             else:
-                outcomes |= self._leave(packet, translated=translated)
-        return outcomes
+                yield verdict.packet
 
     def _service_address(self, packet: Packet, *, from_node: bool) -> set[Outcome]:
         key = (packet.protocol, packet.destination, packet.port)
@@ -140,12 +194,14 @@ class Tracer:
             else:
                 for place in self._node.services[key]:
                     address, _, port = place.rpartition(":")
-                    sent = replace(packet, destination=address, port=int(port))
-                    outcomes |= self._leave(sent, translated=True)
+                    sent = replace(packet, destination=address, port=int(port), translated=True)
+                    # IPVS hands what is for the node itself up, past all rules.
+                    here = address in self._node.addresses
+                    outcomes |= {Outcome(place(sent))} if here else self._leave(sent)
         return outcomes
 
-    def _leave(self, packet: Packet, *, translated: bool) -> set[Outcome]:
-        end = f"{packet.destination}:{packet.port}" if translated else "passes"
+    def _leave(self, packet: Packet) -> set[Outcome]:
+        end = place(packet) if packet.translated else "passes"
         return {
             Outcome(end, masqueraded=verdict.name == "MASQUERADE")
             for verdict in self._walk("nat", "POSTROUTING", packet)
@@ -164,9 +220,9 @@ class Tracer:
                 continue
             if chance < 1:
                 yield from self._follow(table, chain, packet, number + 1)
-            result = self._act(table, rule, packet)
+            result = self._act(table, rule, rule.remembering(packet))
             if result is None:  # a chain
-                for verdict in self._follow(table, rule.target, packet):
+                for verdict in self._follow(table, rule.target, rule.remembering(packet)):
                     if verdict.name:
                         yield verdict
                     else:
@@ -185,17 +241,24 @@ class Tracer:
         match rule.target, rule.arguments:
             case (("ACCEPT" | "DROP" | "RETURN"), []):
                 return _Verdict(rule.target, packet)
-            case "REJECT", ["--reject-with", "icmp-port-unreachable"]:
+            case "REJECT", ["--reject-with", ("icmp-port-unreachable" | "icmp6-port-unreachable")]:
                 return _Verdict("REJECT", packet)
             case "MASQUERADE", ([] | ["--random-fully"]):
                 return _Verdict("MASQUERADE", packet)
             case "MARK", ["--set-xmark", value]:
                 bits, mask = (int(number, 16) for number in value.split("/"))
                 return _Verdict("MARK", replace(packet, mark=(packet.mark & ~mask) ^ bits))
-            case "DNAT", ["--to-destination", place]:
-                address, _, port = place.rpartition(":")
-                return _Verdict("DNAT", replace(packet, destination=address, port=int(port)))
+            case "DNAT", ["--to-destination", to]:
+                address, _, port = to.rpartition(":")
+                where = address.strip("[]")
+                sent = replace(packet, destination=where, port=int(port), translated=True)
+                return _Verdict("DNAT", sent)
         raise UnknownRule(rule.text)
+
+    def _is_local(self, address: str) -> bool:
+        if address in self._node.addresses or address in self._node.device:
+            return True
+        return _within(address, "127.0.0.0/8")
 
     def _matches(self, rule: _Rule, packet: Packet) -> float:
         """Return the probability with which the rule matches: 0, 1 or between."""
@@ -208,29 +271,61 @@ class Tracer:
         return chance
 
     def _holds(self, option: str, values: list[str], packet: Packet, rule: _Rule) -> bool:
+        if option in _WITHOUT_CONDITION or (option == "-m" and values[0] in _MODULES):
+            return True
         match option, values:
-            case "-s", [network]:
-                return _within(packet.source, network)
-            case "-d", [network]:
-                return _within(packet.destination, network)
-            case "-p", [protocol]:
-                return packet.protocol == protocol
-            case "-m", [module] if module in _MODULES:
-                return True
-            case "--comment", _:
-                return True
+            case "--dst-type", ["LOCAL"]:
+                return self._is_local(packet.destination)
+            case "--src-type", ["LOCAL"]:
+                return self._is_local(packet.source)
+            case "--rcheck", []:
+                return rule.asks in packet.remembered
             case "--mode", ["random"]:
                 return True
-            case "--dport", [port]:
-                return packet.port == int(port)
-            case "--mark", [value]:
-                bits, mask = (int(number, 16) for number in value.split("/"))
-                return packet.mark & mask == bits
-            case "--ctstate", [states]:
-                return "NEW" in states.split(",")
             case "--match-set", [name, directions]:
                 return _entry(packet, directions) in self._node.sets[name]
-        raise UnknownRule(f"{option} {values} in {rule.text}")
+        holds = _header_holds(option, values, packet)
+        if holds is None:
+            raise UnknownRule(f"{option} {values} in {rule.text}")
+        return holds
+
+
+def _header_holds(option: str, values: list[str], packet: Packet) -> bool | None:
+    """Return whether a condition on the packet itself holds; None: unknown."""
+    match option, values:
+        case "-s", [network]:
+            return _within(packet.source, network)
+        case "-d", [network]:
+            return _within(packet.destination, network)
+        case "-i", [name]:
+            return _by_interface(packet.interface, name)
+        case "-p", [protocol]:
+            return packet.protocol == protocol
+        case "--dport", [port]:
+            return packet.port == int(port)
+        case "--mark", [value]:
+            bits, mask = (int(number, 16) for number in value.split("/"))
+            return packet.mark & mask == bits
+        case "--ctstate", [states]:
+            return _in_state(packet, states)
+    return None
+
+
+def place(packet: Packet) -> str:
+    """Return where a packet goes, as an Outcome names it."""
+    host = f"[{packet.destination}]" if ":" in packet.destination else packet.destination
+    return f"{host}:{packet.port}"
+
+
+def _by_interface(interface: str, pattern: str) -> bool:
+    if pattern.endswith("+"):
+        return interface.startswith(pattern[:-1])
+    return interface == pattern
+
+
+def _in_state(packet: Packet, states: str) -> bool:
+    now = {"NEW", "DNAT"} if packet.translated else {"NEW"}
+    return not now.isdisjoint(states.split(","))
 
 
 def _within(address: str, network: str) -> bool:
