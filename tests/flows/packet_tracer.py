@@ -192,8 +192,8 @@ class Tracer:
             elif not self._node.services[key]:
                 outcomes.add(Outcome("refused"))
             else:
-                for place in self._node.services[key]:
-                    address, _, port = place.rpartition(":")
+                for server in self._node.services[key]:
+                    address, _, port = server.rpartition(":")
                     sent = replace(packet, destination=address, port=int(port), translated=True)
                     # IPVS hands what is for the node itself up, past all rules.
                     here = address in self._node.addresses
