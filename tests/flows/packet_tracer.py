@@ -195,8 +195,8 @@ class Tracer:
                 for server in self._node.services[key]:
                     address, _, port = server.rpartition(":")
                     sent = replace(packet, destination=address, port=int(port), translated=True)
-                    # IPVS hands what is for the node itself up, past all rules.
-                    here = address in self._node.addresses
+                    # IPVS hands what comes in for the node itself up, past all other rules.
+                    here = address in self._node.addresses and not from_node
                     outcomes |= {Outcome(place(sent))} if here else self._leave(sent)
         return outcomes
 
