@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from kproxy import costs
 from kproxy.agent.health import ProxyHealth
-from kproxy.agent.healthserver import HealthServer
+from kproxy.agent.healthserver import HttpServer
+from kproxy.agent.http import Answer
 from kproxy.agent.informers import Informers
 from kproxy.agent.listeners import Listeners
 from kproxy.agent.node import NodeFacts
@@ -67,6 +68,7 @@ class Agent:
         self, settings: Settings, rest: Rest, log: Log, cost: costs.Costs = costs.FREE
     ) -> None:
         self._settings = settings
+        self._rest = rest
         self._log = log
         self._cost = cost
         load = functools.partial(_load, settings)
@@ -195,11 +197,7 @@ class Agent:
         gc.freeze()
         gc.enable()
         self._tried_once.set()
-        from kproxy.agent.companions import Companions
-
-        self._companions = Companions(
-            self._log, self._listeners, healthy=lambda: self._health.keeps_up(time.monotonic())
-        )
+        self._start_companions()
         self._node.follow()
         self._tune()
         try:
@@ -208,19 +206,50 @@ class Agent:
         except KernelError as error:
             self._log.warning("reading the kernel failed", error=str(error))
 
+    def _start_companions(self) -> None:
+        from kproxy.agent.companions import Companions
+
+        self._companions = Companions(
+            self._settings,
+            self._log,
+            self._rest,
+            self._listeners,
+            health=self._health,
+            informers=self._informers,
+            node=self._node,
+            rounds=self._rounds,
+        )
+
     def _observe(self, done: Round) -> None:
         if self._companions is not None:
             self._companions.observe(done)
 
     def _start_health_server(self, at_latest_s: float) -> None:
-        def healthz() -> Any:
-            return self._health.healthz(time.monotonic(), time.time())
+        def healthz() -> Answer:
+            answer = self._health.healthz(time.monotonic(), time.time())
+            if self._companions is not None:
+                self._companions.metrics.healthz.add(str(answer.code))
+            return answer
 
-        def livez() -> Any:
-            return self._health.livez(time.monotonic(), time.time())
+        def livez() -> Answer:
+            answer = self._health.livez(time.monotonic(), time.time())
+            if self._companions is not None:
+                self._companions.metrics.livez.add(str(answer.code))
+            return answer
 
-        handlers = {"/healthz": healthz, "/livez": livez}
-        server = HealthServer(self._settings.healthz, handlers, self._log, self._listeners)
+        def failed(reason: str) -> None:
+            if self._companions is not None:
+                self._companions.events.warn("FailedToStartProxierHealthcheck", reason)
+
+        settings = self._settings
+        server = HttpServer(
+            settings.healthz,
+            {"/healthz": healthz, "/livez": livez},
+            self._log,
+            self._listeners,
+            fatal=settings.bind_hard_fail,
+            report=failed,
+        )
         server.start(self._tried_once, at_latest_s)
 
     def _tune(self) -> None:

@@ -64,9 +64,9 @@ class ProxyHealth:
         body = f'{{{self._times(wall, healthy=healthy)}, "nodeEligible": {word}}}'
         return Answer(200 if healthy else 503, body)
 
-    def keeps_up(self, now: float) -> bool:
-        """Return whether no change has been waiting for too long."""
-        return self._in_time(now)
+    def keeps_up_now(self) -> bool:
+        """Return whether no change has been waiting for too long, by the monotonic clock."""
+        return self._in_time(time.monotonic())
 
     def _in_time(self, now: float) -> bool:
         if self._updated_at is None:

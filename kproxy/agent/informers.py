@@ -6,6 +6,7 @@ have been listed, because rules for half of them would cut traffic to the rest.
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -17,6 +18,10 @@ from kproxy.errors import ApiError, KproxyError
 from kproxy.logs import Log
 
 PROBLEM_SILENCE_S = 30.0
+
+TRIGGER_ANNOTATION = "endpoints.kubernetes.io/last-change-trigger-time"
+TRIGGERS_MOST = 10000
+"""So many are kept until a sync succeeds."""
 
 _Handler = Callable[[Sequence[Any]], None]
 
@@ -64,6 +69,9 @@ class Informers:
         self._ranges: dict[str, networking.ServiceCIDR] = {}
         self._listed = False
         self._newest: dict[str, str] = {}
+        self._heard = {"endpointslices": 0, "services": 0}
+        self._answered = dict(self._heard)
+        self._triggers: deque[str] = deque(maxlen=TRIGGERS_MOST)
         own_node = Selection(field_selector=f"metadata.name={node}")
         self._slices = self._make(discovery.EndpointSlice, "endpointslices", self.note_slices)
         self._services = self._make(core.Service, "services", self.note_services)
@@ -79,8 +87,23 @@ class Informers:
             informer.start()
 
     def versions(self) -> Mapping[str, str]:
-        """Return the newest version that was noted of each kind: a copy."""
+        """Return the newest version that was noted of each kind: a copy.
+
+        Called at the beginning of a sync: what was heard until then is not pending any more.
+        """
+        self._answered = dict(self._heard)
         return dict(self._newest)
+
+    def heard(self) -> Mapping[str, tuple[int, int]]:
+        """Return of each kind how many changes were heard of, and how many are pending."""
+        return {kind: (count, count - self._answered[kind]) for kind, count in self._heard.items()}
+
+    def take_triggers(self) -> list[str]:
+        """Return when the endpoints changed of which was heard since the last call.
+
+        As written on EndpointSlices that changed after the first list.
+        """
+        return [self._triggers.popleft() for _ in range(len(self._triggers))]
 
     def counts(self) -> tuple[int, int]:
         """Return how many Services there are, and endpoints in slices."""
@@ -90,6 +113,8 @@ class Informers:
     def note_slices(self, changes: Sequence[Any]) -> None:
         """Take changes of EndpointSlices."""
         self._proxier.on_slices(changes)
+        if self._listed:
+            self._triggers.extend(filter(None, itertools.starmap(_trigger, changes)))
         self._noted("endpointslices", changes)
 
     def note_services(self, changes: Sequence[Any]) -> None:
@@ -140,6 +165,7 @@ class Informers:
         )
 
     def _noted(self, kind: str, changes: Sequence[Any]) -> None:
+        self._heard[kind] += len(changes)
         newest = self._newest.get(kind, "")
         for old, new in changes:
             version = (new or old).metadata.resource_version
@@ -209,6 +235,15 @@ def service_networks(
                 family = Family.IPV4 if parsed.version == 4 else Family.IPV6
                 found[family].add(Prefix(parsed.text))
     return {family: tuple(sorted(networks)) for family, networks in found.items()}
+
+
+def _trigger(old: discovery.EndpointSlice | None, new: discovery.EndpointSlice | None) -> str:
+    """Return the time that a slice tells for the first time; empty: none."""
+    if new is None:
+        return ""
+    told = (new.metadata.annotations or {}).get(TRIGGER_ANNOTATION, "")
+    known = (old.metadata.annotations or {}).get(TRIGGER_ANNOTATION, "") if old else ""
+    return told if told != known else ""
 
 
 def _newer(version: str, known: str) -> bool:

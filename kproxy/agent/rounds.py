@@ -76,6 +76,8 @@ class Rounds:
         self._after_first = after_first
         self._observe = observe
         self._after_success_too = after_success
+        self.asked_wall = 0.0
+        """When a sync was asked for last, in seconds since 1970; 0: never."""
         self._changed = threading.Condition()
         self._schedule = Schedule(
             now=time.monotonic(),
@@ -105,6 +107,7 @@ class Rounds:
     def request(self) -> None:
         """Ask for a sync."""
         now = time.monotonic()
+        self.asked_wall = time.time()
         with self._changed:
             self._health.queued(now)
             self._schedule.request(now)

@@ -31,6 +31,11 @@ class Settings:
     make_before_break: bool
     """Whether to ask another proxy of this node to hand over."""
     healthz: tuple[str, int]
+    metrics: tuple[str, int]
+    bind_hard_fail: bool
+    """Whether an address that cannot be listened at ends the process."""
+    configuration: KubeProxyConfiguration
+    """All of it, to show."""
     sysctls: tuple[tuple[str, int], ...]
     """Kernel switches to set, by key; of those that do not exist here nothing is expected."""
 
@@ -53,7 +58,10 @@ def from_config(config: KubeProxyConfiguration) -> Settings:
         sync_period=float(config.sync_period),
         min_sync_period=float(config.min_sync_period or 0),
         make_before_break=config.make_before_break,
-        healthz=_bind_address(config.healthz_bind_address),
+        healthz=_bind_address("healthzBindAddress", config.healthz_bind_address),
+        metrics=_bind_address("metricsBindAddress", config.metrics_bind_address),
+        bind_hard_fail=bool(config.bind_address_hard_fail),
+        configuration=config,
         sysctls=_sysctls(config),
     )
 
@@ -98,12 +106,12 @@ def _options(config: KubeProxyConfiguration) -> Options:
     )
 
 
-def _bind_address(text: str) -> tuple[str, int]:
+def _bind_address(field: str, text: str) -> tuple[str, int]:
     try:
         return parse_bind_address(text)
     except ValueError as error:
-        problem = f"healthzBindAddress: {text!r}: {error}"
-        raise UsageError(problem, remedy="write address:port, such as 0.0.0.0:10256") from None
+        problem = f"{field}: {text!r}: {error}"
+        raise UsageError(problem, remedy="write address:port, such as 127.0.0.1:10249") from None
 
 
 def _sysctls(config: KubeProxyConfiguration) -> tuple[tuple[str, int], ...]:

@@ -1,9 +1,10 @@
-"""An API server of three resources for one proxy: what it is told to hold, and when to answer.
+"""An API server of a few resources for one proxy: what it is told to hold, and when to answer.
 
 Answers are bytes made beforehand, so that measuring a proxy's start measures the proxy.
 """
 
 import json
+import queue
 import socket
 import threading
 from typing import Any
@@ -29,6 +30,8 @@ class StubApi:
         self._objects: dict[tuple[str, str], dict[str, Any]] = {}
         self._held: set[str] = set()
         self._closed = False
+        self.posted: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        """What was posted, in order."""
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.put()
@@ -100,9 +103,15 @@ class StubApi:
         with connection, connection.makefile("rb") as stream:
             try:
                 while line := stream.readline():
-                    while stream.readline().strip():
-                        pass
-                    target = line.split()[1].decode()
+                    length = 0
+                    while header := stream.readline().strip().lower():
+                        name, _, value = header.partition(b":")
+                        length = int(value) if name == b"content-length" else length
+                    method, target = line.decode().split()[:2]
+                    if method == "POST":
+                        self.posted.put(json.loads(stream.read(length)))
+                        connection.sendall(_answer("201 Created", b"{}"))
+                        continue
                     path, _, query = target.partition("?")
                     resource = path.rsplit("/", 1)[1]
                     if "watch=1" in query:
@@ -116,9 +125,11 @@ class StubApi:
     def _list(self, connection: socket.socket, resource: str) -> None:
         with self._changed:
             self._changed.wait_for(lambda: resource not in self._held or self._closed)
-            body = self._lists[resource]
-        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n"
-        connection.sendall(head.encode() + body)
+            body = self._lists.get(resource)
+        if body is None:
+            connection.sendall(_answer("404 Not Found", b'{"kind":"Status","code":404}'))
+        else:
+            connection.sendall(_answer("200 OK", body))
 
     def _watch(self, connection: socket.socket, resource: str, version: int) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -134,6 +145,10 @@ class StubApi:
             for number, line in new:
                 if number > version:
                     connection.sendall(b"%x\r\n%s\r\n" % (len(line), line))
+
+
+def _answer(status: str, body: bytes) -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def _line(event: dict[str, Any]) -> bytes:

@@ -101,6 +101,7 @@ class Watched:
         self.agent._node._read = lambda device: {}
         # What follows the first round is not this test's: no server, no switches.
         self.agent._start_health_server = lambda: None
+        self.agent._start_companions = lambda: None
         self.agent._node.follow = lambda: None
         self.agent._tune = lambda: None
 

@@ -5,7 +5,7 @@ from typing import NoReturn
 import pytest
 
 from kproxy.agent.health import TO_BE_DELETED_TAINT, ProxyHealth
-from kproxy.agent.healthserver import HealthServer, parse_bind_address
+from kproxy.agent.healthserver import HttpServer, parse_bind_address
 from kproxy.agent.http import Find, respond
 from kproxy.agent.listeners import Listeners
 from kproxy.api.core import Node, NodeSpec, Taint
@@ -133,7 +133,7 @@ class Listening(Listeners):
     def __init__(self) -> None:
         super().__init__()
         self.begun = threading.Event()
-        self.server = HealthServer(("127.0.0.1", 1), {}, Log("test"), self)
+        self.server = HttpServer(("127.0.0.1", 1), {}, Log("test"), self)
 
     def listen(self, address: tuple[str, int]) -> NoReturn:
         self.begun.set()

@@ -1,0 +1,268 @@
+"""What this proxy measures: kube-proxy's metrics by their names, and ``kproxy_*``, which it lacks.
+
+Fed by every round (:meth:`Metrics.observe`) and by health checks; the rest is found out when
+somebody asks. Not there, because nothing here is like it: ``go_*``, and the counters of packets
+that kube-proxy keeps with nfacct.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Protocol
+
+from kproxy.agent.exposition import Family, Kind, Registry, Sample
+from kproxy.agent.informers import Informers
+from kproxy.agent.rounds import Round
+from kproxy.desired import topology
+from kproxy.desired.model import Family as IPFamily
+from kproxy.desired.model import ServiceState, State
+from kproxy.proxier import SyncReport
+
+SYNC_BOUNDS = tuple(0.001 * 2**power for power in range(15))
+"""kube-proxy's: 1 ms to 16 s."""
+
+PROGRAMMING_BOUNDS = (
+    0.25,
+    0.5,
+    *map(float, range(1, 60)),
+    *map(float, range(60, 120, 5)),
+    *map(float, range(120, 301, 30)),
+)
+"""kube-proxy's: from a quarter of a second to five minutes."""
+
+FINE_BOUNDS = tuple(
+    digit * 10.0**power for power in range(-4, 2) for digit in (1, 2, 5)
+)  # 0.1 ms to 50 s
+"""Ours: most changes are in the kernel after a few milliseconds."""
+
+_PREFIX = "kubeproxy_sync_proxy_rules_"
+_FAMILIES = [family.value for family in IPFamily]
+
+
+class Queue(Protocol):
+    """Knows when a sync was asked for last (seconds since 1970; 0: never)."""
+
+    asked_wall: float
+
+
+class Metrics:
+    """The metrics of one proxy."""
+
+    def __init__(self, mode: str, informers: Informers, queue: Queue) -> None:
+        self._mode = mode
+        self._informers = informers
+        self._queue = queue
+        self._states: dict[IPFamily, State] = {}
+        self._counted: dict[IPFamily, State] = {}
+        self._draining: set[IPFamily] = set()
+        self.registry = registry = Registry()
+        seconds = "seconds a sync took, by IP family"
+        self._sync = registry.histogram(
+            f"{_PREFIX}duration_seconds", f"How many {seconds}.", SYNC_BOUNDS, "ip_family"
+        )
+        self._full = registry.histogram(
+            "kubeproxy_sync_full_proxy_rules_duration_seconds",
+            f"How many {seconds}, where the kernel was read anew before.",
+            SYNC_BOUNDS,
+            "ip_family",
+        )
+        self._partial = registry.histogram(
+            "kubeproxy_sync_partial_proxy_rules_duration_seconds",
+            f"How many {seconds}, where only changes were looked at.",
+            SYNC_BOUNDS,
+            "ip_family",
+        )
+        self._last = registry.gauge(
+            f"{_PREFIX}last_timestamp_seconds",
+            "When the last sync ended well, in seconds since 1970.",
+            "ip_family",
+        )
+        self._programming = registry.histogram(
+            "kubeproxy_network_programming_duration_seconds",
+            "Seconds from the change of an endpoint, as its EndpointSlice tells, to the kernel.",
+            PROGRAMMING_BOUNDS,
+            "ip_family",
+        )
+        self._no_local = registry.gauge(
+            f"{_PREFIX}no_local_endpoints_total",
+            "Service ports with the traffic policy Local and endpoints, but none on this node.",
+            "ip_family",
+            "traffic_policy",
+        )
+        self._add_own(registry)
+        self._add_mode(registry)
+        registry.collect_by(self._changes)
+        self.healthz = registry.counter(
+            "kubeproxy_proxy_healthz_total", "Answers of /healthz by code.", "code"
+        )
+        self.livez = registry.counter(
+            "kubeproxy_proxy_livez_total", "Answers of /livez by code.", "code"
+        )
+
+    def _add_own(self, registry: Registry) -> None:
+        """Make what kube-proxy has no word for."""
+        self._programming_fine = registry.histogram(
+            "kproxy_network_programming_duration_seconds",
+            "Seconds from the change of an endpoint, as its EndpointSlice tells, to the kernel;"
+            " fine buckets.",
+            FINE_BOUNDS,
+            "ip_family",
+        )
+        self._waited = registry.histogram(
+            "kproxy_change_duration_seconds",
+            "Seconds from hearing of the oldest change that a sync answers to the kernel.",
+            FINE_BOUNDS,
+        )
+        self._found = registry.counter(
+            "kproxy_drift_found_total",
+            "Kernel objects that were not as left, though no object of the API had changed.",
+            "mode",
+            "ip_family",
+        )
+        self._repaired = registry.counter(
+            "kproxy_drift_repaired_total", "Such kernel objects put right.", "mode", "ip_family"
+        )
+        self._written = registry.counter(
+            "kproxy_kernel_writes_total",
+            "Kernel objects added, changed and removed.",
+            "mode",
+            "ip_family",
+        )
+        self._failed = registry.counter(
+            "kproxy_sync_failures_total", "Syncs that will be tried again.", "mode", "ip_family"
+        )
+        for family in _FAMILIES:
+            for each in (self._found, self._repaired, self._written, self._failed):
+                each.add(self._mode, family, by=0)
+
+    def _add_mode(self, registry: Registry) -> None:
+        """Make what kube-proxy counts in one mode only."""
+        self._mode_failures = []
+        self._partial_failures = []
+        names = {
+            "iptables": ("iptables_restore_failures_total", "Syncs in which rules were refused."),
+            "ipvs": ("iptables_restore_failures_total", "Syncs that failed."),
+            "nftables": ("nftables_sync_failures_total", "Syncs in which rules were refused."),
+        }
+        name, words = names[self._mode]
+        self._mode_failures.append(registry.counter(_PREFIX + name, words, "ip_family"))
+        if self._mode == "iptables":
+            self._partial_failures.append(
+                registry.counter(
+                    f"{_PREFIX}iptables_partial_restore_failures_total",
+                    "Such syncs among those that looked at changes only.",
+                    "ip_family",
+                )
+            )
+        for family in _FAMILIES:
+            for each in (*self._mode_failures, *self._partial_failures):
+                each.add(family, by=0)
+
+    def observe(self, done: Round) -> int:
+        """Take what a round came to; return how many kernel objects had drifted."""
+        told = self._informers.take_triggers() if done.succeeded else ()
+        triggers = [at for at in map(timestamp, told) if at is not None]
+        wall = time.time()
+        drifted = 0
+        for report in done.reports:
+            family = report.family.value
+            seconds = report.duration_ns / 1e9
+            self._sync.observe(seconds, family)
+            (self._full if done.full else self._partial).observe(seconds, family)
+            self._written.add(self._mode, family, by=report.result.writes)
+            if report.failed:
+                self._count_failure(family, full=done.full)
+            else:
+                self._last.set(wall, family)
+            for trigger in triggers:
+                self._programming.observe(max(0.0, wall - trigger), family)
+                self._programming_fine.observe(max(0.0, wall - trigger), family)
+            drifted += self._count_drift(report, full=done.full)
+            self._count_no_local(report.state)
+        if done.succeeded and done.asked_at is not None:
+            self._waited.observe(done.ended_at - done.asked_at)
+        return drifted
+
+    def _count_failure(self, family: str, *, full: bool) -> None:
+        self._failed.add(self._mode, family)
+        for each in (*self._mode_failures, *(() if full else self._partial_failures)):
+            each.add(family)
+
+    def _count_drift(self, report: SyncReport, *, full: bool) -> int:
+        """Count what others did to objects of ours: writes that no change explains.
+
+        While endpoints drain, their end is one that the clock explains; nothing is counted then.
+        """
+        result, family = report.result, report.family
+        unchanged = self._states.get(family) is report.state
+        draining = family in self._draining
+        if not result.failures:
+            self._states[family] = report.state
+        if result.again_in is None:
+            self._draining.discard(family)
+        else:
+            self._draining.add(family)
+        if not full or not unchanged or draining:
+            return 0
+        found = result.writes + len(result.failures)
+        if found:
+            self._found.add(self._mode, family.value, by=found)
+            self._repaired.add(self._mode, family.value, by=result.writes)
+        return found
+
+    def _count_no_local(self, state: State) -> None:
+        if self._counted.get(state.family) is state:
+            return
+        self._counted[state.family] = state
+        internal = external = 0
+        for one in state.services.values():
+            if one.service.internal_local or one.service.external_local:
+                lacking = _lacks_local(one)
+                internal += lacking and one.service.internal_local
+                external += lacking and _external_local(one)
+        self._no_local.set(internal, state.family.value, "internal")
+        self._no_local.set(external, state.family.value, "external")
+
+    def _changes(self) -> Iterable[Family]:
+        """Yield what is known of changes and of the queue, for all IP families alike."""
+        yield Family(
+            f"{_PREFIX}last_queued_timestamp_seconds",
+            Kind.GAUGE,
+            "When a sync was asked for last, in seconds since 1970.",
+            _each_family(self._queue.asked_wall),
+        )
+        heard: Mapping[str, tuple[int, int]] = self._informers.heard()
+        for word, kind in (("endpoint", "endpointslices"), ("service", "services")):
+            total, pending = heard[kind]
+            yield Family(
+                f"{_PREFIX}{word}_changes_total",
+                Kind.COUNTER,
+                f"Changes of {kind} that were heard of.",
+                _each_family(total),
+            )
+            yield Family(
+                f"{_PREFIX}{word}_changes_pending",
+                Kind.GAUGE,
+                f"Changes of {kind} that no sync has begun with.",
+                _each_family(pending),
+            )
+
+
+def _each_family(value: float) -> list[Sample]:
+    return [Sample({"ip_family": family}, value) for family in _FAMILIES]
+
+
+def _lacks_local(one: ServiceState) -> bool:
+    return one.anywhere and not one.local
+
+
+def _external_local(one: ServiceState) -> bool:
+    return one.service.external_local and topology.externally_accessible(one.service)
+
+
+def timestamp(text: str) -> float | None:
+    """Return RFC 3339 as seconds since 1970; None if it is none: users may write anything."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return None

@@ -1,0 +1,72 @@
+"""What Prometheus expects of every process: ``process_*``, and ``kubernetes_build_info``."""
+
+import functools
+import os
+import platform
+import resource
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from kproxy.agent.exposition import Family, Kind, Sample
+
+KUBERNETES = ("1", "36")
+"""The version of kube-proxy whose behaviour this is."""
+
+_PAGE = resource.getpagesize()
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PROC = Path("/proc/self")
+
+
+def collect() -> Iterator[Family]:
+    """Yield what the kernel knows of this process."""
+    fields = (_PROC / "stat").read_text().rpartition(")")[2].split()
+    user, system, started, virtual, resident = (int(fields[at]) for at in (11, 12, 19, 20, 21))
+    booted = _boot_time()
+    for name, kind, words, value in (
+        ("cpu_seconds_total", Kind.COUNTER, "CPU time used.", (user + system) / _TICKS),
+        ("resident_memory_bytes", Kind.GAUGE, "Memory in use.", resident * _PAGE),
+        ("virtual_memory_bytes", Kind.GAUGE, "Address space in use.", virtual),
+        (
+            "start_time_seconds",
+            Kind.GAUGE,
+            "When the process started, in seconds since 1970.",
+            booted + started / _TICKS,
+        ),
+        ("open_fds", Kind.GAUGE, "Open files.", sum(1 for _ in (_PROC / "fd").iterdir())),
+        (
+            "max_fds",
+            Kind.GAUGE,
+            "Files that may be open.",
+            resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        ),
+    ):
+        yield Family(f"process_{name}", kind, words, [Sample({}, value)])
+    yield _build_info()
+
+
+@functools.cache
+def _boot_time() -> int:
+    for line in Path("/proc/stat").read_text().splitlines():
+        if line.startswith("btime "):
+            return int(line.split()[1])
+    return 0
+
+
+@functools.cache
+def _build_info() -> Family:
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    major, minor = KUBERNETES
+    labels = {
+        "major": major,
+        "minor": minor,
+        "git_version": f"kproxy-{metadata.version('kproxy')}",
+        "git_commit": "",
+        "git_tree_state": "",
+        "build_date": "",
+        "go_version": "",
+        "compiler": platform.python_implementation().lower(),
+        "platform": f"{platform.system().lower()}/{machine}",
+    }
+    words = "Always 1; the version of Kubernetes that this proxy is made for, and its own."
+    return Family("kubernetes_build_info", Kind.GAUGE, words, [Sample(labels, 1)])
