@@ -12,6 +12,7 @@ Reading is compared with a bare dump, that is read and thrown away. A change of 
 compared with the tool's smallest change in the full table.
 """
 
+import re
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -120,7 +121,8 @@ def _nftables(mode: str, state: State, runs: int) -> Peers:
     text = _output("nft", "list", "ruleset")
     dump = [_timed(lambda: _output("nft", "list", "ruleset")) for _ in range(runs)]
     _enter()
-    cold = _timed(lambda: _feed(("nft", "-f", "-"), text))
+    loadable = loadable_listing(text)
+    cold = _timed(lambda: _feed(("nft", "-f", "-"), loadable))
     table = text.split("{", 1)[0].strip().removeprefix("table ")
     changes = _changes(
         lambda n: (
@@ -137,6 +139,31 @@ def _nftables(mode: str, state: State, runs: int) -> Peers:
         "endpoint": change,
         "service": change,
     }
+
+
+_SELECTORS = {
+    "inet_proto": "meta l4proto",
+    "ipv4_addr": "ip daddr",
+    "inet_service": "th dport",
+    "mark": "numgen random mod 2",
+}
+_NUMBERED_KEY = re.compile(r"^(\t+)type ((?:\w+ \. )+mark : [\w .]+)$", re.MULTILINE)
+
+
+def loadable_listing(text: str) -> str:
+    """Return what ``nft list ruleset`` printed so that ``nft -f`` takes it.
+
+    A number that is drawn has no type of its own that nft could list, so a map that is asked with
+    one is listed as one of packet marks, in which nft then refuses to look a number up. By
+    ``typeof`` it is told which kind of number is meant.
+    """
+
+    def typed(found: re.Match[str]) -> str:
+        sides = found[2].split(" : ")
+        kinds = (" . ".join(_SELECTORS[word] for word in side.split(" . ")) for side in sides)
+        return f"{found[1]}typeof {' : '.join(kinds)}"
+
+    return _NUMBERED_KEY.sub(typed, text)
 
 
 _MEASURES: dict[str, Callable[[str, State, int], Peers]] = {
