@@ -28,6 +28,7 @@ from netns.process import Process, ProcessId
 Object = dict[str, Any]
 PROXY_NAMESPACE = "kube-system"
 PROXY_NAME = "kube-proxy"
+HEALTHZ_PORT = 10256
 START_SECONDS = 120.0
 SETTLE_SECONDS = 60.0
 _LOOK_AGAIN = 0.05
@@ -98,10 +99,19 @@ class Cluster:
         """Delete a pod; its kubelet ends it in its grace period."""
         self._control.call(self._api.delete, kinds.POD, namespace, name)
 
-    def restart_daemonset(self) -> None:
-        """Change the proxies' template, as ``kubectl rollout restart`` does."""
+    def restart_daemonset(self, *, surge: bool = False) -> None:
+        """Change the proxies' template, as ``kubectl rollout restart`` does.
+
+        ``surge``: with ``maxSurge`` 1 instead of ``maxUnavailable`` 1.
+        """
         stamp = {"kproxy/restarted-at": str(len(self.events.events))}
-        change = {"spec": {"template": {"metadata": {"annotations": stamp}}}}
+        limits = {"maxSurge": int(surge), "maxUnavailable": int(not surge)}
+        change = {
+            "spec": {
+                "template": {"metadata": {"annotations": stamp}},
+                "updateStrategy": {"rollingUpdate": limits},
+            }
+        }
         self._control.call(self._api.patch, kinds.DAEMON_SET, PROXY_NAMESPACE, PROXY_NAME, change)
 
     # What runs where.
@@ -152,10 +162,13 @@ class Cluster:
         """Return the newest slice that a proxy's ``synced`` event says is in its kernel."""
         return int(event.fields.get("versions", {}).get("endpointslices", 0) or 0)
 
+    def proxy_source(self, pod: str) -> str:
+        """Return the source of the events of the proxy in a pod."""
+        return f"{PROXY_NAMESPACE}_{pod}_{PROXY_NAME}"
+
     def is_synced(self, event: Event, pod: str) -> bool:
         """Return whether this is a ``synced`` event of the proxy in that pod."""
-        source = f"{PROXY_NAMESPACE}_{pod}_{PROXY_NAME}"
-        return event.msg == "synced" and event.source == source
+        return event.msg == "synced" and event.source == self.proxy_source(pod)
 
     def settle(self, timeout: float = SETTLE_SECONDS) -> None:
         """Wait until everything declared runs, is ready, and is in every node's kernel."""
@@ -290,12 +303,21 @@ def _proxy_config(cluster: Cluster) -> Object:
 def _proxy_daemonset(kubeconfig: Path, config: Path) -> Object:
     command = [sys.executable, "-m", "kproxy", "proxy", f"--config={config}"]
     command += [f"--kubeconfig={kubeconfig}", "--hostname-override=$(NODE_NAME)"]
+    command.append("--make-before-break")
     labels = {"k8s-app": PROXY_NAME}
     template = {
         "metadata": {"labels": labels},
         "spec": {
             "hostNetwork": True,
-            "containers": [{"name": PROXY_NAME, "image": "kproxy", "command": command}],
+            "containers": [
+                {
+                    "name": PROXY_NAME,
+                    "image": "kproxy",
+                    "command": command,
+                    # It is ready when it answers health checks itself: after a hand-over.
+                    "ports": [{"name": "healthz", "containerPort": HEALTHZ_PORT}],
+                }
+            ],
         },
     }
     return {

@@ -14,6 +14,8 @@ FAULT = "fault"
 PROCESS_GONE = "process gone"
 PROCESS_STARTED = "process started"
 SYNCED = "synced"
+RELEASED = "lock released"
+HOLDING = "lock held"
 ENDPOINT_GONE = "endpoint gone"
 RECOVERY_SECONDS = 30.0
 """How long a cluster may take to get over a fault before the trial has failed."""
@@ -52,6 +54,10 @@ class Stage(Protocol):
         """Wait for a new proxy; return when its process started and when it first synced."""
         ...
 
+    def await_hand_over(self, node: str, since: int) -> tuple[int, int]:
+        """Wait for a hand-over on the node; return when the old proxy stopped, the new began."""
+        ...
+
     def choose_endpoint(self) -> str:
         """Return the name of a pod that is measured."""
         ...
@@ -64,8 +70,11 @@ class Stage(Protocol):
         """Wait until the node's kernel no longer sends to that pod; return when it synced that."""
         ...
 
-    def update_proxies(self) -> None:
-        """Change the DaemonSet's template, which begins a rolling update."""
+    def update_proxies(self, *, surge: bool) -> None:
+        """Change the DaemonSet's template, which begins a rolling update, node by node.
+
+        ``surge``: the new proxy starts beside the old one, instead of after it.
+        """
         ...
 
 
@@ -113,9 +122,23 @@ def endpoint_crash_while_proxy_down(stage: Stage) -> None:
 def proxy_rolling_update(stage: Stage) -> None:
     """Replace the proxies of all nodes, one node at a time, by changing the DaemonSet."""
     fault = stage.mark(FAULT)
-    stage.update_proxies()
+    stage.update_proxies(surge=False)
     for node in stage.nodes:
         _mark_restart(stage, node, fault, stage.await_exit(node, fault))
+
+
+def proxy_surge_update(stage: Stage) -> None:
+    """Replace the proxies node by node by ones that start beside them and take over (maxSurge)."""
+    fault = stage.mark(FAULT)
+    stage.update_proxies(surge=True)
+    for node in stage.nodes:
+        released, held = stage.await_hand_over(node, fault)
+        started, synced = stage.await_restart(node, fault)
+        stage.mark(PROCESS_STARTED, started, node)
+        stage.mark(RELEASED, released, node)
+        stage.mark(HOLDING, held, node)
+        stage.mark(SYNCED, synced, node)
+        stage.mark(PROCESS_GONE, stage.await_exit(node, fault), node)
 
 
 def _mark_restart(stage: Stage, node: str, since: int, gone: int) -> None:
@@ -151,6 +174,7 @@ SCENARIOS = {
         Scenario("endpoint-crash", endpoint_crash),
         Scenario("endpoint-crash-while-proxy-down", endpoint_crash_while_proxy_down),
         Scenario("proxy-rolling-update", proxy_rolling_update, lossless=True),
+        Scenario("proxy-surge-update", proxy_surge_update, lossless=True),
     )
 }
 

@@ -99,6 +99,24 @@ class ClusterStage:
         )
         return started.mono_ns, synced.mono_ns
 
+    def await_hand_over(self, node: str, since: int) -> tuple[int, int]:
+        """Wait for a proxy that took over from another; return when each stopped and began."""
+        held = self._await(
+            lambda event: (
+                event.msg == "holding"
+                and event.fields.get("how") == "handed over"
+                and event.source in self._proxies_of(node)
+            ),
+            f"the new proxy on {node} to take over",
+            since,
+        )
+        released = self._await(
+            lambda event: event.msg == "released" and event.source in self._proxies_of(node),
+            f"the old proxy on {node} to hand over",
+            since,
+        )
+        return released.mono_ns, held.mono_ns
+
     def choose_endpoint(self) -> str:
         """Return the name of a pod that is measured."""
         self._victim = self._find_victim()
@@ -122,9 +140,18 @@ class ClusterStage:
             self.fault_ns or 0,
         ).mono_ns
 
-    def update_proxies(self) -> None:
-        """Change the DaemonSet's template, which begins a rolling update."""
-        self._cluster.restart_daemonset()
+    def update_proxies(self, *, surge: bool) -> None:
+        """Change the DaemonSet's template, which begins a rolling update, node by node."""
+        self._cluster.restart_daemonset(surge=surge)
+
+    def _proxies_of(self, node: str) -> set[str]:
+        """Return the sources of events of all proxies that have run on a node up to now."""
+        pods = [
+            str(event.fields["pod"]).rpartition("/")[2]
+            for event in self._cluster.events.events
+            if _is_proxy_event(event, node, "container started")
+        ]
+        return {self._cluster.proxy_source(pod) for pod in pods}
 
     def _await_unlisted(self, pod: str) -> int:
         """Wait until no slice lists the pod as ready; return the version that said so."""

@@ -176,8 +176,8 @@ class Measurement:
 class TimelineEvent:
     """Something that happened, in milliseconds after the fault (before it: negative).
 
-    Names that the lab uses: ``fault``, ``process gone``, ``process started``, ``synced``,
-    ``first good packet``.
+    Names that the lab uses: ``fault``, ``process gone``, ``process started``, ``lock released``,
+    ``lock held``, ``synced``, ``endpoint gone``, ``first good packet``.
     """
 
     name: str
@@ -189,6 +189,7 @@ class TimelineEvent:
 class Trial:
     """One trial. ``problems`` says, in words, why it is not valid; empty if it is.
 
+    ``restart_to_synced_ms`` is negative if the successor had synced before its predecessor ended.
     ``modelled_ms`` are the declared delays of the hit node's proxies from the fault (from the end
     of the old proxy, if it ended) to ``synced``; null without a cost model or these events.
     """

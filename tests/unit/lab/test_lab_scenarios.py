@@ -51,8 +51,11 @@ class RecordingStage:
     def await_endpoint_removed(self, node: str, pod: str) -> int:
         return self._act(f"await {pod} removed on {node}")
 
-    def update_proxies(self) -> None:
-        self._act("update")
+    def await_hand_over(self, node: str, since: int) -> tuple[int, int]:
+        return self._act(f"await hand-over {node}"), next(self._clock)
+
+    def update_proxies(self, *, surge: bool) -> None:
+        self._act("surge" if surge else "update")
 
 
 def run(name: str) -> RecordingStage:
@@ -97,6 +100,14 @@ def test_a_rolling_update_follows_every_node_the_hit_one_first() -> None:
         "await restart node1",
         "await restart node2",
     ]
+
+
+def test_a_surge_update_marks_who_held_the_lock_when() -> None:
+    stage = run("proxy-surge-update")
+    assert stage.acts[0] == "surge"
+    names = [name for name, _, node in stage.marks if node == "node1"]
+    assert names == ["process started", "lock released", "lock held", "synced", "process gone"]
+    assert {node for _, _, node in stage.marks} == {"", "node1", "node2"}
 
 
 @pytest.mark.parametrize("name", ["proxy-crash", "proxy-delete"])
