@@ -182,7 +182,7 @@ class Layout:
     def sticky(
         self, endpoints: Sequence[tuple[bytes, bytes, str]], seconds: int
     ) -> tuple[Rule, ...]:
-        """Return the rules that keep clients at their endpoint: (address, port, set of clients)."""
+        """Return the rules that keep clients where they are: (address, port, set of clients)."""
         size = self.words.words
         client = self._load(self.words.source, 0)
         known, new = [], []
@@ -293,7 +293,7 @@ class Layout:
         return (*_NEW, *self._to_node(), *self._node_port, lookup)
 
     def _cluster_ips_check(self) -> tuple[Rule, ...]:
-        """Return the rules for what is still on its way to a ClusterIP: no such port or service."""
+        """Return the rules for what is still on its way to a ClusterIP: no such port."""
         destination = self._load(self.words.destination, 0)
         refuse = (*_NEW, destination, Lookup(CLUSTER_IPS, 0), Decide(goto(REJECT)))
         unused = [

@@ -86,6 +86,12 @@ def _elements(
 ) -> list[Operation]:
     """Return what makes the elements of one set right: a changed one goes and comes."""
     steps: list[Operation] = []
+    if (
+        len(before) == len(now)
+        and before.keys() == now.keys()
+        and set(before.values()) == {ABSENT}
+    ):
+        return [AddElements(name, spec, now)]
     doomed = [key for key, old in before.items() if old is not ABSENT]
     if doomed:
         steps.append(DelElements(name, spec, doomed))

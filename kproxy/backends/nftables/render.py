@@ -58,11 +58,13 @@ class Renderer:
         self.tables = Tables()
         self.invalid: tuple[InvalidObject, ...] = ()
         self._constants: object = None
+        self._own: tuple[str, ...] = ()
         self._maker: FragmentMaker | None = None
         self._made: dict[ServicePortName, tuple[ServiceState, Fragment]] = {}
         self._owners: dict[Claim, ServicePortName] = {}
         self._uses: dict[tuple[str, bytes] | str, int] = {}
         self._delta = Delta()
+        self._from_scratch = False
 
     def render(self, state: State) -> Delta | None:
         """Let :attr:`tables` be what the kernel should hold, and return what has changed in it.
@@ -72,9 +74,15 @@ class Renderer:
         Where two services claim the same address or node port, the first by name has it;
         :attr:`invalid` tells which have not.
         """
-        constants = _constants(state)
-        if constants != self._constants or self._maker is None:
-            self._constants, self._maker, self._made = constants, FragmentMaker(state), {}
+        constants, own = _constants(state), state.node_ports.addresses
+        if (constants, own) != (self._constants, self._own) or self._maker is None:
+            self._made = {
+                name: known
+                for name, known in self._made.items()
+                # The node's addresses matter to those who admit only some clients.
+                if constants == self._constants and not known[0].service.source_ranges
+            }
+            self._constants, self._own, self._maker = constants, own, FragmentMaker(state)
             self._anew(state, self._maker)
             return None
         make = self._maker.make
@@ -96,9 +104,11 @@ class Renderer:
         self._delta = Delta()
         for name in gone:
             self._remove(before.pop(name)[1])
-        for name, one, fragment in new:
+        # All of them go before any comes: two services may have exchanged their node ports.
+        for name, _, _ in new:
             if (known := before.get(name)) is not None:
                 self._remove(known[1])
+        for name, one, fragment in new:
             before[name] = one, fragment
             self._put(name, fragment.portals, fragment)
         return self._settled()
@@ -111,6 +121,7 @@ class Renderer:
             elements={name: {} for name in layout.set_specs(state.family)},
         )
         self._owners, self._uses, self._delta = {}, {}, Delta()
+        self._from_scratch = True
         made = self._made
         self._made = {}
         invalid: list[InvalidObject] = []
@@ -126,6 +137,7 @@ class Renderer:
         node_ips = self.tables.elements[layout.NODEPORT_IPS]
         if not state.node_ports.everywhere:
             node_ips.update({pack_address(one): None for one in state.node_ports.addresses})
+        self._from_scratch = False
         self.invalid = tuple(invalid)
 
     def _admitted(
@@ -164,7 +176,8 @@ class Renderer:
             self._owners[portal.claim] = name
             for set_name, elements in portal.elements:
                 into = self.tables.elements[set_name]
-                self._note(set_name, elements, into)
+                if not self._from_scratch:
+                    self._note(set_name, elements, into)
                 into.update(elements)
             for chain in portal.chains:
                 if self._use(chain):
@@ -241,14 +254,14 @@ class Renderer:
 
 
 def _constants(state: State) -> object:
-    """Return all of a state but its services."""
+    """Return all of a state but its services and the node's addresses."""
     return (
         state.family,
         state.cluster_cidrs,
         state.masquerade_all,
         state.masquerade_bit,
         state.local_interface,
-        state.node_ports,
+        state.node_ports.everywhere,
         state.service_cidrs,
     )
 
@@ -272,8 +285,11 @@ def _taken_portal(service: ServicePort, portal: Portal, owner: ServicePortName) 
 def compare(have: Tables, want: Tables) -> Delta:
     """Return in what one table differs from the wanted one, element by element."""
     elements: dict[str, dict[bytes, Before]] = {}
-    for name in want.elements:
-        differ = dict(_differing(have.elements.get(name, {}), want.elements[name]))
+    for name, wanted in want.elements.items():
+        there = have.elements.get(name)
+        differ: dict[bytes, Before] = dict.fromkeys(wanted, ABSENT)
+        if there:
+            differ = dict(_differing(there, wanted))
         if differ:
             elements[name] = differ
     return Delta(

@@ -96,6 +96,8 @@ def read_rule(buffer: Buffer, start: int, end: int) -> Rule:
 
 
 def _pack(expression: Expression) -> bytes:
+    if isinstance(expression, Foreign):
+        return nest(_LIST_ELEM, text(_EXPR_NAME, expression.name))  # The kernel refuses it.
     form = _FORMS[type(expression)]
     inside = form.pack(expression)
     return nest(_LIST_ELEM, text(_EXPR_NAME, form.name), nest(_EXPR_DATA, *inside))

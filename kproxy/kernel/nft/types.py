@@ -176,7 +176,7 @@ class FlushChain:
 class AddElements:
     """Put elements into a set.
 
-    One that is there already is fine if its data are the same, else AlreadyExists or EBUSY.
+    One that is there already is fine if its data are the same, else AlreadyExists.
     NotFound: the set, or the chain of a verdict. EINVAL: a length is wrong.
     """
 

@@ -1,0 +1,445 @@
+"""What an nftables table promises, kept by the fake and by the kernel."""
+
+import errno
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from fresh_netns import BOTH
+
+from kproxy.backends.nftables import features
+from kproxy.desired import model
+from kproxy.errors import AlreadyExists, KernelError, NotFound
+from kproxy.kernel.inet import Family
+from kproxy.kernel.nft.client import Nft
+from kproxy.kernel.nft.expressions import (
+    DROP,
+    RETURN,
+    Base,
+    Bitwise,
+    ChangeSet,
+    Compare,
+    Constant,
+    Ct,
+    CtKey,
+    Decide,
+    FibType,
+    Foreign,
+    Lookup,
+    LookupData,
+    LookupVerdict,
+    Masquerade,
+    Meta,
+    MetaKey,
+    Payload,
+    Random,
+    Reject,
+    Rule,
+    SetMeta,
+    SetOp,
+    Translate,
+    goto,
+    jump,
+)
+from kproxy.kernel.nft.fake import FakeNft
+from kproxy.kernel.nft.types import (
+    AddChain,
+    AddElements,
+    AddRule,
+    AddSet,
+    AddTable,
+    BaseChain,
+    Chain,
+    DelChain,
+    DelElements,
+    DelSet,
+    DelTable,
+    Field,
+    FlushChain,
+    Hook,
+    NftClient,
+    Operation,
+    SetSpec,
+    Table,
+)
+
+PLACE = (Field.PROTOCOL, Field.IPV4, Field.PORT)
+VERDICTS = SetSpec(PLACE, verdicts=True)
+ENDPOINTS = SetSpec((*PLACE, Field.NUMBER), (Field.IPV4, Field.PORT))
+ADDRESSES = SetSpec((Field.IPV4,))
+RANGES = SetSpec((*PLACE, Field.IPV4), interval=True)
+CLIENTS = SetSpec((Field.IPV4,), dynamic=True, max_elements=16)
+SETS = {
+    "verdicts": VERDICTS,
+    "endpoints": ENDPOINTS,
+    "addresses": ADDRESSES,
+    "ranges": RANGES,
+    "clients": CLIENTS,
+}
+WEB = b"\x06\0\0\0\x0a\x60\0\x0a\0\x50\0\0"
+DNS = b"\x11\0\0\0\x0a\x60\0\x0b\0\x35\0\0"
+ONE = WEB + b"\1\0\0\0"
+TO_ONE = b"\x0a\x80\0\5\x1f\x90\0\0"
+RANGE = WEB + b"\xc6\x33\x64\0" + WEB + b"\xc6\x33\x64\xff"
+
+LOADS = (
+    Meta(MetaKey.L4PROTO, 0),
+    Payload(Base.NETWORK, 16, 4, 1),
+    Payload(Base.TRANSPORT, 2, 2, 2),
+    Payload(Base.NETWORK, 12, 4, 3),
+)
+RULES: dict[str, Rule] = {
+    "payload, compare": (Payload(Base.NETWORK, 12, 4, 0), Compare(0, b"\x0a\0\0\1"), Decide(DROP)),
+    "negated": (Meta(MetaKey.L4PROTO, 9), Compare(9, b"\6", negated=True), Decide(RETURN)),
+    "interface": (Meta(MetaKey.IIFNAME, 4), Compare(4, b"cali"), Decide(jump("other"))),
+    "whole interface": (Meta(MetaKey.IIFNAME, 4), Compare(4, b"br0".ljust(16, b"\0"))),
+    "bits": (
+        Ct(CtKey.STATE, 0),
+        Bitwise(0, 0, b"\x08\0\0\0", bytes(4)),
+        Compare(0, bytes(4), negated=True),
+    ),
+    "status": (Ct(CtKey.STATUS, 5), Bitwise(5, 15, b"\x20\0\0\0", bytes(4))),
+    "mark": (
+        Meta(MetaKey.MARK, 0),
+        Bitwise(0, 0, b"\xff\xbf\xff\xff", b"\0\x40\0\0"),
+        SetMeta(MetaKey.MARK, 0),
+    ),
+    "source type": (FibType(False, 0), Compare(0, b"\2\0\0\0")),
+    "destination type": (FibType(True, 3), Compare(3, b"\2\0\0\0")),
+    "lookup": (Payload(Base.NETWORK, 16, 4, 1), Lookup("addresses", 1), Decide(goto("other"))),
+    "negated lookup": (*LOADS, Lookup("ranges", 0, negated=True), Decide(DROP)),
+    "verdict": (*LOADS, LookupVerdict("verdicts", 0)),
+    "translate": (
+        *LOADS,
+        Random(3, 3, 65536),
+        LookupData("endpoints", 0, 3),
+        Translate(False, 3, 4),
+    ),
+    "constants": (Constant(b"\x0a\0\0\1", 0), Constant(b"\0\x50\0\0", 1), Translate(False, 0, 1)),
+    "update": (
+        Payload(Base.NETWORK, 12, 4, 0),
+        ChangeSet(SetOp.UPDATE, "clients", 0, timeout_ms=10_800_000),
+    ),
+    "add": (Payload(Base.NETWORK, 12, 4, 0), ChangeSet(SetOp.ADD, "clients", 0, timeout_ms=1000)),
+    "delete": (Payload(Base.NETWORK, 12, 4, 0), ChangeSet(SetOp.DELETE, "clients", 0)),
+    "masquerade": (Masquerade(),),
+    "reject": (Reject(False),),
+    "nothing": (),
+}  # fmt: skip
+
+
+def base_of(name: str) -> BaseChain:
+    """Return a base chain in which a rule may stand."""
+    if name in ("translate", "constants"):
+        return BaseChain("nat", Hook.PREROUTING, -100)
+    if name == "masquerade":
+        return BaseChain("nat", Hook.POSTROUTING, 100)
+    return BaseChain("filter", Hook.FORWARD, -110)
+
+
+@pytest.fixture(params=BOTH)
+def nft(request: pytest.FixtureRequest) -> Iterator[NftClient]:
+    if request.param == "fake":
+        yield FakeNft()
+    else:
+        client: Nft = request.getfixturevalue("opened")(Nft(Family.IPV4, "kube-proxy"))
+        needs_nftables(client)
+        yield client
+
+
+@pytest.fixture
+def kernel_nft(request: pytest.FixtureRequest) -> Nft:
+    client: Nft = request.getfixturevalue("opened")(Nft(Family.IPV4, "kube-proxy"))
+    needs_nftables(client)
+    return client
+
+
+def needs_nftables(client: Nft) -> None:
+    if why := client.unsupported(features.trial(model.Family.IPV4)):
+        pytest.skip(f"needs a kernel that can: {why}")
+
+
+def prepared(nft: NftClient) -> None:
+    """Make the sets and a chain without rules."""
+    nft.run(
+        [
+            AddTable(),
+            *[AddSet(name, spec) for name, spec in SETS.items()],
+            AddChain("other"),
+            AddChain("front", BaseChain("filter", Hook.FORWARD, 0)),
+            AddElements("addresses", ADDRESSES, {b"\x0a\0\0\1": None}),
+            AddElements("verdicts", VERDICTS, {WEB: goto("other")}),
+            AddElements("endpoints", ENDPOINTS, {ONE: TO_ONE}),
+        ]
+    )
+
+
+def table(nft: NftClient) -> Table:
+    found = nft.read()
+    assert found is not None
+    return found
+
+
+def test_nothing_at_first(nft: NftClient) -> None:
+    assert nft.read() is None
+    assert not nft.exists()
+    nft.run([])
+    assert nft.read() is None
+
+
+def test_features_are_tried_and_nothing_is_kept(nft: NftClient) -> None:
+    assert nft.unsupported(features.trial(model.Family.IPV4)) is None
+    assert not nft.exists()
+    prepared(nft)
+    before = table(nft)
+    assert nft.unsupported(features.trial(model.Family.IPV4)) is None
+    assert table(nft) == before
+
+
+def test_a_missing_feature_is_named(nft: NftClient) -> None:
+    trial = [
+        ("tables", AddTable()),
+        ("a feature from the future", AddRule("missing", (Decide(DROP),))),
+        ("chains", AddChain("trial")),
+    ]
+    told = nft.unsupported(trial)
+    assert told is not None
+    assert "a feature from the future" in told
+    assert "chains" not in told
+    assert not nft.exists()
+
+
+def test_sets_and_elements_come_back(nft: NftClient) -> None:
+    prepared(nft)
+    nft.run(
+        [
+            AddElements("ranges", RANGES, {RANGE: None}),
+            AddElements("verdicts", VERDICTS, {DNS: DROP}),
+        ]
+    )
+    found = table(nft)
+    assert found.sets == SETS
+    assert found.unknown == ()
+    assert found.elements == {
+        "verdicts": {WEB: goto("other"), DNS: DROP},
+        "endpoints": {ONE: TO_ONE},
+        "addresses": {b"\x0a\0\0\1": None},
+        "ranges": {RANGE: None},
+    }
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_rules_come_back(nft: NftClient, name: str) -> None:
+    prepared(nft)
+    base = base_of(name)
+    nft.run([AddChain("here", base), AddRule("here", RULES[name]), AddRule("here", ())])
+    assert table(nft).chains["here"] == Chain((RULES[name], ()), base)
+
+
+@pytest.mark.parametrize("family", list(Family))
+def test_both_families_have_tables_of_one_name(
+    request: pytest.FixtureRequest, family: Family
+) -> None:
+    nft = FakeNft(family)
+    nft.run([AddTable(), AddChain("a"), AddRule("a", (Reject(family is Family.IPV6),))])
+    assert table(nft).chains == {"a": Chain(((Reject(family is Family.IPV6),),))}
+
+
+@pytest.mark.kernel
+def test_families_do_not_meddle(kernel_nft: Nft) -> None:
+    six = Nft(Family.IPV6, "kube-proxy")
+    six.run([AddTable(), AddChain("a"), AddRule("a", (Reject(True),))])
+    assert not kernel_nft.exists()
+    prepared(kernel_nft)
+    assert table(six).chains == {"a": Chain(((Reject(True),),))}
+    six.run([DelTable()])
+    assert kernel_nft.exists()
+    six.close()
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind", "number"),
+    [
+        (AddSet("addresses", ADDRESSES), AlreadyExists, errno.EEXIST),
+        (AddSet("addresses", CLIENTS), AlreadyExists, errno.EEXIST),
+        (DelSet("missing"), NotFound, errno.ENOENT),
+        (AddChain("other"), AlreadyExists, errno.EEXIST),
+        (DelChain("missing"), NotFound, errno.ENOENT),
+        (DelChain("other"), KernelError, errno.EBUSY),
+        (AddRule("missing", ()), NotFound, errno.ENOENT),
+        (AddRule("other", (Decide(goto("missing")),)), NotFound, errno.ENOENT),
+        (AddRule("other", (Decide(goto("front")),)), KernelError, errno.EOPNOTSUPP),
+        (AddRule("other", (*LOADS, Lookup("missing", 0))), NotFound, errno.ENOENT),
+        (AddRule("other", (*LOADS, LookupData("missing", 0, 3))), NotFound, errno.ENOENT),
+        (AddRule("other", (Foreign("new"),)), NotFound, errno.ENOENT),
+        (FlushChain("missing"), NotFound, errno.ENOENT),
+        (AddElements("missing", ADDRESSES, {bytes(4): None}), NotFound, errno.ENOENT),
+        (AddElements("addresses", ADDRESSES, {bytes(5): None}), KernelError, errno.EINVAL),
+        (AddElements("endpoints", ENDPOINTS, {ONE: b""}), KernelError, errno.EINVAL),
+        (AddElements("endpoints", ENDPOINTS, {ONE: bytes(8)}), AlreadyExists, errno.EEXIST),
+        (AddElements("verdicts", VERDICTS, {WEB: DROP}), AlreadyExists, errno.EEXIST),
+        (AddElements("verdicts", VERDICTS, {WEB: None}), KernelError, errno.EINVAL),
+        (AddElements("verdicts", VERDICTS, {DNS: goto("missing")}), NotFound, errno.ENOENT),
+        (DelElements("missing", ADDRESSES, [bytes(4)]), NotFound, errno.ENOENT),
+        (DelElements("addresses", ADDRESSES, [bytes(4)]), NotFound, errno.ENOENT),
+        (DelElements("addresses", ADDRESSES, [bytes(3)]), KernelError, errno.EINVAL),
+    ],
+)
+def test_refusals_undo_the_whole_transaction(
+    nft: NftClient, operation: Operation, kind: type[KernelError], number: int
+) -> None:
+    prepared(nft)
+    before = table(nft)
+    first = AddElements("addresses", ADDRESSES, {b"\x0a\0\0\2": None})
+    with pytest.raises(KernelError) as refused:
+        nft.run([first, operation, AddChain("last")])
+    assert (type(refused.value), refused.value.errno) == (kind, number)
+    assert table(nft) == before
+
+
+@pytest.mark.parametrize("operation", [DelTable(), AddChain("a"), AddSet("a", ADDRESSES)])
+def test_without_the_table_nothing_can_be_done(nft: NftClient, operation: Operation) -> None:
+    with pytest.raises(NotFound):
+        nft.run([operation])
+    assert not nft.exists()
+
+
+def test_a_set_named_by_a_rule_stays(nft: NftClient) -> None:
+    prepared(nft)
+    nft.run([AddRule("front", RULES["lookup"])])
+    with pytest.raises(KernelError) as refused:
+        nft.run([DelSet("addresses")])
+    assert refused.value.errno == errno.EBUSY
+    nft.run([FlushChain("front"), DelSet("addresses")])
+    assert "addresses" not in table(nft).sets
+
+
+def test_a_chain_goes_in_the_transaction_that_takes_away_what_leads_to_it(nft: NftClient) -> None:
+    prepared(nft)
+    nft.run([DelElements("verdicts", VERDICTS, [WEB]), DelChain("other")])
+    assert "other" not in table(nft).chains
+
+
+def test_an_element_changes_in_one_transaction(nft: NftClient) -> None:
+    prepared(nft)
+    nft.run(
+        [
+            AddChain("new"),
+            DelElements("verdicts", VERDICTS, [WEB]),
+            AddElements("verdicts", VERDICTS, {WEB: goto("new")}),
+            DelChain("other"),
+        ]
+    )
+    assert table(nft).elements["verdicts"] == {WEB: goto("new")}
+
+
+def test_an_equal_element_may_come_again(nft: NftClient) -> None:
+    prepared(nft)
+    nft.run([AddElements("endpoints", ENDPOINTS, {ONE: TO_ONE})])
+    assert table(nft).elements["endpoints"] == {ONE: TO_ONE}
+
+
+def test_a_table_is_replaced_in_one_transaction(nft: NftClient) -> None:
+    prepared(nft)
+    nft.run([DelTable(), AddTable(), AddChain("other", BaseChain("nat", Hook.INPUT, 100))])
+    found = table(nft)
+    assert found.sets == {}
+    assert found.chains == {"other": Chain((), BaseChain("nat", Hook.INPUT, 100))}
+
+
+def test_every_transaction_raises_the_number_by_one(nft: NftClient) -> None:
+    first = nft.generation()
+    prepared(nft)
+    assert nft.generation() == first + 1
+    with pytest.raises(KernelError):
+        nft.run([DelChain("missing")])
+    table(nft)
+    nft.unsupported(features.trial(model.Family.IPV4))
+    assert nft.generation() == first + 1
+
+
+def test_tens_of_thousands_of_elements(nft: NftClient) -> None:
+    """They go in many messages of one transaction, and come in many."""
+    prepared(nft)
+    endpoints = {
+        WEB + number.to_bytes(4, "little"): number.to_bytes(8, "big") for number in range(20_000)
+    }
+    verdicts = {
+        b"\x06\0\0\0" + number.to_bytes(4, "big") + b"\0\x50\0\0": goto("other")
+        for number in range(5_000)
+    }
+    steps: list[Operation] = [
+        AddElements("endpoints", ENDPOINTS, endpoints | {ONE: TO_ONE}),
+        AddElements("verdicts", VERDICTS, verdicts),
+    ]
+    nft.run(steps)
+    found = table(nft)
+    assert found.elements["endpoints"] == endpoints | {ONE: TO_ONE}
+    assert found.elements["verdicts"] == verdicts | {WEB: goto("other")}
+    nft.run([DelElements("endpoints", ENDPOINTS, [key for key in endpoints if key != ONE])])
+    assert table(nft).elements["endpoints"] == {ONE: TO_ONE}
+
+
+def test_ordered_faults_hit_the_nth_transaction() -> None:
+    fake = FakeNft()
+    fake.fail_run = {1: errno.ENOMEM}
+    prepared(fake)
+    with pytest.raises(KernelError) as refused:
+        fake.run([AddChain("a")])
+    assert refused.value.errno == errno.ENOMEM
+    fake.run([AddChain("a")])
+
+
+@pytest.mark.kernel
+@pytest.mark.needs_tool("nft")
+@pytest.mark.parametrize("name", [name for name in RULES if name not in ("nothing", "status")])
+def test_the_tool_lists_the_rule(kernel_nft: Nft, name: str) -> None:
+    """An administrator's ``nft list`` must not fail on our account: it fails for all tables."""
+    prepared(kernel_nft)
+    kernel_nft.run([AddChain("here", base_of(name)), AddRule("here", RULES[name])])
+    told = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (0, "")
+
+
+@pytest.mark.kernel
+@pytest.mark.needs_tool("nft")
+def test_what_others_put_into_the_table_is_told(kernel_nft: Nft) -> None:
+    prepared(kernel_nft)
+    script = """
+        add set ip kube-proxy strange { type ether_addr; }
+        add set ip kube-proxy slow { type ipv4_addr; timeout 1h; }
+        add chain ip kube-proxy closed { type filter hook input priority 0; policy drop; }
+        add rule ip kube-proxy front counter accept
+        add table ip6 kube-proxy
+        add chain ip6 kube-proxy six
+    """
+    subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
+    found = table(kernel_nft)
+    assert set(found.unknown) == {"set strange", "set slow", "chain closed"}
+    (rule,) = found.chains["front"].rules
+    assert rule[0] == Foreign("counter")
+    assert "six" not in found.chains
+
+
+@pytest.mark.kernel
+@pytest.mark.needs_tool("nft")
+def test_the_tool_reads_an_element_as_it_was_meant(kernel_nft: Nft) -> None:
+    prepared(kernel_nft)
+    kernel_nft.run([AddElements("ranges", RANGES, {RANGE: None})])
+    command = ["nft", "-j", "list", "table", "ip", "kube-proxy"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = json.loads(told.stdout)["nftables"]
+    elements = {
+        one["name"]: one["elem"]
+        for row in rows
+        for one in [row.get("set") or row.get("map")]
+        if one and "elem" in one
+    }
+    (pair,) = elements["verdicts"]
+    assert pair == [{"concat": ["tcp", "10.96.0.10", 80]}, {"goto": {"target": "other"}}]
+    (endpoint,) = elements["endpoints"]
+    assert endpoint[1] == {"concat": ["10.128.0.5", 8080]}
+    (sources,) = elements["ranges"]
+    prefix = {"prefix": {"addr": "198.51.100.0", "len": 24}}
+    assert sources == {"concat": ["tcp", "10.96.0.10", 80, prefix]}
