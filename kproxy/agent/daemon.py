@@ -80,6 +80,7 @@ class Agent:
         self._lock = NodeLock(log, asks=settings.make_before_break, pod=pod)
         self._node = NodeFacts(settings, self._proxier, log, on_change=self._on_node_facts)
         self._listed = False
+        self._settled = False
         self._companions: Companions | None = None
         self._informers = Informers(
             rest,
@@ -148,7 +149,10 @@ class Agent:
 
     def _after_success(self) -> None:
         self._lock.synced()
-        self._listeners.close_unclaimed()
+        if self._settled:
+            # Only now: who wants a port of our predecessor's may ask for it after the first sync.
+            self._listeners.close_unclaimed()
+        self._settled = True
 
     def _request(self) -> None:
         self._rounds.request()
