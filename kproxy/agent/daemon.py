@@ -30,8 +30,7 @@ from kproxy.api import core
 from kproxy.backends import base
 from kproxy.client.informer import Informer
 from kproxy.client.rest import Rest
-from kproxy.errors import KernelError, NotFound
-from kproxy.kernel import sysctl as sysctls
+from kproxy.errors import KernelError
 from kproxy.logs import Log
 from kproxy.proxier import DualStack, Proxier
 
@@ -257,14 +256,12 @@ class Agent:
         server.start(self._tried_once, at_latest_s)
 
     def _tune(self) -> None:
-        """Set connection tracking as configured; no packet waits for it, so it comes last."""
-        for key, value in self._settings.sysctls:
-            try:
-                sysctls.ensure(sysctls.Sysctl(), key, value)
-            except NotFound:
-                self._log.debug("no such switch in this kernel", key=key)
-            except KernelError as error:
-                self._log.warning("setting a kernel switch failed", key=key, error=str(error))
+        from kproxy.agent import tuning
+
+        tuning.tune(self._settings, self._log)
+        score = self._settings.configuration.linux.oom_score_adj
+        if score is not None:
+            tuning.set_oom_score(score, self._log)
 
 
 def _load(settings: Settings, family: Any) -> base.Backend:

@@ -8,6 +8,7 @@ does this.
 import os
 import re
 
+from kproxy.agent import tuning
 from kproxy.agent.settings import Settings
 from kproxy.backends import base
 from kproxy.backends.ipvs.switches import FORWARDING, Switches
@@ -34,7 +35,8 @@ def initialise(settings: Settings, log: Log, sysctl: sysctls.SysctlClient | None
         except NotFound:
             log.debug("no such switch in this kernel", key=key)
         except KernelError as error:
-            failures.append(error)
+            if not tuning.belongs_to_machine(key, error):
+                failures.append(error)
     base.raise_all("initialise", failures)
 
 

@@ -12,6 +12,9 @@ from kproxy.desired.build import NodeSettings
 from kproxy.desired.model import Family, Prefix
 from kproxy.errors import UsageError
 
+CONNTRACK_MAX = "net/netfilter/nf_conntrack_max"
+"""How many connections are tracked; one number for the whole machine."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -116,14 +119,22 @@ def _bind_address(field: str, text: str) -> tuple[str, int]:
 
 def _sysctls(config: KubeProxyConfiguration) -> tuple[tuple[str, int], ...]:
     tracking = config.linux.conntrack
+    found: list[tuple[str, int]] = []
+    if tracking.max_per_core:
+        processors = len(os.sched_getaffinity(0))
+        most = max(tracking.max_per_core * processors, tracking.min or 0)
+        found.append((CONNTRACK_MAX, most))
+    if tracking.tcp_be_liberal:
+        found.append(("net/netfilter/nf_conntrack_tcp_be_liberal", 1))
     wanted = {
         "tcp_timeout_established": tracking.tcp_established_timeout,
         "tcp_timeout_close_wait": tracking.tcp_close_wait_timeout,
         "udp_timeout": tracking.udp_timeout,
         "udp_timeout_stream": tracking.udp_stream_timeout,
     }
-    return tuple(
+    found += [
         (f"net/netfilter/nf_conntrack_{name}", int(seconds))
         for name, seconds in wanted.items()
         if seconds
-    )
+    ]
+    return tuple(found)
