@@ -168,8 +168,9 @@ STATES: Mapping[str, Callable[[], list[Object]]] = {
         *pods(4, 5, of="dns", ports=[{"name": "dns", "port": 5353, "protocol": "UDP"}]),
     ],
     "fifty services": lambda: many(50),
+    "a thousand services": lambda: many(1000),
 }
-"""Name → its objects."""
+"""Name → its objects. Their number is prime: see test_state_pairs.py."""
 
 
 def build(name: str, family: Family = Family.IPV4) -> State:
