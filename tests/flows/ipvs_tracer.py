@@ -33,7 +33,9 @@ def with_jumps(wanted: chains.Wanted) -> dict[str, dict[str, tuple[str, ...]]]:
     """Return all chains of the tables, built-in ones with our rules in them."""
     return {
         name: {
-            chain: tuple(rules) for chain, rules in (*table.chains.items(), *table.jumps.items())
+            chain: tuple(rules)
+            for group in (table.chains, table.jumps, table.shared)
+            for chain, rules in group.items()
         }
         for name, table in wanted.items()
     }

@@ -25,6 +25,8 @@ class Packet:
     interface: str = ""
     """By which interface it came in; empty: the node itself sends it."""
     translated: bool = False
+    virtual: tuple[str, str, int] | None = None
+    """The virtual server by which IPVS has translated it."""
     remembered: frozenset[str] = frozenset()
     """The lists of ``-m recent`` that its source is in."""
 
@@ -107,11 +109,12 @@ _OPTIONS = {
     "-s": 1, "-d": 1, "-p": 1, "-m": 1, "--comment": 1, "--dport": 1, "--mark": 1,
     "--ctstate": 1, "--match-set": 2, "--mode": 1, "--probability": 1, "-i": 1,
     "--dst-type": 1, "--src-type": 1, "--rcheck": 0, "--set": 0, "--seconds": 1, "--reap": 0,
-    "--name": 1, "--mask": 1, "--rsource": 0,
+    "--name": 1, "--mask": 1, "--rsource": 0, "--vproto": 1, "--vaddr": 1, "--vport": 1,
 }  # fmt: skip
 _WITHOUT_CONDITION = {"--comment", "--seconds", "--name", "--mask", "--set", "--reap", "--rsource"}
 _MODULES = {
     "comment", "tcp", "udp", "sctp", "mark", "conntrack", "set", "statistic", "addrtype", "recent",
+    "ipvs",
 }  # fmt: skip
 
 
@@ -194,10 +197,13 @@ class Tracer:
             else:
                 for server in self._node.services[key]:
                     address, _, port = server.rpartition(":")
-                    sent = replace(packet, destination=address, port=int(port), translated=True)
+                    sent = replace(
+                        packet, destination=address, port=int(port), translated=True, virtual=key
+                    )
                     # IPVS hands what comes in for the node itself up, past all other rules.
                     here = address in self._node.addresses and not from_node
-                    outcomes |= {Outcome(place(sent))} if here else self._leave(sent)
+                    for passed in self._filter("OUTPUT" if from_node else "", sent, outcomes):
+                        outcomes |= {Outcome(place(sent))} if here else self._leave(passed)
         return outcomes
 
     def _leave(self, packet: Packet) -> set[Outcome]:
@@ -228,7 +234,7 @@ class Tracer:
                     else:
                         yield from self._follow(table, chain, verdict.packet, number + 1)
                 return
-            if result.name == "MARK":
+            if result.name in ("MARK", "COUNTED"):
                 yield from self._follow(table, chain, result.packet, number + 1)
                 return
             yield replace(result, name="") if result.name == "RETURN" else result
@@ -238,6 +244,8 @@ class Tracer:
     def _act(self, table: str, rule: _Rule, packet: Packet) -> _Verdict | None:
         if rule.target in self._parsed[table]:
             return None
+        if not rule.target:
+            return _Verdict("COUNTED", packet)
         match rule.target, rule.arguments:
             case (("ACCEPT" | "DROP" | "RETURN"), []):
                 return _Verdict(rule.target, packet)
@@ -306,6 +314,8 @@ def _header_holds(option: str, values: list[str], packet: Packet) -> bool | None
         case "--mark", [value]:
             bits, mask = (int(number, 16) for number in value.split("/"))
             return packet.mark & mask == bits
+        case (("--vproto" | "--vaddr" | "--vport"), [value]):
+            return packet.virtual is not None and value == _virtual(option, packet.virtual)
         case "--ctstate", [states]:
             return _in_state(packet, states)
     return None
@@ -315,6 +325,12 @@ def place(packet: Packet) -> str:
     """Return where a packet goes, as an Outcome names it."""
     host = f"[{packet.destination}]" if ":" in packet.destination else packet.destination
     return f"{host}:{packet.port}"
+
+
+def _virtual(option: str, server: tuple[str, str, int]) -> str:
+    protocol, address, port = server
+    number = {"tcp": 6, "udp": 17, "sctp": 132}[protocol]
+    return {"--vproto": f"{number}", "--vaddr": address, "--vport": f"{port}"}[option]
 
 
 def _by_interface(interface: str, pattern: str) -> bool:
