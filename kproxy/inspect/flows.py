@@ -176,7 +176,9 @@ class _Way:
         return masquerade and not (own and self._source.origin is not Origin.NODE)
 
     def _is_sender(self, endpoint: Endpoint) -> bool:
-        return self._source.origin is Origin.POD and self._source.address == endpoint.address
+        # In ipvs mode the node sends from the service address.
+        own = self._source.origin is Origin.NODE and self._world.mode == IPVS
+        return self._source.address == endpoint.address and not own
 
     def _tell_lost_answers(self, shares: Sequence[Share]) -> None:
         """Say where an answer would not come back through this node to be translated."""
@@ -203,9 +205,14 @@ class _Internal(_Way):
         """Tell what becomes of the packet."""
         served, mode = self._served, self._world.mode
         local = self._service.internal_local
+        endpoints = served.local if local else served.cluster
+        if mode == IPVS and local and not endpoints and served.cluster:
+            self._reasons.append(
+                "internalTrafficPolicy Local, but no endpoint here: mode ipvs then uses all"
+            )
+            return self._to(served.cluster, masquerade=self._masquerade())
         if local:
             self._reasons.append("internalTrafficPolicy Local: only endpoints of this node")
-        endpoints = served.local if local else served.cluster
         if endpoints:
             return self._to(endpoints, masquerade=self._masquerade())
         if not (local and served.anywhere):
@@ -275,16 +282,13 @@ class _External(_Way):
     def _local_ipvs(self) -> Prediction:
         served = self._served
         self._reasons.append(
-            "not masqueraded: externalTrafficPolicy Local keeps the client's address"
+            "externalTrafficPolicy Local: only endpoints of this node, which see the client's "
+            "address"
+            if served.local
+            else "externalTrafficPolicy Local, but no endpoint here: mode ipvs then uses all, and "
+            "they see the client's address"
         )
-        if served.local:
-            self._reasons.append("externalTrafficPolicy Local: only endpoints of this node")
-            return self._to(served.local, masquerade=False)
-        if self._service.internal_local:
-            reason = "no endpoint here: a virtual server without real servers refuses"
-            return self._end(Fate.REFUSED, reason)
-        self._reasons.append("no endpoint here: mode ipvs then uses all endpoints")
-        return self._to(served.cluster, masquerade=False)
+        return self._to(served.local or served.cluster, masquerade=False)
 
     def _local_rules(self) -> Prediction:
         served = self._served

@@ -95,7 +95,7 @@ def compare(mode: str, want: State, options: Options) -> Comparison:
         with opened(mode, want.family, options) as backend:
             if not want.services and not backend.left_over():
                 # No proxy touches a family that nobody uses.
-                why = "no services, and nothing of this mode in the kernel"
+                why = "no services, nothing in the kernel"
                 return Comparison(family=want.family, differences=(), skipped=why)
             differences = tuple(backend.differences(want))
     except Unsupported as error:

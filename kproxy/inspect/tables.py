@@ -54,7 +54,7 @@ def _endpoint(view: EndpointView) -> Text:
     text += " here" if view.endpoint.local else ""
     style = "green" if view.used else "dim"
     if view.why:
-        text += f": {view.why}" if view.used else f" not used: {view.why}"
+        text += f", {view.why}" if view.used else f" not used: {view.why}"
     return Text(text, style=style)
 
 

@@ -68,16 +68,22 @@ def _endpoints(views: Sequence[EndpointView]) -> Iterator[str]:
     for one in shown:
         where = "this node" if one.endpoint.local else "elsewhere"
         state = "used" if one.used else "not used"
-        why = f": {one.why}" if one.why else ""
+        why = f"{', ' if one.used else ': '}{one.why}" if one.why else ""
         yield f"  {names[id(one)]:{width}}  {where}  {state}{why}"
     if len(views) > len(shown):
         yield f"  … and {len(views) - len(shown)} more (--json has all)"
 
 
 def _packets(predictions: Iterable[Prediction]) -> Iterator[str]:
+    """Say what becomes of packets, once for all sources that fare alike."""
+    alike: dict[tuple[str, tuple[str, ...]], list[Prediction]] = {}
     for one in predictions:
-        yield f"  from {one.source}: {fate(one)}"
-        for reason in one.reasons:
+        alike.setdefault((fate(one), one.reasons), []).append(one)
+    for (end, reasons), those in alike.items():
+        everybody = len(alike) == 1 and len(those) > 1
+        whence = "anywhere" if everybody else " or ".join(str(one.source) for one in those)
+        yield f"  from {whence}: {end}"
+        for reason in reasons:
             yield from textwrap.wrap(
                 reason, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6
             )
@@ -170,8 +176,8 @@ def comparisons(mode: str, found: Sequence[Comparison]) -> list[str]:
     for each in found:
         for one in each.differences:
             lines += difference(one)
-    families = ", ".join(
-        f"{each.family} skipped ({each.skipped})" if each.skipped else each.family
+    families = "; ".join(
+        f"{each.family} not compared: {each.skipped}" if each.skipped else each.family
         for each in found
     )
     what = counted(everything) if everything else "the kernel holds what is wanted"

@@ -37,7 +37,7 @@ class EndpointView:
         if self.external is None or self.internal == self.external:
             return self.internal
         parts = ((self.internal, "internal"), (self.external, "external"))
-        return "; ".join(f"{traffic} traffic: {reason}" for reason, traffic in parts if reason)
+        return "; ".join(f"not by {traffic} traffic: {why}" for why, traffic in parts if why)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -164,8 +164,9 @@ def test_strangers_stay_and_all_of_ours_goes(mode: str) -> None:
     if not sync(mode):
         pytest.skip(f"needs a kernel that can do mode {mode}")
     assert contents() != before
-    done = {one.mode: one for one in cleanup.clean_up(Log("test", "error"))}
-    assert done[mode].removed > 10
-    assert not any(one.failures for one in done.values())
+    done = cleanup.clean_up(Log("test", "error"))
+    # Modes ipvs and iptables share names of chains: either cleans up the other's.
+    assert sum(one.removed for one in done) > 10
+    assert not any(one.failures for one in done)
     assert contents() == before
     assert sum(one.removed for one in cleanup.clean_up(Log("test", "error"))) == 0

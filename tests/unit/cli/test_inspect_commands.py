@@ -172,7 +172,7 @@ def test_diff_tells_by_its_exit_code(
 ) -> None:
     words = ("diff", "--objects", file, "--node", "node1", "--mode", "ipvs")
     assert run(monkeypatch, *words) == 0
-    assert "the kernel holds what is wanted (mode ipvs; IPv4, " in capsys.readouterr().out
+    assert "the kernel holds what is wanted (mode ipvs; IPv4; " in capsys.readouterr().out
     backend.found = (MISSING, FOREIGN)
     code, found = answer(monkeypatch, capsys, *words)
     assert code == 1

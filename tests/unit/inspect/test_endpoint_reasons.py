@@ -56,18 +56,18 @@ def test_without_usable_endpoints_it_says_so() -> None:
         ({"internalTrafficPolicy": "Local"}, "not on this node"),
         (
             {"type": "NodePort", "nodePort": 30080, "externalTrafficPolicy": "Local"},
-            "external traffic: not on this node",
+            "not by external traffic: not on this node",
         ),
         (
             {"type": "NodePort", "nodePort": 30080, "internalTrafficPolicy": "Local"},
-            "internal traffic: not on this node",
+            "not by internal traffic: not on this node",
         ),
     ],
 )
 def test_policy_local(spec: dict[str, Any], why: str) -> None:
     found = view(endpoint("10.128.0.5", "node1"), endpoint("10.128.1.6"), **spec)
     assert reasons(found) == {"5": "", "6": why}
-    assert [one.used for one in found.endpoints] == [True, not why.startswith("not")]
+    assert [one.used for one in found.endpoints] == [True, why.startswith("not by")]
 
 
 def test_policy_local_without_local_endpoints() -> None:
