@@ -38,7 +38,7 @@ _READ_SIZE = 65536
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The messages of one call: a netlink protocol, and each message whole."""
+    """The messages of one batch: a netlink protocol, and each message whole."""
 
     protocol: int
     messages: tuple[bytes, ...]
@@ -73,27 +73,24 @@ def record(mode: str, state: State) -> Recording:
 def _recorded() -> Iterator[list[Sent | Executed]]:
     """Note meanwhile what goes to the kernel, beside sending it."""
     found: list[Sent | Executed] = []
-    execute, run = netlink.NetlinkSocket.execute, Execer.run
+    send_batch, run = netlink.NetlinkSocket._send_batch, Execer.run
 
-    def executing(
-        self: netlink.NetlinkSocket, operations: Sequence[Any], pack: Callable[[Any, int], bytes]
-    ) -> Any:
+    def sending(self: netlink.NetlinkSocket, batch: list[bytes], *how: Any) -> None:
         protocol = self._socket.getsockopt(socket.SOL_SOCKET, _SO_PROTOCOL)
-        messages = tuple(pack(one, number + 1) for number, one in enumerate(operations))
-        found.append(Sent(protocol, messages))
-        return execute(self, operations, pack)
+        found.append(Sent(protocol, tuple(batch)))
+        send_batch(self, batch, *how)
 
     def running(self: Execer, argv: Sequence[str], stdin: bytes = b"", **how: Any) -> Completed:
         if stdin:
             found.append(Executed(tuple(argv), stdin))
         return run(self, argv, stdin, **how)
 
-    netlink.NetlinkSocket.execute = executing  # type: ignore[method-assign]
+    netlink.NetlinkSocket._send_batch = sending  # type: ignore[method-assign,assignment]
     Execer.run = running  # type: ignore[method-assign]
     try:
         yield found
     finally:
-        netlink.NetlinkSocket.execute = execute  # type: ignore[method-assign]
+        netlink.NetlinkSocket._send_batch = send_batch  # type: ignore[method-assign]
         Execer.run = run  # type: ignore[method-assign]
 
 
@@ -109,9 +106,8 @@ class Prepared:
                 continue
             if one.protocol not in self._sockets:
                 self._sockets[one.protocol] = _open(one.protocol)
-            sock = self._sockets[one.protocol]
-            for batch, last in _batches(one.messages):
-                self._actions.append(partial(_send, sock, batch, last))
+            batch, last = _closed(one.messages)
+            self._actions.append(partial(_send, self._sockets[one.protocol], batch, last))
 
     def replay(self) -> None:
         """Send all of it. MeasurementError: the kernel refused something."""
@@ -135,21 +131,8 @@ def _makes_link(sent: Sent) -> bool:
     return sent.protocol == netlink.NETLINK_ROUTE and any(map(makes, sent.messages))
 
 
-def _batches(messages: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
-    """Yield batches as the client makes them, and the sequence number of each one's last."""
-    batch: list[bytes] = []
-    size = 0
-    for message in messages:
-        if batch and size + len(message) > netlink.BATCH_BYTES:
-            yield _closed(batch)
-            batch, size = [], 0
-        batch.append(message)
-        size += len(message)
-    if batch:
-        yield _closed(batch)
-
-
-def _closed(batch: list[bytes]) -> tuple[bytes, int]:
+def _closed(batch: Sequence[bytes]) -> tuple[bytes, int]:
+    """Return a batch whose last message asks for an answer, and that message's number."""
     last = bytearray(batch[-1])
     _U16.pack_into(last, 6, _U16.unpack_from(last, 6)[0] | netlink.NLM_F_ACK)
     return b"".join([*batch[:-1], bytes(last)]), _KIND.unpack_from(last)[3]
