@@ -84,6 +84,7 @@ def _family(config: KubeProxyConfiguration, node: str, family: Family) -> NodeSe
         masquerade_all=config.linux.masquerade_all,
         masquerade_bit=config.masquerade_bit,
         local_interface=_local_interface(config),
+        proxy_name=config.service_proxy_name,
     )
 
 
@@ -106,6 +107,7 @@ def _options(config: KubeProxyConfiguration) -> Options:
         tcp_fin_timeout_s=int(ipvs.tcp_fin_timeout),
         udp_timeout_s=int(ipvs.udp_timeout),
         clean_last=config.linux.conntrack.clean_last,
+        tcp_be_liberal=config.linux.conntrack.tcp_be_liberal,
     )
 
 

@@ -28,6 +28,7 @@ NO_EFFECT: dict[str, str] = {
     "clientConnection.burst": _FEW,
     "configSyncPeriod": "watches tell every change: nothing is listed again without need",
     "enableProfiling": _GO,
+    "ipFamilyPolicy": "a node serves the IP families that its Services have",
     "featureGates": "the features of kube-proxy's releases are all on or all absent here",
     "logging": "log lines are always JSON, and written at once",
     "showHiddenMetricsForVersion": "no metric is hidden",

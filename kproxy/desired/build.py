@@ -30,6 +30,8 @@ class NodeSettings:
     masquerade_all: bool = False
     masquerade_bit: int = 14
     local_interface: str = ""
+    proxy_name: str = ""
+    """Ours are the Services with this label ``service-proxy-name``; empty: those without it."""
 
 
 class StateBuilder:
@@ -45,7 +47,9 @@ class StateBuilder:
         self._place = Place(settings.node, zone)
         self._zone = zone
         self._problems: list[InvalidObject] = []
-        self._services = ServiceTracker(settings.family, self._problems.append)
+        self._services = ServiceTracker(
+            settings.family, self._problems.append, settings.proxy_name
+        )
         self._slices = EndpointSliceTracker(settings.family, settings.node, self._problems.append)
         self._new_services: dict[ObjectKey, core.Service | None] = {}
         self._new_slices: dict[ObjectKey, discovery.EndpointSlice | None] = {}

@@ -38,7 +38,8 @@ class PortKey(NamedTuple):
 class ServiceTracker:
     """The ports of all Services that have a ClusterIP of one family."""
 
-    def __init__(self, family: Family, report: Report) -> None:
+    def __init__(self, family: Family, report: Report, proxy_name: str = "") -> None:
+        self._proxy_name = proxy_name
         self._family = family
         self._report = report
         self._ports: dict[ObjectKey, dict[PortKey, ServicePort]] = {}
@@ -63,7 +64,7 @@ class ServiceTracker:
         return self._ports.keys()
 
     def _parse(self, key: ObjectKey, service: core.Service) -> dict[PortKey, ServicePort]:
-        if not _is_ours(service):
+        if not _is_ours(service, self._proxy_name):
             return {}
         reader = _ServiceReader(key, service, self._family, self._report)
         cluster_ip = reader.cluster_ip()
@@ -87,12 +88,13 @@ class ServiceTracker:
         return ports
 
 
-def _is_ours(service: core.Service) -> bool:
+def _is_ours(service: core.Service, proxy_name: str) -> bool:
     """Return whether a Service is for this proxy: not headless, ExternalName or another's."""
     spec = service.spec
     if spec.type == "ExternalName":
         return False
-    if PROXY_NAME_LABEL in (service.metadata.labels or ()):
+    wanted = (service.metadata.labels or {}).get(PROXY_NAME_LABEL)
+    if wanted != (proxy_name or None):
         return False
     # Without an address it is headless ("None") or has not been given one yet.
     first = spec.cluster_ips[0] if spec.cluster_ips else spec.cluster_ip

@@ -17,6 +17,9 @@ def service(name="web", /, *, meta=None, status=None, **spec):
     return codec.from_dict({**data, "status": status}, core.Service)
 
 
+PROXY = "service.kubernetes.io/service-proxy-name"
+
+
 def endpoints(*addresses, **more):
     return [{"addresses": [address], **more} for address in addresses]
 
@@ -113,6 +116,16 @@ def test_a_slice_without_its_service_has_no_effect_until_that_comes():
 )
 def test_services_that_are_not_for_this_proxy(ignored):
     assert build(ignored).services == {}
+
+
+@pytest.mark.parametrize(
+    ("labels", "ours"),
+    [(None, 0), ({}, 0), ({"x": "mine"}, 0), ({PROXY: "mine"}, 1), ({PROXY: "other"}, 0)],
+)
+def test_a_proxy_with_a_name_serves_what_names_it(labels, ours):
+    made = builder(proxy_name="mine")
+    feed(made, service(meta={"labels": labels}))
+    assert len(made.build().services) == ours
 
 
 def test_protocols_and_ports_are_joined_by_name_and_protocol():
