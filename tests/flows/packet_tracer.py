@@ -4,7 +4,9 @@ The tracer knows netfilter's hooks as far as the proxy uses them, and nothing of
 be. A form of rule that it does not know is an error: a rule nobody traces is a rule nobody tests.
 """
 
+import functools
 import ipaddress
+import itertools
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -150,7 +152,8 @@ class Tracer:
         raise AssertionError(f"{after} cannot have served {packet}")
 
     def _route(self, packet: Packet, *, from_node: bool) -> set[Outcome]:
-        if packet.destination in self._node.device:
+        key = (packet.protocol, packet.destination, packet.port)
+        if packet.destination in self._node.device or key in self._node.services:
             return self._service_address(packet, from_node=from_node)
         outcomes: set[Outcome] = set()
         filtered = [packet]
@@ -291,7 +294,7 @@ class Tracer:
             case "--mode", ["random"]:
                 return True
             case "--match-set", [name, directions]:
-                return _entry(packet, directions) in self._node.sets[name]
+                return _in_set(packet, directions, self._node.sets[name])
         holds = _header_holds(option, values, packet)
         if holds is None:
             raise UnknownRule(f"{option} {values} in {rule.text}")
@@ -348,14 +351,18 @@ def _within(address: str, network: str) -> bool:
     return ipaddress.ip_address(address) in ipaddress.ip_network(network)
 
 
-def _entry(packet: Packet, directions: str) -> str:
-    match directions:
-        case "dst":
-            return packet.destination
-        case "dst,dst":
-            return f"{packet.destination},{packet.protocol}:{packet.port}"
-        case "src,dst":
-            return f"{packet.source},{packet.protocol}:{packet.port}"
-        case "dst,dst,src":
-            return f"{packet.destination},{packet.protocol}:{packet.port},{packet.source}"
-    raise UnknownRule(f"--match-set … {directions}")
+def _in_set(packet: Packet, directions: str, entries: frozenset[str]) -> bool:
+    ends = directions.split(",")
+    return any(
+        all(itertools.starmap(functools.partial(_is_part, packet), zip(parts, ends, strict=False)))
+        for parts in (entry.split(",") for entry in entries)
+    )
+
+
+def _is_part(packet: Packet, part: str, direction: str) -> bool:
+    """Return whether one part of a set's entry is what is at that end of the packet."""
+    if part.isdigit():  # of a set of ports alone
+        return packet.port == int(part)
+    if part.partition(":")[0] in ("tcp", "udp", "sctp"):
+        return part == f"{packet.protocol}:{packet.port}"
+    return _within(packet.source if direction == "src" else packet.destination, part)

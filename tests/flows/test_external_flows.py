@@ -25,7 +25,7 @@ from kproxy.desired.model import (
     State,
 )
 
-MODES = ("iptables",)
+MODES = ("iptables", "ipvs")
 SECOND = "10.20.0.1"
 """Another address of the node."""
 STRANGER = "203.0.113.99"
@@ -135,9 +135,10 @@ ROWS = [
     # Policy Local keeps the client's address; this node's own clients may go anywhere.
     *alike(2, OUTSIDE, to(HERE)),
     *alike(2, CLIENT_POD, to(*BOTH), ipvs=to(HERE)),
-    *alike(2, NODE, masqueraded(*BOTH), ipvs=masqueraded(HERE)),
-    *alike(3, OUTSIDE, DROPPED),
-    *alike(3, CLIENT_POD, to(THERE), ipvs=DROPPED),
+    *alike(2, NODE, masqueraded(*BOTH), ipvs=to(HERE)),
+    # ipvs mode sends it on, unmasqueraded: the client never sees the answer.
+    *alike(3, OUTSIDE, DROPPED, ipvs=to(THERE)),
+    *alike(3, CLIENT_POD, to(THERE)),
     *alike(4, OUTSIDE, REFUSED),
     *alike(4, CLIENT_POD, REFUSED),
     *alike(5, OUTSIDE, REFUSED),
@@ -161,9 +162,11 @@ ROWS = [
     Row("sctp: ClusterIP", CLIENT_POD, "sctp 10.96.1.10:80", to(*BOTH)),
     Row("inner-local: ClusterIP", CLIENT_POD, "tcp 10.96.1.11:80", to(HERE)),
     *alike(11, OUTSIDE, masqueraded(*BOTH)),
-    Row("inner-elsewhere: ClusterIP", CLIENT_POD, "tcp 10.96.1.12:80", DROPPED, {"ipvs": REFUSED}),
+    Row(
+        "inner-elsewhere: ClusterIP", CLIENT_POD, "tcp 10.96.1.12:80", DROPPED, {"ipvs": to(THERE)}
+    ),
     *alike(12, OUTSIDE, masqueraded(THERE)),
-    *alike(13, OUTSIDE, DROPPED),
+    *alike(13, OUTSIDE, DROPPED, ipvs=to(THERE)),
     Row("wrong port of a load balancer", OUTSIDE, "tcp 192.0.2.1:81", PASSES, {"ipvs": REFUSED}),
     Row("port of no service", OUTSIDE, f"tcp {NODE}:30999", OWN),
     Row("second address", OUTSIDE, f"tcp {SECOND}:30001", masqueraded(*BOTH)),
