@@ -7,7 +7,6 @@ import functools
 import json
 import threading
 from collections.abc import Mapping
-from typing import Any
 
 from kproxy.agent import processmetrics
 from kproxy.agent.events import Events
@@ -16,7 +15,6 @@ from kproxy.agent.health import ProxyHealth
 from kproxy.agent.healthserver import HttpServer
 from kproxy.agent.http import Answer, Handler
 from kproxy.agent.informers import Informers
-from kproxy.agent.ipvsmetrics import IPVSMetrics
 from kproxy.agent.listeners import Listeners
 from kproxy.agent.metrics import Metrics
 from kproxy.agent.node import NodeFacts
@@ -99,7 +97,10 @@ class Companions:
             "/configz": self._configz,
         }
         if self._settings.mode == "ipvs":
-            counters = IPVSMetrics(_ipvs, self._states.values, self._log)
+            from kproxy.agent.ipvsmetrics import IPVSMetrics
+            from kproxy.kernel.ipvs.client import IPVS
+
+            counters = IPVSMetrics(IPVS, self._states.values, self._log)
             registry.collect_by(counters.few)
             every = Registry()
             every.collect_by(counters.all)
@@ -109,9 +110,3 @@ class Companions:
     def _configz(self) -> Answer:
         shown = configfile.encode_config(self._settings.configuration, Version.V1ALPHA2)
         return Answer(200, json.dumps({CONFIGZ_NAME: shown}))
-
-
-def _ipvs() -> Any:
-    from kproxy.kernel.ipvs.client import IPVS
-
-    return IPVS()

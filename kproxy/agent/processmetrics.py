@@ -5,7 +5,6 @@ import os
 import platform
 import resource
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 from kproxy.agent.exposition import Family, Kind, Sample
@@ -55,6 +54,8 @@ def _boot_time() -> int:
 
 @functools.cache
 def _build_info() -> Family:
+    from importlib import metadata  # which drags in half the standard library
+
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     major, minor = KUBERNETES
     labels = {

@@ -82,7 +82,6 @@ class Rounds:
         self._schedule = Schedule(
             now=time.monotonic(),
             min_interval=settings.min_sync_period,
-            max_interval=settings.sync_period,
             retry_interval=RETRY_S,
             retry_max=RETRY_MAX_S,
             burst=BURST,
@@ -102,7 +101,11 @@ class Rounds:
     @property
     def next_due(self) -> float:
         """Return when the next round begins if nobody asks for one."""
-        return min(self._schedule.next_deadline(), self._again_at)
+        return min(self._schedule.next_deadline(), self._again_at, self._full_at)
+
+    @property
+    def _full_at(self) -> float:
+        return self._read_at + self._settings.sync_period
 
     def request(self) -> None:
         """Ask for a sync."""
@@ -130,9 +133,10 @@ class Rounds:
         self._look_at_node()
         try:
             self._proxier.reread()
-            self._read_at = time.monotonic()
         except KernelError as error:
+            # The sync that follows reads, too, and has more to say if that fails again.
             self._log.warning("reading the kernel failed", error=str(error))
+        self._read_at = time.monotonic()
 
     def await_ready(self) -> None:
         """Wait until all is known, or an interruption."""
@@ -157,12 +161,16 @@ class Rounds:
         return interrupted
 
     def once(self) -> None:
-        """Sync all families once, and tell. Raises Unsupported if trying again is of no use."""
-        # Before the round is said to begin: what is noted until then is part of it.
-        full = not self._tried_once
-        if time.monotonic() - self._read_at >= self._settings.sync_period:
+        """Sync all families once, and tell. Raises Unsupported if trying again is of no use.
+
+        When somebody waits for a change, the kernel is not read anew first, although it may be
+        time for that: a round for that alone follows at once.
+        """
+        full = self.pending_since is None and time.monotonic() >= self._full_at
+        if full:
+            # Before the round is said to begin: what is noted until then is part of it.
             self.read_kernel()
-            full = True
+        full = full or not self._tried_once
         with self._changed:
             asked_at = self._schedule.pending_since
             self._schedule.started(time.monotonic())

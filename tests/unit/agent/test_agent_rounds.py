@@ -4,6 +4,7 @@ import errno
 import gc
 import io
 import json
+import time
 from typing import Any
 
 import pytest
@@ -208,6 +209,32 @@ def test_the_kernel_is_read_again_at_full_syncs_only() -> None:
     assert watched.stub.read == 2
 
 
+def test_a_change_does_not_wait_for_the_kernel_to_be_read() -> None:
+    watched = Watched(*[SyncResult(writes=0)] * 3)
+    watched.rounds.once()
+    assert watched.stub.read == 1
+    assert watched.rounds.next_due > watched.rounds._read_at, "a full sync is due by itself"
+    watched.rounds._read_at -= 31
+    watched.rounds.request()
+    watched.rounds.once()
+    assert watched.stub.read == 1
+    assert watched.rounds.next_due < time.monotonic(), "the full sync follows at once"
+    watched.rounds.once()
+    assert watched.stub.read == 2
+
+
+def test_a_kernel_that_cannot_be_read_is_not_read_on_and_on() -> None:
+    watched = Watched(*[SyncResult(writes=0)] * 2)
+
+    def broken() -> None:
+        raise FAILURE
+
+    watched.stub.reread = broken  # type: ignore[method-assign]
+    watched.rounds.once()
+    assert watched.rounds.next_due > time.monotonic()
+    assert len(watched.events("reading the kernel failed")) == 1
+
+
 def test_endpoints_that_drain_are_looked_at_again() -> None:
     watched = Watched(SyncResult(writes=1, again_in=60), SyncResult(writes=0))
     watched.rounds.once()
@@ -320,6 +347,7 @@ def test_service_ranges_are_handed_on_by_family() -> None:
 def test_new_addresses_of_the_node_ask_for_a_sync() -> None:
     watched = Watched(SyncResult(writes=0))
     all_listed(watched)
+    watched.rounds.read_kernel()
     watched.rounds.once()
     watched.agent._node.look()
     assert watched.rounds.pending_since is None, "nothing has changed"
