@@ -177,15 +177,10 @@ def with_defaults(
     replace = msgspec.structs.replace
     old = version is Version.V1ALPHA1
     mode = config.mode or "iptables"
-    least, local = config.min_sync_period, config.iptables.localhost_node_ports
     hard_bind, hard_config = config.bind_address_hard_fail, config.config_hard_fail
-    if least is None:
-        least = Duration(0 if old and mode == "ipvs" else 1)
     ports = config.node_port_addresses
-    if mode == "nftables" and not ports:
-        ports = [PRIMARY]
     return replace(
-        config,
+        _modes_with_defaults(config, old),
         mode=mode,
         hostname_override=config.hostname_override.strip().lower(),
         node_ip_override=config.node_ip_override or None,
@@ -197,10 +192,22 @@ def with_defaults(
         detect_local=replace(
             config.detect_local, cluster_cidrs=config.detect_local.cluster_cidrs or None
         ),
-        node_port_addresses=ports,
+        node_port_addresses=[PRIMARY] if mode == "nftables" and not ports else ports,
+        config_sync_period=config.config_sync_period or Duration(900),
+        linux=_linux_with_defaults(config.linux),
+    )
+
+
+def _modes_with_defaults(config: KubeProxyConfiguration, old: bool) -> KubeProxyConfiguration:
+    """Fill in what the modes have; ``old``: as v1alpha1 means it."""
+    replace = msgspec.structs.replace
+    least, local = config.min_sync_period, config.iptables.localhost_node_ports
+    if least is None:
+        least = Duration(0 if old and config.mode == "ipvs" else 1)
+    return replace(
+        config,
         sync_period=config.sync_period or Duration(30),
         min_sync_period=least,
-        config_sync_period=config.config_sync_period or Duration(900),
         iptables=replace(
             config.iptables,
             masquerade_bit=_or(config.iptables.masquerade_bit, MASQUERADE_BIT),
@@ -214,7 +221,6 @@ def with_defaults(
         nftables=replace(
             config.nftables, masquerade_bit=_or(config.nftables.masquerade_bit, MASQUERADE_BIT)
         ),
-        linux=_linux_with_defaults(config.linux),
     )
 
 
