@@ -81,7 +81,7 @@ def _packets(predictions: Iterable[Prediction]) -> Iterator[str]:
         alike.setdefault((fate(one), one.reasons), []).append(one)
     for (end, reasons), those in alike.items():
         everybody = len(alike) == 1 and len(those) > 1
-        whence = "anywhere" if everybody else " or ".join(str(one.source) for one in those)
+        whence = "anywhere" if everybody else ", ".join(str(one.source) for one in those)
         yield f"  from {whence}: {end}"
         for reason in reasons:
             yield from textwrap.wrap(
@@ -95,7 +95,7 @@ def fate(prediction: Prediction) -> str:
         case Fate.REFUSED:
             return "refused (ICMP port unreachable)"
         case Fate.DROPPED:
-            return "dropped, the client's connection times out"
+            return "dropped, so the client waits in vain"
         case Fate.PASSES:
             return "passes as it came, taken by no rule"
         case Fate.NODE:

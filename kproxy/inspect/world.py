@@ -43,7 +43,7 @@ class Source:
         }
         name = names[self.origin]
         if self.in_ranges is not None:
-            name += ", in the source ranges" if self.in_ranges else ", not in the source ranges"
+            name += " (in the source ranges)" if self.in_ranges else " (not in the source ranges)"
         return f"{self.address} ({name})" if self.address else name
 
 
