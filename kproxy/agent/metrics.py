@@ -89,6 +89,17 @@ class Metrics:
             "ip_family",
             "traffic_policy",
         )
+        self._swept = registry.histogram(
+            "kubeproxy_conntrack_reconciler_sync_duration_seconds",
+            "How many seconds it took to look for UDP flows to endpoints that are gone.",
+            SYNC_BOUNDS,
+            "ip_family",
+        )
+        self._flows = registry.counter(
+            "kubeproxy_conntrack_reconciler_deleted_entries_total",
+            "Such flows that were deleted.",
+            "ip_family",
+        )
         self._add_own(registry)
         self._add_mode(registry)
         registry.collect_by(self._changes)
@@ -131,7 +142,14 @@ class Metrics:
         self._failed = registry.counter(
             "kproxy_sync_failures_total", "Syncs that will be tried again.", "mode", "ip_family"
         )
+        self._adopted = registry.gauge(
+            "kproxy_adopted_objects",
+            "Service ports and endpoints that the first sync found right in the kernel, at least.",
+            "mode",
+            "ip_family",
+        )
         for family in _FAMILIES:
+            self._flows.add(family, by=0)
             for each in (self._found, self._repaired, self._written, self._failed):
                 each.add(self._mode, family, by=0)
 
@@ -177,6 +195,12 @@ class Metrics:
             for trigger in triggers:
                 self._programming.observe(max(0.0, wall - trigger), family)
                 self._programming_fine.observe(max(0.0, wall - trigger), family)
+            if (swept := report.result.swept) is not None:
+                self._swept.observe(swept.duration_ns / 1e9, family)
+                self._flows.add(family, by=swept.deleted)
+            if report.family not in self._states and not report.failed:
+                wanted = report.services + report.endpoints
+                self._adopted.set(max(0, wanted - report.result.writes), self._mode, family)
             drifted += self._count_drift(report, full=done.full)
             self._count_no_local(report.state)
         if done.succeeded and done.asked_at is not None:
@@ -204,10 +228,11 @@ class Metrics:
             self._draining.add(family)
         if not full or not unchanged or draining:
             return 0
-        found = result.writes + len(result.failures)
+        repaired = result.writes - (result.swept.deleted if result.swept else 0)
+        found = repaired + len(result.failures)
         if found:
             self._found.add(self._mode, family.value, by=found)
-            self._repaired.add(self._mode, family.value, by=result.writes)
+            self._repaired.add(self._mode, family.value, by=repaired)
         return found
 
     def _count_no_local(self, state: State) -> None:

@@ -7,11 +7,18 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar, NamedTuple, Protocol, cast
 
 from kproxy.desired.model import Family, Prefix, ServicePort, ServicePortName, State
 from kproxy.errors import InvalidObject, KernelError, UsageError
 from kproxy.kernel import inet
+
+
+class Swept(NamedTuple):
+    """What looking for stale UDP flows came to (see :mod:`kproxy.backends.udpflows`)."""
+
+    deleted: int
+    duration_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +31,8 @@ class SyncResult:
     invalid and will refuse again, such as an endpoint that it cannot send to or a switch that
     nobody may write: it is told, but no change waits for it. ``invalid`` are objects that were
     left out because they contradict others. ``again_in`` (seconds) asks for another sync by then
-    even if nothing changes; None: no need.
+    even if nothing changes; None: no need. ``swept`` tells of stale flows, whose number is part of
+    ``writes``; None: none were looked for.
     """
 
     writes: int
@@ -32,6 +40,7 @@ class SyncResult:
     refused: tuple[KernelError, ...] = ()
     invalid: tuple[InvalidObject, ...] = ()
     again_in: float | None = None
+    swept: Swept | None = None
 
 
 class Deviation(StrEnum):

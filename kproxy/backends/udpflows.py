@@ -8,8 +8,10 @@ endpoints; their next packet takes a new way. All other flows are left alone: fl
 endpoints must survive every restart.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Set
 
+from kproxy.backends.base import Swept
 from kproxy.desired import model
 from kproxy.desired.model import NodePorts, ServicePortName, ServiceState, State
 from kproxy.errors import KernelError, NotFound
@@ -109,6 +111,12 @@ class StaleFlows:
         self._serving = _Serving(NodePorts())
         self._suspects: set[Place] = set()
         self._suspect_all = True
+        self._swept: Swept | None = None
+
+    def take_swept(self) -> Swept | None:
+        """Return what the last :meth:`sync` came to; None if it did not look, and from then on."""
+        swept, self._swept = self._swept, None
+        return swept
 
     def forget(self) -> None:
         """Look at the table again at the next sync: others may have changed rules meanwhile."""
@@ -124,6 +132,12 @@ class StaleFlows:
             self._suspect_all = False
         if not self._suspects:
             return 0, []
+        start = time.monotonic_ns()
+        deleted, failures = self._sweep()
+        self._swept = Swept(deleted, time.monotonic_ns() - start)
+        return deleted, failures
+
+    def _sweep(self) -> tuple[int, list[KernelError]]:
         try:
             doomed = list(self._stale(self._conntrack.flows(self._family, inet.Protocol.UDP)))
             results = self._conntrack.delete(doomed) if doomed else []

@@ -138,6 +138,7 @@ class Backend:
             failures=tuple(failures),
             refused=(*self._refused.values(), *bad),
             invalid=self._renderer.invalid,
+            swept=self._flows.take_swept(),
         )
 
     def _write_all(self, want: State, planned: Planned) -> list[KernelError]:

@@ -114,6 +114,7 @@ class Backend:
             failures=tuple(errors),
             refused=refused,
             invalid=self._renderer.invalid,
+            swept=self._flows.take_swept(),
         )
 
     def differences(self, want: State) -> Sequence[Difference]:

@@ -9,7 +9,7 @@ from exposition_parser import Parsed, parse
 
 from kproxy.agent.metrics import Metrics, timestamp
 from kproxy.agent.rounds import Round
-from kproxy.backends.base import SyncResult
+from kproxy.backends.base import Swept, SyncResult
 from kproxy.desired.model import (
     Address,
     Endpoint,
@@ -61,13 +61,15 @@ class Measured:
         state: State = NOTHING,
         full: bool = False,
         asked_at: float | None = None,
+        services: int = 0,
+        endpoints: int = 0,
         **result: Any,
     ) -> int:
         report = SyncReport(
             state=state,
             result=SyncResult(**{"writes": 0, **result}),
-            services=0,
-            endpoints=0,
+            services=services,
+            endpoints=endpoints,
             duration_ns=3_000_000,
         )
         done = Round(reports=[report], disabled=[], full=full, asked_at=asked_at, ended_at=100.0)
@@ -176,6 +178,24 @@ def test_drift_is_what_a_full_sync_writes_though_nothing_has_changed() -> None:
     assert measured.value("kproxy_drift_repaired_total", MINE) == 3
     other = State(family=Family.IPV4, services={})
     assert measured.observe(state=other, writes=2, full=True) == 0, "an object has changed"
+
+
+def test_flows_that_are_forgotten_are_counted_and_are_no_drift() -> None:
+    measured = Measured()
+    measured.observe()
+    assert measured.observe(writes=3, swept=Swept(3, 2_000_000), full=True) == 0
+    prefix = "kubeproxy_conntrack_reconciler_"
+    assert measured.value(f"{prefix}deleted_entries_total") == 3
+    assert measured.value(f"{prefix}sync_duration_seconds_count") == 1
+    assert measured.value(f"{prefix}sync_duration_seconds_sum") == pytest.approx(0.002)
+
+
+def test_what_the_first_sync_did_not_have_to_write_was_adopted() -> None:
+    measured = Measured()
+    measured.observe(writes=3, services=2, endpoints=20)
+    assert measured.value("kproxy_adopted_objects", MINE) == 19
+    measured.observe(services=2, endpoints=20)
+    assert measured.value("kproxy_adopted_objects", MINE) == 19
 
 
 def test_the_end_of_endpoints_that_drained_is_no_drift() -> None:

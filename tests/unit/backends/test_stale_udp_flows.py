@@ -119,6 +119,17 @@ def test_a_full_sync_looks_for_flows_that_somebody_elses_rules_misled(mode: str)
     assert node.conntrack.table == []
 
 
+def test_what_was_swept_is_told_once() -> None:
+    flows = cleaner(Table(flow("10.1.0.2")))
+    assert flows.take_swept() is None
+    flows.sync(state("10.1.0.1"))
+    swept = flows.take_swept()
+    assert swept is not None
+    assert swept.deleted == 1
+    flows.sync(state("10.1.0.1"))
+    assert flows.take_swept() is None, "nothing was looked for"
+
+
 def test_a_flow_that_ended_by_itself_is_no_failure() -> None:
     table = Table(flow("10.1.0.2"))
     table.refuse = NotFound("delete", errno.ENOENT, "gone")
