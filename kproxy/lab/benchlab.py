@@ -30,6 +30,10 @@ API_ADDRESS = IPv4Address("198.51.100.1")
 BARE_POD = IPv4Address("10.255.255.254")
 """The pod to which the client comes by the node without a proxy."""
 
+FREE_POD = IPv4Address("10.255.255.253")
+"""A pod of no service. Were it one's, a connection straight to it might have the ports of one
+that was translated to it, and be dropped by the node's conntrack."""
+
 ANYWHERE = IPv4Network("0.0.0.0/0")
 
 

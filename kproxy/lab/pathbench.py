@@ -25,7 +25,7 @@ import msgspec
 
 from kproxy.api import kinds
 from kproxy.errors import MeasurementError
-from kproxy.lab import benchcluster, benchlab, syncbench_proxy
+from kproxy.lab import benchlab, syncbench_proxy
 from kproxy.lab.benchcluster import TCP, Cluster, Size
 from netns.host import LiveHost
 from netns.lab import Lab
@@ -151,11 +151,10 @@ def _targets(cluster: Cluster) -> list[Target]:
         address = IPv4Address(spec["clusterIP"])
         return Target(name=name, address=address, port=TCP.port, interface=_BY_NODE)
 
-    pod = benchcluster.pod(size, 0)
     return [
         service(FIRST, 0),
         service(LAST, size.services - 1),
-        Target(name=POD, address=pod, port=TCP.target, interface=_BY_NODE),
+        Target(name=POD, address=benchlab.FREE_POD, port=TCP.target, interface=_BY_NODE),
         Target(name=NO_PROXY, address=benchlab.BARE_POD, port=TCP.target, interface=_BY_BARE),
     ]
 

@@ -17,6 +17,7 @@ Steps of a :class:`Row`:
   whose log we cannot read this is ``restart``: the kernel tells no other end.
 """
 
+import itertools
 import statistics
 import subprocess
 import sys
@@ -39,7 +40,7 @@ from netns.kernels import bytecode
 from netns.lab import Lab
 
 PACKAGE = Path(kproxy.__file__).parent
-INTERPRETERS = 5
+INTERPRETERS = 3
 PROGRAM_TIMEOUT_S = 3600.0
 
 SEEN_CALL = "return of the call"
@@ -97,6 +98,7 @@ class _Peers:
     seconds: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     """By step and name."""
     lists: list[float] = field(default_factory=list)
+    interpreters: list[float] = field(default_factory=list)
 
     def add(self, found: Programming) -> None:
         """Take what one run gave."""
@@ -105,7 +107,7 @@ class _Peers:
             for peer in peers:
                 self.seconds.setdefault((step, peer.name), []).extend(peer.seconds)
 
-    def of(self, step: str, interpreter: Sequence[float]) -> list[Peer]:
+    def of(self, step: str) -> list[Peer]:
         """Return the peers of a step, the most telling one first."""
         base = {"start": "cold", "restart": "resync", "restart-changed": "resync"}.get(step, step)
         found = [
@@ -115,7 +117,7 @@ class _Peers:
         ]
         if base == step:
             return found
-        before = statistics.median(interpreter) + statistics.median(self.lists)
+        before = statistics.median(self.interpreters) + statistics.median(self.lists)
         return [
             Peer(name=START_PEER + peer.name, seconds=[before + one for one in peer.seconds])
             for peer in found
@@ -138,48 +140,57 @@ def measure(
     """Measure modes which this kernel has. Raises MeasurementError if something goes wrong."""
     # As after an installation: otherwise every start would compile what it imports.
     bytecode.compile_packages([PACKAGE])
-    figures: dict[tuple[ProxyCommand | None, str, Size], _Figures] = {}
-    peers: dict[tuple[str, Size], _Peers] = {}
     with (
         Lab(benchlab.topology(), name="kproxy-sync", state_dir=state_dir) as lab,
         benchlab.answering(lab[benchlab.PODS]),
     ):
-        interpreter = _interpreter(lab[benchlab.PODS])
+        bench = _Bench(lab, plan, progress)
         for number, size in enumerate(plan.sizes):
             progress(f"{size}: filling an API server")
             with benchlab.cluster(lab, number, size) as cluster:
-                for run in range(plan.runs):
-                    for mode in plan.modes:
-                        told = f"{size}, {mode}, run {run + 1} of {plan.runs}"
-                        progress(f"{told}: programming, and its peers")
-                        with benchlab.fresh_node(lab) as node:
-                            found = _program(cluster, node, mode)
-                        peers.setdefault((mode, size), _Peers()).add(found)
-                        ours = figures.setdefault((None, mode, size), _Figures())
-                        ours.add(_programmed(found))
-                        for command in plan.commands:
-                            progress(f"{told}: {command.name}")
-                            label = f"{mode}-{run}-{plan.commands.index(command)}"
-                            with benchlab.fresh_node(lab) as node:
-                                one = syncbench_proxy.Run(cluster, node, mode, command, label)
-                                observed = one.measure()
-                            figures.setdefault((command, mode, size), _Figures()).add(observed)
-    return [
-        row
-        for (command, mode, size), found in figures.items()
-        for step, observations in found.observations.items()
-        for row in _rows(
-            _Place(
-                proxy=command.name if command else syncbench_proxy.OURS,
-                mode=mode,
-                size=size,
-                kernel=kernel,
-            ),
-            step,
-            observations,
-            peers[mode, size].of(step, interpreter),
-        )
-    ]
+                for run, mode in itertools.product(range(plan.runs), plan.modes):
+                    bench.run(cluster, mode, run)
+    return list(bench.rows(kernel))
+
+
+@dataclass(slots=True)
+class _Bench:
+    """Everything that was measured so far."""
+
+    lab: Lab
+    plan: Plan
+    progress: Callable[[str], None]
+    figures: dict[tuple[str, str, Size], _Figures] = field(default_factory=dict)
+    """By proxy, mode and size."""
+    peers: dict[tuple[str, Size], _Peers] = field(default_factory=dict)
+
+    def run(self, cluster: Cluster, mode: str, number: int) -> None:
+        """Measure one mode once."""
+        size = cluster.size
+        told = f"{size}, {mode}, run {number + 1} of {self.plan.runs}"
+        self.progress(f"{told}: programming, and its peers")
+        peers = self.peers.setdefault((mode, size), _Peers())
+        with benchlab.fresh_node(self.lab) as node:
+            found = _program(cluster, node, mode)
+        peers.add(found)
+        self._add(syncbench_proxy.OURS, mode, size, _programmed(found))
+        for place, command in enumerate(self.plan.commands):
+            self.progress(f"{told}: {command.name}")
+            peers.interpreters += _interpreter(self.lab[benchlab.PODS])
+            label = f"{mode}-{number}-{place}"
+            with benchlab.fresh_node(self.lab) as node:
+                observed = syncbench_proxy.Run(cluster, node, mode, command, label).measure()
+            self._add(command.name, mode, size, observed)
+
+    def _add(self, proxy: str, mode: str, size: Size, found: Sequence[Observation]) -> None:
+        self.figures.setdefault((proxy, mode, size), _Figures()).add(found)
+
+    def rows(self, kernel: str) -> Iterator[Row]:
+        """Yield what came of it."""
+        for (proxy, mode, size), found in self.figures.items():
+            place = _Place(proxy=proxy, mode=mode, size=size, kernel=kernel)
+            for step, observations in found.observations.items():
+                yield from _rows(place, step, observations, self.peers[mode, size].of(step))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +235,10 @@ def _rows(
 
 
 def _interpreter(host: LiveHost) -> list[float]:
-    """Measure how long the interpreter takes to start and end, with nothing to do."""
+    """Measure how long the interpreter takes to start and end, with nothing to do.
+
+    Just before what is compared with it: a machine's load changes.
+    """
     found = []
     for _ in range(INTERPRETERS):
         begin = time.monotonic()

@@ -58,15 +58,15 @@ def test_a_start_is_compared_with_the_least_that_a_start_must_do() -> None:
     peers = syncbench._Peers()
     peers.add(programming())
     peers.add(programming(dump=1.5))
-    interpreter = [0.1, 0.3, 0.2]
-    assert [(one.name, one.seconds) for one in peers.of("cold", interpreter)] == [
+    peers.interpreters += [0.1, 0.3, 0.2]
+    assert [(one.name, one.seconds) for one in peers.of("cold")] == [
         ("tool", [1.0, 3.0, 1.0, 3.0]),
         ("other", [9.0, 9.0]),
     ]
-    (restart,) = peers.of("restart", interpreter)
+    (restart,) = peers.of("restart")
     assert restart.name == "interpreter start + list and decode + dump"
     assert restart.seconds == pytest.approx([2.7, 3.7])
-    assert [one.name for one in peers.of("start", interpreter)] == [
+    assert [one.name for one in peers.of("start")] == [
         "interpreter start + list and decode + tool",
         "interpreter start + list and decode + other",
     ]
