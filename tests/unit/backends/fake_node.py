@@ -7,6 +7,7 @@ from kproxy.backends.base import FAMILIES, Options
 from kproxy.backends.iptables import backend as iptables_backend
 from kproxy.backends.ipvs import backend as ipvs_backend
 from kproxy.backends.ipvs import render as ipvs_render
+from kproxy.backends.nftables import backend as nftables_backend
 from kproxy.desired.model import (
     Address,
     Endpoint,
@@ -23,6 +24,8 @@ from kproxy.kernel.ipset.fake import FakeIpset
 from kproxy.kernel.iptables.fake import FakeIptables
 from kproxy.kernel.ipvs.fake import FakeIPVS
 from kproxy.kernel.links.fake import FakeLinks
+from kproxy.kernel.nft import show
+from kproxy.kernel.nft.fake import FakeNft
 from kproxy.kernel.sysctl import FakeSysctl
 
 SYSCTLS = {
@@ -47,6 +50,7 @@ class FakeNode:
         self.ipset = FakeIpset()
         self.iptables = FakeIptables()
         self.ip6tables = FakeIptables()
+        self.nft = {family: FakeNft(FAMILIES[family]) for family in Family}
         self.links = FakeLinks()
         self.conntrack = FakeConntrack()
         self.sysctl = FakeSysctl(SYSCTLS)
@@ -63,6 +67,14 @@ class FakeNode:
                 ),
                 FAMILIES[family],
                 options,
+            )
+        if mode == "nftables":
+            return nftables_backend.Backend(
+                nftables_backend.Kernel(
+                    nft=self.nft[family], conntrack=self.conntrack, sysctl=self.sysctl
+                ),
+                FAMILIES[family],
+                options or Options(),
             )
         return ipvs_backend.Backend(
             ipvs_backend.Kernel(
@@ -87,9 +99,24 @@ class FakeNode:
             "sets": {name: one.entries for name, one in self.ipset.dump().items()},
             "rules": self.iptables.save(*chains.TABLES),
             "rules6": self.ip6tables.save(*chains.TABLES),
+            "nft": {family: self._nft_table(family) for family in Family},
             "addresses": self.links.addresses(device) if has_device else frozenset(),
             "sysctl": dict(self.sysctl.values),
         }
+
+    def _nft_table(self, family: Family) -> Any:
+        """Return a table in words; None if there is none."""
+        table = self.nft[family].read()
+        if table is None:
+            return None
+        elements = {
+            name: {
+                show.fields(table.sets[name].key, key): show.data(table.sets[name], data)
+                for key, data in one.items()
+            }
+            for name, one in table.elements.items()
+        }
+        return dict(table.sets), dict(table.chains), elements
 
     def weights(self) -> dict[str, int]:
         """Return the weights of all real servers."""

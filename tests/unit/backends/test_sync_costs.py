@@ -31,7 +31,7 @@ class Payments(costs.Costs):
         self.size = mode, services, endpoints
 
 
-@pytest.mark.parametrize("mode", ["ipvs", "iptables"])
+@pytest.mark.parametrize("mode", ["ipvs", "iptables", "nftables"])
 def test_a_life_of_a_proxy(mode: str) -> None:
     node = FakeNode()
     state = wanted(web("10.128.0.1", "10.128.0.2"))

@@ -67,7 +67,7 @@ def states(draw: st.DrawFn) -> State:
     )
 
 
-modes = pytest.mark.parametrize("mode", ["ipvs", "iptables"])
+modes = pytest.mark.parametrize("mode", ["ipvs", "iptables", "nftables"])
 sequences = st.lists(states(), min_size=1, max_size=5)
 
 

@@ -15,7 +15,7 @@ def named(service: ServiceState, name: ServicePortName) -> ServiceState:
     )
 
 
-@pytest.mark.parametrize("mode", ["ipvs", "iptables"])
+@pytest.mark.parametrize("mode", ["ipvs", "iptables", "nftables"])
 def test_the_first_by_name_has_it_and_the_other_is_told(mode: str) -> None:
     node = FakeNode()
     backend = node.backend(mode)
