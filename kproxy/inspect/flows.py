@@ -176,9 +176,11 @@ class _Way:
         return masquerade and not (own and self._source.origin is not Origin.NODE)
 
     def _is_sender(self, endpoint: Endpoint) -> bool:
-        # In ipvs mode the node sends from the service address.
-        own = self._source.origin is Origin.NODE and self._world.mode == IPVS
-        return self._source.address == endpoint.address and not own
+        return self._source.address == endpoint.address and not self._sends_from_service()
+
+    def _sends_from_service(self) -> bool:
+        """Return whether the client has the very address it sends to, as the node in ipvs mode."""
+        return self._source.origin is Origin.NODE and self._world.mode == IPVS
 
     def _tell_lost_answers(self, shares: Sequence[Share]) -> None:
         """Say where an answer would not come back through this node to be translated."""
@@ -227,7 +229,7 @@ class _Internal(_Way):
         if world.state.masquerade_all:
             self._reasons.append("masqueradeAll: every client of a ClusterIP is masqueraded")
             return True
-        if world.mode == IPVS and source.origin is Origin.NODE:
+        if self._sends_from_service():
             self._reasons.append(
                 "masqueraded: in ipvs mode the node sends from the ClusterIP itself"
             )
@@ -257,8 +259,7 @@ class _External(_Way):
     def predict(self) -> Prediction:
         """Tell what becomes of the packet."""
         world, served = self._world, self._served
-        guarded = served.anywhere or world.mode != IPTABLES
-        if self._kind is Kind.LOAD_BALANCER and self._service.source_ranges and guarded:
+        if self._kind is Kind.LOAD_BALANCER and self._service.source_ranges and self._guarded():
             ranges = ", ".join(self._service.source_ranges)
             if not self._in_ranges():
                 return self._end(Fate.DROPPED, f"not in loadBalancerSourceRanges: {ranges}")
@@ -271,6 +272,9 @@ class _External(_Way):
             )
             return self._to(served.cluster, masquerade=True)
         return self._local_ipvs() if world.mode == IPVS else self._local_rules()
+
+    def _sends_from_service(self) -> bool:
+        return self._kind is not Kind.NODE_PORT and super()._sends_from_service()
 
     def _without_endpoints(self) -> Prediction:
         from_node = self._source.origin is Origin.NODE
@@ -311,6 +315,13 @@ class _External(_Way):
             return self._to(served.local, masquerade=False)
         reason = "externalTrafficPolicy Local: endpoints elsewhere, none here: dropped"
         return self._end(Fate.DROPPED, reason)
+
+    def _guarded(self) -> bool:
+        """Return whether source ranges are looked at before it is seen that nobody serves."""
+        if self._served.anywhere or self._world.mode == NFTABLES:
+            return True
+        # The node's own packets meet IPVS before any filter does.
+        return self._world.mode == IPVS and self._source.origin is not Origin.NODE
 
     def _in_ranges(self) -> bool:
         source = self._source
