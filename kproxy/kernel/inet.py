@@ -40,3 +40,10 @@ class Protocol(enum.StrEnum):
 
 PROTOCOL_NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
 PROTOCOLS = {number: protocol for protocol, number in PROTOCOL_NUMBERS.items()}
+
+
+def unpacked(address: bytes) -> IPAddress:
+    """Return the address of these 4 or 16 bytes."""
+    if len(address) == 4:
+        return ipaddress.IPv4Address(address)
+    return ipaddress.IPv6Address(address)

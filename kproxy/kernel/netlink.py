@@ -15,7 +15,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from kproxy.errors import AlreadyExists, KernelError, NotFound, Unsupported
@@ -115,12 +115,28 @@ class NetlinkSocket:
         ``pack(operation, sequence)`` returns its message, with NLM_F_REQUEST and this sequence
         number in the header.
         """
+        base = self._sequence + 1
+        return self.send_all(
+            pack(operation, base + index & 0xFFFFFFFF)
+            for index, operation in enumerate(operations)
+        )
+
+    @property
+    def next_sequence(self) -> int:
+        """Return the sequence number that the next message must have."""
+        return self._sequence + 1
+
+    def send_all(self, messages: Iterable[bytes]) -> dict[int, Refusal]:
+        """Send messages in batches; return the refused ones by their index.
+
+        Their sequence numbers ascend from :attr:`next_sequence` on (modulo 2 to the 32nd).
+        """
         refused: dict[int, Refusal] = {}
         base = self._sequence + 1
         first, size = 0, 0
+        index = -1
         batch: list[bytes] = []
-        for index, operation in enumerate(operations):
-            message = pack(operation, base + index & 0xFFFFFFFF)
+        for index, message in enumerate(messages):
             if batch and (size + len(message) > BATCH_BYTES or len(batch) >= self._batch_messages):
                 self._send_batch(batch, base, first, refused)
                 first, batch, size = index, [], 0
@@ -128,7 +144,7 @@ class NetlinkSocket:
             size += len(message)
         if batch:
             self._send_batch(batch, base, first, refused)
-        self._sequence = base + len(operations) & 0xFFFFFFFF
+        self._sequence = base + index + 1 & 0xFFFFFFFF
         return refused
 
     def transact(

@@ -38,6 +38,7 @@ protocols = st.sampled_from(list(Protocol))
 
 service_keys = st.builds(ipvs.ServiceKey, protocols, addresses, st.sampled_from([0, 80]))
 destination_keys = st.builds(ipvs.DestinationKey, addresses, ports)
+ipv4_destination_keys = destination_keys.filter(lambda key: len(key) == 6)
 service_configs = st.builds(
     ipvs.ServiceConfig,
     scheduler=st.sampled_from(["rr", "wrr", "sh", "lc", "nonsense", "", "x" * 16]),
@@ -52,6 +53,13 @@ destination_configs = st.builds(
 )
 ipvs_operations = st.one_of(
     st.builds(ipvs.AddService, service_keys, service_configs),
+    st.builds(
+        ipvs.AddService,
+        service_keys,
+        service_configs,
+        st.lists(ipv4_destination_keys, max_size=3).map(b"".join),
+        destination_configs,
+    ).filter(lambda op: op.service.family is Family.IPV4),
     st.builds(ipvs.SetService, service_keys, service_configs),
     st.builds(ipvs.DelService, service_keys),
     st.builds(ipvs.AddDestination, service_keys, destination_keys, destination_configs),

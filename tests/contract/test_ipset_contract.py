@@ -32,6 +32,7 @@ net = ipaddress.ip_network
 CLUSTER_IP = SetSpec(SetType.HASH_IP_PORT)
 LOOP_BACK = SetSpec(SetType.HASH_IP_PORT_IP)
 WEB = Entry(ip("10.96.0.1"), Protocol.TCP, 80)
+OTHER_PORT = Entry(WEB.address, WEB.protocol, 81)
 
 # One entry of each type and family, with its form in ipset(8).
 EXAMPLES = [
@@ -147,11 +148,15 @@ def test_the_tool_shows_the_same_entry(
         (AddEntry("A", WEB), AlreadyExists, errno.EEXIST),
         (AddEntry("missing", WEB), NotFound, errno.ENOENT),
         (DelEntry("missing", WEB), NotFound, errno.ENOENT),
-        (DelEntry("A", WEB._replace(port=81)), NotFound, errno.ENOENT),
-        (DelEntry("A", WEB._replace(protocol=Protocol.UDP)), NotFound, errno.ENOENT),
-        (AddEntry("A", WEB._replace(address=ip("fd00::1"))), KernelError, errno.EPROTO),
+        (DelEntry("A", OTHER_PORT), NotFound, errno.ENOENT),
+        (DelEntry("A", Entry(WEB.address, Protocol.UDP, WEB.port)), NotFound, errno.ENOENT),
+        (AddEntry("A", Entry(ip("fd00::1"), WEB.protocol, WEB.port)), KernelError, errno.EPROTO),
         (AddEntry("A", Entry(ip("10.96.0.2"))), KernelError, errno.EPROTO),
-        (AddEntry("A", WEB._replace(second=ip("10.0.0.1"))), KernelError, errno.EPROTO),
+        (
+            AddEntry("A", Entry(WEB.address, WEB.protocol, WEB.port, ip("10.0.0.1"))),
+            KernelError,
+            errno.EPROTO,
+        ),
         (AddEntry("other", WEB), KernelError, errno.EPROTO),
         (AddEntry("nets", Entry(net("0.0.0.0/0"))), KernelError, errno.EINVAL),
         (AddEntry("A", Entry(None, None, 80)), KernelError, errno.EPROTO),
@@ -159,7 +164,7 @@ def test_the_tool_shows_the_same_entry(
         (DelEntry("ports", Entry(None, None, 81)), NotFound, errno.ENOENT),
         (AddEntry("ports", Entry(ip("10.0.0.1"))), KernelError, errno.EPROTO),
         (CreateSet("ports", SetSpec(SetType.BITMAP_PORT)), AlreadyExists, errno.EEXIST),
-        (AddEntry("full", WEB._replace(port=81)), KernelError, errno.ENOSPC),
+        (AddEntry("full", OTHER_PORT), KernelError, errno.ENOSPC),
     ],
 )
 def test_refusals(

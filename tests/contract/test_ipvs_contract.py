@@ -117,7 +117,7 @@ def test_every_configuration_comes_back_as_written(
 
 @pytest.mark.parametrize(("key", "target"), [(WEB, "10.0.0.1"), (WEB6, "fd00::1")])
 def test_single_services_are_read(ipvs: IPVSClient, key: ServiceKey, target: str) -> None:
-    other = key._replace(port=81)
+    other = ServiceKey(key.protocol, key.address, 81)
     session = ServiceConfig("wrr", ServiceFlags.PERSISTENT, timeout=10800)
     do(
         ipvs,
@@ -130,8 +130,36 @@ def test_single_services_are_read(ipvs: IPVSClient, key: ServiceKey, target: str
     assert ipvs.read([key]) == {key: table[key]}
     assert ipvs.read([other, key]) == table
     assert ipvs.read([]) == {}
-    missing = key._replace(port=82)
+    missing = ServiceKey(key.protocol, key.address, 82)
     assert ipvs.read([missing, other]) == {other: table[other]}
+
+
+@pytest.mark.parametrize(("key", "prefix"), [(WEB, "10.0.0."), (WEB6, "fd00::")])
+def test_a_service_is_added_with_all_its_servers(
+    ipvs: IPVSClient, key: ServiceKey, prefix: str
+) -> None:
+    servers = [server(f"{prefix}{n}", 8000 + n) for n in range(1, 200)]
+    do(ipvs, AddService(key, RR, b"".join(servers), DestinationConfig(3)))
+    other = ServiceKey(key.protocol, key.address, 81)
+    do(ipvs, AddService(other, RR), AddDestination(other, servers[0], ONE))
+    assert configs(ipvs) == {
+        key: (RR, dict.fromkeys(servers, DestinationConfig(3))),
+        other: (RR, {servers[0]: ONE}),
+    }
+
+
+def test_of_a_service_with_its_servers_one_refusal_is_told_and_the_rest_done(
+    ipvs: IPVSClient,
+) -> None:
+    good, bad, twice = server("10.0.0.1"), server("0.0.0.0"), server("10.0.0.2")
+    (invalid,) = ipvs.run([AddService(WEB, RR, good + bad)])
+    assert (invalid and invalid.errno, "0.0.0.0:8080" in str(invalid)) == (errno.EINVAL, True)
+    other = service("10.96.0.2")
+    told = ipvs.run([DelService(service("10.96.9.9")), AddService(other, RR, bad + twice + twice)])
+    assert [result and result.errno for result in told] == [errno.ESRCH, errno.EEXIST]
+    assert configs(ipvs) == {WEB: (RR, {good: ONE}), other: (RR, {twice: ONE})}
+    (missing,) = ipvs.run([AddService(service("10.96.0.3"), ServiceConfig("nonsense"), good)])
+    assert (missing and missing.errno, "virtual service" in str(missing)) == (errno.ENOENT, True)
 
 
 @pytest.mark.parametrize("forwarding", list(Forwarding))

@@ -22,7 +22,7 @@ def ipvs_node(state: State) -> Node:
         rules=with_jumps(rules(state, family, wanted.denied)),
         device=frozenset(map(str, wanted.addresses)),
         services={
-            (str(key.protocol), str(key.address), key.port): [*map(str, place.destinations)]
+            (str(key.protocol), str(key.address), key.port): [*map(str, place.real_servers)]
             for key, place in wanted.places.items()
         },
         sets={name: frozenset(map(str, wanted.members(name))) for name in sets.specs()},

@@ -8,7 +8,7 @@ from kproxy.backends.ipvs.render import DESTINATION, Place
 from kproxy.backends.ipvs.sets import Sets
 from kproxy.backends.ipvs.wanted import Delta, Wanted
 from kproxy.kernel import inet
-from kproxy.kernel.inet import IPAddress, IPNetwork
+from kproxy.kernel.inet import IPNetwork
 from kproxy.kernel.ipset.types import Entry
 from kproxy.kernel.ipvs.types import Dump, ServiceEntry, ServiceKey
 
@@ -19,7 +19,8 @@ class Seen:
 
     services: Dump = field(default_factory=dict)
     device: bool = False
-    addresses: Set[IPAddress] = frozenset()
+    addresses: Set[bytes] = frozenset()
+    """Packed."""
     sets: Mapping[str, Set[Entry]] = field(default_factory=dict)
     """Our sets only."""
 
@@ -63,11 +64,12 @@ def _compare_services(changes: Changes, seen: Seen, wanted: Wanted, ours: "Ours"
 
 def is_right(have: ServiceEntry, want: Place) -> bool:
     """Return whether a virtual service has exactly the wanted real servers."""
-    destinations = have.destinations
-    if len(destinations) != len(want.destinations):
+    destinations, row = have.destinations, want.destinations
+    size = len(want.key) - 1
+    if len(destinations) * size != len(row):
         return False
-    for destination in want.destinations:
-        entry = destinations.get(destination)
+    for at in range(0, len(row), size):
+        entry = destinations.get(row[at : at + size])  # type: ignore[call-overload]
         if entry is None or entry.config != DESTINATION:
             return False
     return True
@@ -116,14 +118,14 @@ class Ours:
 
     def hold(self, key: ServiceKey) -> bool:
         """Return whether a virtual service is ours."""
-        protocol, address, port = key
-        if any(address in network for network in self._foreign):
+        if self._foreign and any(key.address in network for network in self._foreign):
             return False
-        place = Entry(address, protocol, port)
-        at_node_port = place if protocol is inet.Protocol.SCTP else Entry(None, None, port)
+        address, protocol = key[1:-2], key.protocol
+        place = Entry.of_place(address, key[0], key[-2:])
+        at_node_port = place if protocol is inet.Protocol.SCTP else Entry(None, None, key.port)
         return (
             address in self._addresses
-            or Entry(address) in self._service_ips
+            or Entry.of_address(address) in self._service_ips
             or any(place in places for places in self._places)
             or at_node_port in self._node_ports[protocol]
         )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from kproxy.backends.base import Deviation, Difference
 from kproxy.backends.ipvs.plan import Changes
-from kproxy.backends.ipvs.render import DESTINATION, DRAINING, Place
+from kproxy.backends.ipvs.render import DESTINATION, DEVICE, DRAINING, Place
 from kproxy.backends.ipvs.wanted import Wanted
 from kproxy.desired.model import ServicePortName
 from kproxy.kernel import inet
@@ -26,8 +26,8 @@ def of_changes(changes: Changes, wanted: Wanted) -> Iterator[Difference]:
         (Deviation.MISSING, changes.addresses_added),
         (Deviation.UNEXPECTED, changes.addresses_removed),
     ):
-        for address in sorted(addresses):
-            yield _one(deviation, "address", f"kube-ipvs0 {address}", "bound")
+        for address in map(inet.unpacked, sorted(addresses)):
+            yield _one(deviation, "address", f"{DEVICE} {address}", "bound")
     for name in changes.sets:
         yield _one(Deviation.MISSING, "ipset", name, "a set")
     for deviation, members in (
@@ -60,7 +60,7 @@ def _of_service(
             yield _one(Deviation.UNEXPECTED, "virtual server", name, text)
         return
     if have is None:
-        text = _service(want.config, len(want.destinations))
+        text = _service(want.config, len(want.real_servers))
         yield _one(Deviation.MISSING, "virtual server", name, text, owner)
         return
     if have.config != want.config:
@@ -78,7 +78,7 @@ def _of_service(
 def _of_real_servers(
     key: ServiceKey, have: ServiceEntry, want: Place, owner: ServicePortName | None
 ) -> Iterator[Difference]:
-    for destination in sorted(want.destinations):
+    for destination in sorted(want.real_servers):
         name, found = f"{key} {destination}", have.destinations.get(destination)
         if found is None:
             yield _one(Deviation.MISSING, "real server", name, _server(DESTINATION), owner)
@@ -91,7 +91,7 @@ def _of_real_servers(
                 have=_server(found.config),
                 service=owner,
             )
-    for destination in sorted(have.destinations.keys() - set(want.destinations)):
+    for destination in sorted(have.destinations.keys() - set(want.real_servers)):
         found = have.destinations[destination]
         busy = found.stats.active + found.stats.inactive
         drains = found.config.weight == DRAINING.weight and busy

@@ -16,7 +16,7 @@ from kproxy.kernel.ipset.types import IpsetClient, SetSpec
 from kproxy.kernel.iptables.types import IptablesClient, TableChange
 from kproxy.kernel.ipvs import types as ipvs
 from kproxy.kernel.ipvs.types import IPVSClient, ServiceKey
-from kproxy.kernel.links.types import LinksClient, host_interface
+from kproxy.kernel.links.types import LinksClient
 from kproxy.kernel.sysctl import SysctlClient
 
 
@@ -51,20 +51,16 @@ class Failed:
 
 def read(kernel: Kernel, family: Family, specs: Mapping[str, SetSpec], *, check: bool) -> Seen:
     """Read all but the rules. ``check``: raise KernelError if a set of ours has another type."""
-    addresses = None
+    addresses, size = None, family.bits // 8
     with contextlib.suppress(NotFound):
         addresses = kernel.links.host_addresses(render.DEVICE)
     sets = kernel.ipset.dump()
     if check:
         _check_types(kernel.ipset, specs, sets)
     return Seen(
-        services={
-            key: entry
-            for key, entry in kernel.ipvs.dump().items()
-            if key.address.version == family
-        },
+        services={key: entry for key, entry in kernel.ipvs.dump().items() if len(key) == size + 3},
         device=addresses is not None,
-        addresses=frozenset(one for one in addresses or () if one.version == family),
+        addresses=frozenset(one for one in addresses or () if len(one) == size),
         sets={name: sets[name].entries for name in specs if name in sets},
     )
 
@@ -115,8 +111,8 @@ def write(kernel: Kernel, steps: Plan, changes: Sequence[TableChange], *, device
         # Its address tells that a virtual service is ours: it has to outlive it.
         return failed
     if steps.addresses_remove:
-        gone = [host_interface(address) for address in steps.addresses_remove]
-        failed.errors += _errors(kernel.links.remove_addresses(render.DEVICE, gone))
+        gone = kernel.links.remove_addresses(render.DEVICE, steps.addresses_remove)
+        failed.errors += _errors(gone)
     if steps.sets_last:
         failed.errors += _errors(kernel.ipset.run(steps.sets_last))
     return failed
@@ -127,37 +123,34 @@ def _run_ipvs(
 ) -> set[IPAddress]:
     """Write operations, note what was refused; return the addresses of services not made."""
     unserved: set[IPAddress] = set()
-    without: set[ServiceKey] = set()
     results = client.run(operations) if operations else []
+    if not any(results):
+        return unserved
     for operation, error in zip(operations, results, strict=True):
         if error is None:
             continue
         service = operation.service
-        match operation:
-            case ipvs.AddService() | ipvs.SetService():
-                if isinstance(operation, ipvs.AddService) and error.errno != errno.EEXIST:
-                    unserved.add(service.address)
-                    without.add(service)
-                suspect = error.errno in (errno.ENOENT, errno.EINVAL)
-                (failed.unscheduled if suspect else failed.errors).append(error)
-            case ipvs.AddDestination() if service in without:
-                pass  # its service is told already
-            case _ if error.errno == errno.EINVAL:
-                failed.rejected.setdefault(service, []).append(error)
-            case _:
-                failed.errors.append(error)
+        if isinstance(operation, ipvs.AddService) and error.errno != errno.EEXIST:
+            unserved.add(service.address)
+        scheduled = isinstance(operation, ipvs.AddService | ipvs.SetService)
+        if error.errno == errno.EINVAL and "real server" in error.operation:
+            failed.rejected.setdefault(service, []).append(error)
+            unserved.discard(service.address)
+        elif scheduled and error.errno in (errno.ENOENT, errno.EINVAL):
+            failed.unscheduled.append(error)
+        else:
+            failed.errors.append(error)
     return unserved
 
 
 def _add_addresses(
     links: LinksClient, addresses: Sequence[IPAddress], *, device: bool
 ) -> list[KernelError]:
-    new = [host_interface(address) for address in addresses]
     try:
-        if not device and new:
-            links.ensure_dummy(render.DEVICE, new)
-        elif new:
-            return _errors(links.add_addresses(render.DEVICE, new))
+        if not device and addresses:
+            links.ensure_dummy(render.DEVICE, addresses)
+        elif addresses:
+            return _errors(links.add_addresses(render.DEVICE, addresses))
     except KernelError as error:
         return [error]
     return []

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from kproxy.backends.ipvs.render import DESTINATION, DRAINING, Place
 from kproxy.backends.ipvs.sets import Member, Sets
 from kproxy.kernel import inet
-from kproxy.kernel.inet import IPAddress
+from kproxy.kernel.inet import IPAddress, unpacked
 from kproxy.kernel.ipset import types as ipset
 from kproxy.kernel.ipvs import types as ipvs
 from kproxy.kernel.ipvs.types import ServiceEntry, ServiceKey
@@ -39,8 +39,9 @@ class Changes:
     """Sets that are missing."""
     members_added: list[Member] = field(default_factory=list)
     members_removed: list[Member] = field(default_factory=list)
-    addresses_added: list[IPAddress] = field(default_factory=list)
-    addresses_removed: list[IPAddress] = field(default_factory=list)
+    addresses_added: list[bytes] = field(default_factory=list)
+    """Packed."""
+    addresses_removed: list[bytes] = field(default_factory=list)
     services: dict[ServiceKey, tuple[ServiceEntry | None, Place | None]] = field(
         default_factory=dict
     )
@@ -65,7 +66,7 @@ class Plan:
         """Return how many kernel objects the steps touch."""
         return (
             len(self.sets_first)
-            + len(self.ipvs_add)
+            + sum(ipvs.size(operation) for operation in self.ipvs_add)
             + len(self.addresses_add)
             + len(self.sets_refuse)
             + len(self.ipvs_remove)
@@ -78,8 +79,8 @@ def plan(changes: Changes, sets: Sets) -> Plan:
     """Return the steps that make the changes."""
     steps = Plan()
     _plan_sets(steps, changes, sets)
-    steps.addresses_add = sorted(changes.addresses_added)
-    steps.addresses_remove = sorted(changes.addresses_removed)
+    steps.addresses_add = [unpacked(one) for one in sorted(changes.addresses_added)]
+    steps.addresses_remove = [unpacked(one) for one in sorted(changes.addresses_removed)]
     gone: list[ipvs.Operation] = []
     for service, (have, want) in changes.services.items():
         if want is None:
@@ -128,18 +129,16 @@ def _by_set(members: Iterable[Member], names: Iterable[str]) -> dict[str, list[i
 
 def _plan_new(steps: Plan, want: Place) -> None:
     key = want.key
-    steps.ipvs_add.append(ipvs.AddService(key, want.config))
-    steps.ipvs_add.extend(
-        [ipvs.AddDestination(key, destination, DESTINATION) for destination in want.destinations]
-    )
+    steps.ipvs_add.append(ipvs.AddService(key, want.config, want.destinations, DESTINATION))
 
 
 def _plan_change(steps: Plan, have: ServiceEntry, want: Place) -> None:
     key = want.key
     if have.config != want.config:
         steps.ipvs_add.append(ipvs.SetService(key, want.config))
-    staying = len(want.destinations)
-    for destination in want.destinations:
+    real_servers = want.real_servers
+    staying = len(real_servers)
+    for destination in real_servers:
         entry = have.destinations.get(destination)
         if entry is None:
             staying -= 1
@@ -172,7 +171,7 @@ def _plan_departures(steps: Plan, have: ServiceEntry, want: Place) -> None:
 
 def departing(have: ServiceEntry, want: Place) -> list[ipvs.DestinationKey]:
     """Return the endpoints that are there and not wanted."""
-    wanted = frozenset(want.destinations)
+    wanted = frozenset(want.real_servers)
     return [destination for destination in have.destinations if destination not in wanted]
 
 

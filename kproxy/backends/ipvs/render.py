@@ -1,15 +1,23 @@
 """What the kernel should hold for one service port, in ipvs mode. Pure: values in, values out."""
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from kproxy.backends.ipvs.sets import SETS, Member, Sets
 from kproxy.desired import model
-from kproxy.desired.model import Address, Endpoint, Prefix, ServicePort, ServiceState, State
+from kproxy.desired.model import (
+    Address,
+    Endpoint,
+    Prefix,
+    ServicePort,
+    ServicePortName,
+    ServiceState,
+    State,
+)
 from kproxy.kernel import inet
-from kproxy.kernel.inet import Family, IPAddress, IPNetwork
+from kproxy.kernel.inet import Family, IPNetwork
 from kproxy.kernel.ipset.types import Entry
 from kproxy.kernel.ipvs.types import (
     DestinationConfig,
@@ -18,6 +26,7 @@ from kproxy.kernel.ipvs.types import (
     ServiceConfig,
     ServiceFlags,
     ServiceKey,
+    keys,
 )
 
 DEVICE = "kube-ipvs0"
@@ -26,13 +35,11 @@ DEVICE = "kube-ipvs0"
 DESTINATION = DestinationConfig(weight=1, forwarding=Forwarding.MASQUERADE)
 DRAINING = DestinationConfig(weight=0, forwarding=Forwarding.MASQUERADE)
 
-PROTOCOLS: Mapping[model.Protocol, inet.Protocol] = {
-    model.Protocol.TCP: inet.Protocol.TCP,
-    model.Protocol.UDP: inet.Protocol.UDP,
-    model.Protocol.SCTP: inet.Protocol.SCTP,
+_NUMBERS: Mapping[str, int] = {
+    model.Protocol.TCP: inet.Protocol.TCP.number,
+    model.Protocol.UDP: inet.Protocol.UDP.number,
+    model.Protocol.SCTP: inet.Protocol.SCTP.number,
 }
-
-Destinations = tuple[DestinationKey, ...]
 
 
 class Place(NamedTuple):
@@ -40,14 +47,24 @@ class Place(NamedTuple):
 
     key: ServiceKey
     config: ServiceConfig
-    destinations: Destinations
+    destinations: bytes
+    """The keys of its real servers in a row: a large node has 100,000."""
     bind: bool
     """Whether the address goes on the device. The node's own addresses do not."""
     members: tuple[Member, ...]
     address: Address | None
     """The address as the Service has it; None: a node port."""
+    owner: ServicePortName
     denied: bool = False
     """Whether ``loadBalancerSourceRanges`` keep the node itself out."""
+
+    @property
+    def real_servers(self) -> list[DestinationKey]:
+        """The keys of its real servers."""
+        return keys(self.key, self.destinations)
+
+
+_Outside = tuple[ServiceKey, bool, tuple[Member, ...], Address | None, bool]
 
 
 class Rendered(NamedTuple):
@@ -70,11 +87,6 @@ class Context:
     """The node's own addresses."""
     pods: tuple[Prefix, ...] = ()
 
-    @property
-    def sets(self) -> Sets:
-        """Return the names of the family's sets."""
-        return SETS[self.family]
-
 
 def family_of(state: State) -> Family:
     """Return the kernel's word for the state's IP family."""
@@ -86,33 +98,98 @@ def depends_on_node(service: ServicePort) -> bool:
     return bool(service.node_port or service.external_ips or service.load_balancer_vips)
 
 
-def render(wanted: ServiceState, context: Context) -> Rendered:
-    """Return what the kernel should hold for one service port."""
-    service = wanted.service
-    protocol = PROTOCOLS[service.protocol]
-    config = _config(service, context.scheduler)
-    inside = _destinations(_chosen(wanted, local=service.internal_local))
-    address = parsed(service.cluster_ip)
-    key = ServiceKey(protocol, address, service.port)
-    member = (context.sets.cluster_ip, Entry(address, protocol, service.port))
-    first = Place(key, config, inside, True, (member,), service.cluster_ip)
-    common = tuple(_common(wanted, protocol, context.sets))
-    if not depends_on_node(service):
-        return Rendered((first,), common)
-    outside = inside
-    if service.external_local != service.internal_local:
-        outside = _destinations(_chosen(wanted, local=service.external_local))
-    places = {key: first}
-    for key, bind, members, text, denied in _outside(service, protocol, context):
-        place = Place(key, config, outside, bind, members, text, denied)
-        # The same address as external and as a load balancer's is served once, and closed to all
-        # whom either closes it to.
-        places[key] = _merged(places[key], place) if key in places else place
-    return Rendered(tuple(places.values()), common)
+def packed(text: str) -> bytes:
+    """Return the bytes of a canonical address."""
+    return ipaddress.ip_address(text).packed
 
 
-def _merged(one: Place, other: Place) -> Place:
-    return one._replace(members=(*one.members, *other.members), denied=one.denied or other.denied)
+class Renderer:
+    """Turns service ports into what the kernel should hold for them.
+
+    ``pack`` does what :func:`packed` does; 100,000 addresses are packed at a large start, and the
+    fast way to do that is not open to a pure module.
+    """
+
+    def __init__(self, context: Context, pack: Callable[[str], bytes] = packed) -> None:
+        self.context = context
+        self._sets = SETS[context.family]
+        self._pack = pack
+        self._configs: dict[int | None, ServiceConfig] = {}
+
+    def render(self, wanted: ServiceState) -> Rendered:
+        """Return what the kernel should hold for one service port."""
+        service = wanted.service
+        number = _NUMBERS[service.name.protocol]
+        config = self._config(service.affinity_seconds)
+        inside = self._destinations(_chosen(wanted, local=service.internal_local))
+        address, port = self._pack(service.cluster_ip), service.port.to_bytes(2, "big")
+        key = ServiceKey.of(number, address, port)
+        member = (self._sets.cluster_ip, Entry.of_place(address, number, port))
+        first = Place(key, config, inside, True, (member,), service.cluster_ip, service.name)
+        common = tuple(self._common(wanted, number))
+        if not depends_on_node(service):
+            return Rendered((first,), common)
+        outside = inside
+        if service.external_local != service.internal_local:
+            outside = self._destinations(_chosen(wanted, local=service.external_local))
+        places = {key: first}
+        for key, bind, members, text, denied in self._outside(service):
+            place = Place(key, config, outside, bind, members, text, service.name, denied)
+            # The same address as external and as a load balancer's is served once, and closed to
+            # all whom either closes it to.
+            places[key] = _merged(places[key], place) if key in places else place
+        return Rendered(tuple(places.values()), common)
+
+    def _config(self, affinity_seconds: int | None) -> ServiceConfig:
+        config = self._configs.get(affinity_seconds)
+        if config is None:
+            scheduler = self.context.scheduler
+            # By address and port: else all connections of a client would have the same endpoint.
+            flags = ServiceFlags.MH_PORT if scheduler == "mh" else ServiceFlags.NONE
+            if affinity_seconds is None:
+                config = ServiceConfig(scheduler, flags)
+            else:
+                flags |= ServiceFlags.PERSISTENT
+                config = ServiceConfig(scheduler, flags, affinity_seconds)
+            self._configs[affinity_seconds] = config
+        return config
+
+    def _destinations(self, endpoints: Sequence[Endpoint]) -> bytes:
+        pack = self._pack
+        found = [pack(one.address) + one.port.to_bytes(2, "big") for one in endpoints]
+        return b"".join(found if len(set(found)) == len(found) else dict.fromkeys(found))
+
+    def _outside(self, service: ServicePort) -> Iterator[_Outside]:
+        """Yield key, whether to bind, members, address and whether denied of each other place."""
+        sets, local, own = self._sets, service.external_local, self.context.own
+        number, port = _NUMBERS[service.protocol], service.port.to_bytes(2, "big")
+        for text in service.external_ips:
+            address = self._pack(text)
+            name = sets.external_ip_local if local else sets.external_ip
+            member = (name, Entry.of_place(address, number, port))
+            key = ServiceKey.of(number, address, port)
+            yield key, text not in own, (member,), text, False
+        for text in service.load_balancer_vips:
+            key = ServiceKey.of(number, self._pack(text), port)
+            denied = bool(service.source_ranges) and not _node_allowed(service, self.context)
+            members = tuple(_load_balancer(service, key, sets, denied=denied))
+            yield key, text not in own, members, text, denied
+        if service.node_port:
+            for text in self.context.node_ports:
+                key = ServiceKey.of(number, self._pack(text), service.node_port.to_bytes(2, "big"))
+                yield key, False, tuple(_node_port(service, key, sets)), None, False
+
+    def _common(self, wanted: ServiceState, number: int) -> Iterator[Member]:
+        service = wanted.service
+        endpoints = wanted.cluster
+        if wanted.local and (service.internal_local or service.external_local):
+            endpoints = (*endpoints, *wanted.local)
+        for endpoint in endpoints:
+            if endpoint.local:
+                real, port = self._pack(endpoint.address), endpoint.port.to_bytes(2, "big")
+                yield self._sets.loop_back, Entry.of_place(real, number, port, real)
+        if service.health_check_node_port:
+            yield self._sets.health_check, Entry(None, None, service.health_check_node_port)
 
 
 def _chosen(wanted: ServiceState, *, local: bool) -> Sequence[Endpoint]:
@@ -124,68 +201,33 @@ def _chosen(wanted: ServiceState, *, local: bool) -> Sequence[Endpoint]:
     return (wanted.local or wanted.cluster) if local else wanted.cluster
 
 
-def _config(service: ServicePort, scheduler: str) -> ServiceConfig:
-    flags = ServiceFlags.NONE
-    if scheduler == "mh":
-        # By address and port: else all connections of a client would have the same endpoint.
-        flags |= ServiceFlags.MH_PORT
-    if service.affinity_seconds is None:
-        return ServiceConfig(scheduler, flags)
-    return ServiceConfig(scheduler, flags | ServiceFlags.PERSISTENT, service.affinity_seconds)
+def _merged(one: Place, other: Place) -> Place:
+    return one._replace(members=(*one.members, *other.members), denied=one.denied or other.denied)
 
 
-def _destinations(endpoints: Sequence[Endpoint]) -> Destinations:
-    keys = [
-        DestinationKey.of(_packed(endpoint.address) + endpoint.port.to_bytes(2, "big"))
-        for endpoint in endpoints
-    ]
-    return tuple(dict.fromkeys(keys)) if len(keys) > 1 else tuple(keys)
-
-
-_Outside = tuple[ServiceKey, bool, tuple[Member, ...], Address | None, bool]
-
-
-def _outside(
-    service: ServicePort, protocol: inet.Protocol, context: Context
-) -> Iterator[_Outside]:
-    """Yield key, whether to bind, members, address and whether denied of each other place."""
-    sets, local, own = context.sets, service.external_local, context.own
-    for text in service.external_ips:
-        address = parsed(text)
-        name = sets.external_ip_local if local else sets.external_ip
-        member = (name, Entry(address, protocol, service.port))
-        key = ServiceKey(protocol, address, service.port)
-        yield key, text not in own, (member,), text, False
-    for text in service.load_balancer_vips:
-        key = ServiceKey(protocol, parsed(text), service.port)
-        denied = bool(service.source_ranges) and not _node_allowed(service, context)
-        members = tuple(_load_balancer(service, key, sets, denied=denied))
-        yield key, text not in own, members, text, denied
-    if service.node_port:
-        for text in context.node_ports:
-            address = parsed(text)
-            entry = Entry(None, None, service.node_port)
-            if protocol is inet.Protocol.SCTP:
-                entry = Entry(address, protocol, service.node_port)
-            members = ((sets.node_port[protocol], entry),)
-            if local:
-                members = (*members, (sets.node_port_local[protocol], entry))
-            key = ServiceKey(protocol, address, service.node_port)
-            yield key, False, members, None, False
+def _node_port(service: ServicePort, key: ServiceKey, sets: Sets) -> Iterator[Member]:
+    protocol = key.protocol
+    entry = Entry(None, None, service.node_port)
+    if protocol is inet.Protocol.SCTP:
+        entry = Entry.of_place(key[1:-2], key[0], key[-2:])
+    yield sets.node_port[protocol], entry
+    if service.external_local:
+        yield sets.node_port_local[protocol], entry
 
 
 def _load_balancer(
     service: ServicePort, key: ServiceKey, sets: Sets, *, denied: bool
 ) -> Iterator[Member]:
-    entry = Entry(key.address, key.protocol, key.port)
+    entry = Entry.of_place(key[1:-2], key[0], key[-2:])
     yield sets.load_balancer, entry
     if service.external_local:
         yield sets.load_balancer_local, entry
     if service.source_ranges:
+        address, protocol, port = key.address, key.protocol, key.port
         for network in _source_ranges(service.source_ranges):
-            yield sets.source_cidr, entry._replace(second=network)
+            yield sets.source_cidr, Entry(address, protocol, port, network)
         if not denied:
-            yield sets.source_ip, entry._replace(second=key.address)
+            yield sets.source_ip, Entry(address, protocol, port, address)
         yield sets.firewall, entry
 
 
@@ -206,37 +248,5 @@ def _node_allowed(service: ServicePort, context: Context) -> bool:
     return any(
         any(address in network for network in ranges)
         and not any(address in network for network in pods)
-        for address in map(parsed, context.own)
+        for address in map(ipaddress.ip_address, context.own)
     )
-
-
-def _common(wanted: ServiceState, protocol: inet.Protocol, sets: Sets) -> Iterator[Member]:
-    service = wanted.service
-    endpoints = wanted.cluster
-    if wanted.local and (service.internal_local or service.external_local):
-        endpoints = (*endpoints, *wanted.local)
-    for endpoint in endpoints:
-        if endpoint.local:
-            real = parsed(endpoint.address)
-            yield sets.loop_back, Entry(real, protocol, endpoint.port, real)
-    if service.health_check_node_port:
-        yield sets.health_check, Entry(None, None, service.health_check_node_port)
-
-
-def parsed(text: Address) -> IPAddress:
-    """Parse an address. That it is canonical saves all the checks, and most of the time."""
-    if ":" in text:
-        return ipaddress.IPv6Address(text)
-    a, b, c, d = text.split(".")
-    return ipaddress.IPv4Address(int(a) << 24 | int(b) << 16 | int(c) << 8 | int(d))
-
-
-_OCTETS = {str(number): bytes((number,)) for number in range(256)}
-
-
-def _packed(text: Address) -> bytes:
-    """Return the bytes of a canonical address; 100,000 of them are packed at a large start."""
-    if ":" in text:
-        return ipaddress.IPv6Address(text).packed
-    a, b, c, d = text.split(".")
-    return _OCTETS[a] + _OCTETS[b] + _OCTETS[c] + _OCTETS[d]

@@ -160,7 +160,7 @@ def _checked(spec: SetSpec, entry: Entry) -> Entry:
         raise _Refused(errno.EPROTO)
     address = _place(parts[0], spec.family, entry.address)
     second = None if entry.second is None else _place(parts[2], spec.family, entry.second)
-    return entry._replace(address=address, second=second)
+    return Entry(address, entry.protocol, entry.port, second)
 
 
 def _place(part: str, family: Family, value: IPAddress | IPNetwork) -> IPAddress | IPNetwork:

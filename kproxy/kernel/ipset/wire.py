@@ -4,17 +4,16 @@ Layouts are of ``linux/netfilter/ipset/ip_set.h``, protocol version 6, which eve
 2.6.39 speaks.
 """
 
-import ipaddress
-import socket
+import struct
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from kproxy.kernel import nfnetlink
 from kproxy.kernel.attributes import (
+    NESTED,
     Buffer,
     Records,
     Schema,
-    attribute,
     be16,
     be32,
     find,
@@ -23,7 +22,7 @@ from kproxy.kernel.attributes import (
     u8,
     walk,
 )
-from kproxy.kernel.inet import PROTOCOLS, Family, IPAddress, IPNetwork
+from kproxy.kernel.inet import Family
 from kproxy.kernel.ipset.types import (
     AddEntry,
     CreateSet,
@@ -31,6 +30,7 @@ from kproxy.kernel.ipset.types import (
     DestroySet,
     Entry,
     FlushSet,
+    Has,
     Operation,
     SetSpec,
     SetType,
@@ -39,6 +39,9 @@ from kproxy.kernel.ipset.types import (
 from kproxy.kernel.netlink import NLM_F_EXCL, NLM_F_REQUEST
 
 CREATE, DESTROY, FLUSH, SWAP, LIST, ADD, DEL, HEADER, TYPE = 2, 3, 4, 6, 7, 9, 10, 12, 13
+
+_HEADER = struct.Struct("=HH")
+"""Of an attribute: length, type."""
 
 _PROTOCOL_VERSION = 6
 _AF_INET = 2
@@ -92,7 +95,10 @@ class Packer:
         if name is None:
             name = u8(_PROTOCOL, _PROTOCOL_VERSION) + text(_SETNAME, operation.name)
             self._names[operation.name] = name
-        command, body = self._body(operation)
+        if type(operation) is AddEntry:  # nearly all are
+            command, body = ADD, _entry(operation.entry)
+        else:
+            command, body = self._body(operation)
         # EXCL: what is there already, or is not there, is an error rather than ignored.
         flags = NLM_F_REQUEST | NLM_F_EXCL
         return nfnetlink.message(message_type(command), flags, sequence, _AF_INET, name + body)
@@ -131,25 +137,49 @@ def _port(kind: int, port: int) -> bytes:
 
 
 def _entry(entry: Entry) -> bytes:
-    parts = [] if entry.address is None else [_place(entry.address, _IP, _CIDR)]
-    if entry.port is not None:
-        parts.append(_port(_PORT, entry.port))
-    if entry.protocol is not None:
-        parts.append(u8(_PROTO, entry.protocol.number))
-    if entry.second is not None:
-        parts.append(_place(entry.second, _IP2, _CIDR2))
-    return nest(_DATA, *parts)
+    kind = entry[0]
+    layout = _LAYOUTS.get(kind)
+    if layout is None:
+        layout = _LAYOUTS[kind] = _layout(Has(kind))
+    head, parts, padding = layout
+    return head + b"".join([one for before, at in parts for one in (before, entry[at])]) + padding
 
 
-def _place(value: IPAddress | IPNetwork, ip: int, cidr: int) -> bytes:
-    if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
-        return _address(ip, value.network_address) + u8(cidr, value.prefixlen)
-    return _address(ip, value)
+_Layout = tuple[bytes, list[tuple[bytes, slice]], bytes]
+"""Header; of each part what stands before it, and where it is in an entry; padding at the end."""
+
+_LAYOUTS: dict[int, _Layout] = {}
 
 
-def _address(kind: int, address: IPAddress) -> bytes:
-    inner = _IPV4 if address.version == 4 else _IPV6
-    return nest(kind, attribute(inner | nfnetlink.NET_BYTEORDER, address.packed))
+def _layout(has: Has) -> _Layout:
+    """Return how the entries with these parts are written; they are in network order already."""
+    parts: list[tuple[bytes, slice]] = []
+    padding, at, size = b"", 1, 4
+
+    def add(before: bytes, length: int) -> None:
+        nonlocal padding, at, size
+        parts.append((padding + before, slice(at, at + length)))
+        padding = bytes(-length % 4)
+        at += length
+        size += len(before) + length + len(padding)
+
+    def add_place(ip: int, cidr: int, *, ipv6: bool, network: bool) -> None:
+        length, inner = (16, _IPV6) if ipv6 else (4, _IPV4)
+        nested = _HEADER.pack(8 + length, ip | NESTED)
+        add(nested + _HEADER.pack(4 + length, inner | nfnetlink.NET_BYTEORDER), length)
+        if network:
+            add(_HEADER.pack(5, cidr), 1)
+
+    if Has.ADDRESS in has:
+        add_place(_IP, _CIDR, ipv6=Has.IPV6 in has, network=Has.NETWORK in has)
+    if Has.PROTOCOL in has:
+        add(_HEADER.pack(5, _PROTO), 1)
+    if Has.PORT in has:
+        add(_HEADER.pack(6, _PORT | nfnetlink.NET_BYTEORDER), 2)
+    if Has.SECOND in has:
+        ipv6, network = Has.SECOND_IPV6 in has, Has.SECOND_NETWORK in has
+        add_place(_IP2, _CIDR2, ipv6=ipv6, network=network)
+    return _HEADER.pack(size, _DATA | NESTED), parts, padding
 
 
 class Part(NamedTuple):
@@ -205,55 +235,44 @@ class _EntryReader:
     """Reads the entries of one set."""
 
     def __init__(self, spec: SetSpec) -> None:
+        parts = spec.type.parts
         ipv4 = spec.family is Family.IPV4
         raw = {_IPV4: "4s"} if ipv4 else {_IPV6: "16s"}
-        parts = spec.type.parts
-        self._first_is_net = parts[0] == "net"
-        self._second_is_net = parts[2:] == ("net",)
         # In the kernel's order, which lets all entries be read by one layout.
-        schema: dict[int, Schema | str] = {} if parts == ("port",) else {_IP: raw}
-        if self._first_is_net:
-            schema[_CIDR] = "B"
-        if len(parts) == 3:
-            schema[_IP2] = raw
-        if "port" in parts:
-            schema[_PORT] = "H"
-        if self._second_is_net:
-            schema[_CIDR2] = "B"
-        if "port" in parts[1:]:
-            schema[_PROTO] = "B"
-        self._order = tuple(schema)
-        self._records = Records(schema)
-        self._bits = spec.family.bits
-        self._version: type[IPAddress] = ipaddress.IPv4Address if ipv4 else ipaddress.IPv6Address
-        self._addresses: dict[bytes, IPAddress] = {}
+        formats: dict[int, Schema | str] = {
+            _IP: raw, _CIDR: "1s", _IP2: raw, _PORT: "2s", _CIDR2: "1s", _PROTO: "1s"
+        }  # fmt: skip
+        has, order = _order(parts, ipv6=not ipv4)
+        schema = {kind: formats[kind] for kind in formats if kind in order}
+        self._kind = bytes((has,))
+        self._order = tuple(list(schema).index(kind) for kind in order)
+        self._lengths = {_CIDR, _CIDR2} & schema.keys()
+        self._whole = bytes((spec.family.bits,))
+        self._read = Records(schema).read
 
     def read(self, buffer: Buffer, start: int, end: int) -> Entry:
-        values = dict(zip(self._order, self._records.read(buffer, start, end), strict=True))
-        if _IP not in values:
-            return Entry(None, None, socket.ntohs(values[_PORT]))
-        first: IPAddress | IPNetwork = self._address(values[_IP])
-        if self._first_is_net:
-            first = self._network(values[_IP], values[_CIDR])
-        if _PORT not in values:
-            return Entry(first)
-        second: IPAddress | IPNetwork | None = None
-        if self._second_is_net:
-            second = self._network(values[_IP2], values[_CIDR2])
-        elif _IP2 in values:
-            second = self._address(values[_IP2])
-        port = socket.ntohs(values[_PORT])
-        return Entry(first, PROTOCOLS.get(values[_PROTO]), port, second)
+        values = self._read(buffer, start, end)
+        found = [values[at] for at in self._order]
+        if self._lengths:
+            # The kernel does not tell the length of a prefix that is a whole address.
+            found = [self._whole if value is None else value for value in found]
+        return bytes.__new__(Entry, self._kind + b"".join(found))
 
-    def _address(self, packed: bytes) -> IPAddress:
-        found = self._addresses.get(packed)
-        if found is None:
-            found = self._addresses[packed] = self._version(packed)
-        return found
 
-    def _network(self, packed: bytes, prefix: int | None) -> IPNetwork:
-        length = self._bits if prefix is None else prefix
-        return ipaddress.ip_network((packed, length))
+def _order(parts: tuple[str, ...], *, ipv6: bool) -> tuple[int, list[int]]:
+    """Return which parts the entries of a set have, and their attributes in an entry's order."""
+    if parts == ("port",):
+        return Has.PORT, [_PORT]
+    has, order = Has.ADDRESS | (Has.IPV6 if ipv6 else 0), [_IP]
+    if parts[0] == "net":
+        has, order = has | Has.NETWORK, [*order, _CIDR]
+    if "port" in parts:
+        has, order = has | Has.PROTOCOL | Has.PORT, [*order, _PROTO, _PORT]
+    if len(parts) == 3:
+        has, order = has | Has.SECOND | (Has.SECOND_IPV6 if ipv6 else 0), [*order, _IP2]
+        if parts[2] == "net":
+            has, order = has | Has.SECOND_NETWORK, [*order, _CIDR2]
+    return has, order
 
 
 def _text(buffer: Buffer, place: tuple[int, int]) -> str:

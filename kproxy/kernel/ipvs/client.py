@@ -1,7 +1,7 @@
 """The kernel's IPVS table, through generic netlink."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,8 @@ from kproxy.kernel.ipvs.types import (
     ServiceTraffic,
     Timeouts,
     describe,
+    destinations_of,
+    worst,
 )
 
 Answer = TypeVar("Answer")
@@ -68,12 +70,13 @@ class IPVS:
 
     def run(self, transaction: Sequence[Operation]) -> list[KernelError | None]:
         """Do all operations in order; return for each None or why it failed."""
-        results: list[KernelError | None] = [None] * len(transaction)
-        if transaction:
-            sock, _family_id, packer = self._open()
-            for index, refusal in sock.execute(transaction, packer.pack).items():
-                results[index] = netlink.kernel_error(describe(transaction[index]), refusal)
-        return results
+        if not transaction:
+            return []
+        sock, _family_id, packer = self._open()
+        refused = sock.send_all(packer.messages(transaction, sock.next_sequence))
+        if not refused:
+            return [None] * len(transaction)
+        return list(_results(transaction, refused))
 
     def dump(self) -> Dump:
         """Return every virtual service known by address, with its real servers."""
@@ -170,6 +173,26 @@ class IPVS:
             )
             for key, config, _traffic in services
         }
+
+
+def _results(
+    transaction: Iterable[Operation], refused: Mapping[int, netlink.Refusal]
+) -> Iterator[KernelError | None]:
+    """Yield the result of each operation, some of which took several messages."""
+    number = 0
+    for operation in transaction:
+        parts = destinations_of(operation)
+        if number in refused:
+            yield netlink.kernel_error(describe(operation), refused[number])
+        else:
+            yield worst(
+                [
+                    netlink.kernel_error(describe(part), refused[at])
+                    for at, part in enumerate(parts, number + 1)
+                    if at in refused
+                ]
+            )
+        number += 1 + len(parts)
 
 
 def _listing() -> dict[ServiceKey, proc.Destinations] | None:

@@ -33,6 +33,8 @@ from kproxy.kernel.ipvs.types import (
     Timeouts,
     Traffic,
     describe,
+    destinations_of,
+    worst,
 )
 from kproxy.kernel.netlink import Refusal, kernel_error
 
@@ -81,15 +83,21 @@ class FakeIPVS:
         self.fail_write = {at - count: code for at, code in faults.items() if at >= count}
         for index, operation in enumerate(transaction):
             self.written.append(operation)
-            try:
-                if index in faults:
-                    raise _Refused(faults[index])
-                self._doers[type(operation)](operation)
-            except _Refused as refused:
-                results.append(kernel_error(describe(operation), Refusal(refused.errno)))
-            else:
-                results.append(None)
+            error = self._do(operation, faults.get(index, 0))
+            if index not in faults:
+                refused = [self._do(part) for part in destinations_of(operation)]
+                error = error or worst([one for one in refused if one is not None])
+            results.append(error)
         return results
+
+    def _do(self, operation: Operation, fault: int = 0) -> KernelError | None:
+        try:
+            if fault:
+                raise _Refused(fault)
+            self._doers[type(operation)](operation)
+        except _Refused as refused:
+            return kernel_error(describe(operation), Refusal(refused.errno))
+        return None
 
     def dump(self) -> Dump:
         """Return every virtual service with its real servers."""

@@ -6,7 +6,6 @@ and all that a diff needs: forwarding method and weight, and the connections of 
 lacks (timeouts, masks and scheduler flags of services; counters) is asked by netlink.
 """
 
-import ipaddress
 from binascii import unhexlify
 from collections.abc import Iterable, Iterator
 
@@ -31,7 +30,7 @@ _FORWARDINGS = {
     b"Tunnel": Forwarding.TUNNEL,
     b"Route": Forwarding.DIRECT,
 }
-_PROTOCOLS = {protocol.upper().encode(): protocol for protocol in inet.Protocol}
+_PROTOCOL_NUMBERS = {one.upper().encode(): one.number for one in inet.Protocol}
 
 Destinations = dict[DestinationKey, DestinationEntry]
 
@@ -89,13 +88,13 @@ def _entry(rest: bytes) -> DestinationEntry:
 
 def _service(line: bytes) -> ServiceKey | None:
     """Read ``TCP  0A600001:0050 rr persistent 10800 FFFFFFFF``; None for a firewall mark."""
-    protocol = _PROTOCOLS.get(line[:5].strip())
-    if protocol is None:
+    number = _PROTOCOL_NUMBERS.get(line[:5].strip())
+    if number is None:
         return None
+    digits, port = line[5:13], line[14:18]
     if line[5] == 0x5B:
         digits, port, _rest = _ipv6_endpoint(line[5:])
-        return ServiceKey(protocol, ipaddress.IPv6Address(unhexlify(digits)), int(port, 16))
-    return ServiceKey(protocol, ipaddress.IPv4Address(int(line[5:13], 16)), int(line[14:18], 16))
+    return ServiceKey.of(number, unhexlify(digits), unhexlify(port))
 
 
 def _ipv6_endpoint(text: bytes) -> tuple[bytes, bytes, bytes]:

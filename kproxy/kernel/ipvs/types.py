@@ -7,12 +7,12 @@ a list of them.
 Pure: a renderer may import this module.
 
 A large node has 100,000 real servers, each of which is made, hashed, compared and written at every
-start. So what names one is packed bytes, and operations are msgspec structs: as tuples of
-``ipaddress`` objects and as dataclasses they took most of the time of a start.
+start. So what names one is packed bytes (in network order), and operations are msgspec structs: as
+tuples of ``ipaddress`` objects and as dataclasses they took most of the time of a start.
 """
 
 import enum
-import ipaddress
+import errno
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
@@ -24,24 +24,49 @@ from kproxy.kernel import inet
 from kproxy.kernel.inet import Family, IPAddress
 
 
-class ServiceKey(NamedTuple):
-    """Which virtual service: what clients connect to."""
+class ServiceKey(bytes):
+    """Which virtual service, what clients connect to: number of the protocol, address, port."""
 
-    protocol: inet.Protocol
-    address: IPAddress
-    port: int
+    __slots__ = ()
+
+    def __new__(cls, protocol: inet.Protocol, address: IPAddress, port: int) -> Self:
+        """Return the key of a place."""
+        return cls.of(protocol.number, address.packed, port.to_bytes(2, "big"))
+
+    @classmethod
+    def of(cls, number: int, address: bytes, port: bytes) -> Self:
+        """Return the key of a place whose parts are packed already."""
+        return bytes.__new__(cls, b"%c%b%b" % (number, address, port))
+
+    @property
+    def protocol(self) -> inet.Protocol:
+        """The protocol."""
+        return inet.PROTOCOLS[self[0]]
+
+    @property
+    def address(self) -> IPAddress:
+        """The address."""
+        return inet.unpacked(self[1:-2])
+
+    @property
+    def port(self) -> int:
+        """The port."""
+        return int.from_bytes(self[-2:], "big")
 
     @property
     def family(self) -> Family:
         """The IP family, which follows from the address."""
-        return Family(self.address.version)
+        return Family.IPV4 if len(self) == 7 else Family.IPV6
 
     def __str__(self) -> str:
         return f"{self.protocol} {_endpoint(self.address, self.port)}"
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self})"
+
 
 class DestinationKey(bytes):
-    """Which real server of a virtual service: its packed address, then its port (2 bytes)."""
+    """Which real server of a virtual service: its address, then its port."""
 
     __slots__ = ()
 
@@ -57,8 +82,7 @@ class DestinationKey(bytes):
     @property
     def address(self) -> IPAddress:
         """The address."""
-        packed = self[:-2]
-        return ipaddress.IPv4Address(packed) if len(packed) == 4 else ipaddress.IPv6Address(packed)
+        return inet.unpacked(self[:-2])
 
     @property
     def port(self) -> int:
@@ -186,10 +210,17 @@ class Info:
 
 
 class AddService(msgspec.Struct, frozen=True, gc=False):
-    """Create a virtual service. AlreadyExists; NotFound if the scheduler is unknown."""
+    """Create a virtual service. AlreadyExists; NotFound if the scheduler is unknown.
+
+    With all its real servers, if their keys are given in ``destinations``, one after the other,
+    each used as ``use`` says. What is refused of one of these does not stop the others; it is told
+    of the whole, and if several are refused that one is told which is not EINVAL.
+    """
 
     service: ServiceKey
     config: ServiceConfig
+    destinations: bytes = b""
+    use: DestinationConfig = DestinationConfig()
 
 
 class SetService(msgspec.Struct, frozen=True, gc=False):
@@ -266,6 +297,33 @@ class IPVSClient(Protocol):
 
     def close(self) -> None:
         """Give the socket back."""
+
+
+def destinations_of(operation: Operation) -> list[AddDestination]:
+    """Return the real servers that a new service comes with, as operations of their own."""
+    if not isinstance(operation, AddService):
+        return []
+    service, use = operation.service, operation.use
+    return [AddDestination(service, key, use) for key in keys(service, operation.destinations)]
+
+
+def keys(service: ServiceKey, row: bytes) -> list[DestinationKey]:
+    """Return the keys of a service's real servers that stand in a row."""
+    size = len(service) - 1
+    return [DestinationKey.of(row[at : at + size]) for at in range(0, len(row), size)]
+
+
+def size(operation: Operation) -> int:
+    """Return how many virtual services and real servers an operation is about."""
+    if not isinstance(operation, AddService):
+        return 1
+    return 1 + len(operation.destinations) // (len(operation.service) - 1)
+
+
+def worst(errors: Sequence[KernelError]) -> KernelError | None:
+    """Return the error to tell of an operation with several: one that may be mended, if any."""
+    mendable = (error for error in errors if error.errno != errno.EINVAL)
+    return next(mendable, errors[0] if errors else None)
 
 
 def describe(operation: Operation) -> str:

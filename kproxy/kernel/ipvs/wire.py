@@ -4,11 +4,9 @@ Layouts are of ``linux/ip_vs.h`` (IPVS_GENL_VERSION 1). A destination's message 
 call and two joins, because ten thousand of them are written at a start.
 """
 
-import ipaddress
-import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from kproxy.kernel.attributes import (
@@ -22,7 +20,7 @@ from kproxy.kernel.attributes import (
     u16,
     u32,
 )
-from kproxy.kernel.inet import PROTOCOLS, Family, IPAddress
+from kproxy.kernel.inet import PROTOCOLS, Family
 from kproxy.kernel.ipvs.types import (
     AddDestination,
     AddService,
@@ -75,6 +73,7 @@ _ALL_FLAGS = 0xFFFFFFFF
 GENL_HEADER = struct.Struct("=BBH")
 _HEAD = struct.Struct("=IHHIIBBH")
 _VERSION = 1
+_SEQUENCES = 0xFFFFFFFF
 
 _ATTRIBUTE = struct.Struct("=HH")
 _PADDING = {4: bytes(12), 16: b""}
@@ -88,6 +87,7 @@ class Packer:
         self._family_id = family_id
         self._last: tuple[ServiceKey, bytes] | None = None
         self._used: tuple[DestinationConfig, bytes] | None = None
+        self._configs: dict[tuple[int, ServiceConfig], bytes] = {}
         self._packers: dict[type, Callable[[Any, int], bytes]] = {
             AddService: self._add_service,
             SetService: self._set_service,
@@ -98,8 +98,38 @@ class Packer:
         }
 
     def pack(self, operation: Operation, sequence: int) -> bytes:
-        """Return the message of an operation."""
+        """Return the message of an operation; the first one if it takes several."""
         return self._packers[type(operation)](operation, sequence)
+
+    def messages(self, transaction: Iterable[Operation], sequence: int) -> Iterator[bytes]:
+        """Yield the messages of operations, with ascending sequence numbers from this one on."""
+        for operation in transaction:
+            yield self.pack(operation, sequence & _SEQUENCES)
+            sequence += 1
+            if type(operation) is AddService and operation.destinations:
+                yield from self._row(operation, sequence)
+                sequence += len(operation.destinations) // (len(operation.service) - 1)
+
+    def _row(self, op: AddService, sequence: int) -> Iterator[bytes]:
+        """Yield the messages that add all real servers of a new service.
+
+        As :meth:`pack` would, but with everything that is the same packed once: this is the
+        inside of the loop which a large start spends its time in.
+        """
+        size, row = len(op.service) - 3, op.destinations
+        nest_, use = self.service_nest(op.service), self._use(op.use)
+        first = DestinationKey.of(row[: size + 2])
+        model = self._message(NEW_DEST, 0, nest_ + self._destination(first, use))
+        place = _HEAD.size + len(nest_) + len(_DEST_HEADS[len(use)])
+        before, head = model[:8], model[12:place]
+        middle = _PADDING[size] + _PORT_HEAD
+        end = _FAMILIES[size] + use
+        join, order = b"".join, sys.byteorder
+        for at in range(0, len(row), size + 2):
+            port = at + size
+            number = (sequence & _SEQUENCES).to_bytes(4, order)
+            yield join((before, number, head, row[at:port], middle, row[port : port + 2], end))
+            sequence += 1
 
     def pack_timeouts(self, timeouts: Timeouts, sequence: int) -> bytes:
         """Return the message that sets the time-outs."""
@@ -124,10 +154,17 @@ class Packer:
         return head + body
 
     def _add_service(self, op: AddService, sequence: int) -> bytes:
-        return self._message(NEW_SERVICE, sequence, _service(op.service, op.config))
+        return self._message(NEW_SERVICE, sequence, self._service(op.service, op.config))
 
     def _set_service(self, op: SetService, sequence: int) -> bytes:
-        return self._message(SET_SERVICE, sequence, _service(op.service, op.config))
+        return self._message(SET_SERVICE, sequence, self._service(op.service, op.config))
+
+    def _service(self, key: ServiceKey, config: ServiceConfig) -> bytes:
+        known = len(key), config
+        attributes = self._configs.get(known)
+        if attributes is None:
+            attributes = self._configs[known] = _service_attributes(key.family, config)
+        return nest(_ATTR_SERVICE, _service_identity(key), attributes)
 
     def _del_service(self, op: DelService, sequence: int) -> bytes:
         return self._message(DEL_SERVICE, sequence, self.service_nest(op.service))
@@ -187,25 +224,32 @@ def _use(config: DestinationConfig) -> bytes:
     )
 
 
+_SERVICE_HEADS = {
+    size + 3: (
+        u16(_SVC_AF, af),
+        _ATTRIBUTE.pack(20, _SVC_ADDR),
+        _PADDING[size] + _ATTRIBUTE.pack(6, _SVC_PORT),
+    )
+    for size, af in ((4, 2), (16, 10))
+}
+_PROTOCOL_ATTRIBUTES = {number: u16(_SVC_PROTOCOL, number) for number in PROTOCOLS}
+
+
 def _service_identity(key: ServiceKey) -> bytes:
+    """Return the attributes that name a service; its key has them packed as the kernel does."""
+    af, address, port = _SERVICE_HEADS[len(key)]
+    protocol = _PROTOCOL_ATTRIBUTES[key[0]]
+    return b"".join((af, protocol, address, key[1:-2], port, key[-2:], b"\0\0"))
+
+
+def _service_attributes(family: Family, config: ServiceConfig) -> bytes:
     return b"".join(
         (
-            u16(_SVC_AF, key.family.af),
-            u16(_SVC_PROTOCOL, key.protocol.number),
-            attribute(_SVC_ADDR, key.address.packed.ljust(16, b"\0")),
-            u16(_SVC_PORT, socket.htons(key.port)),
+            attribute(_SVC_SCHED_NAME, config.scheduler.encode() + b"\0"),
+            attribute(_SVC_FLAGS, struct.pack("=II", int(config.flags), _ALL_FLAGS)),
+            u32(_SVC_TIMEOUT, config.timeout),
+            attribute(_SVC_NETMASK, _netmask(family, config.netmask)),
         )
-    )
-
-
-def _service(key: ServiceKey, config: ServiceConfig) -> bytes:
-    return nest(
-        _ATTR_SERVICE,
-        _service_identity(key),
-        attribute(_SVC_SCHED_NAME, config.scheduler.encode() + b"\0"),
-        attribute(_SVC_FLAGS, struct.pack("=II", int(config.flags), _ALL_FLAGS)),
-        u32(_SVC_TIMEOUT, config.timeout),
-        attribute(_SVC_NETMASK, _netmask(key.family, config.netmask)),
     )
 
 
@@ -238,7 +282,7 @@ _SERVICE_SCHEMA: Schema = {
     _SVC_AF: "H",
     _SVC_PROTOCOL: "H",
     _SVC_ADDR: "16s",
-    _SVC_PORT: "H",
+    _SVC_PORT: "2s",
     _SVC_SCHED_NAME: WHOLE,
     _SVC_FLAGS: "I",  # The first half: flags; the second is a mask, of use in requests only.
     _SVC_TIMEOUT: "I",
@@ -272,11 +316,10 @@ class ServiceReader:
         af, number, address, port, *configured, connections, packets, out, octets, octets_out = (
             self._records.read(buffer, start + GENL_HEADER.size, end)
         )
-        protocol = PROTOCOLS.get(number)
-        if protocol is None or address is None:
+        if number not in PROTOCOLS or address is None:
             return None
         family = Family.IPV4 if af == 2 else Family.IPV6
-        key = ServiceKey(protocol, _address(family, address), socket.ntohs(port))
+        key = ServiceKey.of(number, address[:4] if af == 2 else address, port)
         values = (family, *configured)
         config = self._configs.get(values)
         if config is None:
@@ -321,12 +364,6 @@ class DestinationReader:
             DestinationConfig(weight, forwarding),
             DestinationTraffic(traffic, stats, persistent),
         )
-
-
-def _address(family: Family, packed: bytes) -> IPAddress:
-    if family is Family.IPV4:
-        return ipaddress.IPv4Address(packed[:4])
-    return ipaddress.IPv6Address(packed)
 
 
 def read_timeouts(buffer: Buffer, start: int, end: int) -> Timeouts:

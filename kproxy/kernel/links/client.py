@@ -1,8 +1,6 @@
 """Devices and their addresses, through rtnetlink.
 
-Addresses go and come in batches on the project's own transport, because a proxy binds one for
-every service. Making and removing a device happens once in a node's life: that is pyroute2's,
-imported where it is needed, because importing it would lengthen every start.
+Addresses go and come in batches, because a proxy binds one for every service.
 """
 
 import errno
@@ -15,12 +13,12 @@ from typing import Self
 
 from kproxy.errors import AlreadyExists, KernelError, NotFound, Unsupported
 from kproxy.kernel import netlink
-from kproxy.kernel.attributes import Buffer, attribute, find, text, u32, walk
-from kproxy.kernel.inet import Family, IPAddress, IPInterface
-from kproxy.kernel.links.types import DeviceAddress
+from kproxy.kernel.attributes import Buffer, attribute, find, nest, text, u32, walk
+from kproxy.kernel.inet import Family, IPInterface
+from kproxy.kernel.links.types import DeviceAddress, Given, with_prefix
 from kproxy.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Refusal
 
-_NEWLINK, _GETLINK, _NEWADDR, _DELADDR, _GETADDR = 16, 18, 20, 21, 22
+_NEWLINK, _DELLINK, _GETLINK, _NEWADDR, _DELADDR, _GETADDR = 16, 17, 18, 20, 21, 22
 _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 18, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFF_UP = 1
@@ -71,11 +69,11 @@ class Links:
             self._opened.close()
             self._opened = None
 
-    def ensure_dummy(self, name: str, addresses: Iterable[IPInterface] = ()) -> None:
+    def ensure_dummy(self, name: str, addresses: Iterable[Given] = ()) -> None:
         """See to it that there is a dummy device of this name, up, with these addresses."""
         device = self._find(name)
         if device is None:
-            _create_dummy(name)
+            self._create_dummy(name)
             device = self.device(name)
         if device.kind != "dummy":
             what = f"make dummy device {name}"
@@ -84,7 +82,7 @@ class Links:
                 what, errno.EEXIST, f"a {kind} device has this name", remedy="rename that device"
             )
         there = self._addresses_of(device) if device.up else frozenset()
-        missing = [address for address in addresses if address not in there]
+        missing = [one for one in addresses if not there or with_prefix(one) not in there]
         results = self._change(device, missing, _add_address, "add")
         if not device.up:
             self._bring_up(device)
@@ -95,14 +93,12 @@ class Links:
     def remove(self, name: str) -> None:
         """Remove the device with its addresses. NotFound."""
         device = self.device(name)
-        from pyroute2 import IPRoute
-        from pyroute2.netlink.exceptions import NetlinkError
 
-        try:
-            with IPRoute() as routes:
-                routes.link("del", index=device.index)
-        except NetlinkError as error:
-            raise _translated(f"remove device {name}", Refusal(error.code)) from error
+        def message(device: Device, sequence: int) -> bytes:
+            return _link_message(_DELLINK, 0, device.index, sequence)
+
+        for refusal in self._open().execute([device], message).values():
+            raise _translated(f"remove device {name}", refusal)
 
     def exists(self, name: str) -> bool:
         """Tell whether there is a device of this name."""
@@ -119,25 +115,19 @@ class Links:
         """Return the addresses of a device, without IPv6 link-local ones. NotFound."""
         return self._addresses_of(self.device(name))
 
-    def host_addresses(self, name: str) -> frozenset[IPAddress]:
-        """Return those addresses of a device that have the longest prefix. NotFound."""
+    def host_addresses(self, name: str) -> frozenset[bytes]:
+        """Return those addresses of a device that have the longest prefix, packed. NotFound."""
         index = self.device(name).index
         found = self._dump_addresses(index)
         return frozenset(
-            ipaddress.IPv4Address(packed) if len(packed) == 4 else ipaddress.IPv6Address(packed)
-            for at, packed, prefix in found
-            if at == index and prefix == len(packed) * 8
+            packed for at, packed, prefix in found if at == index and prefix == len(packed) * 8
         )
 
-    def add_addresses(
-        self, name: str, addresses: Sequence[IPInterface]
-    ) -> list[KernelError | None]:
+    def add_addresses(self, name: str, addresses: Sequence[Given]) -> list[KernelError | None]:
         """Give a device addresses; for each None or why not (AlreadyExists)."""
         return self._change(self.device(name), addresses, _add_address, "add")
 
-    def remove_addresses(
-        self, name: str, addresses: Sequence[IPInterface]
-    ) -> list[KernelError | None]:
+    def remove_addresses(self, name: str, addresses: Sequence[Given]) -> list[KernelError | None]:
         """Take addresses away; for each None or why not (NotFound)."""
         return self._change(self.device(name), addresses, _remove_address, "remove")
 
@@ -167,12 +157,24 @@ class Links:
                 return None
             raise
 
+    def _create_dummy(self, name: str) -> None:
+        info = nest(_IFLA_LINKINFO, text(_IFLA_INFO_KIND, "dummy"))
+
+        def message(name: str, sequence: int) -> bytes:
+            body = text(_IFLA_IFNAME, name) + info
+            return _link_message(_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, 0, sequence, body)
+
+        for refusal in self._open().execute([name], message).values():
+            if refusal.errno == errno.EOPNOTSUPP:
+                raise Unsupported(
+                    "this kernel has no dummy devices",
+                    remedy="load the module dummy, or use a kernel that has it",
+                )
+            raise _translated(f"make dummy device {name}", refusal)
+
     def _bring_up(self, device: Device) -> None:
         def message(device: Device, sequence: int) -> bytes:
-            body = _LINK.pack(0, 0, device.index, _IFF_UP, _IFF_UP)
-            length = netlink.HEADER.size + len(body)
-            head = netlink.HEADER.pack(length, _NEWLINK, NLM_F_REQUEST, sequence, 0)
-            return head + body
+            return _link_message(_NEWLINK, 0, device.index, sequence, state=_IFF_UP)
 
         for refusal in self._open().execute([device], message).values():
             raise _translated(f"bring device {device.name} up", refusal)
@@ -180,17 +182,18 @@ class Links:
     def _change(
         self,
         device: Device,
-        addresses: Sequence[IPInterface],
-        pack: Callable[[int, IPInterface, int], bytes],
+        addresses: Sequence[Given],
+        pack: Callable[[int, Given, int], bytes],
         verb: str,
     ) -> list[KernelError | None]:
-        def message(address: IPInterface, sequence: int) -> bytes:
+        def message(address: Given, sequence: int) -> bytes:
             return pack(device.index, address, sequence)
 
         results: list[KernelError | None] = [None] * len(addresses)
         for index, refusal in self._open().execute(addresses, message).items():
             preposition = "to" if verb == "add" else "from"
-            what = f"{verb} address {addresses[index]} {preposition} {device.name}"
+            address = with_prefix(addresses[index])
+            what = f"{verb} address {address} {preposition} {device.name}"
             results[index] = _translated(what, refusal)
         return results
 
@@ -210,34 +213,25 @@ class Links:
         return found
 
 
-def _create_dummy(name: str) -> None:
-    from pyroute2 import IPRoute
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    try:
-        with IPRoute() as routes:
-            routes.link("add", ifname=name, kind="dummy")
-    except NetlinkError as error:
-        if error.code == errno.EOPNOTSUPP:
-            raise Unsupported(
-                "this kernel has no dummy devices",
-                remedy="load the module dummy, or use a kernel that has it",
-            ) from error
-        raise _translated(f"make dummy device {name}", Refusal(error.code)) from error
+def _link_message(
+    kind: int, flags: int, index: int, sequence: int, body: bytes = b"", state: int = 0
+) -> bytes:
+    """Return a message about a device; ``state``: flags of the device to set."""
+    body = _LINK.pack(0, 0, index, state, state) + body
+    length = netlink.HEADER.size + len(body)
+    return netlink.HEADER.pack(length, kind, NLM_F_REQUEST | flags, sequence, 0) + body
 
 
-def _add_address(index: int, address: IPInterface, sequence: int) -> bytes:
+def _add_address(index: int, address: Given, sequence: int) -> bytes:
     flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL
     return _address_message(_NEWADDR, flags, index, address, sequence)
 
 
-def _remove_address(index: int, address: IPInterface, sequence: int) -> bytes:
+def _remove_address(index: int, address: Given, sequence: int) -> bytes:
     return _address_message(_DELADDR, NLM_F_REQUEST, index, address, sequence)
 
 
-def _address_message(
-    kind: int, flags: int, index: int, address: IPInterface, sequence: int
-) -> bytes:
+def _address_message(kind: int, flags: int, index: int, address: Given, sequence: int) -> bytes:
     packed = address.packed
     body = attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
     af = 2
@@ -245,7 +239,9 @@ def _address_message(
         # Nobody else can have the address of a service: no need to ask around and wait.
         body += u32(_IFA_FLAGS, _IFA_F_NODAD)
         af = 10
-    prefix = address.network.prefixlen
+    prefix = len(packed) * 8
+    if isinstance(address, ipaddress.IPv4Interface | ipaddress.IPv6Interface):
+        prefix = address.network.prefixlen
     head = _MESSAGE_ADDRESS.pack(
         _MESSAGE_ADDRESS.size + len(body), kind, flags, sequence, 0, af, prefix, 0, 0, index
     )

@@ -4,8 +4,8 @@ import errno
 from collections.abc import Iterable, Sequence
 
 from kproxy.errors import KernelError, NotFound, Unsupported
-from kproxy.kernel.inet import IPAddress, IPInterface
-from kproxy.kernel.links.types import DeviceAddress
+from kproxy.kernel.inet import IPInterface
+from kproxy.kernel.links.types import DeviceAddress, Given, with_prefix
 from kproxy.kernel.netlink import Refusal, kernel_error
 
 
@@ -28,7 +28,7 @@ class FakeLinks:
         self.kinds[name] = kind
         self._addresses[name] = set(addresses)
 
-    def ensure_dummy(self, name: str, addresses: Iterable[IPInterface] = ()) -> None:
+    def ensure_dummy(self, name: str, addresses: Iterable[Given] = ()) -> None:
         """See to it that there is a dummy device of this name with these addresses."""
         if name not in self.kinds:
             if self.no_dummy:
@@ -36,7 +36,7 @@ class FakeLinks:
             self.put(name, kind="dummy")
         if self.kinds[name] != "dummy":
             raise KernelError(f"make dummy device {name}", errno.EEXIST, "another device")
-        missing = [address for address in addresses if address not in self._addresses[name]]
+        missing = [one for one in addresses if with_prefix(one) not in self._addresses[name]]
         for result in self.add_addresses(name, missing):
             if result is not None:
                 raise result
@@ -54,34 +54,32 @@ class FakeLinks:
         """Return the addresses of a device. NotFound."""
         return frozenset(filter(_told, self._of(name)))
 
-    def host_addresses(self, name: str) -> frozenset[IPAddress]:
-        """Return those addresses of a device that have the longest prefix. NotFound."""
+    def host_addresses(self, name: str) -> frozenset[bytes]:
+        """Return those addresses of a device that have the longest prefix, packed. NotFound."""
         return frozenset(
-            address.ip
+            address.packed
             for address in self._of(name)
             if address.network.prefixlen == address.max_prefixlen and _told(address)
         )
 
-    def add_addresses(
-        self, name: str, addresses: Sequence[IPInterface]
-    ) -> list[KernelError | None]:
+    def add_addresses(self, name: str, addresses: Sequence[Given]) -> list[KernelError | None]:
         """Give a device addresses; for each None or why not (AlreadyExists)."""
         have = self._of(name)
         results: list[KernelError | None] = []
-        for address, fault in zip(addresses, self._faults(len(addresses)), strict=True):
+        for given, fault in zip(addresses, self._faults(len(addresses)), strict=True):
+            address = with_prefix(given)
             refused = fault or (errno.EEXIST if address in have else 0)
             if not refused:
                 have.add(address)
             results.append(_result(f"add address {address} to {name}", refused))
         return results
 
-    def remove_addresses(
-        self, name: str, addresses: Sequence[IPInterface]
-    ) -> list[KernelError | None]:
+    def remove_addresses(self, name: str, addresses: Sequence[Given]) -> list[KernelError | None]:
         """Take addresses away; for each None or why not (NotFound)."""
         have = self._of(name)
         results: list[KernelError | None] = []
-        for address, fault in zip(addresses, self._faults(len(addresses)), strict=True):
+        for given, fault in zip(addresses, self._faults(len(addresses)), strict=True):
+            address = with_prefix(given)
             refused = fault or (0 if address in have else errno.EADDRNOTAVAIL)
             if not refused:
                 have.remove(address)

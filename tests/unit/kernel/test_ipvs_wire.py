@@ -98,11 +98,33 @@ def test_messages(operation: Operation, command: int, body: bytes) -> None:
     assert packed == head + body
 
 
+@pytest.mark.parametrize(
+    ("key", "pods"),
+    [
+        (V4, [POD4, DestinationKey(ip("10.0.0.8"), 1)]),
+        (V6, [POD6, DestinationKey(ip("fd00::8"), 65535), DestinationKey(ip("::1"), 0)]),
+    ],
+)
+@pytest.mark.parametrize("first", [5, 0xFFFFFFFE])
+def test_a_service_with_its_servers_is_as_many_messages(
+    key: ServiceKey, pods: list[DestinationKey], first: int
+) -> None:
+    use, config = DestinationConfig(7), ServiceConfig("wrr")
+    apart = [AddService(key, config), *(AddDestination(key, pod, use) for pod in pods)]
+    last = DelService(key)
+    expected = [
+        wire.Packer(FAMILY_ID).pack(operation, first + number & 0xFFFFFFFF)
+        for number, operation in enumerate([*apart, last])
+    ]
+    together = AddService(key, config, b"".join(pods), use)
+    assert list(wire.Packer(FAMILY_ID).messages([together, last], first)) == expected
+
+
 def test_rows_of_destinations_do_not_mix_up_their_services() -> None:
     """The packer remembers the last service; equal is not the same, other is not the last."""
     packer = wire.Packer(FAMILY_ID)
     twin = ServiceKey(Protocol.TCP, ip("10.96.0.1"), 443)
-    other = V4._replace(port=444)
+    other = ServiceKey(Protocol.TCP, V4.address, 444)
     for key in (V4, twin, other, V4):
         operation = AddDestination(key, POD4, DestinationConfig())
         assert packer.pack(operation, 1) == wire.Packer(FAMILY_ID).pack(operation, 1)
