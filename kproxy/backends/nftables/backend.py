@@ -132,7 +132,7 @@ class Backend:
     def cleanup(self) -> int:
         """Remove the table, with everything in it."""
         self._in_step, self._seen, self._generation = False, None, None
-        table = self._kernel.nft.read()
+        table = self._kernel.nft.read() if self._kernel.nft.exists() else None
         if table is None:
             return 0
         self._kernel.nft.run([DelTable()])

@@ -24,6 +24,7 @@ from kproxy.kernel.nft.types import (
 
 T = TypeVar("T")
 _READ_ATTEMPTS = 10
+_NO_NFTABLES = (errno.EINVAL, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 
 
 class Nft:
@@ -107,6 +108,10 @@ class Nft:
             self._ask(wire.GET_TABLE, payload, listing.read_table, f"look for {self._name()}")
         except NotFound:
             return False
+        except KernelError as error:
+            if error.errno in _NO_NFTABLES:
+                return False  # In a kernel without nf_tables, or without this family.
+            raise
         return True
 
     def generation(self) -> int:

@@ -156,7 +156,7 @@ class _Reader:
     def bitwise(self, one: Bitwise) -> None:
         words = self._get(one.source)
         if set(one.mask) != {0xFF}:
-            words += f" & 0x{_number(one.mask):x}"
+            words += f" & {self._value(words, one.mask)}"
         if any(one.xor):
             words += f" ^ 0x{_number(one.xor):x}"
         self._registers[one.to] = words
@@ -167,12 +167,17 @@ class _Reader:
     def compare(self, one: Compare) -> None:
         sign = "!=" if one.negated else "=="
         words = self._get(one.source)
-        value = f"0x{_number(one.value):x}"
+        self._said.append(f"{words} {sign} {self._value(words, one.value)}")
+
+    def _value(self, words: str, value: bytes) -> str:
+        """Return a value that is compared or mixed with what these words name."""
         if words.startswith("meta iifname"):
-            value = '"' + one.value.rstrip(b"\0").decode(errors="replace") + '"'
-        elif words.startswith(("ip saddr", "ip daddr", "ip6 saddr", "ip6 daddr")):
-            value = str(ipaddress.ip_address(one.value)) if len(one.value) in (4, 16) else value
-        self._said.append(f"{words} {sign} {value}")
+            # Of a name that is to begin so there is no closing zero.
+            name = value.rstrip(b"\0").decode(errors="replace")
+            return f'"{name}"' if value.endswith(b"\0") else f'"{name}*"'
+        if words.startswith(("ip saddr", "ip daddr", "ip6 saddr", "ip6 daddr")):
+            return str(ipaddress.ip_address(value))
+        return f"0x{_number(value):x}"
 
     def lookup(self, one: Lookup) -> None:
         negated = "!= " if one.negated else ""

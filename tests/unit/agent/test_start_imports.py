@@ -33,6 +33,8 @@ a tool is executed; that costs less than the execution itself.)"""
 OTHER_ROOMS = ("kproxy.cli.main", "kproxy.controlplane", "kproxy.lab", "kproxy.reports",
                "kproxy.traffic", "netns")  # fmt: skip
 
+MODES = ("ipvs", "iptables", "nftables")
+
 MOST_OWN_MODULES = 100
 """Modules of this project. A new one needs a reason."""
 
@@ -50,13 +52,13 @@ def imported(mode: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("mode", ["ipvs", "iptables"])
+@pytest.mark.parametrize("mode", MODES)
 def test_nothing_heavy_is_imported_before_the_first_sync(mode: str) -> None:
     modules = imported(mode)
     assert "kproxy.agent.daemon" in modules
     assert HEAVY & modules == set()
     assert [name for name in modules if name.startswith(OTHER_ROOMS)] == []
-    (other,) = {"ipvs", "iptables"} - {mode}
-    assert [name for name in modules if name.startswith(f"kproxy.backends.{other}")] == []
+    others = tuple(f"kproxy.backends.{other}" for other in MODES if other != mode)
+    assert [name for name in modules if name.startswith(others)] == []
     own = sorted(name for name in modules if name.startswith("kproxy"))
     assert len(own) <= MOST_OWN_MODULES, own
