@@ -7,13 +7,19 @@ event instead.
 """
 
 import contextlib
+import errno
 import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Collection, Iterable
 
 Address = tuple[str, int]
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+EXHAUSTED_S = 0.5
+"""So long nothing is accepted when the process or the machine has run out of something."""
 
 BACKLOG = 128
 """While the ports change hands nobody accepts: connections wait."""
@@ -94,11 +100,15 @@ class Listeners:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(wake)
             for listener in ready if not self._paused else ():
-                with contextlib.suppress(OSError):  # Somebody was quicker, or it was closed.
+                try:
                     connection, _ = listener.accept()
-                    with self._changed:
-                        self._serving += 1
-                    return connection, listener
+                except OSError as error:
+                    if error.errno in _EXHAUSTED:
+                        time.sleep(EXHAUSTED_S)  # The connection waits, and would wake us at once.
+                    continue  # Else somebody was quicker, or it was closed.
+                with self._changed:
+                    self._serving += 1
+                return connection, listener
             return None
         finally:
             with self._changed:

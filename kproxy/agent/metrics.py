@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Protocol
 
-from kproxy.agent.exposition import Family, Kind, Registry, Sample
+from kproxy.agent.exposition import Family, Histogram, Kind, Registry, Sample
 from kproxy.agent.informers import Informers
 from kproxy.agent.rounds import Round
 from kproxy.desired import topology
@@ -56,31 +56,31 @@ class Metrics:
         self._counted: dict[IPFamily, State] = {}
         self._draining: set[IPFamily] = set()
         self.registry = registry = Registry()
-        seconds = "seconds a sync took, by IP family"
-        self._sync = registry.histogram(
-            f"{_PREFIX}duration_seconds", f"How many {seconds}.", SYNC_BOUNDS, "ip_family"
+        self._add_syncs(registry)
+        self._add_latencies(registry)
+        self._add_kernel(registry)
+        self._add_flows(registry)
+        self._add_mode(registry)
+        registry.collect_by(self._changes)
+        self.healthz = registry.counter(
+            "kubeproxy_proxy_healthz_total", "Answers of /healthz by code.", "code"
         )
-        self._full = registry.histogram(
-            "kubeproxy_sync_full_proxy_rules_duration_seconds",
-            f"How many {seconds}, where the kernel was read anew before.",
-            SYNC_BOUNDS,
-            "ip_family",
+        self.livez = registry.counter(
+            "kubeproxy_proxy_livez_total", "Answers of /livez by code.", "code"
         )
-        self._partial = registry.histogram(
-            "kubeproxy_sync_partial_proxy_rules_duration_seconds",
-            f"How many {seconds}, where only changes were looked at.",
-            SYNC_BOUNDS,
-            "ip_family",
-        )
+
+    def _add_syncs(self, registry: Registry) -> None:
+        def seconds(kind: str, which: str) -> Histogram:
+            name = f"kubeproxy_sync_{kind}proxy_rules_duration_seconds"
+            words = f"How many seconds a sync took{which}."
+            return registry.histogram(name, words, SYNC_BOUNDS, "ip_family")
+
+        self._sync = seconds("", "")
+        self._full = seconds("full_", " where the kernel was read anew")
+        self._partial = seconds("partial_", " where only changes were looked at")
         self._last = registry.gauge(
             f"{_PREFIX}last_timestamp_seconds",
             "When the last sync ended well, in seconds since 1970.",
-            "ip_family",
-        )
-        self._programming = registry.histogram(
-            "kubeproxy_network_programming_duration_seconds",
-            "Seconds from the change of an endpoint, as its EndpointSlice tells, to the kernel.",
-            PROGRAMMING_BOUNDS,
             "ip_family",
         )
         self._no_local = registry.gauge(
@@ -89,6 +89,49 @@ class Metrics:
             "ip_family",
             "traffic_policy",
         )
+
+    def _add_latencies(self, registry: Registry) -> None:
+        words = "Seconds from the change of an endpoint, as its EndpointSlice tells, to the kernel"
+        name = "network_programming_duration_seconds"
+        self._programming = registry.histogram(
+            f"kubeproxy_{name}", f"{words}.", PROGRAMMING_BOUNDS, "ip_family"
+        )
+        self._programming_fine = registry.histogram(
+            f"kproxy_{name}", f"{words}; fine buckets.", FINE_BOUNDS, "ip_family"
+        )
+        self._waited = registry.histogram(
+            "kproxy_change_duration_seconds",
+            "Seconds from hearing of the oldest change that a sync answers to the kernel.",
+            FINE_BOUNDS,
+        )
+
+    def _add_kernel(self, registry: Registry) -> None:
+        """Make what tells of kernel objects; kube-proxy has no word for it."""
+        labels = ("mode", "ip_family")
+        self._found = registry.counter(
+            "kproxy_drift_found_total",
+            "Kernel objects that were not as left, though no object of the API had changed.",
+            *labels,
+        )
+        self._repaired = registry.counter(
+            "kproxy_drift_repaired_total", "Such kernel objects put right.", *labels
+        )
+        self._written = registry.counter(
+            "kproxy_kernel_writes_total", "Kernel objects added, changed and removed.", *labels
+        )
+        self._failed = registry.counter(
+            "kproxy_sync_failures_total", "Syncs that will be tried again.", *labels
+        )
+        self._adopted = registry.gauge(
+            "kproxy_adopted_objects",
+            "Service ports and endpoints that the first sync found right in the kernel, at least.",
+            *labels,
+        )
+        for family in _FAMILIES:
+            for each in (self._found, self._repaired, self._written, self._failed):
+                each.add(self._mode, family, by=0)
+
+    def _add_flows(self, registry: Registry) -> None:
         self._swept = registry.histogram(
             "kubeproxy_conntrack_reconciler_sync_duration_seconds",
             "How many seconds it took to look for UDP flows to endpoints that are gone.",
@@ -100,58 +143,8 @@ class Metrics:
             "Such flows that were deleted.",
             "ip_family",
         )
-        self._add_own(registry)
-        self._add_mode(registry)
-        registry.collect_by(self._changes)
-        self.healthz = registry.counter(
-            "kubeproxy_proxy_healthz_total", "Answers of /healthz by code.", "code"
-        )
-        self.livez = registry.counter(
-            "kubeproxy_proxy_livez_total", "Answers of /livez by code.", "code"
-        )
-
-    def _add_own(self, registry: Registry) -> None:
-        """Make what kube-proxy has no word for."""
-        self._programming_fine = registry.histogram(
-            "kproxy_network_programming_duration_seconds",
-            "Seconds from the change of an endpoint, as its EndpointSlice tells, to the kernel;"
-            " fine buckets.",
-            FINE_BOUNDS,
-            "ip_family",
-        )
-        self._waited = registry.histogram(
-            "kproxy_change_duration_seconds",
-            "Seconds from hearing of the oldest change that a sync answers to the kernel.",
-            FINE_BOUNDS,
-        )
-        self._found = registry.counter(
-            "kproxy_drift_found_total",
-            "Kernel objects that were not as left, though no object of the API had changed.",
-            "mode",
-            "ip_family",
-        )
-        self._repaired = registry.counter(
-            "kproxy_drift_repaired_total", "Such kernel objects put right.", "mode", "ip_family"
-        )
-        self._written = registry.counter(
-            "kproxy_kernel_writes_total",
-            "Kernel objects added, changed and removed.",
-            "mode",
-            "ip_family",
-        )
-        self._failed = registry.counter(
-            "kproxy_sync_failures_total", "Syncs that will be tried again.", "mode", "ip_family"
-        )
-        self._adopted = registry.gauge(
-            "kproxy_adopted_objects",
-            "Service ports and endpoints that the first sync found right in the kernel, at least.",
-            "mode",
-            "ip_family",
-        )
         for family in _FAMILIES:
             self._flows.add(family, by=0)
-            for each in (self._found, self._repaired, self._written, self._failed):
-                each.add(self._mode, family, by=0)
 
     def _add_mode(self, registry: Registry) -> None:
         """Make what kube-proxy counts in one mode only."""

@@ -68,7 +68,7 @@ def test_metrics_configuration_and_mode(node: Node) -> None:
     assert found["process_open_fds"].samples["process_open_fds", ()] > 3
     if node.mode == "ipvs":
         weights = found["kproxy_ipvs_real_server_weight"].samples
-        assert {dict(labels)["service"] for _, labels in weights} == {"demo/web"}
+        assert {dict(labels)["service"] for _, labels in weights} == {"demo/web:p"}
         assert sorted(weights.values()) == [1, 1]
         assert get(node, "/metrics/ipvs")[0] == 200
     shown = json.loads(get(node, "/configz")[1])["kubeproxy.config.k8s.io"]
