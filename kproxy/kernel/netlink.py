@@ -147,38 +147,21 @@ class NetlinkSocket:
         self._sequence = base + index + 1 & 0xFFFFFFFF
         return refused
 
-    def transact(
-        self, operations: Sequence[Operation], pack: Callable[[Operation, int], bytes]
-    ) -> dict[int, Refusal]:
-        """Do the operations as one message to the kernel, however long; return the refused ones.
+    def transact(self, messages: Sequence[bytes]) -> dict[int, Refusal]:
+        """Send messages as one, however long it is; return the refused ones by their index.
 
-        For parts of the kernel that take a transaction so. Which message asks for an answer is
-        ``pack``'s decision; all answers have come when the kernel has taken the message.
+        For parts of the kernel that take a transaction so. Numbered as for :meth:`send_all`.
         """
-        base = self._sequence + 1
-        self._sequence = base + len(operations) & 0xFFFFFFFF
-        whole = b"".join(
-            [pack(one, base + index & 0xFFFFFFFF) for index, one in enumerate(operations)]
-        )
+        base, count = self.next_sequence, len(messages)
+        self._sequence = base + count & 0xFFFFFFFF
+        whole = b"".join(messages)
         try:
             self._make_room(len(whole))
             self._socket.send(whole)
         except OSError as error:
             return {0: Refusal(error.errno or 0, "could not be sent")}
-        refused: dict[int, Refusal] = {}
-        try:
-            while messages := self._messages("netlink transaction", socket.MSG_DONTWAIT):
-                for kind, flags, number, start, end in messages:
-                    offset = number - base & 0xFFFFFFFF
-                    if kind == _NLMSG_ERROR and offset < len(operations):
-                        refusal = self._refusal(flags, start, end)
-                        if refusal is not None:
-                            refused[offset] = refusal
-        except _AnswersLost:
-            refused.setdefault(
-                0, Refusal(errno.ENOBUFS, "no answer: whether it was done is unknown")
-            )
-        return refused
+        answered = self._answers(base, count, acknowledged=False)
+        return {index: answer for index, answer in answered.items() if answer is not None}
 
     def ask(
         self,
@@ -270,21 +253,23 @@ class NetlinkSocket:
             if answer is not None:
                 refused[first + offset] = answer
 
-    def _answers(self, sequence: int, count: int) -> dict[int, Refusal | None]:
-        """Read until the last message of the batch is answered.
+    def _answers(
+        self, sequence: int, count: int, *, acknowledged: bool = True
+    ) -> dict[int, Refusal | None]:
+        """Read until the last message of the batch is answered; or all, if it need not be.
 
         Without waiting: whatever the kernel has to say was queued before the sending returned.
         """
         answered: dict[int, Refusal | None] = {}
         complete = True
-        while count - 1 not in answered:
+        while not acknowledged or count - 1 not in answered:
             try:
                 messages = self._messages("netlink batch", socket.MSG_DONTWAIT)
             except _AnswersLost:
                 complete = False
                 continue  # Said once, before the answers that were queued until then.
             if not messages:
-                complete = False
+                complete = complete and not acknowledged
                 break
             for kind, flags, number, start, end in messages:
                 offset = number - sequence & 0xFFFFFFFF

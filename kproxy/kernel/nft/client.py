@@ -182,19 +182,14 @@ class Nft:
                 bodies.append(body)
                 owners.append(index)
         owners.append(-1)
-        messages: list[wire.Body | None] = [None, *bodies]
+        number = self._open().next_sequence
+        messages = [wire.batch_begin(number & 0xFFFFFFFF)]
+        for body in bodies:
+            number += 1
+            messages.append(body.pack(self._family, number & 0xFFFFFFFF))
         if commit:
-            messages.append(None)
-        first = True
-
-        def pack(body: wire.Body | None, sequence: int) -> bytes:
-            nonlocal first
-            if body is not None:
-                return body.pack(self._family, sequence)
-            begins, first = first, False
-            return wire.batch_begin(sequence) if begins else wire.batch_end(sequence)
-
-        refused = self._open().transact(messages, pack)
+            messages.append(wire.batch_end(number + 1 & 0xFFFFFFFF))
+        refused = self._open().transact(messages)
         answer: dict[int, netlink.Refusal] = {}
         for at in sorted(refused):
             answer.setdefault(owners[at], refused[at])

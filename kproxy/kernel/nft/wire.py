@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from kproxy.kernel.attributes import NESTED, be32, nest, text
 from kproxy.kernel.inet import Family
-from kproxy.kernel.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST
+from kproxy.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST
 from kproxy.kernel.nfnetlink import SUBSYSTEM_NFTABLES, header, message, message_type
 from kproxy.kernel.nft import expression_wire
 from kproxy.kernel.nft.expressions import Verdict
@@ -98,9 +98,9 @@ class Body(NamedTuple):
     flags: int
     attributes: bytes
 
-    def pack(self, family: Family, sequence: int, *, answer: bool = False) -> bytes:
-        """Return the message; ``answer``: the kernel is to answer even if all is well."""
-        flags = NLM_F_REQUEST | self.flags | (NLM_F_ACK if answer else 0)
+    def pack(self, family: Family, sequence: int) -> bytes:
+        """Return the message. The kernel answers only if it refuses."""
+        flags = NLM_F_REQUEST | self.flags
         return message(kind(self.command), flags, sequence, family.af, self.attributes)
 
 
