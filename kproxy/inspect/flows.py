@@ -35,6 +35,8 @@ class Share:
     endpoint: Endpoint
     probability: float
     masqueraded: bool
+    answered: bool = True
+    """False: its answers certainly go to somebody else, so the connection fails."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,14 +153,7 @@ class _Way:
 
     def _to(self, endpoints: Sequence[Endpoint], *, masquerade: bool) -> Prediction:
         ordered = sorted(endpoints, key=lambda one: (one.address, one.port))
-        shares = tuple(
-            Share(
-                endpoint=one,
-                probability=1 / len(ordered),
-                masqueraded=self._masqueraded(one, masquerade),
-            )
-            for one in ordered
-        )
+        shares = tuple(self._share(one, len(ordered), masquerade) for one in ordered)
         if any(one.masqueraded and self._is_sender(one.endpoint) for one in shares):
             self._reasons.append(
                 "an endpoint that reaches itself is masqueraded, else it would answer itself"
@@ -166,6 +161,16 @@ class _Way:
         self._tell_lost_answers(shares)
         return Prediction(
             source=self._source, fate=Fate.ENDPOINT, shares=shares, reasons=tuple(self._reasons)
+        )
+
+    def _share(self, endpoint: Endpoint, count: int, masquerade: bool) -> Share:
+        masqueraded = self._masqueraded(endpoint, masquerade)
+        away = not endpoint.local and endpoint.address not in self._world.node.addresses
+        return Share(
+            endpoint=endpoint,
+            probability=1 / count,
+            masqueraded=masqueraded,
+            answered=masqueraded or not (away and self._sends_from_service()),
         )
 
     def _masqueraded(self, endpoint: Endpoint, masquerade: bool) -> bool:
@@ -185,6 +190,11 @@ class _Way:
     def _tell_lost_answers(self, shares: Sequence[Share]) -> None:
         """Say where an answer would not come back through this node to be translated."""
         source = self._source
+        if not all(share.answered for share in shares):
+            self._reasons.append(
+                "the node sends from the service address itself, and endpoints on other nodes "
+                "answer to whoever has that address there"
+            )
         if source.origin is Origin.NODE or (source.origin is Origin.POD and source.here):
             return
         own = self._world.node.addresses

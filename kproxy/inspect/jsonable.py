@@ -164,6 +164,7 @@ def _prediction(one: Prediction) -> dict[str, Any]:
                 **_place(share.endpoint),
                 "probability": share.probability,
                 "masqueraded": share.masqueraded,
+                "answered": share.answered,
             }
             for share in one.shares
         ],

@@ -104,19 +104,21 @@ def fate(prediction: Prediction) -> str:
 
 
 def _shares(shares: Sequence[Share]) -> str:
-    same = len({share.masqueraded for share in shares}) == 1
+    notes = {_note(share) for share in shares}
     shown = [
         f"{_name(share.endpoint)} {share.probability:.0%}"
-        + ("" if same else _source(masqueraded=share.masqueraded))
+        + ("" if len(notes) == 1 else f" {_note(share)}")
         for share in shares[:SHOWN_MAX]
     ]
     if len(shares) > SHOWN_MAX:
         shown.append(f"… and {len(shares) - SHOWN_MAX} more")
-    return " or ".join(shown) + (_source(masqueraded=shares[0].masqueraded) if same else "")
+    return " or ".join(shown) + (f" {_note(shares[0])}" if len(notes) == 1 else "")
 
 
-def _source(*, masqueraded: bool) -> str:
-    return " (masqueraded)" if masqueraded else " (source kept)"
+def _note(share: Share) -> str:
+    if not share.answered:
+        return "(source kept, answers are lost)"
+    return "(masqueraded)" if share.masqueraded else "(source kept)"
 
 
 def _name(endpoint: Endpoint) -> str:

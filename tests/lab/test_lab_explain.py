@@ -178,6 +178,8 @@ def predicted(packet: dict[str, Any]) -> set[Answer]:
     if packet["fate"] == "endpoint":
         return {
             Answer(f"{one['address']}:{one['port']}", one["masqueraded"])
+            if one["answered"]
+            else Answer("dropped")
             for one in packet["endpoints"]
         }
     # No process of the node listens, and its kernel refuses.
