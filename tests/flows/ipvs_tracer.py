@@ -9,6 +9,7 @@ from kproxy.backends.ipvs.rules import rules
 from kproxy.backends.ipvs.sets import SETS
 from kproxy.backends.ipvs.wanted import Wanted
 from kproxy.desired.model import State
+from kproxy.kernel.inet import unpacked
 
 
 def ipvs_node(state: State) -> Node:
@@ -20,7 +21,7 @@ def ipvs_node(state: State) -> Node:
     wanted.update(state.services, context)
     return Node(
         rules=with_jumps(rules(state, family, wanted.denied)),
-        device=frozenset(map(str, wanted.addresses)),
+        device=frozenset(str(unpacked(address)) for address in wanted.addresses),
         services={
             (str(key.protocol), str(key.address), key.port): [*map(str, place.real_servers)]
             for key, place in wanted.places.items()

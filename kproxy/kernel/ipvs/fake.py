@@ -101,6 +101,10 @@ class FakeIPVS:
 
     def dump(self) -> Dump:
         """Return every virtual service with its real servers."""
+        return self.read(self._table)
+
+    def read(self, services: Iterable[ServiceKey]) -> Dump:
+        """Return these virtual services with their real servers, as far as they are there."""
         return {
             key: ServiceEntry(
                 config,
@@ -109,13 +113,10 @@ class FakeIPVS:
                     for server, how in servers.items()
                 },
             )
-            for key, (config, servers) in self._table.items()
+            for key in services
+            if key in self._table
+            for config, servers in [self._table[key]]
         }
-
-    def read(self, services: Iterable[ServiceKey]) -> Dump:
-        """Return these virtual services with their real servers, as far as they are there."""
-        table = self.dump()
-        return {key: table[key] for key in services if key in table}
 
     def traffic(self) -> Mapping[ServiceKey, ServiceTraffic]:
         """Return counters, all 0: nothing passes here."""
