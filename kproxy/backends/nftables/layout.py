@@ -67,6 +67,9 @@ REJECT = "reject-packets"
 LOCAL_FIRST = 1 << 16
 """Index of the first endpoint for the policy Local; those for the policy Cluster begin at 0."""
 
+AFFINITY_SECONDS_MAX = 86_400
+"""The longest time-out that an API server takes; the kernel refuses what is absurd."""
+
 AFFINITY_MAX = 1 << 16
 """Clients that one endpoint with affinity remembers, as many as in kube-proxy."""
 
@@ -183,6 +186,7 @@ class Layout:
         self, endpoints: Sequence[tuple[bytes, bytes, str]], seconds: int
     ) -> tuple[Rule, ...]:
         """Return the rules that keep clients where they are: (address, port, set of clients)."""
+        timeout_ms = min(max(seconds, 1), AFFINITY_SECONDS_MAX) * 1000
         size = self.words.words
         client = self._load(self.words.source, 0)
         known, new = [], []
@@ -190,7 +194,7 @@ class Layout:
             range(len(endpoints), 0, -1), endpoints, strict=True
         ):
             chosen: Rule = (
-                ChangeSet(SetOp.UPDATE, clients, 0, timeout_ms=seconds * 1000),
+                ChangeSet(SetOp.UPDATE, clients, 0, timeout_ms=timeout_ms),
                 Constant(address, size),
                 Constant(port, 2 * size),
                 Translate(self.words.ipv6, size, 2 * size),
@@ -266,7 +270,7 @@ class Layout:
     def _by_interface(self, *, negated: bool = False) -> Rule:
         name = self._state.local_interface
         value = name[:-1].encode() if name.endswith("+") else name.encode().ljust(16, b"\0")
-        return (Meta(MetaKey.IIFNAME, 0), Compare(0, value, negated))
+        return (Meta(MetaKey.IIFNAME, 0), Compare(0, value[:16], negated))
 
     def _from_pods(self) -> list[Rule]:
         """Return the conditions of which one holds for packets of this cluster's pods."""

@@ -4,6 +4,8 @@ Tables with 100,000 elements are not made anew for every change: the renderer ke
 replaces what belongs to the services that changed, and tells what that was before.
 """
 
+import itertools
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -60,6 +62,7 @@ class Renderer:
         self._constants: object = None
         self._own: tuple[str, ...] = ()
         self._maker: FragmentMaker | None = None
+        self._services: Services = {}
         self._made: dict[ServicePortName, tuple[ServiceState, Fragment]] = {}
         self._owners: dict[Claim, ServicePortName] = {}
         self._uses: dict[tuple[str, bytes] | str, int] = {}
@@ -85,17 +88,12 @@ class Renderer:
             self._constants, self._own, self._maker = constants, own, FragmentMaker(state)
             self._anew(state, self._maker)
             return None
-        make = self._maker.make
-        before, after = self._made, state.services
-        gone = [name for name in before if name not in after] if _may_lack(before, after) else []
-        changed = [
-            (name, one)
-            for name, one in after.items()
-            if (known := before.get(name)) is None or known[0] is not one
-        ]
+        make, before = self._maker.make, self._made
+        gone, changed = _changes(self._services, state.services)
         if not gone and not changed:
             return Delta()
         new = [(name, one, make(one)) for name, one in changed]
+        self._services = state.services
         if self.invalid or self._contested({*gone, *(name for name, _ in changed)}, new):
             for name, one, fragment in new:
                 before[name] = one, fragment
@@ -124,6 +122,7 @@ class Renderer:
         self._from_scratch = True
         made = self._made
         self._made = {}
+        self._services = state.services
         invalid: list[InvalidObject] = []
         for name in sorted(state.services):
             one = state.services[name]
@@ -266,11 +265,19 @@ def _constants(state: State) -> object:
     )
 
 
-def _may_lack(
-    before: Mapping[ServicePortName, object], after: Mapping[ServicePortName, object]
-) -> bool:
-    """Tell whether a name of before may be missing after: cheap, and nearly always no."""
-    return len(after) < len(before) or not before.keys() <= after.keys()
+Services = Mapping[ServicePortName, ServiceState]
+
+
+def _changes(
+    before: Services, after: Services
+) -> tuple[list[ServicePortName], list[tuple[ServicePortName, ServiceState]]]:
+    """Return which services are gone, and which are new or other objects than before."""
+    if list(before) == list(after):
+        # The usual case, in a fifth of the time: the same services in the same order.
+        differs = map(operator.is_not, before.values(), after.values())
+        return [], list(itertools.compress(after.items(), differs))
+    gone = [name for name in before if name not in after]
+    return gone, [(name, one) for name, one in after.items() if before.get(name) is not one]
 
 
 def _taken_portal(service: ServicePort, portal: Portal, owner: ServicePortName) -> InvalidObject:

@@ -68,6 +68,8 @@ class Nft:
             return None
         if -1 in refused:
             return f"nftables cannot be used: {_words(refused[-1])}"
+        if 0 in refused:
+            refused = {0: refused[0]}  # Without the first, the table, none of the others can be.
         missing = [
             f"{operations[at][0]} ({refused[at].text or _words(refused[at])})"
             for at in sorted(refused)

@@ -3,6 +3,7 @@
 import errno
 import ipaddress
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -28,7 +29,7 @@ from kproxy.desired.model import (
 )
 from kproxy.kernel.conntrack.types import Flow
 from kproxy.kernel.inet import Protocol as Transport
-from kproxy.kernel.nft.expressions import DROP, Decide
+from kproxy.kernel.nft.expressions import DROP, ChangeSet, Decide
 from kproxy.kernel.nft.types import (
     AddChain,
     AddElements,
@@ -418,3 +419,23 @@ def test_more_endpoints_than_are_prepared_for() -> None:
     assert table is not None
     assert len(table.elements[layout.ENDPOINTS]) == 300
     assert "pick-300" in table.chains
+
+
+def test_the_readme_names_every_set() -> None:
+    readme = Path(layout.__file__).with_name("README.md").read_text()
+    assert [name for name in layout.set_specs(Family.IPV4) if f"`{name}`" not in readme] == []
+
+
+def test_absurd_time_outs_of_affinity_do_not_make_the_kernel_refuse_everything() -> None:
+    for seconds in (0, 10**12):
+        one = web(A)
+        sticky = msgspec.structs.replace(
+            one, service=msgspec.structs.replace(one.service, affinity_seconds=seconds)
+        )
+        node = FakeNode()
+        node.backend("nftables").sync(wanted(sticky))
+        table = node.nft[Family.IPV4].read()
+        assert table is not None
+        rules = table.chains["sticky-tcp-10.96.0.10-80"].rules
+        times = {one.timeout_ms for rule in rules for one in rule if isinstance(one, ChangeSet)}
+        assert times <= {1000, 86_400_000}
