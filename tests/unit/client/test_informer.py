@@ -16,6 +16,8 @@ from kproxy.errors import InvalidItem
 QUICK = BackoffPolicy(initial=0.001, maximum=0.01, refused=0.001, refused_maximum=0.01)
 LONG = BackoffPolicy(initial=2.0, maximum=2.0)
 END = object()
+EXPIRED = event("ERROR", {"kind": "Status", "code": 410})
+"""After this a server ends the watch by itself."""
 
 
 def service(name, version, port=80):
@@ -48,6 +50,8 @@ class Api:
         yield CHUNKED
         while (part := self.events.get()) is not END:
             yield part
+            if part is EXPIRED:
+                break
         yield LAST_CHUNK
 
 
@@ -389,15 +393,13 @@ def test_a_list_follows_at_once_when_a_version_has_expired_but_not_without_end(m
     stopping = watcher.informer._stopping
     wait = stopping.wait
     monkeypatch.setattr(stopping, "wait", lambda seconds: (waits.put(seconds), wait(0.001)))
-    api.events.put(event("ERROR", {"kind": "Status", "code": 410}))
-    api.events.put(END)
+    api.events.put(EXPIRED)
     with server, watcher:
         api.watched.get(timeout=5)
         api.watched.get(timeout=5)
         assert api.lists == 2
         assert waits.empty()
         for _ in range(3):
-            api.events.put(event("ERROR", {"kind": "Status", "code": 410}))
-            api.events.put(END)
+            api.events.put(EXPIRED)
         assert waits.get(timeout=5) > 0
         assert waits.get(timeout=5) > 0
