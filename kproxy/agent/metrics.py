@@ -53,7 +53,7 @@ class Metrics:
         self._informers = informers
         self._queue = queue
         self._states: dict[IPFamily, State] = {}
-        self._counted: dict[IPFamily, State] = {}
+        self._wanted: dict[IPFamily, State] = {}
         self._draining: set[IPFamily] = set()
         self.registry = registry = Registry()
         self._add_syncs(registry)
@@ -83,12 +83,7 @@ class Metrics:
             "When the last sync ended well, in seconds since 1970.",
             "ip_family",
         )
-        self._no_local = registry.gauge(
-            f"{_PREFIX}no_local_endpoints_total",
-            "Service ports with the traffic policy Local and endpoints, but none on this node.",
-            "ip_family",
-            "traffic_policy",
-        )
+        registry.collect_by(self._no_local)
 
     def _add_latencies(self, registry: Registry) -> None:
         words = "Seconds from the change of an endpoint, as its EndpointSlice tells, to the kernel"
@@ -195,7 +190,7 @@ class Metrics:
                 wanted = report.services + report.endpoints
                 self._adopted.set(max(0, wanted - report.result.writes), self._mode, family)
             drifted += self._count_drift(report, full=done.full)
-            self._count_no_local(report.state)
+            self._wanted[report.family] = report.state
         if done.succeeded and done.asked_at is not None:
             self._waited.observe(done.ended_at - done.asked_at)
         return drifted
@@ -228,18 +223,24 @@ class Metrics:
             self._repaired.add(self._mode, family.value, by=repaired)
         return found
 
-    def _count_no_local(self, state: State) -> None:
-        if self._counted.get(state.family) is state:
-            return
-        self._counted[state.family] = state
-        internal = external = 0
-        for one in state.services.values():
-            if one.service.internal_local or one.service.external_local:
-                lacking = _lacks_local(one)
-                internal += lacking and one.service.internal_local
-                external += lacking and _external_local(one)
-        self._no_local.set(internal, state.family.value, "internal")
-        self._no_local.set(external, state.family.value, "external")
+    def _no_local(self) -> Iterable[Family]:
+        """Yield how many service ports lack endpoints here that their policy asks for."""
+        samples = []
+        for family, state in sorted(self._wanted.items()):
+            local = [one.service for one in state.services.values() if _lacks_local(one)]
+            internal = sum(service.internal_local for service in local)
+            external = sum(
+                service.external_local and topology.externally_accessible(service)
+                for service in local
+            )
+            for policy, count in (("external", external), ("internal", internal)):
+                samples.append(Sample({"ip_family": family, "traffic_policy": policy}, count))
+        yield Family(
+            f"{_PREFIX}no_local_endpoints_total",
+            Kind.GAUGE,
+            "Service ports with the traffic policy Local and endpoints, but none on this node.",
+            samples,
+        )
 
     def _changes(self) -> Iterable[Family]:
         """Yield what is known of changes and of the queue, for all IP families alike."""
@@ -272,10 +273,6 @@ def _each_family(value: float) -> list[Sample]:
 
 def _lacks_local(one: ServiceState) -> bool:
     return one.anywhere and not one.local
-
-
-def _external_local(one: ServiceState) -> bool:
-    return one.service.external_local and topology.externally_accessible(one.service)
 
 
 def timestamp(text: str) -> float | None:

@@ -179,3 +179,18 @@ def test_a_port_that_is_taken_is_told_with_the_service_and_tried_again(served: S
     listeners.taken = False
     served.checks.update([state(service(endpoint(1), check=port))])
     assert ask(port)[0] == 200
+
+
+def test_a_successor_takes_the_ports_over_with_the_connections_that_wait(served: Served) -> None:
+    port = free_port()
+    served.checks.update([state(service(endpoint(1), check=port))])
+    assert ask(port)[0] == 200
+    given = [one.dup() for one in served.listeners.pause()]
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as waiting:
+        waiting.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        successor = Served()
+        successor.listeners.inherit(given)
+        successor.checks.update([state(service(check=port))])
+        assert waiting.recv(4096).startswith(b"HTTP/1.1 503 "), "the successor knows of none"
+    successor.checks.update([state()])
+    served.listeners.resume()

@@ -1,0 +1,76 @@
+"""What the informers remember of changes, for the metrics."""
+
+import io
+from typing import Any
+
+from kproxy.agent.informers import TRIGGER_ANNOTATION, Informers
+from kproxy.api.core import Service
+from kproxy.api.discovery import EndpointSlice
+from kproxy.api.meta import ObjectMeta
+from kproxy.client.kubeconfig import Access
+from kproxy.client.rest import Rest
+from kproxy.logs import Log
+
+
+class Proxier:
+    def on_services(self, changes: Any) -> None:
+        pass
+
+    def on_slices(self, changes: Any) -> None:
+        pass
+
+    def set_service_cidrs(self, cidrs: Any) -> None:
+        pass
+
+
+def informers() -> Informers:
+    return Informers(
+        Rest(Access(server="http://127.0.0.1:1")),
+        "n",
+        Proxier(),
+        Log("test", stream=io.StringIO()),
+        service_cidrs=False,
+        on_change=lambda: None,
+        on_node=lambda _: None,
+        on_listed=lambda: None,
+    )
+
+
+def piece(version: str, trigger: str = "") -> EndpointSlice:
+    annotations = {TRIGGER_ANNOTATION: trigger} if trigger else None
+    return EndpointSlice(
+        metadata=ObjectMeta(name="a", resource_version=version, annotations=annotations)
+    )
+
+
+def listed() -> Informers:
+    made = informers()
+    for _ in range(3):
+        made.note_listed()
+    return made
+
+
+def test_what_was_listed_has_been_waiting_for_nobody_knows_how_long() -> None:
+    made = informers()
+    made.note_slices([(None, piece("1", "2026-01-01T00:00:00Z"))])
+    assert made.take_triggers() == []
+
+
+def test_only_times_that_are_new_count_and_each_once() -> None:
+    made = listed()
+    first = piece("1", "2026-01-01T00:00:00Z")
+    made.note_slices([(None, first), (first, piece("2", "2026-01-01T00:00:00Z"))])
+    made.note_slices([(first, piece("3", "2026-01-01T00:00:07Z")), (first, None)])
+    made.note_slices([(None, piece("4"))])
+    assert made.take_triggers() == ["2026-01-01T00:00:00Z", "2026-01-01T00:00:07Z"]
+    assert made.take_triggers() == []
+
+
+def test_changes_are_pending_until_a_sync_begins() -> None:
+    made = listed()
+    made.note_slices([(None, piece("1")), (None, piece("2"))])
+    made.note_services([(None, Service(metadata=ObjectMeta(name="s", resource_version="3")))])
+    assert made.heard() == {"endpointslices": (2, 2), "services": (1, 1)}
+    assert made.versions() == {"endpointslices": "2", "services": "3"}
+    made.note_slices([(None, piece("9"))])
+    assert made.heard() == {"endpointslices": (3, 1), "services": (1, 0)}
