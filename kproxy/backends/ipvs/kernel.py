@@ -130,13 +130,13 @@ def _run_ipvs(
         if error is None:
             continue
         service = operation.service
+        if error.errno == errno.EINVAL and error.operation.startswith("add real server"):
+            failed.rejected.setdefault(service, []).append(error)
+            continue
         if isinstance(operation, ipvs.AddService) and error.errno != errno.EEXIST:
             unserved.add(service.address)
         scheduled = isinstance(operation, ipvs.AddService | ipvs.SetService)
-        if error.errno == errno.EINVAL and "real server" in error.operation:
-            failed.rejected.setdefault(service, []).append(error)
-            unserved.discard(service.address)
-        elif scheduled and error.errno in (errno.ENOENT, errno.EINVAL):
+        if scheduled and error.errno in (errno.ENOENT, errno.EINVAL):
             failed.unscheduled.append(error)
         else:
             failed.errors.append(error)
