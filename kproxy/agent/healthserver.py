@@ -14,10 +14,10 @@ RETRY_S = 5.0
 
 
 def parse_bind_address(text: str) -> tuple[str, int]:
-    """Split ``address:port`` (``[::]:10256`` for IPv6). Raises ValueError."""
+    """Split ``address:port`` (``[::]:10256`` for IPv6); port 0: nowhere. Raises ValueError."""
     host, _, port = text.rpartition(":")
     number = int(port)
-    if not 0 < number < 65536:
+    if not 0 <= number < 65536:
         raise ValueError(f"port {number} is out of range")
     return host.strip("[]") or "0.0.0.0", number  # noqa: S104 kube-proxy's default
 
@@ -49,7 +49,12 @@ class HttpServer:
         self._log = log
 
     def start(self, after: threading.Event, at_latest_s: float) -> None:
-        """Begin to listen, in the background, after the event, and at the latest in so long."""
+        """Begin to listen, in the background, after the event, and at the latest in so long.
+
+        With port 0 nothing is served.
+        """
+        if self._bind[1] == 0:
+            return
         arguments = (after, at_latest_s)
         threading.Thread(target=self._run, args=arguments, name=self._name, daemon=True).start()
 

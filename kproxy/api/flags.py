@@ -131,9 +131,11 @@ def _version(text: str) -> Version:
 
 
 def _use_deprecated(given: dict[str, Any]) -> None:
-    """Turn ports alone into addresses, and the node's address into a list."""
+    """Turn ports alone into addresses, none into port 0, and the node's address into a list."""
     for name, host in (("healthz", ANYWHERE), ("metrics", "127.0.0.1")):
         port = given.pop(f"{name}-port", None)
+        if port is None and given.get(f"{name}-bind-address") == "":
+            port = 0  # as for kube-proxy an empty flag disables what an absent one does not
         address = given.get(f"{name}-bind-address", "")
         if port is not None and (not address or addresses.parse_address(address)):
             host = f"[{address}]" if ":" in address else address or host

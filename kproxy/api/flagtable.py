@@ -220,9 +220,17 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
     ),
     "Health, metrics and replacement": (
         Flag(
-            "healthz-bind-address", "text", "address:port of health checks", "healthzBindAddress"
+            "healthz-bind-address",
+            "text",
+            "address:port of health checks; port 0: none",
+            "healthzBindAddress",
         ),
-        Flag("metrics-bind-address", "text", "address:port of metrics", "metricsBindAddress"),
+        Flag(
+            "metrics-bind-address",
+            "text",
+            "address:port of metrics; port 0: none",
+            "metricsBindAddress",
+        ),
         Flag("healthz-port", "int", "the port of --healthz-bind-address (deprecated)"),
         Flag("metrics-port", "int", "the port of --metrics-bind-address (deprecated)"),
         Flag(

@@ -130,10 +130,10 @@ def test_head_has_no_body() -> None:
 class Listening(Listeners):
     """Tells when it begins to listen, and does not."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 1) -> None:
         super().__init__()
         self.begun = threading.Event()
-        self.server = HttpServer(("127.0.0.1", 1), {}, Log("test"), self)
+        self.server = HttpServer(("127.0.0.1", port), {}, Log("test"), self)
 
     def listen(self, address: tuple[str, int]) -> NoReturn:
         self.begun.set()
@@ -152,10 +152,19 @@ def test_the_server_listens_after_the_first_sync_however_that_ends_or_takes() ->
     assert early.begun.wait(20)
 
 
+def test_with_port_0_nothing_is_served() -> None:
+    threads = threading.active_count()
+    nowhere = Listening(port=0)
+    nowhere.server.start(threading.Event(), at_latest_s=0)
+    assert threading.active_count() == threads
+    assert not nowhere.begun.is_set()
+
+
 def test_bind_addresses() -> None:
     assert parse_bind_address("0.0.0.0:10256") == ("0.0.0.0", 10256)
     assert parse_bind_address("[::1]:1") == ("::1", 1)
     assert parse_bind_address(":1") == ("0.0.0.0", 1)
-    for text in ("127.0.0.1", "127.0.0.1:x", "127.0.0.1:0", "127.0.0.1:65536"):
+    assert parse_bind_address("127.0.0.1:0") == ("127.0.0.1", 0)
+    for text in ("127.0.0.1", "127.0.0.1:x", "127.0.0.1:-1", "127.0.0.1:65536"):
         with pytest.raises(ValueError):  # noqa: PT011
             parse_bind_address(text)

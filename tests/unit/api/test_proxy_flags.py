@@ -105,6 +105,8 @@ def test_periods_are_those_of_the_mode(line, mode, period):
         ("--healthz-port 1 --metrics-port 2", "0.0.0.0:1", "127.0.0.1:2"),
         ("--healthz-port 1 --healthz-bind-address fd00::1", "[fd00::1]:1", "127.0.0.1:10249"),
         ("--metrics-port 1 --metrics-bind-address 10.0.0.1:7", "0.0.0.0:10256", "10.0.0.1:7"),
+        ("--metrics-port 0 --healthz-port=0", "0.0.0.0:0", "127.0.0.1:0"),
+        ("--metrics-bind-address= --healthz-bind-address=", "0.0.0.0:0", "127.0.0.1:0"),
     ],
 )
 def test_ports_alone_are_addresses_too(line, healthz, metrics):
