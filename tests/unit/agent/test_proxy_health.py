@@ -156,7 +156,7 @@ def test_with_port_0_nothing_is_served() -> None:
     threads = threading.active_count()
     nowhere = Listening(port=0)
     nowhere.server.start(threading.Event(), at_latest_s=0)
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     assert not nowhere.begun.is_set()
 
 

@@ -96,7 +96,7 @@ def test_a_changed_configuration_file_ends_the_process(
 def test_without_a_file_nothing_is_watched() -> None:
     threads = threading.active_count()
     assert not nodeproxy._end_on_change("", b"", Log("proxy")).is_set()
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
 
 
 def test_in_a_pod_the_service_account_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
