@@ -64,8 +64,11 @@ def path(
     out: Path | None,
     as_json: bool,
     kernel: KernelChoice,
-) -> None:
-    """Measure first packets and connections to the first and the last service."""
+) -> int:
+    """Measure first packets and connections to the first and the last service.
+
+    Exit code 1 if something could not be measured; the rest is shown all the same.
+    """
     wanted = bench_place.modes(modes, BACKENDS)
     numbers = bench_place.numbers(services, bench_place.LARGEST)
     plan = pathbench.Plan(
@@ -81,15 +84,18 @@ def path(
         click.echo(json.dumps(document))
     else:
         click.echo("\n".join(as_table(document)))
+    return 1 if document["failures"] else 0
 
 
 def _measurer(plan: pathbench.Plan) -> bench_place.Measure:
-    def measure(modes: tuple[str, ...]) -> bench_place.Rows:
+    def measure(modes: tuple[str, ...]) -> bench_place.Measured:
         here = dataclasses.replace(plan, modes=modes)
         state = base.state_directory() / STATE
         with signals_unwind():
-            rows = pathbench.measure(here, state, bench_place.kernel_name(), bench_place.tell)
-        return [msgspec.to_builtins(row) for row in rows]
+            rows, failures = pathbench.measure(
+                here, state, bench_place.kernel_name(), bench_place.tell
+            )
+        return [msgspec.to_builtins(row) for row in rows], failures
 
     return measure
 

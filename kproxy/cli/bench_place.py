@@ -33,7 +33,10 @@ LARGEST = 60_000
 """So many ClusterIPs there are."""
 
 Rows = list[dict[str, Any]]
-Measure = Callable[[tuple[str, ...]], Rows]
+Measured = tuple[Rows, list[str]]
+"""Rows, and what could not be measured."""
+
+Measure = Callable[[tuple[str, ...]], Measured]
 """Measures modes which this kernel has."""
 
 
@@ -102,11 +105,13 @@ def document(bench: Bench, wanted: tuple[str, ...], kernel: KernelChoice) -> dic
             f"--modes {','.join(lacking)}: not on this kernel", remedy="use --kernel auto"
         )
     here = tuple(mode for mode in wanted if mode not in lacking)
-    rows = bench.measure(here) if here else []
+    rows, failures = bench.measure(here) if here else ([], [])
     if lacking:
-        rows += _embedded(bench, tuple(lacking), kernel)
+        more_rows, more_failures = _embedded(bench, tuple(lacking), kernel)
+        rows, failures = [*rows, *more_rows], [*failures, *more_failures]
     return {
         "rows": rows,
+        "failures": failures,
         "host": machine,
         "kernel": facts.kernel(),
         "started": facts.started(),
@@ -141,7 +146,7 @@ def kernel_name() -> str:
     return f"User-Mode Linux {release}" if base.inside_guest() else f"native {release}"
 
 
-def _embedded(bench: Bench, lacking: tuple[str, ...], kernel: KernelChoice) -> Rows:
+def _embedded(bench: Bench, lacking: tuple[str, ...], kernel: KernelChoice) -> Measured:
     """Run this command in an embedded kernel, in real time, and return its rows."""
     provider = choice.choose("uml").provider
     tell(f"measuring {', '.join(lacking)} on {provider.describe()}")
@@ -154,10 +159,10 @@ def _embedded(bench: Bench, lacking: tuple[str, ...], kernel: KernelChoice) -> R
             argv=shell, writable=(Path(directory),), packages=(PACKAGE,), clock=base.Clock.REAL
         )
         code = provider.run(command, kernel.limits)
-        if code != 0:
+        if not out.exists():
             raise MeasurementError(f"measuring on {provider.describe()} ended with code {code}")
-        rows: Rows = json.loads(out.read_text())["rows"]
-        return rows
+        found = json.loads(out.read_text())
+        return found["rows"], found["failures"]
 
 
 def _warn_if_busy(machine: Mapping[str, Any]) -> None:

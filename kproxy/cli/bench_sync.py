@@ -70,8 +70,10 @@ def sync(
     out: Path | None,
     as_json: bool,
     kernel: KernelChoice,
-) -> None:
+) -> int:
     """Measure cold, unchanged and partial syncs, starts and restarts, beside plain tools.
+
+    Exit code 1 if something could not be measured; the rest is shown all the same.
 
     In an embedded kernel, which gets 3 GB at least, 10,000 services take half an hour.
     """
@@ -97,15 +99,18 @@ def sync(
         click.echo(json.dumps(document))
     else:
         click.echo("\n".join(as_table(document)))
+    return 1 if document["failures"] else 0
 
 
 def _measurer(plan: syncbench.Plan) -> bench_place.Measure:
-    def measure(modes: tuple[str, ...]) -> bench_place.Rows:
+    def measure(modes: tuple[str, ...]) -> bench_place.Measured:
         here = dataclasses.replace(plan, modes=modes)
         state = base.state_directory() / STATE
         with signals_unwind():
-            rows = syncbench.measure(here, state, bench_place.kernel_name(), bench_place.tell)
-        return [msgspec.to_builtins(row) for row in rows]
+            rows, failures = syncbench.measure(
+                here, state, bench_place.kernel_name(), bench_place.tell
+            )
+        return [msgspec.to_builtins(row) for row in rows], failures
 
     return measure
 

@@ -25,6 +25,7 @@ FIRST_POD = IPv4Address("10.128.0.1")
 CLUSTER_CIDR = "10.128.0.0/9"
 FIRST_PORT = 6443
 PATIENCE_S = 300.0
+PATIENCE_FOR_EACH_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +121,7 @@ class Server:
 class Cluster:
     """An API server with the objects of one size, or with none.
 
-    MeasurementError from the methods if something does not happen in five minutes.
+    MeasurementError from the methods if something does not happen in :attr:`patience_s`.
     """
 
     def __init__(
@@ -196,6 +197,11 @@ class Cluster:
         self.host.call(self.api.patch, kinds.ENDPOINT_SLICE, NAMESPACE, f"{name}-a", changed)
         return now
 
+    @property
+    def patience_s(self) -> float:
+        """Return for how long a sync of everything is waited for: tools may take minutes."""
+        return PATIENCE_S + PATIENCE_FOR_EACH_S * self.size.services
+
     def await_event(self, source: str, msg: str, since: int = 0) -> Event:
         """Wait for what a process logs."""
 
@@ -203,7 +209,7 @@ class Cluster:
             return event.source == source and event.msg in (msg, "sync failed")
 
         why = f"{source} to say {msg!r}"
-        event = self.events.wait(accept, why=why, timeout=PATIENCE_S, since_ns=since)
+        event = self.events.wait(accept, why=why, timeout=self.patience_s, since_ns=since)
         if event.msg != msg:
             raise MeasurementError(f"{source}: {event.msg}: {event.fields}")
         return event

@@ -24,9 +24,10 @@ from pathlib import Path
 import msgspec
 
 from kproxy.api import kinds
-from kproxy.errors import MeasurementError
+from kproxy.errors import KproxyError, MeasurementError
 from kproxy.lab import benchlab, syncbench_proxy
 from kproxy.lab.benchcluster import TCP, Cluster, Size
+from netns.errors import NetnsError
 from netns.host import LiveHost
 from netns.lab import Lab
 
@@ -90,18 +91,24 @@ Samples = dict[tuple[str, str], list[float]]
 
 def measure(
     plan: Plan, state_dir: Path, kernel: str, progress: Callable[[str], None]
-) -> list[Row]:
-    """Measure modes which this kernel has. Raises MeasurementError if something goes wrong."""
+) -> tuple[list[Row], list[str]]:
+    """Measure modes that this kernel has; return rows, and what could not be measured."""
     rows: list[Row] = []
+    failures: list[str] = []
     with Lab(benchlab.topology(client=True), name="kproxy-path", state_dir=state_dir) as lab:
         for number, size in enumerate(plan.sizes):
             progress(f"{size}: filling an API server")
             with benchlab.cluster(lab, number, size) as cluster:
                 for mode in plan.modes:
                     progress(f"{size}, {mode}: writing rules, connecting")
-                    found = _one(lab, cluster, mode, plan.samples)
-                    rows += _rows(mode, size, kernel, found)
-    return rows
+                    try:
+                        found = _one(lab, cluster, mode, plan.samples)
+                    except (KproxyError, NetnsError) as error:
+                        failures.append(f"{size}, {mode}: {error}")
+                        progress(f"FAILED: {failures[-1]}")
+                    else:
+                        rows += _rows(mode, size, kernel, found)
+    return rows, failures
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -29,12 +29,13 @@ from pathlib import Path
 import msgspec
 
 import kproxy
-from kproxy.errors import MeasurementError
+from kproxy.errors import KproxyError, MeasurementError
 from kproxy.lab import benchlab, syncbench_proxy
 from kproxy.lab.benchcluster import PATIENCE_S, Cluster, Size
 from kproxy.lab.syncbench_peers import Peer
 from kproxy.lab.syncbench_program import Programming
 from kproxy.lab.syncbench_proxy import Observation, ProxyCommand
+from netns.errors import NetnsError
 from netns.host import LiveHost
 from netns.kernels import bytecode
 from netns.lab import Lab
@@ -136,8 +137,8 @@ class Plan:
 
 def measure(
     plan: Plan, state_dir: Path, kernel: str, progress: Callable[[str], None]
-) -> list[Row]:
-    """Measure modes which this kernel has. Raises MeasurementError if something goes wrong."""
+) -> tuple[list[Row], list[str]]:
+    """Measure modes that this kernel has; return rows, and what could not be measured."""
     # As after an installation: otherwise every start would compile what it imports.
     bytecode.compile_packages([PACKAGE])
     with (
@@ -150,7 +151,7 @@ def measure(
             with benchlab.cluster(lab, number, size) as cluster:
                 for run, mode in itertools.product(range(plan.runs), plan.modes):
                     bench.run(cluster, mode, run)
-    return list(bench.rows(kernel))
+    return list(bench.rows(kernel)), bench.failures
 
 
 @dataclass(slots=True)
@@ -162,25 +163,33 @@ class _Bench:
     progress: Callable[[str], None]
     figures: dict[tuple[str, str, Size], _Figures] = field(default_factory=dict)
     """By proxy, mode and size."""
+    failures: list[str] = field(default_factory=list)
     peers: dict[tuple[str, Size], _Peers] = field(default_factory=dict)
 
     def run(self, cluster: Cluster, mode: str, number: int) -> None:
-        """Measure one mode once."""
-        size = cluster.size
-        told = f"{size}, {mode}, run {number + 1} of {self.plan.runs}"
-        self.progress(f"{told}: programming, and its peers")
-        peers = self.peers.setdefault((mode, size), _Peers())
+        """Measure one mode once. What fails is noted: the others go on."""
+        told = f"{cluster.size}, {mode}, run {number + 1} of {self.plan.runs}"
+        try:
+            self.progress(f"{told}: programming, and its peers")
+            self._program(cluster, mode)
+            for place, command in enumerate(self.plan.commands):
+                self.progress(f"{told}: {command.name}")
+                self._proxy(cluster, mode, command, f"{mode}-{number}-{place}")
+        except (KproxyError, NetnsError) as error:
+            self.failures.append(f"{told}: {error}")
+            self.progress(f"FAILED: {self.failures[-1]}")
+
+    def _program(self, cluster: Cluster, mode: str) -> None:
         with benchlab.fresh_node(self.lab) as node:
             found = _program(cluster, node, mode)
-        peers.add(found)
-        self._add(syncbench_proxy.OURS, mode, size, _programmed(found))
-        for place, command in enumerate(self.plan.commands):
-            self.progress(f"{told}: {command.name}")
-            peers.interpreters += _interpreter(self.lab[benchlab.PODS])
-            label = f"{mode}-{number}-{place}"
-            with benchlab.fresh_node(self.lab) as node:
-                observed = syncbench_proxy.Run(cluster, node, mode, command, label).measure()
-            self._add(command.name, mode, size, observed)
+        self.peers.setdefault((mode, cluster.size), _Peers()).add(found)
+        self._add(syncbench_proxy.OURS, mode, cluster.size, _programmed(found))
+
+    def _proxy(self, cluster: Cluster, mode: str, command: ProxyCommand, label: str) -> None:
+        self.peers[mode, cluster.size].interpreters += _interpreter(self.lab[benchlab.PODS])
+        with benchlab.fresh_node(self.lab) as node:
+            observed = syncbench_proxy.Run(cluster, node, mode, command, label).measure()
+        self._add(command.name, mode, cluster.size, observed)
 
     def _add(self, proxy: str, mode: str, size: Size, found: Sequence[Observation]) -> None:
         self.figures.setdefault((proxy, mode, size), _Figures()).add(found)

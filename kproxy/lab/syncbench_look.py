@@ -26,7 +26,6 @@ from kproxy.kernel import netlink, nfnetlink
 from kproxy.kernel.inet import Family, Protocol
 from kproxy.kernel.ipvs import wire
 from kproxy.kernel.ipvs.types import ServiceKey
-from kproxy.lab.benchcluster import PATIENCE_S
 from netns.host import LiveHost
 
 INTERVAL_S = 0.001
@@ -47,8 +46,9 @@ _INFO = struct.Struct("=32sI5I5III")
 class Look:
     """Looks at the kernel of one node. A context manager; one thread."""
 
-    def __init__(self, host: LiveHost, mode: str) -> None:
+    def __init__(self, host: LiveHost, mode: str, patience_s: float) -> None:
         self._host = host
+        self._patience = patience_s
         self._ways: list[_Way] = []
         with host.entered():
             if mode == "ipvs":
@@ -95,7 +95,7 @@ class Look:
         return next((at for way in self._ways if (at := way.seen())), 0)
 
     def _wait(self, look: Callable[[], int], what: str, interval: float) -> int:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self._patience
         looks, spent = 0, 0.0
         while True:
             begin = time.monotonic()
@@ -105,7 +105,9 @@ class Look:
                 self.cost_seconds = spent / looks
                 return at
             if begin > deadline:
-                raise MeasurementError(f"waited {PATIENCE_S:g} s in vain for {what} in the kernel")
+                raise MeasurementError(
+                    f"waited {self._patience:g} s in vain for {what} in the kernel"
+                )
             time.sleep(interval)
 
 

@@ -115,7 +115,7 @@ class Run:
         size = self.cluster.size
         last = self._address(f"s{size.services - 1}")
         with contextlib.ExitStack() as stack:
-            look = stack.enter_context(Look(self.node, self.mode))
+            look = stack.enter_context(Look(self.node, self.mode, self.cluster.patience_s))
             with self._proxy() as process:
                 self._await_start(process, look, last, "start")
                 self._add_endpoints(process, look)

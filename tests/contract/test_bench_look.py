@@ -54,9 +54,8 @@ def test_a_real_server_is_seen(seen: Callable[..., syncbench_look._Way]) -> None
     with IPVS() as ipvs:
         for address in (OTHER, WANTED):
             add = AddDestination(SERVICE, DestinationKey(address, 8080), DestinationConfig())
-            operations = (
-                [add] if address == WANTED else [AddService(SERVICE, ServiceConfig()), add]
-            )
+            first = [] if address == WANTED else [AddService(SERVICE, ServiceConfig())]
+            operations = [*first, add]
             assert ipvs.run(operations) == [None] * len(operations)
             assert told(way) is (address == WANTED)
 

@@ -34,6 +34,7 @@ class Machine:
     """A machine whose kernel lacks some modes, with an embedded kernel that has them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *lacking: str) -> None:
+        self.failures: list[str] = []
         self.here: list[tuple[str, ...]] = []
         self.embedded: list[tuple[str, ...]] = []
         monkeypatch.setattr(bench_place.os, "geteuid", lambda: 0)
@@ -45,14 +46,15 @@ class Machine:
         for module in (bench_sync, bench_path):
             monkeypatch.setattr(module, "_measurer", lambda plan: self._measure)
 
-    def _measure(self, wanted: tuple[str, ...]) -> list[dict[str, Any]]:
+    def _measure(self, wanted: tuple[str, ...]) -> bench_place.Measured:
         self.here.append(wanted)
-        return [{**SYNC_ROW, "mode": mode} for mode in wanted]
+        return [{**SYNC_ROW, "mode": mode} for mode in wanted], self.failures
 
     def _embedded(self, bench: bench_place.Bench, wanted: tuple[str, ...], kernel: Any) -> Any:
         self.embedded.append(wanted)
         assert kernel.limits.memory >= bench_place.MEMORY
-        return [{**SYNC_ROW, "mode": mode, "kernel": "User-Mode Linux"} for mode in wanted]
+        rows = [{**SYNC_ROW, "mode": mode, "kernel": "User-Mode Linux"} for mode in wanted]
+        return rows, []
 
 
 COMMANDS = pytest.mark.parametrize(
@@ -109,6 +111,17 @@ def test_each_mode_is_measured_where_it_exists(
     assert written["host"]["cpus"] > 0
 
 
+def test_what_could_be_measured_is_shown_beside_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch)
+    assert CliRunner().invoke(bench_sync.sync, [], standalone_mode=False).return_value == 0
+    machine.failures = ["1000 × 10, ipvs: nothing"]
+    result = CliRunner().invoke(bench_sync.sync, ["--json"], standalone_mode=False)
+    assert result.return_value == 1
+    found = json.loads(result.stdout)
+    assert found["failures"] == machine.failures
+    assert len(found["rows"]) == 3
+
+
 def test_a_named_kernel_is_not_left(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch, "ipvs")
     result = CliRunner().invoke(bench_sync.sync, ["--kernel", "native"])
@@ -127,18 +140,21 @@ def test_an_embedded_bench_gets_the_same_options(
 
         def run(self, command: base.Command, limits: base.Limits) -> int:
             ran.append(command)
-            (command.writable[0] / "rows.json").write_text('{"rows": [{"mode": "ipvs"}]}')
-            return 3 * (len(ran) - 1)
+            if len(ran) > 1:
+                return 3
+            found = {"rows": [{"mode": "ipvs"}], "failures": ["one"]}
+            (command.writable[0] / "rows.json").write_text(json.dumps(found))
+            return 1
 
     class Chosen:
         provider = Provider()
 
     monkeypatch.setattr(bench_place.choice, "choose", lambda name: Chosen)
     bench = bench_place.Bench(
-        name="sync", options=("--runs", "2"), measure=lambda modes: [], memory=0
+        name="sync", options=("--runs", "2"), measure=lambda modes: ([], []), memory=0
     )
     kernel = bench_place.KernelChoice()
-    assert bench_place._embedded(bench, ("ipvs",), kernel) == [{"mode": "ipvs"}]
+    assert bench_place._embedded(bench, ("ipvs",), kernel) == ([{"mode": "ipvs"}], ["one"])
     words = " ".join(ran[0].argv)
     assert "kproxy bench sync --modes ipvs --json --runs 2 --out " in words
     assert ran[0].clock is base.Clock.REAL
