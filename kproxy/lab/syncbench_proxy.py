@@ -30,6 +30,9 @@ NODE = "node1"
 CHANGES = 7
 """Endpoints added, each to another service, in one run."""
 
+ADDED = 3
+"""Services added in one run."""
+
 PAUSE_S = 0.2
 """Between two changes: they must not be coalesced."""
 
@@ -119,12 +122,13 @@ class Run:
             with self._proxy() as process:
                 self._await_start(process, look, last, "start")
                 self._add_endpoints(process, look)
-                self._add_service(process, look, "x1")
+                for number in range(ADDED):
+                    self._add_service(process, look, f"x{number}")
             if self.command.ours:
                 with self._proxy() as process:
                     self._await_log(process, "restart")
             # Whatever it finds right: when one more service works, all have been looked at.
-            address = self._create_service("x2")
+            address = self._create_service("late")
             with self._proxy() as process:
                 step = "restart-changed" if self.command.ours else "restart"
                 self._await_start(process, look, address, step)
