@@ -21,6 +21,7 @@ from kproxy.kernel.ipvs.types import (
     ServiceKey,
     ServiceTraffic,
     Timeouts,
+    Traffic,
     describe,
     destinations_of,
     worst,
@@ -83,10 +84,10 @@ class IPVS:
         with bulk.collector_paused():
             services = self._services()
             listed = _listing()
-            if listed is None or listed.keys() != {key for key, _config, _traffic in services}:
+            if listed is None or listed.keys() != {key for key, _config in services}:
                 # No procfs here, or somebody changed the table between the two readings.
                 return self._dump_by_netlink(services)
-            return {key: ServiceEntry(config, listed[key]) for key, config, _traffic in services}
+            return {key: ServiceEntry(config, listed[key]) for key, config in services}
 
     def read(self, services: Iterable[ServiceKey]) -> Dump:
         """Return these virtual services with their real servers, as far as they are there."""
@@ -104,7 +105,7 @@ class IPVS:
             key: ServiceTraffic(
                 traffic, {server: counted for server, _config, counted in self._destinations(key)}
             )
-            for key, _config, traffic in self._services()
+            for key, traffic in self._counted_services()
         }
 
     def timeouts(self) -> Timeouts:
@@ -150,6 +151,17 @@ class IPVS:
         found = sock.dump(family_id, header, read, "list virtual services")
         return [service for service in found if service is not None]
 
+    def _counted_services(self) -> list[tuple[ServiceKey, Traffic]]:
+        reader = wire.ServiceReader()
+
+        def read(buffer: Buffer, start: int, end: int) -> tuple[wire.Service | None, Traffic]:
+            return reader.read(buffer, start, end), reader.read_traffic(buffer, start, end)
+
+        sock, family_id, _packer = self._open()
+        header = wire.genl_header(wire.GET_SERVICE)
+        found = sock.dump(family_id, header, read, "list virtual services")
+        return [(service[0], traffic) for service, traffic in found if service is not None]
+
     def _service(self, key: ServiceKey) -> wire.Service | None:
         sock, family_id, packer = self._open()
         request = wire.genl_header(wire.GET_SERVICE) + packer.service_nest(key)
@@ -171,7 +183,7 @@ class IPVS:
                     for server, how, counted in self._destinations(key)
                 },
             )
-            for key, config, _traffic in services
+            for key, config in services
         }
 
 

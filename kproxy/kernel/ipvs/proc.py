@@ -44,7 +44,8 @@ def parse(chunks: Iterable[bytes]) -> dict[ServiceKey, Destinations]:
     """
     found: dict[ServiceKey, Destinations] = {}
     entries: dict[bytes, DestinationEntry] = {}
-    to_key = DestinationKey.of
+    # DestinationKey.of without its call: there may be 100,000 lines.
+    new, kind = bytes.__new__, DestinationKey
     into: Destinations = {}
     for line in _lines(chunks):
         if line.startswith(_ARROW):
@@ -56,7 +57,7 @@ def parse(chunks: Iterable[bytes]) -> dict[ServiceKey, Destinations]:
             entry = entries.get(rest)
             if entry is None:
                 entry = entries[rest] = _entry(rest)
-            into[to_key(unhexlify(address + digits))] = entry
+            into[new(kind, unhexlify(address + digits))] = entry
         else:
             into = {}
             service = _service(line)

@@ -269,7 +269,7 @@ def _prefix(family: Family, mask: bytes) -> int | None:
     return None if length == family.bits else length
 
 
-Service = tuple[ServiceKey, ServiceConfig, Traffic]
+Service = tuple[ServiceKey, ServiceConfig]
 
 
 Destination = tuple[DestinationKey, DestinationConfig, DestinationTraffic]
@@ -287,7 +287,6 @@ _SERVICE_SCHEMA: Schema = {
     _SVC_FLAGS: "I",  # The first half: flags; the second is a mask, of use in requests only.
     _SVC_TIMEOUT: "I",
     _SVC_NETMASK: "4s",
-    _SVC_STATS64: _STATS_SCHEMA,
 }
 _DEST_SCHEMA: Schema = {
     _ATTR_DEST: {
@@ -309,23 +308,28 @@ class ServiceReader:
 
     def __init__(self) -> None:
         self._records = Records({_ATTR_SERVICE: _SERVICE_SCHEMA})
+        self._counters = Records({_ATTR_SERVICE: {_SVC_STATS64: _STATS_SCHEMA}})
         self._configs: dict[tuple[Any, ...], ServiceConfig] = {}
 
     def read(self, buffer: Buffer, start: int, end: int) -> Service | None:
         """Return a service; None for one known by firewall mark or by an unknown protocol."""
-        af, number, address, port, *configured, connections, packets, out, octets, octets_out = (
-            self._records.read(buffer, start + GENL_HEADER.size, end)
+        af, number, address, port, *configured = self._records.read(
+            buffer, start + GENL_HEADER.size, end
         )
         if number not in PROTOCOLS or address is None:
             return None
-        family = Family.IPV4 if af == 2 else Family.IPV6
         key = ServiceKey.of(number, address[:4] if af == 2 else address, port)
-        values = (family, *configured)
+        values = (af, *configured)
         config = self._configs.get(values)
         if config is None:
-            config = self._configs[values] = _service_config(*values)
-        counted = (connections, packets, out, octets, octets_out)
-        return key, config, Traffic(*(value or 0 for value in counted))
+            family = Family.IPV4 if af == 2 else Family.IPV6
+            config = self._configs[values] = _service_config(family, *configured)
+        return key, config
+
+    def read_traffic(self, buffer: Buffer, start: int, end: int) -> Traffic:
+        """Return what is counted of a service."""
+        found = self._counters.read(buffer, start + GENL_HEADER.size, end)
+        return Traffic(*(value or 0 for value in found))
 
 
 def _service_config(

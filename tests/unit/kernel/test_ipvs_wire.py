@@ -169,10 +169,12 @@ def test_reading_a_service() -> None:
         IDENTITY4, ServiceFlags.PERSISTENT | hashed, b"\xff\xff\xff\xff", stats64(1, 2, 3, 4, 5)
     )
     config = ServiceConfig("wrr", ServiceFlags.PERSISTENT, timeout=300)
-    assert reader.read(data, 0, len(data)) == (V4, config, Traffic(1, 2, 3, 4, 5))
+    assert reader.read(data, 0, len(data)) == (V4, config)
+    assert reader.read_traffic(data, 0, len(data)) == Traffic(1, 2, 3, 4, 5)
     data = service_answer(IDENTITY6, ServiceFlags.SH_PORT, struct.pack("=I", 64))
     config = ServiceConfig("wrr", ServiceFlags.SH_PORT, timeout=300, netmask=64)
-    assert reader.read(data, 0, len(data)) == (V6, config, Traffic())
+    assert reader.read(data, 0, len(data)) == (V6, config)
+    assert reader.read_traffic(data, 0, len(data)) == Traffic()
 
 
 def test_services_of_other_kinds_are_left_out() -> None:
