@@ -3,7 +3,6 @@
 import errno
 import ipaddress
 import random
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -351,71 +350,6 @@ def test_procfs_and_netlink_tell_the_same(kernel_ipvs: IPVS) -> None:
     by_procfs = kernel_ipvs.dump()
     assert len(by_procfs) == 6
     assert kernel_ipvs._dump_by_netlink(kernel_ipvs._services()) == by_procfs
-
-
-@pytest.mark.kernel
-@pytest.mark.needs_tool("ipvsadm")
-def test_services_by_firewall_mark_are_left_out(kernel_ipvs: IPVS) -> None:
-    subprocess.run(["ipvsadm", "-A", "-f", "7", "-s", "rr"], check=True)
-    subprocess.run(["ipvsadm", "-a", "-f", "7", "-r", "10.0.0.1", "-m"], check=True)
-    do(kernel_ipvs, AddService(WEB, RR))
-    assert set(kernel_ipvs.dump()) == set(kernel_ipvs.traffic()) == {WEB}
-
-
-@pytest.mark.kernel
-@pytest.mark.needs_tool("ipvsadm")
-def test_ipvsadm_reads_what_was_written(kernel_ipvs: IPVS) -> None:
-    """A witness that shares no code with the client."""
-    session = ServiceConfig("wrr", ServiceFlags.PERSISTENT, timeout=10800)
-    do(
-        kernel_ipvs,
-        AddService(service("10.96.0.1", 53, Protocol.UDP), RR),
-        AddDestination(
-            service("10.96.0.1", 53, Protocol.UDP), server("10.0.0.1", 5353), DestinationConfig(0)
-        ),
-        AddService(service("fd00:96::1"), session),
-        AddDestination(service("fd00:96::1"), server("fd00::1"), DestinationConfig(9)),
-        AddDestination(
-            service("fd00:96::1"), server("fd00::2"), DestinationConfig(1, Forwarding.DIRECT)
-        ),
-        SetDestination(service("fd00:96::1"), server("fd00::1"), DestinationConfig(11)),
-    )
-    told = subprocess.run(["ipvsadm", "-Sn"], check=True, capture_output=True, text=True).stdout
-    assert sorted(line.strip() for line in told.splitlines()) == [
-        "-A -t [fd00:96::1]:80 -s wrr -p 10800",
-        "-A -u 10.96.0.1:53 -s rr",
-        "-a -t [fd00:96::1]:80 -r [fd00::1]:8080 -m -w 11",
-        "-a -t [fd00:96::1]:80 -r [fd00::2]:8080 -g -w 1",
-        "-a -u 10.96.0.1:53 -r 10.0.0.1:5353 -m -w 0",
-    ]
-
-
-@pytest.mark.kernel
-def test_pyroute2_reads_what_was_written(kernel_ipvs: IPVS) -> None:
-    """A second witness, by its raw attributes: what it lifts out of them is not all there is."""
-    pyroute2 = pytest.importorskip("pyroute2")
-    flags = ServiceFlags.PERSISTENT | ServiceFlags.SH_PORT
-    do(
-        kernel_ipvs,
-        AddService(WEB, ServiceConfig("sh", flags, timeout=77, netmask=24)),
-        AddDestination(WEB, server("10.0.0.1"), DestinationConfig(5)),
-    )
-    with pyroute2.IPVS() as witness:
-        (message,) = witness.service("dump")
-        seen = dict(message.get("IPVS_CMD_ATTR_SERVICE")["attrs"])
-        wanted = pyroute2.IPVSService(addr="10.96.0.1", port=80, protocol=6)
-        (message,) = witness.dest("dump", service=wanted)
-        target = dict(message.get("IPVS_CMD_ATTR_DEST")["attrs"])
-    assert seen["IPVS_SVC_ATTR_ADDR"] == "10.96.0.1"
-    assert (seen["IPVS_SVC_ATTR_PORT"], seen["IPVS_SVC_ATTR_PROTOCOL"]) == (80, 6)
-    assert seen["IPVS_SVC_ATTR_SCHED_NAME"] == "sh"
-    assert seen["IPVS_SVC_ATTR_TIMEOUT"] == 77
-    assert seen["IPVS_SVC_ATTR_NETMASK"] == "255.255.255.0"
-    hashed = 0x02
-    assert seen["IPVS_SVC_ATTR_FLAGS"]["flags"] == int(flags) | hashed
-    assert target["IPVS_DEST_ATTR_ADDR"] == "10.0.0.1"
-    assert (target["IPVS_DEST_ATTR_PORT"], target["IPVS_DEST_ATTR_WEIGHT"]) == (8080, 5)
-    assert target["IPVS_DEST_ATTR_FWD_METHOD"] == 0
 
 
 @pytest.mark.kernel
