@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from kproxy.cli import compare
+from kproxy.cli import reproducing
 from kproxy.cli.kernel_option import KernelChoice, lab_options
 from netns.kernels import base, choice
 
@@ -18,7 +18,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch, *args: str) -> tuple[KernelChoice, s
     @click.command()
     @lab_options
     def command(kernel: KernelChoice) -> None:
-        found.append(compare._same_kernel(kernel, "own", 2048 * base.MIB))
+        found.append(reproducing._same_kernel(kernel, "own", 2048 * base.MIB))
 
     monkeypatch.setattr(choice, "names", lambda: ["auto", "uml", "own", "other"])
     outcome = CliRunner().invoke(command, args, catch_exceptions=False)
@@ -42,7 +42,7 @@ def test_a_kernel_that_is_not_here_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         @click.command()
         @lab_options
         def command(kernel: KernelChoice) -> None:
-            found.append(compare._same_kernel(kernel, "gone", None))
+            found.append(reproducing._same_kernel(kernel, "gone", None))
 
         monkeypatch.setattr(choice, "names", lambda: ["auto"])
         outcome = CliRunner().invoke(command, [], catch_exceptions=False)

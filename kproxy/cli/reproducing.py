@@ -1,0 +1,65 @@
+"""What ``kproxy compare --reproduce`` adds: the options that it rules out, and on which kernel."""
+
+import dataclasses
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kproxy import errors
+from kproxy.cli.kernel_option import KernelChoice
+from netns.kernels import base, choice
+
+if TYPE_CHECKING:
+    from kproxy.lab.comparison import Parameters
+    from kproxy.lab.workload import Workload
+    from kproxy.traffic.resultset import ResultSet
+
+
+def refuse_beside(path: Path, out: Path | None) -> None:
+    """Raise UsageError for options that the result file decides, or that would replace it."""
+    if out is not None and (out / "result.json").absolute() == path.absolute():
+        raise errors.UsageError(
+            f"--out {out}: that would replace {path}", remedy="name another directory"
+        )
+    context = click.get_current_context()
+    decided = ("filenames", "scenario_names", "modes", "trials", "rate", "nodes", "costs")
+    for name in decided:
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = next(p.opts[-1] for p in context.command.params if p.name == name)
+            raise errors.UsageError(
+                f"{option}: with --reproduce the result file decides this", remedy="leave it out"
+            )
+
+
+def again(
+    before: "ResultSet", path: Path, kernel: KernelChoice
+) -> "tuple[Parameters, Workload, KernelChoice, dict[str, Any] | str | None]":
+    """Return what made a result, with its clock and its seed."""
+    from kproxy.lab import costmodel, reproduction
+
+    recipe = reproduction.recipe(before, path)
+    wanted = dataclasses.replace(kernel, clock=base.Clock(recipe.clock), seed=recipe.seed)
+    if not base.inside_guest():
+        wanted = _same_kernel(wanted, recipe.kernel, recipe.memory)
+    if base.inside_guest() and platform.release() != recipe.release:
+        click.echo(
+            f"kproxy: note: made on kernel {recipe.release}, now on {platform.release()}", err=True
+        )
+    return recipe.parameters, recipe.workload, wanted, recipe.cost_model or costmodel.NONE
+
+
+def _same_kernel(kernel: KernelChoice, name: str | None, memory: int | None) -> KernelChoice:
+    """Return the kernel a result was made on with its memory, where the user names no other."""
+    source = click.get_current_context().get_parameter_source
+    default = click.core.ParameterSource.DEFAULT
+    if name and source("kernel") is default:
+        if name in choice.names():
+            kernel = dataclasses.replace(kernel, name=name)
+        else:
+            click.echo(f"kproxy: note: made on kernel {name}, which is not here", err=True)
+    if memory and source("memory") is default:
+        limits = dataclasses.replace(kernel.limits, memory=memory)
+        kernel = dataclasses.replace(kernel, limits=limits)
+    return kernel
