@@ -122,6 +122,9 @@ class _ServiceReader:
 
     def cluster_ip(self) -> Address | None:
         """Return the ClusterIP of this family."""
+        plain = self._spec.cluster_ips or [self._spec.cluster_ip]
+        if len(plain) == 1 and addresses.is_ordinary_ipv4(plain[0]):  # nearly every Service
+            return Address(plain[0]) if self._family is Family.IPV4 else None
         single = [("spec.clusterIP", self._spec.cluster_ip)]
         listed = _numbered("spec.clusterIPs", self._spec.cluster_ips)
         found = self._addresses(listed or single)
