@@ -117,7 +117,7 @@ class Nft:
         return True
 
     def generation(self) -> int:
-        """Return the number of the rule set, which every transaction of anybody raises by one."""
+        """Return the number of the rule set; whatever changes anything raises it by one."""
         payload = wire.request(self._family)
         what = "ask for the number of the rule set"
         return self._ask(wire.GET_GENERATION, payload, listing.read_generation, what)

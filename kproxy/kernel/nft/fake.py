@@ -84,7 +84,7 @@ class FakeNft:
         refused = []
         for feature, operation in operations:
             try:
-                contents = _do(contents, operation)
+                contents, _ = _do(contents, operation)
             except _Refused:
                 refused.append(feature)
         return self.missing or (f"lacks: {', '.join(refused)}" if refused else None)
@@ -99,13 +99,15 @@ class FakeNft:
         if fault is not None:
             raise kernel_error("change the table", Refusal(fault))
         contents = self._contents.copy() if self._contents else None
+        changes = 0
         for operation in transaction:
             try:
-                contents = _do(contents, operation)
+                contents, changed = _do(contents, operation)
+                changes += changed
             except _Refused as refused:
                 raise kernel_error(describe(operation), Refusal(refused.errno)) from None
         self._contents = contents
-        self._generation += 1
+        self._generation += changes > 0
 
     def read(self) -> Table | None:
         """Return the whole table; None if there is none."""
@@ -144,47 +146,49 @@ class _Refused(Exception):
         self.errno = number
 
 
-def _do(contents: _Contents | None, operation: Operation) -> _Contents | None:
-    """Return the contents after an operation, which may change them in place."""
+def _do(contents: _Contents | None, operation: Operation) -> tuple[_Contents | None, int]:
+    """Return the contents after an operation, changed in place, and how much that changed."""
     if isinstance(operation, AddTable):
-        return contents or _Contents()
+        return contents or _Contents(), contents is None
     if contents is None:
         raise _Refused(errno.ENOENT)
     if isinstance(operation, DelTable):
-        return None
+        return None, 1
     if wrong_length(operation):
         raise _Refused(errno.EINVAL)
-    _DOERS[type(operation)](contents, operation)
-    return contents
+    return contents, _DOERS[type(operation)](contents, operation)
 
 
-def _add_set(contents: _Contents, operation: AddSet) -> None:
+def _add_set(contents: _Contents, operation: AddSet) -> int:
     _check_name(operation.name)
     if operation.name in contents.sets:
         raise _Refused(errno.EEXIST)
     contents.sets[operation.name] = operation.spec
     contents.elements[operation.name] = {}
+    return 1
 
 
-def _del_set(contents: _Contents, operation: DelSet) -> None:
+def _del_set(contents: _Contents, operation: DelSet) -> int:
     if operation.name not in contents.sets:
         raise _Refused(errno.ENOENT)
     for rules in contents.chains.values():
         if any(operation.name in _sets_of(rule) for rule in rules):
             raise _Refused(errno.EBUSY)
     del contents.sets[operation.name], contents.elements[operation.name]
+    return 1
 
 
-def _add_chain(contents: _Contents, operation: AddChain) -> None:
+def _add_chain(contents: _Contents, operation: AddChain) -> int:
     _check_name(operation.name)
     if operation.name in contents.chains:
         raise _Refused(errno.EEXIST)
     contents.chains[operation.name] = []
     if operation.base is not None:
         contents.bases[operation.name] = operation.base
+    return 1
 
 
-def _del_chain(contents: _Contents, operation: DelChain) -> None:
+def _del_chain(contents: _Contents, operation: DelChain) -> int:
     name = operation.name
     if name not in contents.chains:
         raise _Refused(errno.ENOENT)
@@ -202,9 +206,10 @@ def _del_chain(contents: _Contents, operation: DelChain) -> None:
         raise _Refused(errno.EBUSY)
     del contents.chains[name]
     contents.bases.pop(name, None)
+    return 1
 
 
-def _add_rule(contents: _Contents, operation: AddRule) -> None:
+def _add_rule(contents: _Contents, operation: AddRule) -> int:
     if operation.chain not in contents.chains:
         raise _Refused(errno.ENOENT)
     rule = operation.rule
@@ -216,27 +221,33 @@ def _add_rule(contents: _Contents, operation: AddRule) -> None:
     for verdict in _verdicts_of(rule):
         _check_verdict(contents, verdict)
     contents.chains[operation.chain].append(rule)
+    return 1
 
 
-def _flush_chain(contents: _Contents, operation: FlushChain) -> None:
+def _flush_chain(contents: _Contents, operation: FlushChain) -> int:
     if operation.chain not in contents.chains:
         raise _Refused(errno.ENOENT)
+    doomed = len(contents.chains[operation.chain])
     contents.chains[operation.chain] = []
+    return doomed
 
 
-def _add_elements(contents: _Contents, operation: AddElements) -> None:
+def _add_elements(contents: _Contents, operation: AddElements) -> int:
     into = contents.elements.get(operation.set)
     if into is None:
         raise _Refused(errno.ENOENT)
+    new = 0
     for key, data in operation.elements.items():
         if isinstance(data, Verdict):
             _check_verdict(contents, data)
         if key in into and into[key] != data:
             raise _Refused(errno.EEXIST)
+        new += key not in into
         into[key] = data
+    return new
 
 
-def _del_elements(contents: _Contents, operation: DelElements) -> None:
+def _del_elements(contents: _Contents, operation: DelElements) -> int:
     known = contents.elements.get(operation.set)
     if known is None:
         raise _Refused(errno.ENOENT)
@@ -244,6 +255,7 @@ def _del_elements(contents: _Contents, operation: DelElements) -> None:
         if key not in known:
             raise _Refused(errno.ENOENT)
         del known[key]
+    return len(operation.keys)
 
 
 def _check_name(name: str) -> None:
@@ -273,7 +285,7 @@ def _verdicts_of(rule: Rule) -> list[Verdict]:
     return [one.verdict for one in rule if isinstance(one, Decide)]
 
 
-_DOERS: dict[type, Callable[[_Contents, Any], None]] = {
+_DOERS: dict[type, Callable[[_Contents, Any], int]] = {
     AddSet: _add_set,
     DelSet: _del_set,
     AddChain: _add_chain,

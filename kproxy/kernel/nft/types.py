@@ -255,7 +255,7 @@ class NftClient(Protocol):
         """Tell whether the table is there."""
 
     def generation(self) -> int:
-        """Return the number of the rule set, which every transaction of anybody raises by one."""
+        """Return the number of the rule set; whatever changes anything raises it by one."""
 
     def close(self) -> None:
         """Give the socket back."""
