@@ -90,7 +90,7 @@ class Node:
         self.config.write_text(json.dumps({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
             "clusterCIDR": "10.128.0.0/9", "hostnameOverride": "node1",
-            "iptables": period, "ipvs": period,
+            "iptables": period, "ipvs": period, "nftables": period,
         }))  # fmt: skip
 
     def start(self, programs: Path | None = None, *flags: str, pod: str = "") -> Proxy:

@@ -29,6 +29,7 @@ class StubApi:
         }
         self._objects: dict[tuple[str, str], dict[str, Any]] = {}
         self._held: set[str] = set()
+        self._cut: set[str] = set()
         self._closed = False
         self.posted: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         """What was posted, in order."""
@@ -58,6 +59,11 @@ class StubApi:
         with self._changed:
             self._held = set()
             self._changed.notify_all()
+
+    def cut(self, resource: str) -> None:
+        """End the watch of this resource in the middle of its next event."""
+        with self._changed:
+            self._cut.add(resource)
 
     def put(self, *objects: dict[str, Any]) -> None:
         """Create or change objects."""
@@ -143,6 +149,10 @@ class StubApi:
                     return
                 new, sent = events[sent:], len(events)
             for number, line in new:
+                if number > version and resource in self._cut:
+                    self._cut.discard(resource)
+                    connection.sendall(b"%x\r\n%s" % (len(line), line[: len(line) // 2]))
+                    return
                 if number > version:
                     connection.sendall(b"%x\r\n%s\r\n" % (len(line), line))
 

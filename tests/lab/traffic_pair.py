@@ -37,8 +37,7 @@ def pair(tmp_path: Path) -> Iterator[Lab]:
     )
     with Lab(topology, name=f"tp{os.getpid()}", state_dir=tmp_path / "lab") as lab:
         yield lab
-    while _speakers:
-        _speakers.pop().close()
+    close_speakers()
 
 
 class Speaker:
@@ -72,6 +71,12 @@ class Speaker:
 
 
 _speakers: list[Speaker] = []
+
+
+def close_speakers() -> None:
+    """Close what connects this process with generators and responders."""
+    while _speakers:
+        _speakers.pop().close()
 
 
 def responder(lab: Lab, *options: str) -> tuple[Process, Path]:
