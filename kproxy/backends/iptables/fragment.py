@@ -4,8 +4,10 @@ Every rule is said exactly as ``iptables-save`` prints it: otherwise it would ne
 with what the kernel holds, and would be written again at every sync.
 """
 
+import functools
 import ipaddress
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -101,19 +103,24 @@ class FragmentRenderer:
         """Return the match of pods of this node; None: they cannot be told."""
         return self._from_pods
 
-    def endpoint(self, service: ServicePort, label: str, place: str, chain: str) -> Rules:
-        """Return the rules that translate to an endpoint."""
+    def endpoint_rules(self, service: ServicePort, label: str) -> Callable[[str, str, str], Rules]:
+        """Return what makes the rules that translate to an endpoint: chain, address, place."""
+        # Of this there are a hundred thousand, so all that can be is done before.
         protocol = service.protocol.lower()
-        address = place.rpartition(":")[0].strip("[]")
         comment = f'-m comment --comment "{label}"'
-        remember = (
-            f" -m recent --set --name {chain} {self._source}" if service.affinity_seconds else ""
-        )
-        return (
-            # An endpoint that reaches itself through the service would answer itself directly.
-            f"-A {chain} -s {address}/{self._bits} {comment} -j KUBE-MARK-MASQ",
-            f"-A {chain} -p {protocol} {comment}{remember} -m {protocol}"
-            f" -j DNAT --to-destination {place}",
+        # An endpoint that reaches itself through the service would answer itself directly.
+        itself = f"/{self._bits} {comment} -j KUBE-MARK-MASQ"
+        translated = f"-p {protocol} {comment}"
+        to = f"-m {protocol} -j DNAT --to-destination"
+        if not service.affinity_seconds:
+            translated = f"{translated} {to}"
+            return lambda chain, address, place: (
+                f"-A {chain} -s {address}{itself}",
+                f"-A {chain} {translated} {place}",
+            )
+        return lambda chain, address, place: (
+            f"-A {chain} -s {address}{itself}",
+            f"-A {chain} {translated} -m recent --set --name {chain} {self._source} {to} {place}",
         )
 
     def remembered(self, service: ServicePort, endpoint: str) -> str:
@@ -268,20 +275,21 @@ class _Rendering:
     def _picks(self, chain: str, endpoints: Sequence[Endpoint]) -> list[str]:
         """Return the rules that choose each endpoint equally often; make the endpoints' chains."""
         service, label, renderer = self._service, self._label, self._renderer
-        name = str(service.name)
+        chains, identity = self._chains, f"{service.name}{self._protocol}"
+        rules_of = renderer.endpoint_rules(service, label)
+        start = f'-A {chain} -m comment --comment "{label} -> '
         sticky, rules = [], []
-        ordered = sorted(endpoints, key=lambda endpoint: (endpoint.address, endpoint.port))
-        for left, endpoint in zip(range(len(ordered), 0, -1), ordered, strict=True):
+        left = len(endpoints)
+        for endpoint in sorted(endpoints, key=_by_address):
             place = names.place(endpoint)
-            target = names.ENDPOINT + names.hashed(name, self._protocol, place)
-            if target not in self._chains:
-                self._chains[target] = renderer.endpoint(service, label, place, target)
-            match = f'-A {chain} -m comment --comment "{label} -> {place}"'
+            target = names.ENDPOINT + names.hashed(identity, place)
+            if target not in chains:
+                chains[target] = rules_of(target, endpoint.address, place)
             if service.affinity_seconds:
                 recent = renderer.remembered(service, target)
-                sticky.append(f"{match} {recent} -j {target}")
-            chance = f" {probability(left)}" if left > 1 else ""
-            rules.append(f"{match}{chance} -j {target}")
+                sticky.append(f'{start}{place}" {recent} -j {target}')
+            rules.append(f'{start}{place}"{probability(left)} -j {target}')
+            left -= 1
         return sticky + rules
 
     def _external_chain(self) -> str:
@@ -356,10 +364,16 @@ class _Rendering:
         return [self._portal(vip, "loadbalancer IP", chain) for vip in vips], firewall
 
 
+@functools.cache
 def probability(choices: int) -> str:
-    """Return the match that is true once in so many times."""
+    """Return the match that is true once in so many times, with a space before it."""
+    if choices == 1:
+        return ""
     share = round(PROBABILITY_UNIT / choices) / PROBABILITY_UNIT
-    return f"-m statistic --mode random --probability {share:.11f}"
+    return f" -m statistic --mode random --probability {share:.11f}"
+
+
+_by_address = operator.attrgetter("address", "port")
 
 
 def _from(source: Prefix) -> str:

@@ -169,12 +169,7 @@ class Renderer:
         parts: set[str] = set()
         for name in names:
             old, new = self._fragments.get(name, NONE), self._fragment(name)
-            now = dict(new.chains)
-            for chain, _rules in old.chains:
-                if chain not in now:
-                    self._put("nat", chain, None)
-            for chain, rules in now.items():
-                self._put("nat", chain, rules)
+            self._replace(old.chains, new.chains)
             parts.update(part for part in SHARED if getattr(old, part) != getattr(new, part))
             if new is NONE:
                 if self._fragments.pop(name, None) is not None:
@@ -184,6 +179,21 @@ class Renderer:
                 self._order = None
             self._fragments[name] = new
         return parts
+
+    def _replace(
+        self, old: tuple[tuple[str, Rules], ...], new: tuple[tuple[str, Rules], ...]
+    ) -> None:
+        now = dict(new)
+        if not old:  # the many of a first state
+            for chain in now:
+                self._before["nat"].setdefault(chain, None)
+            self._chains["nat"].update(now)
+            return
+        for chain, _rules in old:
+            if chain not in now:
+                self._put("nat", chain, None)
+        for chain, rules in now.items():
+            self._put("nat", chain, rules)
 
     def _fragment(self, name: ServicePortName) -> Fragment:
         wanted = self._services.get(name)
