@@ -7,8 +7,9 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from kproxy import costs
 from kproxy.api import core, discovery
@@ -23,8 +24,7 @@ Change = tuple[T | None, T | None]
 """Before and after; None: it was or is not there."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SyncReport:
+class SyncReport(msgspec.Struct, frozen=True, kw_only=True):
     """What one sync of one family came to."""
 
     state: State

@@ -6,7 +6,8 @@ Written on sockets: ``http.server`` takes longer to import than the proxy takes 
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from kproxy.agent.listeners import Listeners
 
@@ -22,14 +23,13 @@ _REASONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """Status code, body and headers of a response."""
 
     code: int
     body: str
     content_type: str = JSON
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 Handler = Callable[[], Answer]

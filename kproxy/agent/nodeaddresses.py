@@ -6,8 +6,9 @@ node has, and its Node object.
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from kproxy.api import addresses, core
 from kproxy.api.config import PRIMARY, KubeProxyConfiguration
@@ -18,8 +19,7 @@ _ANYWHERE = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
 _VERSIONS = {4: Family.IPV4, 6: Family.IPV6}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodePortPolicy:
+class NodePortPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Which addresses of a node node ports are served on, in one family."""
 
     family: Family

@@ -7,7 +7,8 @@ reads the kernel anew when it is time for that, syncs all families, and tells.
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from kproxy.agent.health import ProxyHealth
 from kproxy.agent.settings import Settings
@@ -22,8 +23,7 @@ RETRY_MAX_S = 30.0
 BURST = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Round:
+class Round(msgspec.Struct, frozen=True, kw_only=True):
     """What one round came to. Times are seconds on the monotonic clock."""
 
     reports: Sequence[SyncReport]

@@ -1,7 +1,8 @@
 """What the daemon needs to know, taken from kube-proxy's configuration."""
 
 import os
-from dataclasses import dataclass
+
+import msgspec
 
 from kproxy.agent import nodeaddresses
 from kproxy.agent.healthserver import parse_bind_address
@@ -16,8 +17,7 @@ CONNTRACK_MAX = "net/netfilter/nf_conntrack_max"
 """How many connections are tracked; one number for the whole machine."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of the daemon; times in seconds."""
 
     mode: str

@@ -7,8 +7,9 @@ the proxy, which is what this project measures.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from kproxy.errors import InvalidObject, UsageError
 
@@ -19,8 +20,7 @@ from .durations import Duration
 from .flagtable import BY_NAME, SHORT, Flag
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What a command line says. ``fields`` maps flags to the values of their fields."""
 
     config_file: str = ""
@@ -32,7 +32,7 @@ class Options:
     write_config_version: Version = Version.V1ALPHA1
     master: str = ""
     verbosity: int = 0
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = msgspec.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 

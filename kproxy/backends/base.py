@@ -5,9 +5,10 @@ A backend is imported only when its mode was chosen: the others would lengthen e
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, NamedTuple, Protocol, cast
+
+import msgspec
 
 from kproxy.desired.model import Family, Prefix, ServicePort, ServicePortName, State
 from kproxy.errors import InvalidObject, KernelError, UsageError
@@ -21,8 +22,7 @@ class Swept(NamedTuple):
     duration_ns: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SyncResult:
+class SyncResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a sync did.
 
     ``writes`` counts the kernel objects added, changed and removed: 0 means that the kernel was
@@ -51,8 +51,7 @@ class Deviation(StrEnum):
     UNEXPECTED = "unexpected"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """One object of ours that the kernel holds otherwise than wanted, in words for a user.
 
     ``kind`` is the field's name of such an object (``virtual server``, ``real server``,
@@ -156,8 +155,7 @@ class Backend(Protocol):
         """Give sockets back. The kernel keeps its rules."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What a user may set of a backend beside the State; the names are kube-proxy's."""
 
     scheduler: str = "rr"

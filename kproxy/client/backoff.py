@@ -3,12 +3,12 @@
 import math
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackoffPolicy:
+
+class BackoffPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Delays in seconds: the first, how they grow, and the longest.
 
     The defaults are quick: a change made right after the API server has come back must reach the

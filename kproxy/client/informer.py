@@ -18,8 +18,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from kproxy.api import codec
 from kproxy.api.codec import EventType
@@ -40,8 +41,7 @@ AT_ONCE_EVERY_S = 10.0
 """A version that has expired leads to a new list at once, but not more often than this."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """Which objects of a kind are wanted."""
 
     namespace: str = ""

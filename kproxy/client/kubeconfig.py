@@ -2,16 +2,16 @@
 
 import base64
 import binascii
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from kproxy.api import yamltext
 from kproxy.errors import InvalidObject, UsageError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class Access(msgspec.Struct, frozen=True, kw_only=True):
     """How to reach an API server. Certificates and keys are PEM text or files."""
 
     server: str

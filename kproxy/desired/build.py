@@ -7,8 +7,9 @@ compare by identity first (:func:`kproxy.desired.diff.diff` does).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
+
+import msgspec
 
 from kproxy.api import core, discovery
 from kproxy.errors import InvalidObject
@@ -20,8 +21,7 @@ from .trackers import EndpointSliceTracker, ObjectKey, ServiceTracker
 T = TypeVar("T", core.Service, discovery.EndpointSlice)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeSettings:
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the State of a node depends on beside the objects."""
 
     family: Family

@@ -6,8 +6,9 @@ The order in which a backend applies the three parts is its own decision: see ea
 import itertools
 import operator
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
+
+import msgspec
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -20,8 +21,7 @@ class Change(NamedTuple, Generic[V]):
     want: V
 
 
-@dataclass(frozen=True, slots=True)
-class Diff(Generic[K, V]):
+class Diff(msgspec.Struct, Generic[K, V], frozen=True):
     """What has to be added, changed and removed."""
 
     add: dict[K, V]
