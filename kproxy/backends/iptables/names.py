@@ -38,7 +38,7 @@ _HARMLESS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234
 
 def hashed(*identity: str) -> str:
     """Return kube-proxy's hash of an identity: the part of a chain's name behind its prefix."""
-    # base64.b32encode says the same, but ten times more slowly, and this is called for all endpoints.
+    # base64.b32encode says the same, but ten times more slowly; every endpoint asks.
     high, low = _FIRST_80_BITS(sha256("".join(identity).encode()).digest())
     return (
         f"{_PAIRS[high >> 54]}{_PAIRS[high >> 44 & 1023]}{_PAIRS[high >> 34 & 1023]}"
