@@ -4,7 +4,7 @@ import json
 
 import click
 
-from kproxy.cli.inspect_source import Asked, gather, source_options, warn
+from kproxy.cli.inspect_source import Asked, gather, source_options, tell_problems, warn
 from kproxy.errors import KernelError, KproxyError, Unsupported, UsageError
 from kproxy.inspect import jsonable, kernel, text
 
@@ -32,6 +32,8 @@ def diff(asked: Asked, as_json: bool) -> int:
     except KproxyError as error:
         # Exit code 1 means differences, so whatever keeps us from comparing must be another.
         raise UsageError(error.message, remedy=error.remedy) from error
+    warn(gathered)
+    tell_problems(gathered)
     if as_json:
         answer = {
             "node": settings.node,
@@ -41,6 +43,5 @@ def diff(asked: Asked, as_json: bool) -> int:
         }
         click.echo(json.dumps(answer, indent=2))
     else:
-        warn(gathered)
         click.echo("\n".join(text.comparisons(settings.mode, found)))
     return 1 if any(one.differences for one in found) else 0

@@ -5,7 +5,7 @@ import json
 import click
 
 from kproxy.api import addresses
-from kproxy.cli.inspect_source import Asked, Gathered, gather, source_options, warn
+from kproxy.cli.inspect_source import Asked, Gathered, gather, source_options, tell_problems, warn
 from kproxy.desired.model import Address, Family, ServiceState
 from kproxy.errors import KernelError, Unsupported, UsageError
 from kproxy.inspect import answers, jsonable, kernel, lookup, text
@@ -36,10 +36,11 @@ def explain(target: str, asked: Asked, source: str, as_json: bool) -> int:
     family = Family.IPV6 if ":" in wanted.address else Family.IPV4
     side = next(one for one in gathered.sides if one.world.family is family)
     found = answers.explain(side, wanted, client, _asker(gathered))
+    warn(gathered)
+    tell_problems(gathered)
     if as_json:
         click.echo(json.dumps(jsonable.answer(found), indent=2))
     else:
-        warn(gathered)
         click.echo("\n".join(text.answer(found)))
     return 0 if found.matches else 1
 
@@ -66,12 +67,12 @@ def _asker(gathered: Gathered) -> answers.Ask:
         return known[world.family]
 
     def ask(world: World, served: ServiceState) -> Agreement:
-        if gathered.mode_from == "default":
-            return Agreement(unasked=f"it holds nothing of mode {world.mode}")
         if not gathered.where.here:
             return Agreement(unasked=f"this machine is not {world.node.name}")
         if not kernel.is_root():
             return Agreement(unasked="that needs root")
+        if gathered.mode_from == "default":
+            return Agreement(unasked=f"it holds nothing of mode {world.mode}")
         try:
             found = compared(world)
         except (KernelError, Unsupported) as error:

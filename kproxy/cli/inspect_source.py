@@ -14,6 +14,7 @@ from kproxy.api.config import KubeProxyConfiguration
 from kproxy.backends.base import BACKENDS, Options
 from kproxy.cli import nodeproxy
 from kproxy.client.rest import Rest
+from kproxy.errors import InvalidObject
 from kproxy.inspect import assemble, kernel, objects
 from kproxy.inspect.assemble import Side, Whereabouts
 from kproxy.inspect.objects import Objects
@@ -21,6 +22,9 @@ from kproxy.inspect.objects import Objects
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_MODE = "iptables"
+
+PROBLEMS_MAX = 5
+"""So many problems of objects are told beside an answer that is not about them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,14 @@ class Gathered:
     sides: Sequence[Side]
     mode_from: str
     """How the mode is known: ``given``, ``kernel`` or ``default``."""
+
+    @property
+    def problems(self) -> list[InvalidObject]:
+        """Return what is wrong in the objects."""
+        found = [*self.objects.problems]
+        for side in self.sides:
+            found += side.problems
+        return found
 
 
 def source_options(command: F) -> F:
@@ -169,8 +181,9 @@ def warn(gathered: Gathered) -> None:
     """Tell on stderr what makes an answer less certain."""
     settings, found = gathered.settings, gathered.objects
     if gathered.mode_from == "default":
+        seen = "none is in the kernel" if kernel.is_root() else "only root sees the kernel's"
         click.echo(
-            f"kproxy: mode {settings.mode} is assumed: none is given, none is in the kernel",
+            f"kproxy: mode {settings.mode} is assumed: none is given, {seen}",
             err=True,
         )
     if found.node is None:
@@ -184,3 +197,11 @@ def warn(gathered: Gathered) -> None:
             "believed",
             err=True,
         )
+
+
+def tell_problems(gathered: Gathered) -> None:
+    """Tell on stderr what is wrong in the objects: an answer may be about one that is left out."""
+    for problem in gathered.problems[:PROBLEMS_MAX]:
+        click.echo(f"kproxy: problem: {problem}", err=True)
+    if (more := len(gathered.problems) - PROBLEMS_MAX) > 0:
+        click.echo(f"kproxy: … and {more} more problems (kproxy state has all)", err=True)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from kproxy.cli.inspect_source import Asked, Gathered, gather, source_options, warn
-from kproxy.errors import InvalidObject, KernelError, Unsupported
+from kproxy.errors import KernelError, Unsupported
 from kproxy.inspect import jsonable, kernel, objects, views
 from kproxy.inspect.kernel import Holdings
 
@@ -29,10 +29,10 @@ def state(asked: Asked, as_json: bool, with_kernel: bool) -> int:
         kernel.require_root()
     gathered = gather(asked)
     held = _held(gathered.settings.mode) if with_kernel else None
+    warn(gathered)
     if as_json:
         click.echo(json.dumps(_as_json(gathered, held), indent=2))
     else:
-        warn(gathered)
         _print(gathered, held)
     return 0
 
@@ -44,11 +44,8 @@ def _held(mode: str) -> Holdings:
         raise kernel.unreadable(error) from error
 
 
-def _problems(gathered: Gathered) -> list[InvalidObject]:
-    found = [*gathered.objects.problems]
-    for side in gathered.sides:
-        found += side.problems
-    return found
+def _ignored(gathered: Gathered) -> dict[str, str]:
+    return objects.ignored(gathered.objects.services, gathered.settings.families[0].proxy_name)
 
 
 def _as_json(gathered: Gathered, held: Holdings | None) -> dict[str, Any]:
@@ -76,8 +73,8 @@ def _as_json(gathered: Gathered, held: Holdings | None) -> dict[str, Any]:
             }
             for side in gathered.sides
         ],
-        "ignored": objects.ignored(gathered.objects.services),
-        "problems": [jsonable.problem(one) for one in _problems(gathered)],
+        "ignored": _ignored(gathered),
+        "problems": [jsonable.problem(one) for one in gathered.problems],
     }
     if held is not None:
         answer["kernel"] = jsonable.holdings(held)
@@ -95,9 +92,9 @@ def _print(gathered: Gathered, held: Holdings | None) -> None:
     for side in shown or gathered.sides[:1]:
         found = views.service_views(side.world, side.endpoints)
         console.print(tables.services_table(side.world, found))
-    for name, why in objects.ignored(gathered.objects.services).items():
+    for name, why in _ignored(gathered).items():
         console.print(f"not served: {name}: {why}", markup=False, highlight=False)
-    for problem in _problems(gathered):
+    for problem in gathered.problems:
         console.print(f"problem: {problem}", style="red", markup=False, highlight=False)
     if held is not None:
         if held.virtual_servers:

@@ -80,8 +80,8 @@ def from_api(rest: Rest, server: str, node: str) -> Objects:
     )
 
 
-def ignored(services: Sequence[core.Service]) -> dict[str, str]:
-    """Return the Services that no proxy of this name serves, and why."""
+def ignored(services: Sequence[core.Service], proxy_name: str = "") -> dict[str, str]:
+    """Return the Services that a proxy of this name does not serve, and why."""
     found = {}
     for service in services:
         meta, spec = service.metadata, service.spec
@@ -89,8 +89,8 @@ def ignored(services: Sequence[core.Service]) -> dict[str, str]:
         why = ""
         if spec.type == "ExternalName":
             why = "ExternalName: an alias in DNS"
-        elif name := (meta.labels or {}).get(PROXY_NAME_LABEL):
-            why = f"left to another proxy: {name}"
+        elif (name := (meta.labels or {}).get(PROXY_NAME_LABEL)) != (proxy_name or None):
+            why = f"left to another proxy: {name or 'the one without a name'}"
         elif first == "None":
             why = "headless: clients ask DNS for its endpoints"
         elif not first:

@@ -1,4 +1,8 @@
-"""The state of a node as tables for a terminal: one row for each service port."""
+"""The state of a node as tables for a terminal: one row for each service port.
+
+What names or addresses are in is always a ``Text``: in a bare string rich takes ``[fd00::1]`` for
+markup, and leaves it out.
+"""
 
 from collections.abc import Sequence
 
@@ -18,7 +22,8 @@ def services_table(world: World, services: Sequence[ServiceView]) -> Table:
     noun = "port" if len(services) == 1 else "ports"
     zone = f", zone {world.node.zone}" if world.node.zone else ""
     title = f"{world.family}: {len(services)} service {noun} on {world.node.name}{zone}"
-    table = Table(title=f"{title}, mode {world.mode}", title_justify="left", show_lines=True)
+    title = f"{title}, mode {world.mode}"
+    table = Table(title=Text(title, style="italic"), title_justify="left", show_lines=True)
     table.add_column("service port", overflow="fold")
     table.add_column("reached by", overflow="fold")
     table.add_column("endpoints", overflow="fold")
@@ -26,7 +31,7 @@ def services_table(world: World, services: Sequence[ServiceView]) -> Table:
         service = one.state.service
         table.add_row(
             _service(service),
-            "\n".join(reached_by(service)),
+            Text("\n".join(reached_by(service))),
             _endpoints(one),
         )
     return table
@@ -68,9 +73,9 @@ def virtual_servers_table(held: Holdings) -> Table:
     for server in held.virtual_servers:
         real = server.real_servers
         table.add_row(
-            server.place,
+            Text(server.place),
             server.scheduler,
-            "\n".join(one.place for one in real) or "none",
+            Text("\n".join(one.place for one in real) or "none"),
             "\n".join(str(one.weight) for one in real),
             "\n".join(str(one.active) for one in real),
             "\n".join(str(one.inactive) for one in real),

@@ -164,6 +164,59 @@ def test_state_as_a_table(
     assert said.err == ""
 
 
+def test_addresses_in_brackets_are_in_the_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "six.yaml"
+    path.write_text(MANIFEST.replace("10.96.0.10", "fd00:96::10"))
+    assert run(monkeypatch, "state", "--objects", path, "--node", "node1", "--mode", "ipvs") == 0
+    assert "[fd00:96::10]:80/TCP" in capsys.readouterr().out
+
+
+def test_services_of_other_proxies_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "objects.yaml"
+    label = "labels: {service.kubernetes.io/service-proxy-name: mine}"
+    path.write_text(MANIFEST.replace("{name: names, ", f"{{name: names, {label}, "))
+    words = ("state", "--objects", path, "--node", "node1", "--mode", "ipvs")
+    assert answer(monkeypatch, capsys, *words)[1]["ignored"] == {
+        "demo/names": "left to another proxy: mine"
+    }
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
+        "serviceProxyName: mine\n"
+    )
+    ignored = answer(monkeypatch, capsys, *words, "--config", config)[1]["ignored"]
+    assert ignored["demo/names"].startswith("headless")
+    assert ignored["demo/web"] == "left to another proxy: the one without a name"
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_an_object_that_was_left_out_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    file: Path,
+    form: tuple[str, ...],
+) -> None:
+    words = ("--objects", file, "--node", "node1", "--mode", "ipvs", *form)
+    for command in (("explain", "10.96.0.11:80"), ("diff",)):
+        run(monkeypatch, *command, *words)
+        assert "problem: Service demo/broken" in capsys.readouterr().err
+
+
+def test_of_many_problems_some_are_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "objects.yaml"
+    path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": [1] * 9}))
+    run(monkeypatch, "explain", "10.96.0.11:80", "--objects", path, "--mode", "ipvs")
+    said = capsys.readouterr().err
+    assert said.count("problem: ") == 5
+    assert "… and 4 more problems" in said
+
+
 def test_diff_tells_by_its_exit_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -325,6 +378,11 @@ def test_without_root_it_says_so(
     assert found["services"][0]["kernel"] == {
         "agrees": None, "unasked": "that needs root", "differences": [],
     }  # fmt: skip
+    # Nor is it said to hold nothing: nobody has looked.
+    assert run(monkeypatch, *words) == 0
+    said = capsys.readouterr()
+    assert "mode iptables is assumed: none is given, only root sees the kernel's" in said.err
+    assert "Kernel: not asked, that needs root." in said.out
 
 
 def test_of_another_machine_the_kernel_is_not_asked(
