@@ -23,6 +23,7 @@ HEAVY = {
     "ssl",
     "subprocess",
     "tempfile",
+    "typing_extensions",
     "unittest",
     "xml",
     "yaml",
@@ -41,7 +42,9 @@ MOST_OWN_MODULES = 100
 
 def imported(mode: str) -> set[str]:
     program = (
-        "import sys, kproxy.__main__, kproxy.cli.nodeproxy, kproxy.agent.daemon\n"
+        "import sys, kproxy.__main__\n"
+        "kproxy.__main__._import_msgspec()\n"
+        "import kproxy.cli.nodeproxy, kproxy.agent.daemon\n"
         "import kproxy.agent.settings, kproxy.client.rest\n"
         "from kproxy.backends.base import loader\n"
         f"loader({mode!r})\n"
