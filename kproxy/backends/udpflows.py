@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 
 from kproxy.backends.base import Swept
 from kproxy.desired import model
+from kproxy.desired.diff import diff
 from kproxy.desired.model import NodePorts, ServicePortName, ServiceState, State
 from kproxy.errors import KernelError, NotFound
 from kproxy.kernel import inet
@@ -50,20 +51,12 @@ class _Serving:
         """Take what is wanted now; return the places at which that makes a difference."""
         if services is self._services:
             return set()
+        changes = diff(self._services, services)
         self._services = services
-        udp, known = model.Protocol.UDP, self._udp
         changed: set[Place] = set()
-        seen = 0
-        for name, wanted in services.items():
-            if name.protocol is not udp:
-                continue
-            seen += 1
-            before = known.get(name)
-            if before is not wanted and before != wanted:
-                changed |= self._replace(name, wanted)
-        if seen < len(known):
-            for name in [name for name in known if name not in services]:
-                changed |= self._replace(name, None)
+        for name in (*changes.remove, *changes.change, *changes.add):
+            if name.protocol is model.Protocol.UDP:
+                changed |= self._replace(name, services.get(name))
         return changed
 
     def places(self) -> Set[Place]:

@@ -82,6 +82,7 @@ class Backend:
         self._seen: Seen | None = None
         self._read_at = float("-inf")
         self._rules: RuleSet | None = None
+        self._wanted_rules: chains.Wanted = chains.NOTHING
         self._device = False
         self._draining: set[ServiceKey] = set()
         self._rejected: dict[ServiceKey, list[KernelError]] = {}
@@ -117,7 +118,9 @@ class Backend:
         steps = planning.plan(changes, self._sets)
         have, self._rules = self._rules or self._save_rules(), None
         wanted_rules = rules.rules(want, self._family, self._wanted.denied)
-        table_changes = chains.plan(have, wanted_rules)
+        table_changes = []
+        if not trusted or wanted_rules != self._wanted_rules:
+            table_changes = chains.plan(have, wanted_rules)
         planned(steps.writes() + chains.writes(table_changes))
         switched = self._switch(want)
         failed = kernel.write(self._kernel, steps, table_changes, device=self._device)
@@ -125,6 +128,7 @@ class Backend:
         failures = [*failed.errors, *self._unscheduled(failed.unscheduled)]
         if not failures:
             self._rules = chains.applied(have, table_changes)
+            self._wanted_rules = wanted_rules
             self._trusted = True
             self._device = self._device or bool(steps.addresses_add)
             self._draining = steps.draining
