@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.needs_tool("ip", "iptables-legacy-sav
 
 FLAG = "--make-before-break"
 CHECK_EVERY_S = 0.01
+HEALTHZ, METRICS, CHECKED = 10256, 10249, 30999
 
 
 @pytest.fixture(
@@ -41,12 +42,14 @@ def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
 
 
 class HealthCheck:
-    """Asks ``/healthz`` every 10 ms, each time on a new connection, and keeps what went wrong."""
+    """Asks a port every 10 ms, each time on a new connection, and keeps what went wrong."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, port: int = HEALTHZ, path: str = "/healthz") -> None:
         self.asked = 0
         self.failed: list[str] = []
         self._node = node
+        self._port = port
+        self._path = path
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -62,11 +65,29 @@ class HealthCheck:
         while not self._over.wait(CHECK_EVERY_S):
             self.asked += 1
             try:
-                answer = self._node.healthz()
+                answer = self._ask()
             except OSError as error:
                 answer = str(error)
             if not answer.startswith("HTTP/1.1 200"):
                 self.failed.append(answer)
+
+    def _ask(self) -> str:
+        with namespace.entered(self._node.name):
+            connection = socket.create_connection(("127.0.0.1", self._port), 30)
+        with connection:
+            connection.sendall(f"GET {self._path} HTTP/1.1\r\n\r\n".encode())
+            return connection.recv(4096).decode()
+
+    def until_answered(self) -> None:
+        """Wait until the first answer is as it should be."""
+        while not self._works():
+            time.sleep(CHECK_EVERY_S)
+
+    def _works(self) -> bool:
+        try:
+            return self._ask().startswith("HTTP/1.1 200")
+        except ConnectionError:
+            return False
 
 
 def events(proxy: Proxy) -> list[dict[str, Any]]:
@@ -138,11 +159,20 @@ def test_a_planned_restart_leaves_no_moment_without_a_proxy(
 ) -> None:
     slow(tmp_path, monkeypatch)
     ends: dict[Proxy, int] = {}
+    node.api.put(*_checked_service())
     old = node.start(None, FLAG)
     old.wait_for("synced", first=True)
-    _until_healthy(node)
+    checks = [
+        HealthCheck(node),
+        HealthCheck(node, METRICS, "/metrics"),
+        HealthCheck(node, CHECKED, "/"),
+    ]
+    for check in checks:
+        check.until_answered()
     contents = node.contents()
-    with HealthCheck(node) as check:
+    with contextlib.ExitStack() as stack:
+        for check in checks:
+            stack.enter_context(check)
         for number in range(3):
             # While it changes hands the world goes on.
             new = node.start(None, FLAG, pod=f"p{number}")
@@ -156,8 +186,8 @@ def test_a_planned_restart_leaves_no_moment_without_a_proxy(
             assert gone["mono_ns"] <= taken["mono_ns"] <= first["mono_ns"]
             _synced_to(new, node, f"10.128.1.{number + 7}:8080")
             old = new
-    assert check.asked > 3 * PLACES[costs.SYNC_ADOPT] / CHECK_EVERY_S / 2
-    assert check.failed == []
+    assert checks[0].asked > 3 * PLACES[costs.SYNC_ADOPT] / CHECK_EVERY_S / 2
+    assert [check.failed for check in checks] == [[], [], []]
     node.api.put(slice_of("web", "10.128.0.5", "10.128.1.6"))
     while node.contents() != contents:
         old.wait_for("synced")
@@ -426,6 +456,18 @@ def _holder(node: Node) -> Iterator[socket.socket]:
 
 def _pidfd(pid: int) -> int:
     return os.pidfd_open(pid)
+
+
+def _checked_service() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a Service that load balancers ask this node for, and its endpoint here."""
+    balanced, local = service("lb", "10.96.0.14"), slice_of("lb", "10.128.0.9")
+    balanced["spec"] |= {
+        "type": "LoadBalancer",
+        "externalTrafficPolicy": "Local",
+        "healthCheckNodePort": CHECKED,
+    }
+    local["endpoints"][0]["nodeName"] = "node1"
+    return balanced, local
 
 
 def _one(proxy: Proxy, msg: str) -> dict[str, Any]:
