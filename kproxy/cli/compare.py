@@ -118,8 +118,7 @@ def compare(
     run_on_kernel(kernel, writable=[place])
     for problem in problems:
         click.echo(f"kproxy: left out: {problem}", err=True)
-    if before is None and options["modes"] is None:
-        parameters = _without_lacking(parameters)
+    parameters = _able(parameters, named=before is not None or options["modes"] is not None)
     with _cost_model(model):
         results = _run(parameters, load)
     path = (place if out else _fresh(place)) / "result.json"
@@ -164,14 +163,19 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in text.split(",") if word)
 
 
-def _without_lacking(parameters: "Parameters") -> "Parameters":
+def _able(parameters: "Parameters", *, named: bool) -> "Parameters":
     """Leave out the modes that this kernel lacks, and say so.
 
-    Raises UsageError if none is left.
+    Raises UsageError if none is left, or if one that was ``named`` is lacking.
     """
     from kproxy.lab import modes
 
     lacking = modes.lacking(parameters.modes)
+    if lacking and named:
+        raise errors.UsageError(
+            "; ".join(f"mode {mode}: not on this kernel: {why}" for mode, why in lacking.items()),
+            remedy="leave it out of --modes, or use --kernel uml",
+        )
     for mode, why in lacking.items():
         click.echo(f"kproxy: not on this kernel: mode {mode}: {why}", err=True)
     able = tuple(mode for mode in parameters.modes if mode not in lacking)

@@ -40,7 +40,7 @@ def again(
     from kproxy.lab import costmodel, reproduction
 
     recipe = reproduction.recipe(before, path)
-    wanted = dataclasses.replace(kernel, clock=base.Clock(recipe.clock), seed=recipe.seed)
+    wanted = dataclasses.replace(kernel, clock=recipe.clock, seed=recipe.seed)
     if not base.inside_guest():
         wanted = _same_kernel(wanted, recipe.kernel, recipe.memory)
     if base.inside_guest() and platform.release() != recipe.release:

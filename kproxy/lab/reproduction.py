@@ -8,7 +8,7 @@ the same to the last digit; with the real clock it never is, and the differences
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -16,6 +16,9 @@ from kproxy import errors
 from kproxy.lab import comparison, generators, workload
 from kproxy.lab.trial import Timing
 from kproxy.traffic import resultset
+from netns.kernels import base, native
+
+T = TypeVar("T")
 
 _OF_MACHINE = ("memory_bytes", "kproxy", "python")
 _ROW_NAMES = ("mode", "scenario", "node", "traffic")
@@ -27,14 +30,24 @@ class Recipe:
 
     parameters: comparison.Parameters
     workload: workload.Workload
-    clock: str
+    clock: base.Clock
     seed: int | None
     cost_model: dict[str, Any] | None
     release: str
     kernel: str | None
-    """Name of the embedded kernel; None: the machine's own, or the file is older than that."""
+    """Name of the kernel, as ``--kernel`` takes it; None: the file is older than that."""
     memory: int | None
-    """What that kernel was given, in bytes."""
+    """What an embedded one was given, in bytes."""
+
+
+class _Kernel(msgspec.Struct, frozen=True, kw_only=True):
+    """What is needed of a file's ``kernel``."""
+
+    release: str = ""
+    provider: str = ""
+    clock: base.Clock = base.Clock.REAL
+    name: str | None = None
+    memory_limit_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None
 
 
 class _Parameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,31 +67,36 @@ class _Parameters(msgspec.Struct, frozen=True, kw_only=True):
 
 def recipe(results: resultset.ResultSet, path: Path) -> Recipe:
     """Return how a result was made. Raises ``UsageError`` if the file does not say."""
-    try:
-        found = msgspec.convert(results.parameters, _Parameters)
-        parameters = comparison.Parameters(
-            modes=found.modes,
-            scenarios=found.scenarios,
-            trials=found.trials,
-            nodes=found.nodes,
-            rates=found.rates,
-            timing=found.timing,
-        )
-    except msgspec.ValidationError as error:
-        raise errors.UsageError(
-            f"{path}: parameters: {error}", remedy="it can only be reproduced as it was written"
-        ) from None
+    kernel = _read(results.kernel, _Kernel, path, "kernel")
+    found = _read(results.parameters, _Parameters, path, "parameters")
+    parameters = comparison.Parameters(
+        modes=found.modes,
+        scenarios=found.scenarios,
+        trials=found.trials,
+        nodes=found.nodes,
+        rates=found.rates,
+        timing=found.timing,
+    )
     parameters.check()
     return Recipe(
         parameters=parameters,
         workload=workload.Workload(manifests=found.manifests, notes=found.notes),
-        clock=str(results.kernel.get("clock", "real")),
+        clock=kernel.clock,
         seed=found.seed,
         cost_model=(found.costs or {}).get("model"),
-        release=str(results.kernel.get("release", "")),
-        kernel=results.kernel.get("name"),
-        memory=results.kernel.get("memory_limit_bytes"),
+        release=kernel.release,
+        kernel=native.NAME if kernel.provider == native.NAME else kernel.name,
+        memory=kernel.memory_limit_bytes,
     )
+
+
+def _read(value: dict[str, Any], wanted: type[T], path: Path, where: str) -> T:
+    try:
+        return msgspec.convert(value, wanted)
+    except msgspec.ValidationError as error:
+        raise errors.UsageError(
+            f"{path}: {where}: {error}", remedy="it can only be reproduced as it was written"
+        ) from None
 
 
 def differences(before: resultset.ResultSet, after: resultset.ResultSet) -> list[str]:

@@ -29,16 +29,16 @@ def choose(
 ) -> Choice:
     """Choose by name.
 
-    ``native`` is this machine's kernel; ``uml`` is the newest that was built here, or Debian's;
-    ``auto`` is the first of these two that can be used; any other name is that of one embedded
-    kernel (:mod:`registry`). Raises KernelUnusable, with the remedy, if what is wanted is not
-    there or cannot be used.
+    ``native`` is this machine's kernel, also without IPVS; ``uml`` is the newest that was built
+    here, or Debian's; ``auto`` is the first of these two that has everything; any other name is
+    that of one embedded kernel (:mod:`registry`). Raises KernelUnusable, with the remedy, if what
+    is wanted is not there or cannot be used.
     """
     if wanted not in KINDS:
         named = uml.Uml(registry.find(wanted))
         _insist(named)
         return Choice(named)
-    here = here or native.Native()
+    here = here or native.Native(whole=wanted != native.NAME)
     embedded = embedded or uml.Uml(registry.preferred())
     if wanted == embedded.name:
         _insist(embedded)

@@ -1,4 +1,4 @@
-"""``kproxy compare --reproduce`` runs on the kernel of the result, unless another is named."""
+"""On which kernel ``kproxy compare`` runs: that of a result, or one that can do its modes."""
 
 import dataclasses
 
@@ -6,8 +6,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from kproxy.cli import reproducing
+from kproxy import errors
+from kproxy.cli import compare, reproducing
 from kproxy.cli.kernel_option import KernelChoice, lab_options
+from kproxy.lab import comparison, modes
 from netns.kernels import base, choice
 
 
@@ -48,3 +50,19 @@ def test_a_kernel_that_is_not_here_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         outcome = CliRunner().invoke(command, [], catch_exceptions=False)
     assert found == [dataclasses.replace(found[0], name="auto")]
     assert "made on kernel gone, which is not here" in outcome.stderr
+
+
+def test_modes_that_nobody_named_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(modes, "lacking", lambda wanted: {"ipvs": "no module ip_vs"})
+    able = compare._able(comparison.Parameters(), named=False)
+    assert able.modes == ("iptables", "nftables")
+    assert able.left_out == ("mode ipvs: no module ip_vs",)
+    assert "not on this kernel: mode ipvs: no module ip_vs" in capsys.readouterr().err
+
+
+def test_a_mode_that_was_named_is_never_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modes, "lacking", lambda wanted: {"ipvs": "no module ip_vs"})
+    with pytest.raises(errors.UsageError, match="mode ipvs: not on this kernel: no module ip_vs"):
+        compare._able(comparison.Parameters(), named=True)

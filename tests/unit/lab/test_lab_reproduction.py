@@ -73,6 +73,21 @@ def test_the_recipe_names_the_kernel_and_its_memory() -> None:
     assert (older.kernel, older.memory) == (None, None)
 
 
+def test_the_machines_own_kernel_is_named_too() -> None:
+    kernel = {"provider": "native", "clock": "real", "name": None, "memory_limit_bytes": None}
+    recipe = reproduction.recipe(dataclasses.replace(result(ROW), kernel=kernel), Path("x"))
+    assert (recipe.kernel, recipe.memory) == ("native", None)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"clock": "sundial"}, {"memory_limit_bytes": "1G"}, {"name": 6.12}]
+)
+def test_a_kernel_that_cannot_be_is_refused_with_the_field(wrong: dict[str, Any]) -> None:
+    found = dataclasses.replace(result(ROW), kernel={"release": "6.12.1", **wrong})
+    with pytest.raises(errors.UsageError, match=f"kernel: .*{next(iter(wrong))}"):
+        reproduction.recipe(found, Path("x"))
+
+
 @pytest.mark.parametrize("field", ["modes", "manifests", "rates", "seed"])
 def test_a_file_that_does_not_say_is_refused_with_the_field(field: str) -> None:
     whole = result(ROW)

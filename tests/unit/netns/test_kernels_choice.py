@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from netns import errors
-from netns.kernels import base, choice, quantities, registry, uml
+from netns.kernels import base, choice, native, probe, quantities, registry, uml
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,17 @@ def test_what_cannot_be_used_is_refused_with_the_remedy(
 ) -> None:
     with pytest.raises(errors.KernelUnusable, match=words):
         choice.choose(name, here, embedded)
+
+
+def test_a_kernel_without_ipvs_is_taken_if_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(native, "has_ipvs", lambda: False)
+    kinds = {"dummy": "Operation not supported", "veth": ""}
+    monkeypatch.setattr(probe, "probe", lambda kinds_asked: {k: kinds[k] for k in kinds_asked})
+    assert choice.choose("native", embedded=EMBEDDED).provider.name == "native"
+    chosen = choice.choose("auto", embedded=EMBEDDED)
+    assert chosen.provider is EMBEDDED
+    assert "has no IPVS" in chosen.because
 
 
 def kernel(name: str) -> uml.UmlKernel:
