@@ -70,8 +70,8 @@ def _modelled(
     ]
     restarts = [
         _share(t.modelled_ms, t.restart_to_synced_ms)
-        for t, _ in members
-        if t.modelled_ms is not None and t.restart_to_synced_ms is not None
+        for t, m in members
+        if t.modelled_ms is not None and t.restart_to_synced_ms is not None and m.node == "hit"
     ]
     if not failovers and not restarts:
         return None

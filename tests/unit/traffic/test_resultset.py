@@ -160,6 +160,17 @@ def test_the_share_of_the_cost_model_is_the_median_of_the_trials_shares() -> Non
     )
 
 
+def test_other_nodes_have_no_share_of_a_restart_that_they_did_not_have() -> None:
+    one = modelled(1, 50.0, 176.0)
+    there = dataclasses.replace(one.measurements[0], node="other")
+    rows = summary.summarise([dataclasses.replace(one, measurements=(*one.measurements, there))])
+    shares = {row.node: row.modelled_share for row in rows}
+    assert shares["hit"] is not None
+    assert shares["other"] is not None
+    assert shares["hit"].restart_to_synced is not None
+    assert shares["other"].restart_to_synced is None
+
+
 def test_a_time_cannot_be_more_than_modelled() -> None:
     share = summary.summarise([modelled(1, 130.0, None)])[0].modelled_share
     assert share == resultset.ModelledShare(failover_time=None, restart_to_synced=1.0)
