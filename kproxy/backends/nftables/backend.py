@@ -6,6 +6,7 @@ does not read it again either while the number of the kernel's rule set says tha
 changed anything in any table since.
 """
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -23,7 +24,7 @@ from kproxy.kernel.conntrack.client import Conntrack
 from kproxy.kernel.conntrack.types import ConntrackClient
 from kproxy.kernel.inet import Family
 from kproxy.kernel.nft.client import Nft
-from kproxy.kernel.nft.types import DelTable, NftClient, Operation, Table
+from kproxy.kernel.nft.types import DelChain, DelTable, NftClient, Operation, Table, describe
 from kproxy.kernel.sysctl import SysctlClient
 
 FORWARDING = {
@@ -31,6 +32,12 @@ FORWARDING = {
     Family.IPV6: "net/ipv6/conf/all/forwarding",
 }
 GENERATIONS = 1 << 32
+
+DELETING_A_CHAIN = describe(DelChain(""))
+"""How the operation of an error begins if it was that."""
+
+SETTLED_S = 2.0
+"""After this time kernels before 6.2 have noticed that a chain is not led to any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +73,7 @@ class Backend:
         self._renderer = Renderer()
         self._in_step = False
         self._seen: _Seen | None = None
+        self._stale: set[str] = set()
         self._generation: int | None = None
         self._switched = False
         self._refused: tuple[KernelError, ...] = ()
@@ -97,9 +105,9 @@ class Backend:
         switched, refused = self._switch(want)
         if steps:
             try:
-                self._write(steps)
+                self._write_in_time(steps)
             except KernelError as error:
-                self._generation = None
+                self._generation, self._stale = None, set()
                 return SyncResult(
                     writes=switched,
                     failures=(error,),
@@ -115,6 +123,7 @@ class Backend:
             refused=refused,
             invalid=self._renderer.invalid,
             swept=self._flows.take_swept(),
+            again_in=SETTLED_S if self._stale else None,
         )
 
     def differences(self, want: State) -> Sequence[Difference]:
@@ -151,9 +160,11 @@ class Backend:
             before = self._renderer.tables
             delta = self._renderer.render(want)
             tables = self._renderer.tables
-            return plan.operations(compare(before, tables) if delta is None else delta, tables)
+            steps = plan.operations(compare(before, tables) if delta is None else delta, tables)
+            return plan.with_stale(steps, self._stale, tables)
         if self._seen is None:
             self._seen = self._read()
+        self._stale = set()  # They were read with all else.
         self._renderer.render(want)
         table, tables = self._seen.table, self._renderer.tables
         if not plan.adoptable(table, tables):
@@ -165,6 +176,18 @@ class Backend:
         seen = _Seen(self._kernel.nft.read())
         self._generation = generation
         return seen
+
+    def _write_in_time(self, steps: Sequence[Operation]) -> None:
+        """Write; chains that an old kernel believes in use are emptied now, and deleted later."""
+        doomed = {step.name for step in steps if isinstance(step, DelChain)}
+        self._stale = set()
+        try:
+            self._write(steps)
+        except KernelError as error:
+            if error.errno != errno.EBUSY or not error.operation.startswith(DELETING_A_CHAIN):
+                raise
+            self._write([step for step in steps if not isinstance(step, DelChain)])
+            self._stale = doomed
 
     def _write(self, steps: Sequence[Operation]) -> None:
         """Write, and note the number of the rule set if it still is known to be ours alone."""

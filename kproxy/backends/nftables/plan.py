@@ -1,6 +1,6 @@
 """From what differs to one transaction. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from kproxy.backends.nftables import layout
 from kproxy.backends.nftables.render import ABSENT, Delta, Tables, compare
@@ -79,6 +79,14 @@ def operations(delta: Delta, want: Tables) -> list[Operation]:
         steps += _elements(name, want.sets[name], differing, want.elements[name])
     steps += [DelSet(name) for name in delta.sets if name not in want.sets]
     return steps + gone
+
+
+def with_stale(steps: list[Operation], stale: Set[str], want: Tables) -> list[Operation]:
+    """Return the operations where some chains are still there, empty, that should be gone."""
+    if not stale:
+        return steps
+    kept = [step for step in steps if not (isinstance(step, AddChain) and step.name in stale)]
+    return kept + [DelChain(name) for name in sorted(stale) if name not in want.chains]
 
 
 def _elements(

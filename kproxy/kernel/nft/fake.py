@@ -65,8 +65,8 @@ class FakeNft:
 
     Faults to order: ``fail_run[n] = errno`` makes the n-th transaction from now (0 is the next)
     fail as a whole; ``missing`` is the answer of :meth:`unsupported`. ``written`` holds every
-    transaction that was tried; ``others`` raises the number of the rule set, as a change of
-    another table does.
+    transaction that was tried. With ``late`` this is a kernel before 6.2: it finds only some time
+    after a transaction, when :meth:`settle` is called, that chains are not led to any more.
     """
 
     def __init__(self, family: Family = Family.IPV4) -> None:
@@ -74,6 +74,8 @@ class FakeNft:
         self.fail_run: dict[int, int] = {}
         self.written: list[tuple[Operation, ...]] = []
         self.reads = 0
+        self.late = False
+        self._busy: set[str] = set()
         self._family = family
         self._contents: _Contents | None = None
         self._generation = 1
@@ -100,14 +102,22 @@ class FakeNft:
             raise kernel_error("change the table", Refusal(fault))
         contents = self._contents.copy() if self._contents else None
         changes = 0
+        busy = set(self._busy)
         for operation in transaction:
             try:
+                busy |= _led_to(contents, operation) if self.late else set()
+                if isinstance(operation, DelChain) and operation.name in busy:
+                    raise _Refused(errno.EBUSY)
                 contents, changed = _do(contents, operation)
                 changes += changed
             except _Refused as refused:
                 raise kernel_error(describe(operation), Refusal(refused.errno)) from None
-        self._contents = contents
+        self._contents, self._busy = contents, busy
         self._generation += changes > 0
+
+    def settle(self) -> None:
+        """Let the time pass after which a kernel has noticed everything."""
+        self._busy = set()
 
     def read(self) -> Table | None:
         """Return the whole table; None if there is none."""
@@ -157,6 +167,14 @@ def _do(contents: _Contents | None, operation: Operation) -> tuple[_Contents | N
     if wrong_length(operation):
         raise _Refused(errno.EINVAL)
     return contents, _DOERS[type(operation)](contents, operation)
+
+
+def _led_to(contents: _Contents | None, operation: Operation) -> set[str]:
+    """Return to which chains the elements lead that an operation takes away."""
+    if contents is None or not isinstance(operation, DelElements):
+        return set()
+    known = contents.elements.get(operation.set, {})
+    return {data.chain for key in operation.keys if isinstance(data := known.get(key), Verdict)}
 
 
 def _add_set(contents: _Contents, operation: AddSet) -> int:

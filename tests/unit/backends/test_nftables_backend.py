@@ -142,7 +142,7 @@ def written(node: FakeNode) -> list[Operation]:
 
 
 @given(life=lives(), restarts=st.sets(st.integers(0, 5)), rereads=st.sets(st.integers(0, 5)))
-@settings(max_examples=200)
+@settings(max_examples=60)
 def test_every_way_leads_where_the_shortest_does(
     life: list[State], restarts: set[int], rereads: set[int]
 ) -> None:
@@ -163,6 +163,7 @@ def test_every_way_leads_where_the_shortest_does(
     assert backend.sync(life[-1]).writes == 0
 
 
+@settings(max_examples=50)
 @given(a=states(), b=states())
 def test_nothing_that_both_states_have_is_touched(a: State, b: State) -> None:
     node = fresh(a)
@@ -192,6 +193,7 @@ def test_nothing_that_both_states_have_is_touched(a: State, b: State) -> None:
                 raise AssertionError(step)
 
 
+@settings(max_examples=50)
 @given(a=states(), b=states(), number=st.sampled_from([errno.ENOBUFS, errno.EBUSY, errno.EINTR]))
 def test_a_failed_transaction_changes_nothing_and_is_made_good(
     a: State, b: State, number: int
@@ -206,6 +208,30 @@ def test_a_failed_transaction_changes_nothing_and_is_made_good(
         assert node.contents()["nft"] == before
         assert backend.sync(b).failures == ()
     assert node.contents()["nft"] == fresh(b).contents()["nft"]
+
+
+@settings(max_examples=50)
+@given(life=lives(), settled=st.sets(st.integers(0, 5)), rereads=st.sets(st.integers(0, 5)))
+def test_a_kernel_that_notices_late_that_chains_are_free(
+    life: list[State], settled: set[int], rereads: set[int]
+) -> None:
+    """Before 6.2: a chain cannot go in the transaction in which elements stop leading to it."""
+    node = FakeNode()
+    table = node.nft[Family.IPV4]
+    table.late = True
+    backend = node.backend("nftables")
+    for index, state in enumerate(life):
+        if index in settled:
+            table.settle()
+        if index in rereads:
+            backend.reread()
+        result = backend.sync(state)
+        assert result.failures == ()
+    table.settle()
+    if result.again_in is not None:
+        assert backend.sync(life[-1]).again_in is None
+    assert node.contents()["nft"] == fresh(life[-1]).contents()["nft"]
+    assert backend.sync(life[-1]).writes == 0
 
 
 DAMAGE: dict[str, Callable[[Any], list[Operation]]] = {
