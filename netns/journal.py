@@ -139,7 +139,8 @@ class Journal:
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._offset = 0
         self._ledger = Ledger()
-        self._mutex = threading.RLock()
+        self._changing = threading.RLock()
+        self._reading = threading.Lock()
 
     def append(self, op: str, **fields: object) -> None:
         """Write one record."""
@@ -164,8 +165,8 @@ class Journal:
         self.append("process", host=host, pid=identity.pid, start_time=identity.start_time)
 
     def ledger(self) -> Ledger:
-        """The sum of what everybody has written up to now."""
-        with self._mutex:
+        """The sum of what everybody has written up to now. Waits for nobody who is changing it."""
+        with self._reading:
             size = os.fstat(self._fd).st_size
             if size > self._offset:
                 data = os.pread(self._fd, size - self._offset, self._offset)
@@ -176,7 +177,7 @@ class Journal:
     @contextlib.contextmanager
     def changing(self, timeout: float = 30.0) -> Iterator[Ledger]:
         """Exclude everybody else (threads and processes) from changing the lab meanwhile."""
-        with self._mutex:
+        with self._changing:
             _flock(self._fd, timeout, f"{self.path} is locked by another process")
             try:
                 yield self.ledger()

@@ -5,7 +5,7 @@ import io
 import pytest
 from local_cluster import LocalCluster, new_api
 
-from kproxy import errors, logs
+from kproxy import costfile, costs, errors, logs
 from kproxy.api import codec, core, discovery, kinds
 from kproxy.controlplane.controllers import slices
 from kproxy.controlplane.controllers.endpointslice import (
@@ -17,7 +17,7 @@ from kproxy.controlplane.controllers.endpointslice import (
 class World:
     """A cluster, and a controller that hears of its changes when the test says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, cost: costs.Costs = costs.FREE) -> None:
         self.cluster = LocalCluster(new_api(now=lambda: 0.0))
         self.queue: list[str] = []
         self.time = 1.25
@@ -26,6 +26,7 @@ class World:
             logs.Log("manager", stream=io.StringIO()),
             enqueue=self.queue.append,
             wall=lambda: self.time,
+            cost=cost,
         )
         self.known: dict[type, dict[str, object]] = {}
 
@@ -129,6 +130,33 @@ def test_endpoints_follow_their_pods(world):
     world.settle()
     assert world.endpoints() == {}
     assert len(world.slices()) == 1
+
+
+def test_what_a_pods_end_costs_is_paid_before_its_slice_is_written():
+    seen = []
+    entry = costfile.Entry(
+        process=costs.MANAGER,
+        place=costs.SLICE,
+        seconds=costfile.Terms(constant=0.5),
+        kernel="none",
+        machine="none",
+        date="2026-01-02",
+    )
+    model = costfile.Model(name="test", entries=(entry,))
+
+    def sleep(seconds):
+        seen.append((seconds, sorted(world.endpoints())))
+
+    world = World(costs.Costs(costs.MANAGER, None, model, sleep))
+    world.service()
+    world.pod("a", "10.244.1.2")
+    world.pod("b", "10.244.1.3")
+    world.settle()
+    assert seen == []
+    world.status("b", phase="Failed", address="10.244.1.3", ready=False)
+    world.settle()
+    assert seen == [(0.5, ["10.244.1.2", "10.244.1.3"])]
+    assert sorted(world.endpoints()) == ["10.244.1.2"]
 
 
 def test_pods_without_address_or_without_the_label_are_left_out(world):

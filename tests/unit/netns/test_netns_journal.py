@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import string
+import threading
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from netns import codec, journal
 from netns.errors import NetnsError
 from netns.journal import Journal, Ledger
+from netns.lab import AttachedLab
 from netns.process import ProcessId
 from netns.topology import (
     Host,
@@ -26,6 +28,8 @@ from netns.topology import (
     Segment,
     Topology,
 )
+
+PATIENCE_S = 20.0
 
 TOPOLOGY = Topology(
     hosts=(
@@ -91,6 +95,26 @@ def test_a_host_is_leaving_until_it_has_left(tmp_path: Path) -> None:
     book.append("remove", host="b")
     assert book.ledger().leaving == frozenset()
     assert "demo-b" not in book.ledger().namespaces
+    book.close()
+
+
+def test_nobody_waits_to_learn_that_a_host_is_leaving(tmp_path: Path) -> None:
+    book = Journal(tmp_path)
+    book.begin("demo")
+    book.append("add", topology=codec.encode(TOPOLOGY))
+    lab = AttachedLab(tmp_path, book)
+    found: list[bool] = []
+    with book.changing():
+        book.append("removing", host="b")
+        asking = threading.Thread(
+            target=lambda: found.extend([lab.has_now("a"), lab.has_now("b")]), daemon=True
+        )
+        asking.start()
+        asking.join(PATIENCE_S)
+        assert found == [True, False]
+    assert "b" in lab
+    book.append("remove", host="b")
+    assert "b" not in lab
     book.close()
 
 
