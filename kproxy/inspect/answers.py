@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from kproxy.backends.base import Difference
+from kproxy.backends.base import Deviation, Difference
 from kproxy.desired.model import Address, ServiceState
 
 from . import flows, lookup, views
@@ -15,12 +15,15 @@ from .world import Kind, Source, Target, World, place, within
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """Whether the kernel holds of a service port what is wanted."""
+    """Whether the kernel holds what a service port needs: its own, and what all share."""
 
     unasked: str = ""
     """Why the kernel was not asked; empty: it was."""
     differences: Sequence[Difference] = ()
 
+
+PASSED = ("rule", "chain")
+"""Kinds of objects that packets pass on their way to any service."""
 
 Ask = Callable[[World, ServiceState], Agreement]
 
@@ -89,14 +92,21 @@ def _predictions(
 
 
 def concerning(differences: Sequence[Difference], served: ServiceState) -> list[Difference]:
-    """Return the differences of one service port: those said to be its own, or that name it."""
+    """Return the differences that packets to a service port may meet.
+
+    Its own: those said to be, or that name it. And what is wanted and belongs to no service port:
+    each of them may need it. What is there for nobody and was not wanted leaves it alone, unless
+    it is among the rules that its packets pass.
+    """
     service = served.service
     places = {place(address, service.port) for address in flows.addresses_of(service)}
 
     def concerns(one: Difference) -> bool:
         if one.service is not None:
             return one.service == service.name
+        if one.deviation is not Deviation.UNEXPECTED or one.kind in PASSED:
+            return True
         words = f"{one.name} {one.want} {one.have}".replace(",", " ").split()
         return not places.isdisjoint(words)
 
-    return [one for one in differences if concerns(one)]
+    return sorted(filter(concerns, differences), key=lambda one: one.service is None)

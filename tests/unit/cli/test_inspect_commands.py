@@ -297,6 +297,26 @@ def test_explain(
     assert [one["name"] for one in web["kernel"]["differences"]] == ["tcp 10.96.0.10:80"]
 
 
+def test_what_all_services_need_concerns_each(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    file: Path,
+    backend: type[PretendedBackend],
+) -> None:
+    hook = Difference(deviation=Deviation.MISSING, kind="rule", name="nat PREROUTING", want="jump")
+    stray = Difference(deviation=Deviation.UNEXPECTED, kind="rule", name="nat KUBE-X", have="DROP")
+    other = ServicePortName("demo", "other", "http", Protocol.TCP)
+    others = Difference(deviation=Deviation.MISSING, kind="rule", name="nat X", service=other)
+    backend.found = (hook, others, stray, FOREIGN, MISSING)
+    words = ("explain", "10.96.0.10:80", "--objects", file, "--node", "node1", "--mode", "ipvs")
+    (web,) = answer(monkeypatch, capsys, *words)[1]["services"]
+    found = [one["name"] for one in web["kernel"]["differences"]]
+    assert found == ["tcp 10.96.0.10:80", "nat PREROUTING", "nat KUBE-X"]
+    backend.found = (hook,)
+    assert run(monkeypatch, *words) == 0
+    assert "Kernel: differs, 1 difference: 1 missing" in capsys.readouterr().out
+
+
 def test_explain_in_words(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path
 ) -> None:
