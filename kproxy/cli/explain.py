@@ -1,6 +1,9 @@
 """``kproxy explain``: what becomes of a packet to an address and port, and why."""
 
 import json
+import shutil
+import sys
+from collections.abc import Iterable
 
 import click
 
@@ -41,7 +44,10 @@ def explain(target: str, asked: Asked, source: str, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(jsonable.answer(found), indent=2))
     else:
-        click.echo("\n".join(text.answer(found)))
+        lines: Iterable[str] = text.answer(found)
+        if sys.stdout.isatty():
+            lines = text.fitted(lines, shutil.get_terminal_size().columns)
+        click.echo("\n".join(lines))
     return 0 if found.matches else 1
 
 

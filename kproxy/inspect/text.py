@@ -12,8 +12,8 @@ from .kernel import Comparison
 from .views import EndpointView
 from .world import World, place
 
-WIDTH = 96
-"""Reasons are broken into lines of so many columns."""
+HANG = 6
+"""Columns by which reasons are indented, and what is left of a line that has to be broken."""
 
 SHOWN_MAX = 10
 """So many endpoints are listed by name; JSON has them all."""
@@ -29,6 +29,25 @@ SCHEDULERS = {
     "sed": "the shortest expected delay",
     "nq": "an idle one, else the shortest expected delay",
 }
+
+
+def fitted(lines: Iterable[str], width: int) -> Iterator[str]:
+    """Break lines between words, for a terminal of so many columns.
+
+    What is indented by more than reasons are is left: rules that may be copied.
+    """
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if len(line) <= width or indent > HANG:
+            yield line
+            continue
+        yield from textwrap.wrap(
+            line,
+            width,
+            subsequent_indent=" " * HANG if indent else "",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
 
 
 def answer(found: Answer) -> list[str]:
@@ -83,10 +102,7 @@ def _packets(predictions: Iterable[Prediction]) -> Iterator[str]:
         everybody = len(alike) == 1 and len(those) > 1
         whence = "anywhere" if everybody else ", ".join(str(one.source) for one in those)
         yield f"  from {whence}: {end}"
-        for reason in reasons:
-            yield from textwrap.wrap(
-                reason, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6
-            )
+        yield from (" " * HANG + reason for reason in reasons)
 
 
 def fate(prediction: Prediction) -> str:
