@@ -14,7 +14,7 @@ from kproxy.api.config import KubeProxyConfiguration
 from kproxy.backends.base import BACKENDS, Options
 from kproxy.cli import nodeproxy
 from kproxy.client.rest import Rest
-from kproxy.errors import InvalidObject
+from kproxy.errors import InvalidObject, UsageError
 from kproxy.inspect import assemble, kernel, objects
 from kproxy.inspect.assemble import Side, Whereabouts
 from kproxy.inspect.objects import Objects
@@ -22,6 +22,9 @@ from kproxy.inspect.objects import Objects
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_MODE = "iptables"
+
+DEEDS = ("cleanup", "init_only", "write_config_to", "help", "version")
+"""What the proxy's flags may ask for instead of a proxy."""
 
 PROBLEMS_MAX = 5
 """So many problems of objects are told beside an answer that is not about them."""
@@ -121,9 +124,10 @@ def gather(asked: Asked, *, need_mode: bool = False) -> Gathered:
 
     ``need_mode``: raise UsageError where the mode is neither given nor seen in the kernel.
     """
-    config, mode_from = _configuration(asked, need_mode=need_mode)
+    options = _flags(asked)
+    config, mode_from = _configuration(asked, options, need_mode=need_mode)
     settings = from_config(config)
-    found = _objects(asked, config, settings.node)
+    found = _objects(asked, options.master, config, settings.node)
     where = assemble.whereabouts(found.node)
     return Gathered(
         settings=settings,
@@ -134,13 +138,27 @@ def gather(asked: Asked, *, need_mode: bool = False) -> Gathered:
     )
 
 
-def _configuration(asked: Asked, *, need_mode: bool) -> tuple[KubeProxyConfiguration, str]:
+def _flags(asked: Asked, mode: str = "") -> kube_flags.Options:
+    """Return what the flags of the proxy say, with the options of ours that are such flags."""
     words = [*asked.flags]
-    if asked.config:
-        words.append(f"--config={asked.config}")
-    if asked.node:
-        words.append(f"--hostname-override={asked.node}")
+    ours = {
+        "config": asked.config,
+        "hostname-override": asked.node,
+        "master": asked.master,
+        "proxy-mode": mode,
+    }
+    words += [f"--{name}={value}" for name, value in ours.items() if value]
     options = kube_flags.parse_flags(words)
+    for name in DEEDS:
+        if getattr(options, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag}: this command only reads", remedy=f"kproxy proxy {flag}")
+    return options
+
+
+def _configuration(
+    asked: Asked, options: kube_flags.Options, *, need_mode: bool
+) -> tuple[KubeProxyConfiguration, str]:
     file = nodeproxy.read_config(options.config_file)
     mode, mode_from = asked.mode, "given"
     if not mode and not options.fields.get("proxy-mode") and not (file or {}).get("mode"):
@@ -148,8 +166,7 @@ def _configuration(asked: Asked, *, need_mode: bool) -> tuple[KubeProxyConfigura
     if mode:
         if file is not None:
             file = {**file, "mode": mode}
-        words.append(f"--proxy-mode={mode}")
-        options = kube_flags.parse_flags(words)
+        options = _flags(asked, mode)
     return kube_flags.resolve(options, file).config, mode_from
 
 
@@ -166,13 +183,13 @@ def _mode_of_kernel(*, need_mode: bool) -> tuple[str, str]:
     return DEFAULT_MODE, "default"
 
 
-def _objects(asked: Asked, config: KubeProxyConfiguration, node: str) -> Objects:
+def _objects(asked: Asked, master: str, config: KubeProxyConfiguration, node: str) -> Objects:
     if asked.files:
         if asked.kubeconfig or asked.master:
             raise click.UsageError("--objects excludes --kubeconfig and --master")
         return objects.from_files(asked.files, node)
     path = asked.kubeconfig or config.client_connection.kubeconfig
-    access = nodeproxy.api_access(path, asked.master)
+    access = nodeproxy.api_access(path, master)
     with Rest(access, agent="kproxy-inspect") as rest:
         return objects.from_api(rest, access.server, node)
 

@@ -371,6 +371,9 @@ def test_an_unknown_address(
         (("explain", "10.0.0.1:1", "--from", "fd00::1"), 2, "different families"),
         (("state", "--mode", "userspace"), 2, "userspace"),
         (("state", "--", "--no-such-flag"), 2, "--no-such-flag"),
+        (("state", "--", "--master=http://127.0.0.1:1"), 1, "API server http://127.0.0.1:1: "),
+        (("diff", "--", "--cleanup"), 2, "--cleanup: this command only reads"),
+        (("state", "--", "--init-only"), 2, "--init-only: this command only reads"),
     ],
 )
 def test_mistakes_are_told_in_one_line(
