@@ -3,6 +3,7 @@
 import errno
 import ipaddress
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -388,6 +389,42 @@ def test_the_table_of_another_proxy_is_replaced_in_one_transaction() -> None:
     assert len(table.written) == 1
     assert written(node)[:2] == [DelTable(), AddTable()]
     assert node.contents()["nft"] == fresh(state).contents()["nft"]
+
+
+def test_what_this_program_cannot_have_made_is_told_and_replaced() -> None:
+    """A set of a type that it does not know, a base chain that drops by default."""
+    node, state = FakeNode(), wanted(web(A))
+    backend = node.backend("nftables")
+    backend.sync(state)
+    table = node.nft[Family.IPV4]
+    known = table.read()
+    assert known is not None
+    table.read = lambda: replace(known, unknown=("chain closed",))  # type: ignore[method-assign]
+    (told,) = backend.differences(state)
+    assert (told.kind, told.name, told.deviation) == (
+        "other object",
+        "chain closed",
+        Deviation.UNEXPECTED,
+    )
+    table.change_elsewhere()
+    backend.reread()
+    assert backend.sync(state).failures == ()
+    assert written(node)[:2] == [DelTable(), AddTable()]
+
+
+def test_a_changed_address_of_the_node_touches_no_service() -> None:
+    node = FakeNode()
+    backend = node.backend("nftables")
+    ports = NodePorts(everywhere=False, addresses=(Address("192.168.1.1"),))
+    state = msgspec.structs.replace(wanted(web(A, B)), node_ports=ports)
+    backend.sync(state)
+    moved = msgspec.structs.replace(ports, addresses=(Address("192.168.1.9"),))
+    backend.sync(msgspec.structs.replace(state, node_ports=moved))
+    spec = layout.set_specs(Family.IPV4)[layout.NODEPORT_IPS]
+    assert written(node) == [
+        DelElements(layout.NODEPORT_IPS, spec, [b"\xc0\xa8\x01\x01"]),
+        AddElements(layout.NODEPORT_IPS, spec, {b"\xc0\xa8\x01\x09": None}),
+    ]
 
 
 def test_cleanup_removes_the_table_and_absent_is_fine() -> None:
