@@ -4,8 +4,14 @@ import json
 
 import click
 
-from kproxy.cli.inspect_source import Asked, gather, source_options, tell_problems, warn
-from kproxy.errors import KernelError, KproxyError, Unsupported, UsageError
+from kproxy.cli.inspect_source import (
+    Asked,
+    failing_as_usage,
+    gather,
+    source_options,
+    tell_problems,
+    warn,
+)
 from kproxy.inspect import jsonable, kernel, text
 
 
@@ -18,20 +24,13 @@ def diff(asked: Asked, as_json: bool) -> int:
     Exit code 0: no differences; 1: differences; 2: bad usage, or something cannot be read.
     """
     kernel.require_root()
-    try:
+    with failing_as_usage():
         gathered = gather(asked, need_mode=True)
         settings = gathered.settings
         found = [
             kernel.compare(settings.mode, side.world.state, settings.options)
             for side in gathered.sides
         ]
-    except (KernelError, Unsupported) as error:
-        raise kernel.unreadable(error) from error
-    except UsageError:
-        raise
-    except KproxyError as error:
-        # Exit code 1 means differences, so whatever keeps us from comparing must be another.
-        raise UsageError(error.message, remedy=error.remedy) from error
     warn(gathered)
     tell_problems(gathered)
     if as_json:

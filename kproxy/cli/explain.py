@@ -8,7 +8,15 @@ from collections.abc import Iterable
 import click
 
 from kproxy.api import addresses
-from kproxy.cli.inspect_source import Asked, Gathered, gather, source_options, tell_problems, warn
+from kproxy.cli.inspect_source import (
+    Asked,
+    Gathered,
+    failing_as_usage,
+    gather,
+    source_options,
+    tell_problems,
+    warn,
+)
 from kproxy.desired.model import Address, Family, ServiceState
 from kproxy.errors import KernelError, Unsupported, UsageError
 from kproxy.inspect import answers, jsonable, kernel, lookup, text
@@ -31,11 +39,13 @@ def explain(target: str, asked: Asked, source: str, as_json: bool) -> int:
     IPv6 in brackets. Says which service it is, which endpoints with which probability, who is
     masqueraded, refused or dropped and why, and whether the kernel holds what that needs.
 
-    Exit code 0: the address belongs to a service; 1: to none; 2: bad usage.
+    Exit code 0: the address belongs to a service; 1: to none; 2: bad usage, or something cannot
+    be read.
     """
     wanted = lookup.parse_target(target)
     client = _client(source, six=":" in wanted.address)
-    gathered = gather(asked)
+    with failing_as_usage():
+        gathered = gather(asked)
     family = Family.IPV6 if ":" in wanted.address else Family.IPV4
     side = next(one for one in gathered.sides if one.world.family is family)
     found = answers.explain(side, wanted, client, _asker(gathered))

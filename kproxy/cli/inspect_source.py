@@ -1,7 +1,8 @@
 """What ``state``, ``diff`` and ``explain`` have in common: whose state, and where it is read."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from kproxy.api.config import KubeProxyConfiguration
 from kproxy.backends.base import BACKENDS, Options
 from kproxy.cli import nodeproxy
 from kproxy.client.rest import Rest
-from kproxy.errors import InvalidObject, UsageError
+from kproxy.errors import InvalidObject, KproxyError, UsageError
 from kproxy.inspect import assemble, kernel, objects
 from kproxy.inspect.assemble import Side, Whereabouts
 from kproxy.inspect.objects import Objects
@@ -192,6 +193,20 @@ def _objects(asked: Asked, master: str, config: KubeProxyConfiguration, node: st
     access = nodeproxy.api_access(path, master)
     with Rest(access, agent="kproxy-inspect") as rest:
         return objects.from_api(rest, access.server, node)
+
+
+@contextlib.contextmanager
+def failing_as_usage() -> Iterator[None]:
+    """Turn whatever keeps a command from its answer into UsageError, whose exit code is 2.
+
+    For commands whose exit code 1 is an answer.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except KproxyError as error:
+        raise UsageError(error.message, remedy=error.remedy) from error
 
 
 def warn(gathered: Gathered) -> None:

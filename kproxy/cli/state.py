@@ -6,8 +6,14 @@ from typing import Any
 
 import click
 
-from kproxy.cli.inspect_source import Asked, Gathered, gather, source_options, warn
-from kproxy.errors import KernelError, Unsupported
+from kproxy.cli.inspect_source import (
+    Asked,
+    Gathered,
+    failing_as_usage,
+    gather,
+    source_options,
+    warn,
+)
 from kproxy.inspect import jsonable, kernel, objects, views
 from kproxy.inspect.kernel import Holdings
 
@@ -38,10 +44,8 @@ def state(asked: Asked, as_json: bool, with_kernel: bool) -> int:
 
 
 def _held(mode: str) -> Holdings:
-    try:
+    with failing_as_usage():
         return kernel.holdings(mode)
-    except (KernelError, Unsupported) as error:
-        raise kernel.unreadable(error) from error
 
 
 def _ignored(gathered: Gathered) -> dict[str, str]:

@@ -214,8 +214,3 @@ def _tables() -> list[tuple[str, int]]:
             (f"{family} elements of them", sum(map(len, table.elements.values()))),
         ]
     return counts
-
-
-def unreadable(error: KernelError | Unsupported) -> UsageError:
-    """Return the error of a command that could not read the kernel: exit code 2."""
-    return UsageError(error.message, remedy=error.remedy)

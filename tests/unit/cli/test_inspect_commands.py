@@ -366,6 +366,7 @@ def test_an_unknown_address(
         (("state", "--objects", "/nowhere", "--master", "http://x"), 2, "--objects excludes"),
         (("state", "--master", "http://127.0.0.1:1"), 1, "API server http://127.0.0.1:1: "),
         (("diff", "--master", "http://127.0.0.1:1", "--mode", "ipvs"), 2, "http://127.0.0.1:1"),
+        (("explain", "10.0.0.1:1", "--master", "http://127.0.0.1:1"), 2, "http://127.0.0.1:1"),
         (("explain", "web", "--mode", "ipvs"), 2, "'web'"),
         (("explain", "10.0.0.1:1", "--from", "web"), 2, "--from"),
         (("explain", "10.0.0.1:1", "--from", "fd00::1"), 2, "different families"),
