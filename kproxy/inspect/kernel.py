@@ -9,7 +9,7 @@ from kproxy.agent.node import SERVICE_DEVICE
 from kproxy.backends import base
 from kproxy.backends.base import Backend, Difference, Options
 from kproxy.desired.model import Family, State
-from kproxy.errors import KernelError, Unsupported, UsageError
+from kproxy.errors import Unsupported, UsageError
 
 IPVS, IPTABLES = "ipvs", "iptables"
 
