@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from kproxy.backends import base, chains
 from kproxy.backends.base import Difference, Planned, SyncResult, untold
-from kproxy.backends.ipvs import compare, kernel, render, rules, schedulers
+from kproxy.backends.ipvs import compare, kernel, render, rules
 from kproxy.backends.ipvs import plan as planning
 from kproxy.backends.ipvs.compare import Seen
 from kproxy.backends.ipvs.kernel import Kernel
@@ -88,16 +88,20 @@ class Backend:
         self._rejected: dict[ServiceKey, list[KernelError]] = {}
         """Endpoints that the kernel takes for invalid, of services that did not change since."""
         self._own: frozenset[Address] | None = None
+        self._lacking: KernelError | None = None
+        """The scheduler, if it is found out that the kernel has not got it."""
         self._switched = False
         self._refused: list[KernelError] = []
 
     def supported(self) -> str | None:
-        """Return None, or why this kernel cannot do it."""
+        """Return None, or why this kernel cannot do it. Writes nothing.
+
+        That the scheduler is missing is known when a sync has failed by that.
+        """
         clients = (self._kernel.ipvs, self._kernel.ipset, self._kernel.iptables)
         why = next((why for client in clients if (why := client.supported())), None)
-        if why is None and self._options.scheduler != schedulers.DEFAULT:
-            error = schedulers.unknown(self._kernel.ipvs, self._options.scheduler)
-            why = None if error is None else str(error)
+        if why is None and self._lacking is not None:
+            return str(self._lacking)
         return why
 
     def reread(self) -> None:
@@ -273,7 +277,10 @@ class Backend:
         """Return one error for all services, if it is the scheduler that this kernel lacks."""
         if not errors:
             return errors
+        from kproxy.backends.ipvs import schedulers  # not needed to sync
+
         error = schedulers.unknown(self._kernel.ipvs, self._options.scheduler)
+        self._lacking = error
         return errors if error is None else [error]
 
 

@@ -20,7 +20,6 @@ from kproxy.kernel.ipvs.types import (
     ServiceKey,
 )
 
-DEFAULT = "rr"
 KNOWN = (
     *("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh"),
     "twos",

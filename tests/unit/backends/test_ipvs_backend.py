@@ -302,3 +302,12 @@ def test_cleanup_tells_what_it_could_not_remove() -> None:
 )
 def test_kernel_versions(release: str, expected: tuple[int, int]) -> None:
     assert ipvs_backend._release(release) == expected
+
+
+def test_time_outs_that_are_right_are_not_written() -> None:
+    node = FakeNode()
+    options = Options(tcp_timeout_s=100)
+    assert node.backend("ipvs", options).sync(wanted()).writes > 0
+    node.ipvs.set_timeouts = None  # type: ignore[assignment,method-assign]
+    result = node.backend("ipvs", options).sync(wanted())
+    assert (result.writes, result.refused) == (0, ())

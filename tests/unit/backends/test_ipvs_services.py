@@ -230,18 +230,26 @@ def test_an_unknown_scheduler_is_one_error_that_names_what_there_is(name: str) -
     result = backend.sync(state(service(), service("other", node_port=30080, port=81)))
     (error,) = result.failures
     assert f"{name!r}: this kernel has no such scheduler (it has: rr, wrr, lc," in str(error)
-    assert backend.supported() == str(error)
+    assert backend.supported() == str(error), "known now, without asking again"
     assert node.ipvs.dump() == {}, "what asks leaves nothing behind"
     assert not node.links.exists("kube-ipvs0"), "an address would lead to ports of the node"
-    assert node.backend("ipvs", Options(scheduler="sh")).supported() is None
 
 
 def test_asking_for_schedulers_heals_what_a_killed_one_left() -> None:
     node = FakeNode()
     probe = ServiceKey(inet.Protocol.TCP, ipaddress.ip_address("198.51.100.0"), 20000)
     node.ipvs.run([AddService(probe, ServiceConfig("rr"))])
-    assert node.backend("ipvs", Options(scheduler="sh")).supported() is None
+    assert (
+        len(node.backend("ipvs", Options(scheduler="nonsense")).sync(state(service())).failures)
+        == 1
+    )
     assert node.ipvs.dump() == {}
+
+
+def test_whether_it_is_supported_is_found_out_without_writing() -> None:
+    node = FakeNode()
+    assert node.backend("ipvs", Options(scheduler="sh")).supported() is None
+    assert node.ipvs.written == []
 
 
 def test_the_same_address_twice_in_one_service_is_served_once() -> None:
@@ -388,12 +396,3 @@ def test_drift_is_found_at_a_full_sync_and_made_good() -> None:
     assert backend.sync(want).writes == 3
     assert node.contents() == before
     assert backend.differences(want) == []
-
-
-def test_time_outs_that_are_right_are_not_written() -> None:
-    node = FakeNode()
-    options = Options(tcp_timeout_s=100)
-    assert node.backend("ipvs", options).sync(state()).writes > 0
-    node.ipvs.set_timeouts = None  # type: ignore[assignment,method-assign]
-    result = node.backend("ipvs", options).sync(state())
-    assert (result.writes, result.refused) == (0, ())
