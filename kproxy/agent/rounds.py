@@ -22,6 +22,9 @@ RETRY_S = 1.0
 RETRY_MAX_S = 30.0
 BURST = 2
 
+FULL_LATE_S = 1.0
+"""So long the kernel is not read anew, although it is time for that, while something waits."""
+
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
     """What one round came to. Times are seconds on the monotonic clock."""
@@ -105,7 +108,9 @@ class Rounds:
 
     @property
     def _full_at(self) -> float:
-        return self._read_at + self._settings.sync_period
+        """When the kernel is read anew: later if changes wait, or the last round has failed."""
+        late = 0.0 if self.pending_since is None else FULL_LATE_S
+        return self._read_at + self._settings.sync_period + late
 
     def request(self) -> None:
         """Ask for a sync."""
@@ -164,9 +169,9 @@ class Rounds:
         """Sync all families once, and tell. Raises Unsupported if trying again is of no use.
 
         When somebody waits for a change, the kernel is not read anew first, although it may be
-        time for that: a round for that alone follows at once.
+        time for that: a round for that alone follows at once, if they do not keep coming.
         """
-        full = self.pending_since is None and time.monotonic() >= self._full_at
+        full = time.monotonic() >= self._full_at
         if full:
             # Before the round is said to begin: what is noted until then is part of it.
             self.read_kernel()

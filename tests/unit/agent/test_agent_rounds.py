@@ -11,7 +11,7 @@ import pytest
 
 from kproxy.agent.daemon import Agent
 from kproxy.agent.node import ZONE_LABEL
-from kproxy.agent.rounds import RETRY_MAX_S
+from kproxy.agent.rounds import FULL_LATE_S, RETRY_MAX_S
 from kproxy.agent.settings import Settings, from_config
 from kproxy.api.config import DetectLocal, KubeProxyConfiguration, with_defaults
 from kproxy.api.core import Node, NodeSpec
@@ -214,11 +214,36 @@ def test_a_change_does_not_wait_for_the_kernel_to_be_read() -> None:
     watched.rounds.once()
     assert watched.stub.read == 1
     assert watched.rounds.next_due > watched.rounds._read_at, "a full sync is due by itself"
-    watched.rounds._read_at -= 31
+    watched.rounds._read_at -= 30.5
     watched.rounds.request()
     watched.rounds.once()
     assert watched.stub.read == 1
     assert watched.rounds.next_due < time.monotonic(), "the full sync follows at once"
+    watched.rounds.once()
+    assert watched.stub.read == 2
+
+
+def test_what_keeps_failing_is_not_tried_on_and_on_when_the_kernel_is_to_be_read() -> None:
+    failing = SyncResult(writes=0, failures=(FAILURE,))
+    watched = Watched(*[failing] * 2)
+    watched.rounds.once()
+    watched.rounds._read_at -= 30.5
+    assert watched.rounds.next_due > time.monotonic(), "it would never wait again"
+    watched.rounds._read_at -= FULL_LATE_S
+    watched.rounds.once()
+    assert watched.stub.read == 2, "though something is still to be done"
+    assert watched.rounds.next_due > time.monotonic()
+
+
+def test_changes_without_end_put_a_full_sync_off_for_a_moment_only() -> None:
+    watched = Watched(*[SyncResult(writes=0)] * 3)
+    watched.rounds.once()
+    watched.rounds._read_at -= 30.5
+    watched.rounds.request()
+    watched.rounds.once()
+    assert watched.stub.read == 1
+    watched.rounds.request()
+    watched.rounds._read_at -= FULL_LATE_S
     watched.rounds.once()
     assert watched.stub.read == 2
 
