@@ -85,9 +85,11 @@ class NetlinkSocket:
     """One netlink socket. It belongs to the namespace in which it was opened. Not for two threads.
 
     KernelError from the methods if the kernel refuses, or does not answer within a minute.
+    ``torn_dumps``: also inconsistent dumps are returned; the caller finds out and asks again.
     """
 
-    def __init__(self, protocol: int) -> None:
+    def __init__(self, protocol: int, *, torn_dumps: bool = False) -> None:
+        self._torn_dumps = torn_dumps
         try:
             self._socket = socket.socket(
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
@@ -296,7 +298,7 @@ class NetlinkSocket:
                         interrupted = True
                     if reply == _NLMSG_DONE:
                         _raise_if_failed(buffer, start, end, what)
-                        return None if interrupted else found
+                        return None if interrupted and not self._torn_dumps else found
                     if reply == _NLMSG_ERROR:
                         refusal = self._refusal(flags, start, end)
                         if refusal is None:

@@ -3,6 +3,8 @@
 import errno
 import json
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -380,6 +382,34 @@ def test_tens_of_thousands_of_elements(nft: NftClient) -> None:
     assert found.elements["verdicts"] == verdicts | {WEB: goto("other")}
     nft.run([DelElements("endpoints", ENDPOINTS, [key for key in endpoints if key != ONE])])
     assert table(nft).elements["endpoints"] == {ONE: TO_ONE}
+
+
+@pytest.mark.kernel
+def test_a_table_is_read_while_others_change_theirs_all_the_time(kernel_nft: Nft) -> None:
+    prepared(kernel_nft)
+    elements = {WEB + n.to_bytes(4, "little"): n.to_bytes(8, "big") for n in range(20_000)}
+    kernel_nft.run([AddElements("endpoints", ENDPOINTS, elements | {ONE: TO_ONE})])
+    before = kernel_nft.generation()
+    stop = threading.Event()
+
+    def meddle() -> None:
+        with Nft(Family.IPV4, "mine") as other:
+            other.run([AddTable()])
+            while not stop.is_set():
+                other.run([AddChain("a")])
+                other.run([DelChain("a")])
+
+    thread = threading.Thread(target=meddle)
+    thread.start()
+    try:
+        while kernel_nft.generation() == before:
+            time.sleep(0.001)
+        found = table(kernel_nft)
+    finally:
+        stop.set()
+        thread.join()
+    assert found.elements["endpoints"] == elements | {ONE: TO_ONE}
+    assert kernel_nft.generation() > before + 10
 
 
 def test_ordered_faults_hit_the_nth_transaction() -> None:

@@ -92,14 +92,18 @@ class Nft:
 
     def read(self) -> Table | None:
         """Return the whole table as it is at one moment; None if there is none."""
+        previous: object = self
         for _ in range(_READ_ATTEMPTS):
             before = self.generation()
             try:
                 table = self._read()
             except NotFound:
                 table = None  # Or it vanished on the way: then the generation tells.
-            if self.generation() == before:
+            # The number is that of all tables together. Where others change theirs all the time,
+            # two readings that are the same prove that this one is left alone.
+            if self.generation() == before or table == previous:
                 return table
+            previous = table
         detail = f"kept changing during {_READ_ATTEMPTS} readings"
         raise KernelError(f"read {self._name()}", errno.EAGAIN, detail)
 
@@ -215,7 +219,7 @@ class Nft:
 
     def _open(self) -> netlink.NetlinkSocket:
         if self._opened is None:
-            self._opened = netlink.NetlinkSocket(netlink.NETLINK_NETFILTER)
+            self._opened = netlink.NetlinkSocket(netlink.NETLINK_NETFILTER, torn_dumps=True)
         return self._opened
 
 
