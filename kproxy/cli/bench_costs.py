@@ -49,6 +49,7 @@ def costs(
 ) -> None:
     """Measure what start, list and sync of the proxy take, and make a cost model of it.
 
+    The start of a pod's program, and what the control plane does at a pod's end, are in it, too.
     In virtual time computing takes none; `kproxy compare --costs FILE` puts it in again.
     """
     wanted = _modes(modes)
