@@ -5,6 +5,7 @@ Written on sockets: ``http.server`` takes longer to import than the proxy takes 
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -13,6 +14,7 @@ from kproxy.agent.listeners import Listeners
 
 JSON = "application/json"
 PATIENCE_S = 5.0
+"""So long a client may take to send its request, and again to take the answer."""
 _REQUEST_MAX = 8192
 _REASONS = {
     200: "OK",
@@ -67,21 +69,35 @@ def serve(connection: socket.socket, find: Find, listeners: Listeners) -> None:
     A client that sends nothing must not keep the others waiting.
     """
     arguments = (connection, find, listeners)
-    threading.Thread(target=_answer, args=arguments, name="http", daemon=True).start()
+    try:
+        threading.Thread(target=_answer, args=arguments, name="http", daemon=True).start()
+    except RuntimeError:  # No more threads: it will ask again.
+        connection.close()
+        listeners.served()
 
 
 def _answer(connection: socket.socket, find: Find, listeners: Listeners) -> None:
     with connection:
-        connection.settimeout(PATIENCE_S)
         try:
-            request = b""
-            while b"\r\n\r\n" not in request and len(request) < _REQUEST_MAX:
-                part = connection.recv(_REQUEST_MAX)
-                if not part:
-                    return
-                request += part
-            connection.sendall(respond(request, find))
+            if request := _read(connection):
+                connection.settimeout(PATIENCE_S)
+                connection.sendall(respond(request, find))
         except OSError:
             return  # The client has gone; it will ask again.
         finally:
             listeners.served()
+
+
+def _read(connection: socket.socket) -> bytes:
+    """Return a request up to the end of its headers; nothing if it ends before. Raises OSError."""
+    request, until = b"", time.monotonic() + PATIENCE_S
+    while b"\r\n\r\n" not in request and len(request) < _REQUEST_MAX:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connection.settimeout(left)
+        part = connection.recv(_REQUEST_MAX)
+        if not part:
+            return b""
+        request += part
+    return request

@@ -18,8 +18,13 @@ from collections.abc import Collection, Iterable
 Address = tuple[str, int]
 
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_CLOSED = (errno.EBADF, errno.EINVAL)
 EXHAUSTED_S = 0.5
 """So long nothing is accepted when the process or the machine has run out of something."""
+
+CLIENTS_MOST = 200
+"""So many connections are dealt with at once; more wait in the kernel, whoever makes them: each
+costs a thread and a descriptor, which syncs need, too."""
 
 BACKLOG = 128
 """While the ports change hands nobody accepts: connections wait."""
@@ -67,9 +72,7 @@ class Listeners:
         Call :meth:`served` when it has been dealt with.
         """
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: not self._paused)
-                self._accepting += 1
+            self._begin_to_accept()
             try:
                 self._await([listener])
                 if not self._paused:
@@ -77,8 +80,11 @@ class Listeners:
                     with self._changed:
                         self._serving += 1
                     return connection
-            except BlockingIOError:
-                pass  # Somebody else was quicker, or it was only the event.
+            except OSError as error:
+                if error.errno in _CLOSED:
+                    raise
+                # Else somebody was quicker, or the client has gone: the next one may be luckier.
+                _wait_if_exhausted(error)
             finally:
                 with self._changed:
                     self._accepting -= 1
@@ -92,9 +98,7 @@ class Listeners:
         None: the event ``wake`` came (and was taken), time is up, or a listener was closed. While
         paused nobody gets one. Call :meth:`served` as after :meth:`accept`.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: not self._paused)
-            self._accepting += 1
+        self._begin_to_accept()
         try:
             ready = self._await(listeners, wake, timeout_s)
             with contextlib.suppress(BlockingIOError):
@@ -103,8 +107,7 @@ class Listeners:
                 try:
                     connection, _ = listener.accept()
                 except OSError as error:
-                    if error.errno in _EXHAUSTED:
-                        time.sleep(EXHAUSTED_S)  # The connection waits, and would wake us at once.
+                    _wait_if_exhausted(error)
                     continue  # Else somebody was quicker, or it was closed.
                 with self._changed:
                     self._serving += 1
@@ -157,6 +160,11 @@ class Listeners:
         for one in unclaimed.values():
             one.close()
 
+    def _begin_to_accept(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._paused and self._serving < CLIENTS_MOST)
+            self._accepting += 1
+
     def _await(
         self,
         listeners: Collection[socket.socket],
@@ -171,6 +179,12 @@ class Listeners:
             poll.register(number, select.POLLIN)
         ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
         return [by_number[number] for number, _events in ready if number in by_number]
+
+
+def _wait_if_exhausted(error: OSError) -> None:
+    """Wait if a connection could not be accepted that stays there: it would wake us at once."""
+    if error.errno in _EXHAUSTED:
+        time.sleep(EXHAUSTED_S)
 
 
 def _family(address: Address) -> socket.AddressFamily:
