@@ -3,8 +3,7 @@
 import errno
 import json
 import subprocess
-import threading
-import time
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -384,32 +383,39 @@ def test_tens_of_thousands_of_elements(nft: NftClient) -> None:
     assert table(nft).elements["endpoints"] == {ONE: TO_ONE}
 
 
+MEDDLER = """
+from kproxy.kernel.inet import Family
+from kproxy.kernel.nft.client import Nft
+from kproxy.kernel.nft.types import AddChain, AddTable, DelChain
+
+with Nft(Family.IPV4, "mine") as other:
+    other.run([AddTable()])
+    print("begins", flush=True)
+    while True:
+        other.run([AddChain("a")])
+        other.run([DelChain("a")])
+"""
+
+
 @pytest.mark.kernel
 def test_a_table_is_read_while_others_change_theirs_all_the_time(kernel_nft: Nft) -> None:
     prepared(kernel_nft)
     elements = {WEB + n.to_bytes(4, "little"): n.to_bytes(8, "big") for n in range(20_000)}
-    kernel_nft.run([AddElements("endpoints", ENDPOINTS, elements | {ONE: TO_ONE})])
-    before = kernel_nft.generation()
-    stop = threading.Event()
-
-    def meddle() -> None:
-        with Nft(Family.IPV4, "mine") as other:
-            other.run([AddTable()])
-            while not stop.is_set():
-                other.run([AddChain("a")])
-                other.run([DelChain("a")])
-
-    thread = threading.Thread(target=meddle)
-    thread.start()
-    try:
-        while kernel_nft.generation() == before:
-            time.sleep(0.001)
-        found = table(kernel_nft)
-    finally:
-        stop.set()
-        thread.join()
+    many: list[Operation] = [AddChain(f"chain-{number}") for number in range(3000)]
+    many.append(AddElements("endpoints", ENDPOINTS, elements | {ONE: TO_ONE}))
+    kernel_nft.run(many)
+    command = [sys.executable, "-c", MEDDLER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as meddler:
+        try:
+            assert meddler.stdout is not None
+            assert meddler.stdout.readline() == "begins\n"
+            before = kernel_nft.generation()
+            found = table(kernel_nft)
+            assert kernel_nft.generation() > before + 10
+        finally:
+            meddler.kill()
     assert found.elements["endpoints"] == elements | {ONE: TO_ONE}
-    assert kernel_nft.generation() > before + 10
+    assert len(found.chains) == 3000 + 2
 
 
 def test_ordered_faults_hit_the_nth_transaction() -> None:
