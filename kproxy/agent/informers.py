@@ -23,6 +23,9 @@ TRIGGER_ANNOTATION = "endpoints.kubernetes.io/last-change-trigger-time"
 TRIGGERS_MOST = 10000
 """So many are kept until a sync succeeds."""
 
+Trigger = tuple[str, str]
+"""Kind of addresses, as EndpointSlices name it, and when an endpoint changed, in RFC 3339."""
+
 _Handler = Callable[[Sequence[Any]], None]
 
 
@@ -71,7 +74,8 @@ class Informers:
         self._newest: dict[str, str] = {}
         self._heard = {"endpointslices": 0, "services": 0}
         self._answered = dict(self._heard)
-        self._triggers: deque[str] = deque(maxlen=TRIGGERS_MOST)
+        self._triggers: deque[Trigger] = deque(maxlen=TRIGGERS_MOST)
+        self._begun: deque[Trigger] = deque(maxlen=TRIGGERS_MOST)
         own_node = Selection(field_selector=f"metadata.name={node}")
         self._slices = self._make(discovery.EndpointSlice, "endpointslices", self.note_slices)
         self._services = self._make(core.Service, "services", self.note_services)
@@ -92,18 +96,22 @@ class Informers:
         Called at the beginning of a sync: what was heard until then is not pending any more.
         """
         self._answered = dict(self._heard)
+        self._begun.extend(self._triggers.popleft() for _ in range(len(self._triggers)))
         return dict(self._newest)
 
     def heard(self) -> Mapping[str, tuple[int, int]]:
         """Return of each kind how many changes were heard of, and how many are pending."""
-        return {kind: (count, count - self._answered[kind]) for kind, count in self._heard.items()}
+        answered = self._answered  # first: it may be another one a moment later
+        return {kind: (count, count - answered[kind]) for kind, count in self._heard.items()}
 
-    def take_triggers(self) -> list[str]:
-        """Return when the endpoints changed of which was heard since the last call.
+    def take_triggers(self) -> Sequence[Trigger]:
+        """Return when those endpoints changed that a sync has begun with, each once.
 
-        As written on EndpointSlices that changed after the first list.
+        As written on EndpointSlices that changed after the first list. What is heard of while a
+        sync runs is for the next one. To be called by who calls :meth:`versions`.
         """
-        return [self._triggers.popleft() for _ in range(len(self._triggers))]
+        taken, self._begun = tuple(self._begun), deque(maxlen=TRIGGERS_MOST)
+        return taken
 
     def counts(self) -> tuple[int, int]:
         """Return how many Services there are, and endpoints in slices."""
@@ -114,7 +122,8 @@ class Informers:
         """Take changes of EndpointSlices."""
         self._proxier.on_slices(changes)
         if self._listed:
-            self._triggers.extend(filter(None, itertools.starmap(_trigger, changes)))
+            told = itertools.starmap(_trigger, changes)
+            self._triggers.extend(one for one in told if one[1])
         self._noted("endpointslices", changes)
 
     def note_services(self, changes: Sequence[Any]) -> None:
@@ -237,13 +246,13 @@ def service_networks(
     return {family: tuple(sorted(networks)) for family, networks in found.items()}
 
 
-def _trigger(old: discovery.EndpointSlice | None, new: discovery.EndpointSlice | None) -> str:
+def _trigger(old: discovery.EndpointSlice | None, new: discovery.EndpointSlice | None) -> Trigger:
     """Return the time that a slice tells for the first time; empty: none."""
     if new is None:
-        return ""
+        return "", ""
     told = (new.metadata.annotations or {}).get(TRIGGER_ANNOTATION, "")
     known = (old.metadata.annotations or {}).get(TRIGGER_ANNOTATION, "") if old else ""
-    return told if told != known else ""
+    return new.address_type, told if told != known else ""
 
 
 def _newer(version: str, known: str) -> bool:

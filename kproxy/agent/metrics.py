@@ -167,7 +167,7 @@ class Metrics:
     def observe(self, done: Round) -> int:
         """Take what a round came to; return how many kernel objects had drifted."""
         told = self._informers.take_triggers() if done.succeeded else ()
-        triggers = [at for at in map(timestamp, told) if at is not None]
+        triggers = [(kind, at) for kind, text in told if (at := timestamp(text)) is not None]
         wall = time.time()
         drifted = 0
         for report in done.reports:
@@ -180,9 +180,9 @@ class Metrics:
                 self._count_failure(family, full=done.full)
             else:
                 self._last.set(wall, family)
-            for trigger in triggers:
-                self._programming.observe(max(0.0, wall - trigger), family)
-                self._programming_fine.observe(max(0.0, wall - trigger), family)
+            for latency in (max(0.0, wall - at) for kind, at in triggers if kind == family):
+                self._programming.observe(latency, family)
+                self._programming_fine.observe(latency, family)
             if (swept := report.result.swept) is not None:
                 self._swept.observe(swept.duration_ns / 1e9, family)
                 self._flows.add(family, by=swept.deleted)

@@ -33,9 +33,9 @@ class Informers:
     """Stands in for those of the daemon."""
 
     def __init__(self) -> None:
-        self.triggers: list[str] = []
+        self.triggers: list[tuple[str, str]] = []
 
-    def take_triggers(self) -> list[str]:
+    def take_triggers(self) -> list[tuple[str, str]]:
         taken, self.triggers = self.triggers, []
         return taken
 
@@ -90,7 +90,7 @@ def bounds(family: Parsed) -> list[str]:
 def test_names_and_buckets_are_kube_proxys() -> None:
     measured = Measured("iptables")
     measured.observe(full=True)
-    measured.informers.triggers = ["2026-01-01T00:00:00Z"]
+    measured.informers.triggers = [("IPv4", "2026-01-01T00:00:00Z")]
     measured.observe()
     found = measured.found()
     prefix = "kubeproxy_sync_proxy_rules_"
@@ -143,7 +143,7 @@ def test_failures_are_counted_and_do_not_count_as_the_last_sync() -> None:
 def test_latency_is_from_the_change_of_endpoints_to_a_sync_that_succeeded() -> None:
     measured = Measured()
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S.5Z", time.gmtime(time.time() - 20))
-    measured.informers.triggers = [stamp, "yesterday"]
+    measured.informers.triggers = [("IPv4", stamp), ("IPv6", stamp), ("IPv4", "yesterday")]
     measured.observe(failures=(FAILURE,))
     assert measured.informers.triggers, "kept for a sync that succeeds"
     measured.observe()

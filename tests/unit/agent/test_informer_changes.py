@@ -36,10 +36,11 @@ def informers() -> Informers:
     )
 
 
-def piece(version: str, trigger: str = "") -> EndpointSlice:
+def piece(version: str, trigger: str = "", kind: str = "IPv4") -> EndpointSlice:
     annotations = {TRIGGER_ANNOTATION: trigger} if trigger else None
     return EndpointSlice(
-        metadata=ObjectMeta(name="a", resource_version=version, annotations=annotations)
+        metadata=ObjectMeta(name="a", resource_version=version, annotations=annotations),
+        address_type=kind,
     )
 
 
@@ -53,7 +54,8 @@ def listed() -> Informers:
 def test_what_was_listed_has_been_waiting_for_nobody_knows_how_long() -> None:
     made = informers()
     made.note_slices([(None, piece("1", "2026-01-01T00:00:00Z"))])
-    assert made.take_triggers() == []
+    made.versions()
+    assert made.take_triggers() == ()
 
 
 def test_only_times_that_are_new_count_and_each_once() -> None:
@@ -62,8 +64,21 @@ def test_only_times_that_are_new_count_and_each_once() -> None:
     made.note_slices([(None, first), (first, piece("2", "2026-01-01T00:00:00Z"))])
     made.note_slices([(first, piece("3", "2026-01-01T00:00:07Z")), (first, None)])
     made.note_slices([(None, piece("4"))])
-    assert made.take_triggers() == ["2026-01-01T00:00:00Z", "2026-01-01T00:00:07Z"]
-    assert made.take_triggers() == []
+    made.versions()
+    expected = (("IPv4", "2026-01-01T00:00:00Z"), ("IPv4", "2026-01-01T00:00:07Z"))
+    assert made.take_triggers() == expected
+    assert made.take_triggers() == ()
+
+
+def test_a_sync_answers_what_it_began_with_and_not_what_came_while_it_ran() -> None:
+    made = listed()
+    made.note_slices([(None, piece("1", "2026-01-01T00:00:00Z"))])
+    made.versions()
+    made.note_slices([(None, piece("2", "2026-01-01T00:00:07Z", kind="IPv6"))])
+    assert made.take_triggers() == (("IPv4", "2026-01-01T00:00:00Z"),)
+    made.versions()
+    made.versions()  # the first sync has failed
+    assert made.take_triggers() == (("IPv6", "2026-01-01T00:00:07Z"),)
 
 
 def test_changes_are_pending_until_a_sync_begins() -> None:
