@@ -25,6 +25,9 @@ class Agreement:
 PASSED = ("rule", "chain")
 """Kinds of objects that packets pass on their way to any service."""
 
+ADDRESS = "address"
+"""Kind of object that service ports with the same address share, and no others."""
+
 Ask = Callable[[World, ServiceState], Agreement]
 
 
@@ -99,14 +102,17 @@ def concerning(differences: Sequence[Difference], served: ServiceState) -> list[
     it is among the rules that its packets pass.
     """
     service = served.service
-    places = {place(address, service.port) for address in flows.addresses_of(service)}
+    own = flows.addresses_of(service)
+    places = {place(address, service.port) for address in own}
 
     def concerns(one: Difference) -> bool:
         if one.service is not None:
             return one.service == service.name
+        words = f"{one.name} {one.want} {one.have}".replace(",", " ").split()
+        if one.kind == ADDRESS:
+            return any(address in words for address in own)
         if one.deviation is not Deviation.UNEXPECTED or one.kind in PASSED:
             return True
-        words = f"{one.name} {one.want} {one.have}".replace(",", " ").split()
         return not places.isdisjoint(words)
 
     return sorted(filter(concerns, differences), key=lambda one: one.service is None)

@@ -307,11 +307,20 @@ def test_what_all_services_need_concerns_each(
     stray = Difference(deviation=Deviation.UNEXPECTED, kind="rule", name="nat KUBE-X", have="DROP")
     other = ServicePortName("demo", "other", "http", Protocol.TCP)
     others = Difference(deviation=Deviation.MISSING, kind="rule", name="nat X", service=other)
-    backend.found = (hook, others, stray, FOREIGN, MISSING)
+    mine, yours = (
+        Difference(deviation=Deviation.MISSING, kind="address", name=f"kube-ipvs0 {address}")
+        for address in ("10.96.0.10", "10.96.0.99")
+    )
+    backend.found = (hook, others, stray, FOREIGN, yours, mine, MISSING)
     words = ("explain", "10.96.0.10:80", "--objects", file, "--node", "node1", "--mode", "ipvs")
     (web,) = answer(monkeypatch, capsys, *words)[1]["services"]
     found = [one["name"] for one in web["kernel"]["differences"]]
-    assert found == ["tcp 10.96.0.10:80", "nat PREROUTING", "nat KUBE-X"]
+    assert found == [
+        "tcp 10.96.0.10:80",
+        "nat PREROUTING",
+        "nat KUBE-X",
+        "kube-ipvs0 10.96.0.10",
+    ]
     backend.found = (hook,)
     assert run(monkeypatch, *words) == 0
     assert "Kernel: differs, 1 difference: 1 missing" in capsys.readouterr().out
