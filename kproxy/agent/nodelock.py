@@ -22,6 +22,8 @@ from kproxy.logs import Log
 
 NAME = "kproxy/writes"
 _LOOK_AGAIN_S = 0.01
+NOBODY_S = 10.0
+"""Who has the name and does not listen for so long is no proxy."""
 
 
 class NodeLock:
@@ -44,6 +46,7 @@ class NodeLock:
         self._transfer: Transfer | None = None
         self._predecessor: socket.socket | None = None
         self._holder: socket.socket | None = None
+        self._refused = False
         self._waiting: deque[tuple[socket.socket, Candidate]] = deque()
         self._reception: reception.Reception | None = None
 
@@ -78,9 +81,12 @@ class NodeLock:
 
         To be called when all is ready for writing: this tells a holder so.
         """
+        until = time.monotonic() + NOBODY_S
         while not self.take():
             if self._holder is None:
                 # It has just ended, has the name and does not listen yet, or does not accept.
+                if self._refused and time.monotonic() >= until:
+                    self._do_without("nobody listens at its name, but somebody has it")
                 time.sleep(_LOOK_AGAIN_S)
                 continue
             holder, self._holder = self._holder, None
@@ -89,6 +95,7 @@ class NodeLock:
             except (OSError, ValueError) as error:
                 self._log.debug("connection to the holder ended", error=str(error))
                 holder.close()
+                until = time.monotonic() + NOBODY_S
             else:
                 self._predecessor = holder
                 return ports
@@ -147,7 +154,7 @@ class NodeLock:
                 if self._await_synced() or leaving:
                     self._part()
                     return True
-                self._take_back()
+                self._take_back("successor died")
             self._part()
             self._transfer = None
             resume()
@@ -179,7 +186,8 @@ class NodeLock:
             sock.settimeout(handover.SILENCE_S)
             sock.connect(self._name)
             peer = reception.peer(sock)
-        except OSError:
+        except OSError as error:
+            self._refused = error.errno == errno.ECONNREFUSED
             sock.close()
             return None
         if peer.user != os.geteuid():
@@ -275,6 +283,10 @@ class NodeLock:
             socket.send_fds(self._successor, [handover.encode(message)], descriptors)
         except (OSError, ValueError) as error:
             self._log.debug("connection to the standby ended", error=str(error))
+            if self._transfer.given:
+                # It accepted, but has got nothing, and would wait for it as we for its sync.
+                self._transfer.given = False
+                self._take_back("not sent")
         return self._transfer.given
 
     def _await_synced(self) -> bool:
@@ -295,7 +307,7 @@ class NodeLock:
             self._successor.close()
             self._successor = None
 
-    def _take_back(self) -> None:
-        self._log.info("holding", how="successor died")
+    def _take_back(self, why: str) -> None:
+        self._log.info("holding", how=why)
         if self._reception is not None:
             self._reception = self._reception.again()

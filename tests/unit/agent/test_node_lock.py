@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kproxy.agent import handover, reception
+from kproxy.agent import handover, nodelock, reception
 from kproxy.agent.handover import Message, Word
 from kproxy.agent.listeners import Listeners
 from kproxy.agent.nodelock import NodeLock
@@ -356,6 +356,45 @@ def test_who_does_not_accept_gets_nothing(
         assert standby.recv(4096) == b""
     assert holder.paused == 0
     assert holder.lock.holding
+
+
+def test_a_lock_that_cannot_be_sent_is_kept(make: Make, name: str) -> None:
+    old = make()
+    old.hold()
+    closed = socket.socket()
+    closed.close()
+    old.ports = [closed]
+    with _connected(name) as standby:
+        standby.send(handover.encode(Message(Word.READY)))
+        assert old.asked.wait(PATIENCE_S)
+        result: list[bool] = []
+        given = threading.Thread(target=lambda: result.append(old.hand_over()), daemon=True)
+        given.start()
+        assert handover.decode(standby.recv(4096)).word is Word.OFFER
+        standby.send(handover.encode(Message(Word.ACCEPT)))
+        ended(given)
+        assert standby.recv(4096) == b""
+    assert result == [False]
+    assert (old.paused, old.resumed) == (1, 1)
+    new = make()
+    old.asked.clear()
+    waiting = new.waits()
+    assert old.asked.wait(PATIENCE_S), "it hears those who are ready, as before"
+    old.lock.close()
+    ended(waiting)
+
+
+def test_a_name_that_nobody_listens_at_is_done_without_after_a_while(
+    make: Make, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodelock, "NOBODY_S", 0.05)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as squatter:
+        squatter.bind(f"\0{name}")
+        proxy = make()
+        waiting = proxy.waits()
+        ended(waiting)
+        assert proxy.lock.holding
+    assert proxy.said() == ["no lock on this node: writing without"]
 
 
 def test_who_talks_nonsense_is_hung_up_on(make: Make, name: str) -> None:
