@@ -3,9 +3,11 @@
 Imported for https only: ``ssl`` takes as long as many other imports of a starting proxy.
 """
 
+import contextlib
+import os
 import ssl
-import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from kproxy.errors import UsageError
@@ -70,17 +72,23 @@ def _context(access: Access) -> ssl.SSLContext:
     return context
 
 
-def _load_client_certificate(context: "ssl.SSLContext", access: Access) -> None:
-    # OpenSSL through Python reads client certificates from files only.
-    with tempfile.TemporaryDirectory(prefix="kproxy-tls-") as name:
-        directory = Path(name)
+def _load_client_certificate(context: ssl.SSLContext, access: Access) -> None:
+    # OpenSSL through Python reads client certificates from files only. What a kubeconfig holds
+    # itself goes into files without a name: no key is left on a disk, and no disk is needed.
+    with contextlib.ExitStack() as files:
         cert, key = access.cert_file, access.key_file
         if access.cert_data:
-            cert = directory / "cert.pem"
-            cert.write_text(access.cert_data)
+            cert = files.enter_context(_file_of(access.cert_data))
         if access.key_data:
-            key = directory / "key.pem"
-            key.touch(0o600)
-            key.write_text(access.key_data)
+            key = files.enter_context(_file_of(access.key_data))
         assert cert is not None
         context.load_cert_chain(cert, key)
+
+
+@contextlib.contextmanager
+def _file_of(text: str) -> Iterator[Path]:
+    """Make a file in memory for a while; give its path."""
+    with os.fdopen(os.memfd_create("kproxy-tls"), "wb") as file:
+        file.write(text.encode())
+        file.flush()
+        yield Path(f"/proc/self/fd/{file.fileno()}")

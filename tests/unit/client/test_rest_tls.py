@@ -69,6 +69,18 @@ def test_a_client_certificate(certificate, how):
             rest.request("GET", "/")
 
 
+def test_keys_of_a_kubeconfig_are_written_to_no_disk(certificate, monkeypatch):
+    cert, key = certificate
+    mine = {"cert_data": cert.read_text(), "key_data": key.read_text()}
+    # Where a container's file system is read-only there is no directory for such files either.
+    monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
+    with (
+        TlsServer(hello, certificate, ask=True) as server,
+        Rest(Access(server=server.url, ca_file=cert, **mine)) as rest,
+    ):
+        rest.request("GET", "/")
+
+
 def test_closing_ends_a_blocked_read(certificate):
     reading = threading.Event()
 
