@@ -65,7 +65,7 @@ class IPVSMetrics:
             return []
         finally:
             client.close()
-        names = _names(self._states())
+        names = _names(tuple(self._states()))  # at once: the main thread may add one
         servers = [(key, server) for key, entry in table.items() for server in entry.destinations]
         draining = self._draining(table)
         told = servers if most is None or len(servers) <= most else list(draining)

@@ -132,3 +132,18 @@ def test_a_kernel_that_cannot_be_read_leaves_the_other_metrics() -> None:
     node = Node()
     node.ipvs.dump = broken  # type: ignore[method-assign]
     assert node.found() == {}
+
+
+def test_a_family_may_come_into_use_while_metrics_are_collected() -> None:
+    states: dict[Family, State] = {}
+
+    class Growing(dict[ServicePortName, ServiceState]):
+        def items(self):  # type: ignore[no-untyped-def]
+            states[Family.IPV6] = State(family=Family.IPV6, services={})
+            return super().items()
+
+    states[Family.IPV4] = State(family=Family.IPV4, services=Growing(STATE.services))
+    node = Node()
+    metrics = IPVSMetrics(lambda: node.ipvs, states.values, Log("test", stream=io.StringIO()))
+    assert list(metrics.all())
+    assert len(states) == 2
