@@ -3,7 +3,8 @@
 Two tables: packets (UDP probes: lost, and failover time), and TCP (requests on open connections,
 new connections). A cell shows the median over the trials and, where the trials differ, the range.
 Zero loss is written "no loss" (RFC 6201, section 4); "–" means that a figure does not apply. A
-figure with ``*`` is modelled: the share beside it is declared delays of a cost model.
+figure with ``*`` is modelled: the share beside it (the median over the trials) is declared delays
+of a cost model.
 """
 
 import re
@@ -40,7 +41,7 @@ def packets_table(results: ResultSet) -> Table:
     table = _table(results, "Packets lost and failover time, median (min–max)")
     for scenario in _scenarios(results.summary):
         cells = [
-            _packets_cell(_find(results.summary, mode, scenario, node, "udp"))
+            _packets_cell(results, _find(results.summary, mode, scenario, node, "udp"))
             for mode in _modes(results.summary)
             for node in NODES
         ]
@@ -130,11 +131,12 @@ def _clock_notes(results: ResultSet) -> list[str]:
         return []
     lines = ["Virtual clock: packets cost the data path no time, so connect times are not told."]
     costs = results.parameters.get("costs")
-    if any(share for row in results.summary for share in _shares(row)):
+    if any(any(_shares(row)) or _modelled_somewhere(results, row) for row in results.summary):
         name = costs.get("name", "") if isinstance(costs, dict) else ""
         lines.append(
-            f"{MODELLED} modelled: so much of this time (and of the loss in it) is what the cost "
-            f"model {name!r} says that computing takes; the rest is protocol."
+            f"{MODELLED} modelled: so much of this time (and of the loss in it) in the median "
+            f"trial is what the cost model {name!r} says that computing takes; the rest is "
+            "protocol."
         )
         for mode in _modes(results.summary):
             if _has_no_costs(costs, mode):
@@ -197,7 +199,7 @@ def _table(results: ResultSet, title: str) -> Table:
     return table
 
 
-def _packets_cell(row: Row | None) -> Text:
+def _packets_cell(results: ResultSet, row: Row | None) -> Text:
     if row is None:
         return Text("–")
     if not row.valid:
@@ -209,9 +211,23 @@ def _packets_cell(row: Row | None) -> Text:
         time = "not recovered"
     else:
         time = spread_text(row.failover_time_ms, "ms")
+    lost = f"{spread_text(loss)} lost"
     share = row.modelled_share.failover_time if row.modelled_share else None
-    lost = f"{spread_text(loss)} lost{MODELLED if share else ''}"
-    return Text(f"{lost}\n{_marked(time, share)}", style="yellow")
+    # A median share of nothing still has trials with some in the range that is shown.
+    if share or _modelled_somewhere(results, row):
+        lost, time = f"{lost}{MODELLED}", f"{time} {MODELLED}{share or 0:.0%}"
+    return Text(f"{lost}\n{time}", style="yellow")
+
+
+def _modelled_somewhere(results: ResultSet, row: Row) -> bool:
+    """Return whether the cost model contributes to a failover time of any trial of a row."""
+    return any(
+        one.modelled_ms
+        for trial in results.trials
+        if (trial.mode, trial.scenario) == (row.mode, row.scenario)
+        for one in trial.measurements
+        if (one.node, one.traffic) == (row.node, row.traffic)
+    )
 
 
 def _tcp_cell(established: Row | None, connect: Row | None) -> Text:

@@ -9,6 +9,7 @@ from rich.table import Table
 from kproxy.reports import tables
 from kproxy.traffic.resultset import (
     ConnectMs,
+    Measurement,
     ModelledShare,
     ResultSet,
     Row,
@@ -146,6 +147,25 @@ def test_what_a_cost_model_contributes_to_is_marked_and_its_share_is_told() -> N
     assert "* modelled: so much of this time" in notes
     assert "'mine'" in notes
     assert "busy" not in notes
+
+
+def test_a_cost_model_that_contributes_to_few_trials_is_marked_too() -> None:
+    share = ModelledShare(failover_time=0.0, restart_to_synced=None)
+    row = dataclasses.replace(ROW, modelled_share=share)
+    trials = tuple(
+        Trial(
+            mode="ipvs",
+            scenario="endpoint-crash",
+            number=number,
+            measurements=(Measurement(node="hit", traffic="udp", modelled_ms=spent),),
+        )
+        for number, spent in enumerate((0.0, 2.0))
+    )
+    results = virtual(row, costs={"name": "mine"})
+    marked = dataclasses.replace(results, trials=trials)
+    assert "64.5 (60.2–70.0) ms *0%" in shown(tables.packets_table(marked))
+    assert "* modelled" in "\n".join(tables.notes(marked))
+    assert "*" not in shown(tables.packets_table(dataclasses.replace(results, trials=trials[:1])))
 
 
 def test_a_cost_model_of_a_busy_machine_is_told() -> None:
