@@ -141,8 +141,8 @@ class Measurement:
 
     ``failover_time_ms`` is null while ``recovered`` is false. ``affected_flows`` is the number
     of flows with impaired packets and ``affected_pps`` their offered rate. ``modelled_ms`` is how
-    much of the failover time the proxy of that node spent in declared delays; null without a cost
-    model.
+    much of the failover time the proxy of that node and the controllers spent in declared delays;
+    null without a cost model.
     """
 
     node: str
@@ -190,8 +190,9 @@ class Trial:
     """One trial. ``problems`` says, in words, why it is not valid; empty if it is.
 
     ``restart_to_synced_ms`` is negative if the successor had synced before its predecessor ended.
-    ``modelled_ms`` are the declared delays of the hit node's proxies from the fault (from the end
-    of the old proxy, if it ended) to ``synced``; null without a cost model or these events.
+    ``modelled_ms`` are the declared delays of the hit node's proxies and of the controllers from
+    the fault (from the end of the old proxy, if it ended) to ``synced``; null without a cost model
+    or these events.
     """
 
     mode: str
