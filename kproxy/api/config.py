@@ -145,7 +145,8 @@ class KubeProxyConfiguration(Section, frozen=True, kw_only=True, rename="camel")
     """None: not set; zero: every change is synced at once."""
     config_sync_period: Duration = Duration()
     make_before_break: bool = False
-    """Ours: let a successor start before this process has gone."""
+    """Ours: ask a proxy that already works on this node to hand over, instead of waiting for its
+    end."""
 
     def cluster_cidrs(self) -> list[str]:
         """Return the pod networks, canonical."""

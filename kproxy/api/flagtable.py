@@ -236,8 +236,8 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag(
             "make-before-break",
             "bool",
-            "let a second proxy of this node start and get ready while the first still works; it "
-            "takes over when the first ends (not kube-proxy's)",
+            "get ready beside a proxy that already works on this node, then ask it to hand over "
+            "and end; without it, wait until that one ends by itself (not kube-proxy's)",
             "makeBeforeBreak",
         ),
     ),
