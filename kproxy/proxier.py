@@ -215,12 +215,20 @@ class DualStack:
             proxier.set_cluster_cidrs(cidrs.get(proxier.family, ()))
 
     def reread(self) -> None:
-        """Read the kernel's state anew, in the families in use. Raises KernelError."""
+        """Read the kernel's state anew, in the families in use.
+
+        Raises the first KernelError, when all have had their turn.
+        """
+        failures = []
         for proxier in self._needed():
             try:
                 proxier.reread()
             except Unsupported as error:
                 self._disable(proxier, error)
+            except KernelError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def sync(self) -> list[SyncReport]:
         """Sync the families in use; a failure of one does not keep the other from its turn."""

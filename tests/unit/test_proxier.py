@@ -124,6 +124,18 @@ def test_the_second_family_is_not_touched_until_a_service_has_it_and_then_for_go
     assert loader.made[Family.IPV6].states[-1].services == {}
 
 
+def test_a_family_that_cannot_be_read_does_not_keep_the_other_from_it() -> None:
+    loader = Loader()
+    both = dual_stack(loader)
+    both.on_services([(None, service("web", "10.96.0.1", "fd00::1"))])
+    both.sync()
+    four, six = (loader.made[family] for family in Family)
+    four.error = KernelError("read", errno.EBUSY, "busy")
+    with pytest.raises(KernelError, match="busy"):
+        both.reread()
+    assert six.read == 1
+
+
 def test_a_kernel_without_the_second_family_serves_the_first() -> None:
     loader = Loader()
     loader.missing = {Family.IPV6}
