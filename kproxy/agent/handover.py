@@ -132,6 +132,8 @@ class Transfer:
         self._leaving = False
         self.given = False
         """Whether the other may write, so that we must not while it lives."""
+        self.sent = False
+        """Whether it has surely been sent the lock, too."""
 
     def deadline(self) -> float:
         """Return until when to wait for the standby; after that it is taken for stuck."""

@@ -136,10 +136,13 @@ class NodeLock:
         if it died before that: then we hold the lock as before. ``leaving``: we are to end anyway,
         so wait only for a while, and never take the lock back.
         """
-        if leaving and self._transfer is not None and self._transfer.given:
-            # A signal has interrupted us when the other one had been told that it may write.
-            self._transfer.leave(time.monotonic())
-            self._await_synced()
+        transfer = self._transfer
+        if leaving and transfer is not None and transfer.given:
+            # A signal has interrupted us when the other one had been told that it may write, or
+            # was about to be. If it cannot be told now it has ended, perhaps when all was done.
+            transfer.leave(time.monotonic())
+            if transfer.sent or self._send(ports):
+                self._await_synced()
             self._part()
             return True
         if leaving and self._reception is not None:
@@ -266,7 +269,6 @@ class NodeLock:
 
     def _give(self, candidate: Candidate, ports: Callable[[], Sequence[socket.socket]]) -> bool:
         """Offer the lock and give it; return whether the other may have it now."""
-        assert self._listener is not None
         assert self._successor is not None
         assert self._transfer is not None
         try:
@@ -274,20 +276,33 @@ class NodeLock:
             if not reception.readable(self._successor, self._transfer.deadline()):
                 return False
             self._transfer.heard(handover.decode(reception.receive(self._successor)[0]))
+        except (OSError, ValueError) as error:
+            self._log.debug("connection to the standby ended", error=str(error))
+            return False
+        self._log.info("released", to=candidate.pod)
+        if not self._send(ports):
+            # It would wait for the lock as we for its sync.
+            self._transfer.given = False
+            self._take_back("not sent")
+        return self._transfer.given
+
+    def _send(self, ports: Callable[[], Sequence[socket.socket]]) -> bool:
+        """Send the lock to who has accepted it; return whether that has it. Twice does no harm."""
+        assert self._listener is not None
+        assert self._successor is not None
+        assert self._transfer is not None
+        try:
             if self._reception is not None:
                 self._reception.stop()
             given = [self._listener, *ports()][: reception.SOCKETS_MAX]
-            self._log.info("released", to=candidate.pod)
             message = Message(Word.YOURS, retired=handover.retire(self._retired, self._pod))
             descriptors = [one.fileno() for one in given]
             socket.send_fds(self._successor, [handover.encode(message)], descriptors)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             self._log.debug("connection to the standby ended", error=str(error))
-            if self._transfer.given:
-                # It accepted, but has got nothing, and would wait for it as we for its sync.
-                self._transfer.given = False
-                self._take_back("not sent")
-        return self._transfer.given
+            return False
+        self._transfer.sent = True
+        return True
 
     def _await_synced(self) -> bool:
         """Wait until the other one has synced; return whether it did before it ended."""

@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -302,6 +303,28 @@ def test_a_signal_while_the_successor_begins_gives_the_lock_to_nobody_else(
     old.lock.close()
     new.lock.close()
     ended(threads[0])
+
+
+def test_a_signal_before_the_lock_is_sent_lets_it_be_sent_nevertheless(make: Make) -> None:
+    old, new = make(), make()
+    old.hold()
+    waiting = new.waits()
+    assert old.asked.wait(PATIENCE_S)
+
+    def interrupted() -> NoReturn:
+        raise _Signal
+
+    with pytest.raises(_Signal):
+        old.lock.hand_over(interrupted, old._resume)
+    result: list[bool] = []
+    leaving = threading.Thread(target=lambda: result.append(old.hand_over(leaving=True)))
+    leaving.start()
+    ended(waiting)
+    assert new.lock.holding
+    new.lock.synced()
+    ended(leaving)
+    assert result == [True]
+    assert old.paused == 1
 
 
 def _interrupted(lock: NodeLock) -> bool:
