@@ -84,7 +84,7 @@ class Listeners:
                 if error.errno in _CLOSED:
                     raise
                 # Else somebody was quicker, or the client has gone: the next one may be luckier.
-                _wait_if_exhausted(error)
+                wait_if_exhausted(error)
             finally:
                 with self._changed:
                     self._accepting -= 1
@@ -107,7 +107,7 @@ class Listeners:
                 try:
                     connection, _ = listener.accept()
                 except OSError as error:
-                    _wait_if_exhausted(error)
+                    wait_if_exhausted(error)
                     continue  # Else somebody was quicker, or it was closed.
                 with self._changed:
                     self._serving += 1
@@ -181,7 +181,7 @@ class Listeners:
         return [by_number[number] for number, _events in ready if number in by_number]
 
 
-def _wait_if_exhausted(error: OSError) -> None:
+def wait_if_exhausted(error: OSError) -> None:
     """Wait if a connection could not be accepted that stays there: it would wake us at once."""
     if error.errno in _EXHAUSTED:
         time.sleep(EXHAUSTED_S)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from kproxy.agent import handover
 from kproxy.agent.handover import Candidate, Word
+from kproxy.agent.listeners import wait_if_exhausted
 
 BACKLOG = 16
 SOCKETS_MAX = 250
@@ -84,8 +85,9 @@ class Reception:
     def _accept(self, poll: "select.poll", silent: dict[int, socket.socket]) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:
-            return  # It went away again.
+        except OSError as error:
+            wait_if_exhausted(error)
+            return  # Else it went away again.
         if peer(sock).user != os.geteuid() or len(silent) >= BACKLOG:
             sock.close()
             return

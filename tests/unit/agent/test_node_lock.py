@@ -1,18 +1,21 @@
 """The lock of a node between processes and threads: whoever dies, one holds it, and only one."""
 
 import contextlib
+import errno
 import io
 import itertools
 import json
 import os
+import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 import pytest
 
-from kproxy.agent import handover, nodelock, reception
+from kproxy.agent import handover, listeners, nodelock, reception
 from kproxy.agent.handover import Message, Word
 from kproxy.agent.listeners import Listeners
 from kproxy.agent.nodelock import NodeLock
@@ -418,6 +421,26 @@ def test_a_name_that_nobody_listens_at_is_done_without_after_a_while(
         ended(waiting)
         assert proxy.lock.holding
     assert proxy.said() == ["no lock on this node: writing without"]
+
+
+@pytest.mark.parametrize(("number", "waits"), [(errno.EMFILE, 1), (errno.ECONNABORTED, 0)])
+def test_who_cannot_be_heard_for_want_of_descriptors_is_not_tried_on_and_on(
+    make: Make, monkeypatch: pytest.MonkeyPatch, number: int, waits: int
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+
+    class Exhausted:
+        def accept(self) -> NoReturn:
+            raise OSError(number, "no")
+
+    holder = make()
+    holder.hold()
+    assert holder.lock._reception is not None
+    holder.lock._reception.stop()
+    monkeypatch.setattr(holder.lock._reception, "_listener", Exhausted())
+    holder.lock._reception._accept(select.poll(), {})
+    assert slept == [listeners.EXHAUSTED_S] * waits
 
 
 def test_who_talks_nonsense_is_hung_up_on(make: Make, name: str) -> None:
