@@ -147,7 +147,10 @@ def install_python_packages(*, upgrade: bool) -> None:
     exact = [] if upgrade else ["--constraint", str(CONSTRAINTS)]
     # setuptools comes first and builds without isolation, so that its version is the stated one.
     pip("install", "--upgrade", *exact, "setuptools>=70.1")
-    pip("install", *exact, "--no-build-isolation", "--editable", ".[dev]")
+    # "compat" adds the checkout to the path. The other way is a program that every start of Python
+    # runs first, and what it imports takes longer than Python itself.
+    compat = ("--config-settings", "editable_mode=compat")
+    pip("install", *exact, "--no-build-isolation", *compat, "--editable", ".[dev]")
     if upgrade:
         frozen = pip("freeze", "--all", "--exclude", "pip", "--exclude-editable")
         CONSTRAINTS.write_text(HEADER + frozen)
