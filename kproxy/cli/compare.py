@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import signal
@@ -21,6 +22,7 @@ from kproxy.cli.kernel_option import KernelChoice, lab_options, run_on_kernel
 from netns.kernels import base
 
 if TYPE_CHECKING:
+    from kproxy.cli.compare_job import Job
     from kproxy.lab.comparison import Parameters, Step
     from kproxy.lab.workload import Workload
     from kproxy.traffic.resultset import ResultSet
@@ -77,8 +79,10 @@ TABLE_WIDTH = 120
 )
 @click.option("--json", "as_json", is_flag=True, help="Print result.json instead of the tables.")
 @click.option("--list", "only_list", is_flag=True, help="Name the scenarios and end.")
+@click.option("--job", type=click.Path(path_type=Path), hidden=True)  # how a guest is told
 @lab_options
 def compare(
+    job: Path | None,
     filenames: tuple[Path, ...],
     reproduce: Path | None,
     costs: str | None,
@@ -99,12 +103,35 @@ def compare(
     """
     if only_list:
         return _list()
+    from kproxy.cli import compare_job
     from kproxy.lab import facts
+
+    if job is None:
+        wanted, kernel = _job(kernel, filenames, reproduce, costs, out, as_json, options)
+        place = Path(wanted.place)
+        _make(place)
+        facts.tell_guest()
+        run_on_kernel(kernel, writable=[place], told=functools.partial(compare_job.tell, wanted))
+    else:
+        wanted = compare_job.read(job)
+    return _do(wanted)
+
+
+def _job(
+    kernel: KernelChoice,
+    filenames: tuple[Path, ...],
+    reproduce: Path | None,
+    costs: str | None,
+    out: Path | None,
+    as_json: bool,
+    options: dict[str, Any],
+) -> "tuple[Job, KernelChoice]":
+    """Return what the command line asks for, and on which kernel."""
+    from kproxy.cli.compare_job import Job
     from kproxy.traffic import resultset
 
-    place = (out or Path("results")).absolute()
     problems: list[errors.InvalidObject] = []
-    before = None
+    model: str | dict[str, Any] | None
     if reproduce is not None:
         reproducing.refuse_beside(reproduce, out)
         before = resultset.read(reproduce)
@@ -113,18 +140,35 @@ def compare(
         parameters = _parameters(**options)
         load, problems = _workload(filenames)
         model = _checked_model(costs)
-    _make(place)
-    facts.tell_guest()
-    run_on_kernel(kernel, writable=[place])
-    for problem in problems:
+    job = Job(
+        parameters=parameters,
+        load=load,
+        named=reproduce is not None or options["modes"] is not None,
+        model=model,
+        place=str((out or Path("results")).absolute()),
+        fresh=out is None,
+        as_json=as_json,
+        reproduced=None if reproduce is None else str(reproduce.absolute()),
+        problems=tuple(map(str, problems)),
+    )
+    return job, kernel
+
+
+def _do(job: "Job") -> int:
+    """Do a job, on the kernel where we are; return the exit code."""
+    from kproxy.traffic import resultset
+
+    for problem in job.problems:
         click.echo(f"kproxy: left out: {problem}", err=True)
-    parameters = _able(parameters, named=before is not None or options["modes"] is not None)
-    with _cost_model(model):
-        results = _run(parameters, load)
-    path = (place if out else _fresh(place)) / "result.json"
+    parameters = _able(job.parameters, named=job.named)
+    with _cost_model(job.model):
+        results = _run(parameters, job.load)
+    place = Path(job.place)
+    path = (_fresh(place) if job.fresh else place) / "result.json"
     resultset.write(results, path)
-    _show(results, path, as_json)
-    return _judge(results, before, problems)
+    _show(results, path, job.as_json)
+    before = resultset.read(Path(job.reproduced)) if job.reproduced else None
+    return _judge(results, before, bool(job.problems))
 
 
 def _make(place: Path) -> None:
@@ -214,9 +258,7 @@ def _cost_model(wanted: "dict[str, Any] | str | None") -> Iterator[None]:
         yield
 
 
-def _judge(
-    results: "ResultSet", before: "ResultSet | None", problems: list[errors.InvalidObject]
-) -> int:
+def _judge(results: "ResultSet", before: "ResultSet | None", problems: bool) -> int:
     """Return the exit code; tell what differs from an earlier result."""
     from kproxy.lab import comparison
 

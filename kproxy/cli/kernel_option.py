@@ -7,10 +7,12 @@ otherwise the same command line runs on the wanted kernel, and this process ends
 code. So there is no second code path.
 """
 
+import contextlib
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ from netns import errors as netns_errors
 from netns.kernels import base, choice, clocks, quantities
 
 PACKAGE = Path(kproxy.__file__).parent
+
+Told = Callable[[Path, base.Clock], Sequence[str]]
+"""Returns what the interpreter is to run in an embedded kernel, for a directory and a clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,11 +158,34 @@ def lab_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_clock
 
 
-def run_on_kernel(kernel: KernelChoice, *, writable: Sequence[Path] = ()) -> None:
+@contextlib.contextmanager
+def _telling(command: base.Command, told: Told | None) -> Iterator[base.Command]:
+    """Return a command with other words, and a directory for what they name."""
+    if told is None:
+        yield command
+        return
+    state = base.state_directory()  # whatever a SIGKILL leaves is there
+    state.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="job-", dir=state) as directory:
+        place = Path(directory)
+        words = told(place, command.clock)
+        yield dataclasses.replace(
+            command, argv=(sys.executable, *words), writable=(*command.writable, place)
+        )
+
+
+def run_on_kernel(
+    kernel: KernelChoice,
+    *,
+    writable: Sequence[Path] = (),
+    told: Told | None = None,
+) -> None:
     """Return if this process runs on the wanted kernel; otherwise run it there and exit.
 
     ``writable`` are the directories (made if absent) in which the command leaves its results;
-    inside an embedded kernel everything else of the host is read-only. Says in one line on
+    inside an embedded kernel everything else of the host is read-only. ``told``: what runs in an
+    embedded kernel instead of this command line; it may leave files in its directory, which goes
+    in the end. Says in one line on
     standard error if another kernel than this machine's is used, and why. Raises UsageError if
     the wanted kernel cannot be used, or has no such clock. Exit code 125 if an embedded kernel
     fails, 124 if its time is over, 130 if it is interrupted twice.
@@ -184,7 +212,8 @@ def run_on_kernel(kernel: KernelChoice, *, writable: Sequence[Path] = ()) -> Non
             clock=clock,
             seed=seed,
         )
-        code = chosen.provider.run(command, kernel.limits)
+        with _telling(command, told if chosen.provider.name != "native" else None) as command:
+            code = chosen.provider.run(command, kernel.limits)
     except netns_errors.KernelUnusable as error:
         raise errors.UsageError(error.message, remedy=error.remedy) from None
     except netns_errors.GuestFailed as failure:

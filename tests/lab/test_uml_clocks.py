@@ -241,3 +241,18 @@ def test_output_that_nobody_reads_does_not_hold_up_the_guest(runner: Runner) -> 
     assert process.wait(timeout=60) == 0
     process.stdout.close()
     process.stderr.close()
+
+
+def test_a_comparison_is_reproduced_to_the_last_digit(tmp_path: Path) -> None:
+    compare = (PYTHON, "-m", "kproxy", "compare", "--kernel", "uml")
+    few = ("--trials", "1", "--modes", "iptables")
+    scenarios = ("--scenario", "baseline", "--scenario", "endpoint-crash")
+    first, second = tmp_path / "first", tmp_path / "a-second"
+    done = subprocess.run(
+        [*compare, *few, *scenarios, *VIRTUAL, "--out", first], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    again = ("--reproduce", first / "result.json", "--out", second)
+    done = subprocess.run([*compare, *again], capture_output=True, text=True)
+    assert "reproduced: all 12 rows" in done.stdout, done.stdout
+    assert done.returncode == 0, done.stderr

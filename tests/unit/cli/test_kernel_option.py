@@ -211,6 +211,33 @@ def test_a_clock_that_cannot_be_had_is_bad_usage(monkeypatch: pytest.MonkeyPatch
     assert "kproxy kernel build" in refused.value.remedy
 
 
+def test_an_embedded_kernel_may_be_told_other_words_and_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(base.STATE_VARIABLE, str(tmp_path / "state"))
+    embedded = Embedded()
+    run = embedded.run
+    read: list[str] = []
+
+    def tell(directory: Path, clock: base.Clock) -> list[str]:
+        (directory / "job").write_text(f"on the {clock} clock")
+        return ["-m", "program", str(directory / "job")]
+
+    def reading(command: base.Command, limits: base.Limits) -> int:
+        read.append(Path(command.argv[-1]).read_text())
+        return run(command, limits)
+
+    monkeypatch.setattr(embedded, "run", reading)
+    monkeypatch.setattr(choice, "choose", choosing(embedded))
+    with pytest.raises(SystemExit):
+        kernel_option.run_on_kernel(kernel_option.KernelChoice(), writable=[tmp_path], told=tell)
+    [(command, _)] = embedded.ran
+    assert command.argv[:-1] == (sys.executable, "-m", "program")
+    assert command.writable == (tmp_path, Path(command.argv[-1]).parent)
+    assert read == ["on the real clock"]
+    assert list((tmp_path / "state").iterdir()) == []
+
+
 class Native(Embedded):
     """The kernel of this machine."""
 
