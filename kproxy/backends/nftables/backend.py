@@ -72,6 +72,7 @@ class Backend:
         self._flows = StaleFlows(kernel.conntrack, family, keep_last=not options.clean_last)
         self._renderer = Renderer()
         self._in_step = False
+        self._first = True
         self._seen: _Seen | None = None
         self._stale: set[str] = set()
         self._generation: int | None = None
@@ -115,6 +116,12 @@ class Backend:
                     invalid=self._renderer.invalid,
                 )
         self._in_step = True
+        if self._first:
+            self._first = False
+            # A reading may lack elements while the kernel lets its hash table grow, as it does
+            # soon after many were written (linux/rhashtable.h, rhashtable_walk_next). So what was
+            # found at the start is looked at once more, at the next full sync.
+            self._generation = None
         # Only now: before, a new flow could still have been led to an endpoint that is gone.
         forgotten, errors = self._flows.sync(want)
         return SyncResult(

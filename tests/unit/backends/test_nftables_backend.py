@@ -349,6 +349,11 @@ def test_a_full_sync_reads_only_what_others_may_have_changed() -> None:
     backend.reread()
     backend.sync(state)
     table.reads = 0
+    # The first reading may have lacked something: the kernel may have been busy with its own.
+    backend.reread()
+    assert table.reads == 1
+    assert backend.sync(state).writes == 0
+    table.reads = 0
     backend.reread()
     assert backend.sync(wanted(web(A))).writes > 0
     backend.reread()
