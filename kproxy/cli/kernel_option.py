@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import functools
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ import click
 
 import kproxy
 from kproxy import errors
+from kproxy.cli import jobdirectory
 from netns import errors as netns_errors
 from netns.kernels import base, choice, clocks, quantities
 
@@ -164,10 +164,7 @@ def _telling(command: base.Command, told: Told | None) -> Iterator[base.Command]
     if told is None:
         yield command
         return
-    state = base.state_directory()  # whatever a SIGKILL leaves is there
-    state.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="job-", dir=state) as directory:
-        place = Path(directory)
+    with jobdirectory.made(base.state_directory()) as place:
         words = told(place, command.clock)
         yield dataclasses.replace(
             command, argv=(sys.executable, *words), writable=(*command.writable, place)
