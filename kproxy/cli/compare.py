@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-import itertools
 import json
-import signal
 import sys
 import tempfile
 import time
@@ -17,8 +15,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kproxy import errors
-from kproxy.cli import reproducing
-from kproxy.cli.kernel_option import KernelChoice, lab_options, run_on_kernel
+from kproxy.cli import compare_result, reproducing
+from kproxy.cli.kernel_option import (
+    KernelChoice,
+    lab_options,
+    run_on_kernel,
+    tell_kernel,
+)
 from netns.kernels import base
 
 if TYPE_CHECKING:
@@ -26,9 +29,6 @@ if TYPE_CHECKING:
     from kproxy.lab.comparison import Parameters, Step
     from kproxy.lab.workload import Workload
     from kproxy.traffic.resultset import ResultSet
-
-TABLE_WIDTH = 120
-"""Where the width of the terminal is not known (a pipe, a file)."""
 
 
 @click.command()
@@ -103,18 +103,24 @@ def compare(
     """
     if only_list:
         return _list()
-    from kproxy.cli import compare_job
+    from kproxy.cli import compare_job, compare_parts
     from kproxy.lab import facts
 
     if job is None:
         wanted, kernel = _job(kernel, filenames, reproduce, costs, out, as_json, options)
-        place = Path(wanted.place)
-        _make(place)
+        _make(Path(wanted.place))
         facts.tell_guest()
-        run_on_kernel(kernel, writable=[place], told=functools.partial(compare_job.tell, wanted))
+        if compare_parts.applies(wanted, kernel):
+            tell_kernel(kernel)
+            _tell_notes(wanted.load)
+            with _progress() as progress:
+                results = compare_parts.run(wanted, kernel, progress)
+            return compare_result.finish(wanted, results)
     else:
         wanted = compare_job.read(job)
-    return _do(wanted)
+    told = functools.partial(compare_job.tell, wanted)
+    run_on_kernel(kernel, writable=[Path(wanted.place)], told=told)
+    return compare_result.finish(wanted, _measure(wanted))
 
 
 def _job(
@@ -154,21 +160,18 @@ def _job(
     return job, kernel
 
 
-def _do(job: "Job") -> int:
-    """Do a job, on the kernel where we are; return the exit code."""
-    from kproxy.traffic import resultset
-
-    for problem in job.problems:
-        click.echo(f"kproxy: left out: {problem}", err=True)
+def _measure(job: "Job") -> "ResultSet":
+    """Measure on the kernel where we are."""
     parameters = _able(job.parameters, named=job.named)
+    if not job.part:
+        _tell_notes(job.load)
     with _cost_model(job.model):
-        results = _run(parameters, job.load)
-    place = Path(job.place)
-    path = (_fresh(place) if job.fresh else place) / "result.json"
-    resultset.write(results, path)
-    _show(results, path, job.as_json)
-    before = resultset.read(Path(job.reproduced)) if job.reproduced else None
-    return _judge(results, before, bool(job.problems))
+        return _run(parameters, job.load)
+
+
+def _tell_notes(load: "Workload") -> None:
+    for note in load.notes:
+        click.echo(f"kproxy: note: {note}", err=True)
 
 
 def _make(place: Path) -> None:
@@ -258,43 +261,6 @@ def _cost_model(wanted: "dict[str, Any] | str | None") -> Iterator[None]:
         yield
 
 
-def _judge(results: "ResultSet", before: "ResultSet | None", problems: bool) -> int:
-    """Return the exit code; tell what differs from an earlier result."""
-    from kproxy.lab import comparison
-
-    incomplete = results.parameters["incomplete"]
-    for how, number in (
-        (comparison.INTERRUPTED, signal.SIGINT),
-        (comparison.TERMINATED, signal.SIGTERM),
-    ):
-        if how in incomplete:
-            click.echo(f"kproxy: {how} after {len(results.trials)} trials", err=True)
-            return 128 + number
-    if incomplete:
-        raise errors.MeasurementError(f"the run is incomplete: {'; '.join(incomplete)}")
-    if before is not None:
-        from kproxy.lab import reproduction
-
-        differing = reproduction.differences(before, results)
-        for line in [*reproduction.circumstances(before, results), *differing]:
-            click.echo(f"differs: {line}")
-        if differing:
-            return 1
-        click.echo(f"reproduced: all {len(results.summary)} rows of the summary are the same")
-    if not all(row.valid for row in results.summary):
-        return 1
-    return 2 if problems else 0
-
-
-def _fresh(place: Path) -> Path:
-    """Return a directory for this run that no other has: named by the time it began."""
-    from kproxy.lab import facts
-
-    stamp = facts.started()[:19].replace(":", "-")
-    names = itertools.chain([stamp], (f"{stamp}-{number}" for number in itertools.count(2)))
-    return next(path for name in names if not (path := place / name).exists())
-
-
 def _list() -> int:
     from kproxy.lab import scenarios
 
@@ -329,8 +295,6 @@ def _run(parameters: "Parameters", load: "Workload") -> "ResultSet":
     from netns.kernels.base import state_directory
     from netns.lab import signals_unwind
 
-    for note in load.notes:
-        click.echo(f"kproxy: note: {note}", err=True)
     with signals_unwind(), _progress() as progress:
         return comparison.run(
             parameters, load, state_directory("kproxy") / "lab", progress=progress
@@ -376,24 +340,3 @@ def _progress() -> "Iterator[Callable[[Step], None]]":
             bar.update(task, total=step.total, completed=step.done, description=text)
 
         yield update
-
-
-def _show(results: "ResultSet", path: Path, as_json: bool) -> None:
-    if as_json:
-        click.echo(path.read_text(), nl=False)
-    else:
-        from rich.console import Console
-
-        from kproxy.reports import tables
-
-        console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
-        for table in (
-            tables.packets_table(results),
-            tables.tcp_table(results),
-            tables.restart_table(results),
-        ):
-            if table is not None and table.row_count:
-                console.print(table)
-        for note in tables.notes(results):
-            console.print(note, highlight=False)
-    click.echo(f"kproxy: written: {path}", err=True)

@@ -24,7 +24,8 @@ class Job:
 
     ``named``: whether somebody asked for these very modes. ``model``: a cost model's name or
     file, or all of it; None: the clock's default. ``place`` is for the result, in a directory of
-    its own if it is to be ``fresh``.
+    its own if it is to be ``fresh``. ``part``: it is one of several, whose results are put
+    together (:mod:`kproxy.cli.compare_parts`), and only leaves its own.
     """
 
     parameters: comparison.Parameters
@@ -36,6 +37,7 @@ class Job:
     as_json: bool
     reproduced: str | None = None
     problems: tuple[str, ...] = ()
+    part: bool = False
 
 
 def tell(job: Job, directory: Path, clock: base.Clock) -> list[str]:
@@ -47,9 +49,15 @@ def tell(job: Job, directory: Path, clock: base.Clock) -> list[str]:
     if not isinstance(model, dict):
         file = costmodel.resolve(model, str(clock))
         model = costmodel.NONE if file is None else msgspec.json.decode(file.read_bytes())
-    path = directory / FILE
-    path.write_bytes(msgspec.json.encode(dataclasses.replace(job, model=model)))
+    path = write(dataclasses.replace(job, model=model), directory)
     return ["-m", "kproxy", "compare", "--job", str(path)]
+
+
+def write(job: Job, directory: Path) -> Path:
+    """Write a job into a directory; return the file."""
+    path = directory / FILE
+    path.write_bytes(msgspec.json.encode(job))
+    return path
 
 
 def read(path: Path) -> Job:

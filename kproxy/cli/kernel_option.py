@@ -171,6 +171,26 @@ def _telling(command: base.Command, told: Told | None) -> Iterator[base.Command]
         )
 
 
+def chosen_kernel(kernel: KernelChoice) -> tuple[base.Provider, base.Clock]:
+    """Return which kernel that is, and its clock. Raises UsageError if it cannot be used."""
+    try:
+        chosen, clock = clocks.choose(kernel.name, kernel.clock)
+    except netns_errors.KernelUnusable as error:
+        raise errors.UsageError(error.message, remedy=error.remedy) from None
+    return chosen.provider, clock
+
+
+def tell_kernel(kernel: KernelChoice) -> None:
+    """Say in one line if another kernel than this machine's is used, and why."""
+    chosen, clock = clocks.choose(kernel.name, kernel.clock)
+    seed = clocks.default_seed(clock) if kernel.seed is None else kernel.seed
+    used = clocks.in_words(chosen.provider, clock, seed)
+    if chosen.because:
+        click.echo(f"kproxy: {chosen.because}; using {used}", err=True)
+    elif kernel.name == chosen.provider.name:  # of that kind there may be several
+        click.echo(f"kproxy: using {used}", err=True)
+
+
 def run_on_kernel(
     kernel: KernelChoice,
     *,
@@ -196,11 +216,7 @@ def run_on_kernel(
         seed = clocks.default_seed(clock) if kernel.seed is None else kernel.seed
         if chosen.provider.name == "native" and seed in (None, base.seed()):
             return
-        used = clocks.in_words(chosen.provider, clock, seed)
-        if chosen.because:
-            click.echo(f"kproxy: {chosen.because}; using {used}", err=True)
-        elif kernel.name == chosen.provider.name:  # of that kind there may be several
-            click.echo(f"kproxy: using {used}", err=True)
+        tell_kernel(kernel)
         facts.tell_kernel(chosen.provider.kernel_name, kernel.limits.memory)
         command = base.Command(
             argv=(sys.executable, *sys.orig_argv[1:]),

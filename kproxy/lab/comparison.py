@@ -116,7 +116,7 @@ def run(
             "incomplete": incomplete,
         },
         trials=tuple(trials),
-        summary=_judged(trials),
+        summary=judged(trials),
     )
 
 
@@ -155,7 +155,7 @@ def _room(parameters: Parameters) -> Room:
     return Room(rate=round(rate), records=round(rate * trials * LONGEST_TRIAL_SECONDS))
 
 
-def _judged(trials: Sequence[resultset.Trial]) -> tuple[resultset.Row, ...]:
+def judged(trials: Sequence[resultset.Trial]) -> tuple[resultset.Row, ...]:
     """Return the summary. A baseline that lost something makes the whole run not valid.
 
     What the tester loses by itself it may lose in every other trial, too.
