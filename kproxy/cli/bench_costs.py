@@ -10,7 +10,6 @@ import functools
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import click
 import msgspec
 
 from kproxy import costfile
+from kproxy.cli import jobdirectory
 from kproxy.cli.kernel_option import PACKAGE, KernelChoice, kernel_options, run_on_kernel
 from kproxy.errors import MeasurementError, UsageError
 from kproxy.lab import benchcluster, costbench, costfit, facts
@@ -132,8 +132,8 @@ def _measure_embedded(
     """Run this command in an embedded kernel, in real time, and return what it measured."""
     provider = choice.choose("uml").provider
     click.echo(f"kproxy: measuring {', '.join(modes)} on {provider.describe()}", err=True)
-    with tempfile.TemporaryDirectory(prefix="kproxy-costs-") as directory:
-        out = Path(directory) / "model.json"
+    with jobdirectory.made(base.state_directory()) as directory:
+        out = directory / "model.json"
         words = ["-m", "kproxy", "bench", "costs", "--modes", ",".join(modes), "--json"]
         words += [
             "--runs",
@@ -144,7 +144,7 @@ def _measure_embedded(
         ]
         shell = ("/bin/sh", "-c", 'exec "$@" >/dev/null', "sh", sys.executable, *words)
         command = base.Command(
-            argv=shell, writable=(Path(directory),), packages=(PACKAGE,), clock=base.Clock.REAL
+            argv=shell, writable=(directory,), packages=(PACKAGE,), clock=base.Clock.REAL
         )
         code = provider.run(command, kernel.limits)
         if code != 0:
