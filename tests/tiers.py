@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -40,6 +41,7 @@ class Result(StrEnum):
 class Tier:
     """A set of tests that need the same of the machine.
 
+    Where there are CPUs for it, the tiers of two lanes run side by side; see :func:`lanes`.
     ``why_not`` returns None where the machine can run them, otherwise the reason and the remedy.
     """
 
@@ -47,6 +49,7 @@ class Tier:
     about: str
     command: Sequence[str]
     why_not: Callable[[], str | None] = lambda: None
+    lane: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,20 +84,20 @@ def tiers() -> list[Tier]:
             command=[*unshare(), *PYTEST, "tests/contract", "-m", "kernel"],
             why_not=no_namespaces,
         ),
+        *([] if has_ipvs() else [embedded()]),
         Tier(
             name="lab",
-            about="the same and real packets, on a kernel with IPVS: this one or an embedded one",
-            command=[
-                *(PYTHON, "-m", "netns.kernels", "--kernel", "auto", "--"),
-                *(*PYTEST, "tests/contract", "tests/lab", "-m", "kernel or lab"),
-            ],
+            about="real packets, on a kernel with IPVS: this one or an embedded one",
+            command=[*on_kernel("auto"), *PYTEST, "tests/lab", "-m", "lab"],
             why_not=no_kernel_with_ipvs,
+            lane=1,
         ),
         Tier(
             name="uml",
             about="embedded kernels: streams, signals, terminals, crashes, and nothing left",
             command=[*PYTEST, "tests/lab", "-m", "uml"],
             why_not=no_embedded_kernel,
+            lane=1,
         ),
         Tier(
             name="reproducible",
@@ -104,8 +107,43 @@ def tiers() -> list[Tier]:
                 *("--trials", "1", "--only", "compare"),
             ],
             why_not=reproducible.why_not,
+            lane=1,
         ),
     ]
+
+
+def embedded() -> Tier:
+    """Return the tier that a machine needs whose own kernel cannot keep all promises."""
+    return Tier(
+        name="embedded",
+        about="the same promises, kept by an embedded kernel, which has IPVS",
+        command=[*on_kernel("uml"), *PYTEST, "tests/contract", "-m", "kernel"],
+        why_not=no_embedded_kernel,
+    )
+
+
+def on_kernel(name: str) -> list[str]:
+    """Return the command prefix that runs a command on a kernel fit for the lab."""
+    return [PYTHON, "-m", "netns.kernels", "--kernel", name, "--"]
+
+
+def has_ipvs() -> bool:
+    """Tell whether this machine's own kernel has IPVS, or can load it."""
+    if Path("/proc/net/ip_vs").exists():
+        return True
+    return subprocess.run(["modprobe", "-qn", "ip_vs"], check=False).returncode == 0
+
+
+def lanes(chosen: Sequence[Tier]) -> list[list[Tier]]:
+    """Return the tiers in the lanes that run side by side.
+
+    With one CPU, or where the lab runs natively in the world's time, which other work would
+    disturb, there is one lane.
+    """
+    if len(os.sched_getaffinity(0)) < 2 or has_ipvs():
+        return [list(chosen)]
+    numbers = sorted({tier.lane for tier in chosen})
+    return [[tier for tier in chosen if tier.lane == number] for number in numbers]
 
 
 def unshare() -> list[str]:
@@ -124,9 +162,7 @@ def no_namespaces() -> str | None:
 
 def no_kernel_with_ipvs() -> str | None:
     """Tell why there is no kernel with IPVS at hand, or None."""
-    if Path("/proc/net/ip_vs").exists() or registry.kernels():
-        return None
-    if subprocess.run(["modprobe", "-qn", "ip_vs"], check=False).returncode == 0:
+    if has_ipvs() or registry.kernels():
         return None
     return f"no IPVS in this kernel, {no_embedded_kernel()}"
 
@@ -157,10 +193,21 @@ def run(tier: Tier) -> Report:
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            print(line, end="", flush=True)
+            print(f"{tier.name}| {line}", end="", flush=True)
             output.append(re.sub(r"\x1b\[[0-9;]*[A-Za-z]|\r", "", line).strip())
     seconds = time.monotonic() - started
     return judge(tier.name, process.returncode, [line for line in output if line], seconds)
+
+
+def run_lane(lane: Sequence[Tier]) -> list[Report]:
+    """Run tiers one after the other."""
+    reports = []
+    for tier in lane:
+        reports.append(run(tier))
+        if tier.name == "kernel" and reports[-1].result is Result.PASSED:
+            # What is long and the same on each kernel need not be done twice (marker "once").
+            os.environ[NATIVE_TIER] = "1"
+    return reports
 
 
 def judge(tier: str, exit_code: int, output: Sequence[str], seconds: float) -> Report:
@@ -208,13 +255,10 @@ def main(arguments: Sequence[str]) -> int:
     unknown = [name for name in chosen if name not in known]
     if unknown:
         parser.error(f"no tier {unknown[0]!r}; there are: {', '.join(known)}")
-    reports = []
-    for name, tier in known.items():
-        if not chosen or name in chosen:
-            reports.append(run(tier))
-            if name == "kernel" and reports[-1].result is Result.PASSED:
-                # What is long and the same on each kernel need not be done twice (marker "once").
-                os.environ[NATIVE_TIER] = "1"
+    ways = lanes([tier for name, tier in known.items() if not chosen or name in chosen])
+    with ThreadPoolExecutor(len(ways)) as pool:
+        done = [report for reports in pool.map(run_lane, ways) for report in reports]
+    reports = sorted(done, key=lambda report: list(known).index(report.tier))
     print(summary(reports))
     return int(any(report.result is Result.FAILED for report in reports))
 

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import pytest
 import tiers
 from tiers import Report, Result, Tier
 
@@ -62,3 +63,38 @@ def test_the_summary_names_what_was_not_tested() -> None:
     text = tiers.summary(reports)
     assert "NOT TESTED on this machine: lab" in text
     assert "no kernel with IPVS" in text
+
+
+def tier(name: str, lane: int) -> Tier:
+    return Tier(name=name, about="", command=[], lane=lane)
+
+
+def test_lanes_run_side_by_side_where_nobody_is_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = [
+        Tier(name=name, about="", command=[], lane=lane) for name, lane in (("a", 0), ("b", 1))
+    ]
+    cpus = {0, 1}
+    monkeypatch.setattr(tiers.os, "sched_getaffinity", lambda _: cpus)
+    monkeypatch.setattr(tiers, "has_ipvs", lambda: False)
+    assert tiers.lanes(some) == [[some[0]], [some[1]]]
+    cpus.pop()
+    assert tiers.lanes(some) == [some]
+    cpus.update({0, 1})
+    monkeypatch.setattr(tiers, "has_ipvs", lambda: True)
+    assert tiers.lanes(some) == [some]
+
+
+def test_both_lanes_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = [
+        Tier(name=name, about="", command=[], lane=lane) for name, lane in (("a", 1), ("b", 0))
+    ]
+    monkeypatch.setattr(tiers, "tiers", lambda: some)
+    monkeypatch.setattr(tiers, "lanes", lambda chosen: [[some[1]], [some[0]]])
+    told: list[Report] = []
+    passed = {"a": Result.PASSED, "b": Result.FAILED}
+    monkeypatch.setattr(
+        tiers, "run", lambda tier: Report(tier=tier.name, result=passed[tier.name], lines=["x"])
+    )
+    monkeypatch.setattr(tiers, "summary", lambda reports: told.extend(reports) or "")
+    assert tiers.main([]) == 1
+    assert [report.tier for report in told] == ["a", "b"]
