@@ -1,4 +1,4 @@
-"""The comparison as tables for a terminal: one row per scenario, a column group per mode.
+"""The comparison as tables for a terminal: a row per scenario and node, a column per mode.
 
 Two tables: packets (UDP probes: lost, and failover time), and TCP (requests on open connections,
 new connections). A cell shows the median over the trials and, where the trials differ, the range.
@@ -7,6 +7,7 @@ figure with ``*`` is modelled: the share beside it (the median over the trials) 
 of a cost model.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -39,13 +40,9 @@ def spread_text(spread: Spread | None, unit: str = "") -> str:
 def packets_table(results: ResultSet) -> Table:
     """Return the table of packets lost and failover times."""
     table = _table(results, "Packets lost and failover time, median (min–max)")
-    for scenario in _scenarios(results.summary):
-        cells = [
-            _packets_cell(results, _find(results.summary, mode, scenario, node, "udp"))
-            for mode in _modes(results.summary)
-            for node in NODES
-        ]
-        table.add_row(scenario, *cells)
+    for scenario, node in itertools.product(_scenarios(results.summary), NODES):
+        rows = [_find(results.summary, mode, scenario, node, "udp") for mode in _modes_of(results)]
+        _add_row(table, scenario, node, [_packets_cell(results, row) for row in rows])
     return table
 
 
@@ -53,14 +50,13 @@ def tcp_table(results: ResultSet) -> Table:
     """Return the table of TCP requests and connections that failed, of all trials together."""
     title = "TCP over all trials: failed of attempted"
     table = _table(results, title if _virtual(results) else f"{title}; connect p50 / p99")
-    for scenario in _scenarios(results.summary):
+    for scenario, node in itertools.product(_scenarios(results.summary), NODES):
         cells = []
-        for mode in _modes(results.summary):
-            for node in NODES:
-                established = _find(results.summary, mode, scenario, node, "tcp-established")
-                connect = _find(results.summary, mode, scenario, node, "tcp-connect")
-                cells.append(_tcp_cell(established, connect))
-        table.add_row(scenario, *cells)
+        for mode in _modes_of(results):
+            established = _find(results.summary, mode, scenario, node, "tcp-established")
+            connect = _find(results.summary, mode, scenario, node, "tcp-connect")
+            cells.append(_tcp_cell(established, connect))
+        _add_row(table, scenario, node, cells)
     return table
 
 
@@ -191,12 +187,18 @@ def _restart_cell(row: Row | None) -> str:
 
 
 def _table(results: ResultSet, title: str) -> Table:
-    table = Table(title=title, title_justify="left", show_lines=True)
+    table = Table(title=title, title_justify="left")
     table.add_column("scenario", no_wrap=True)
-    for mode in _modes(results.summary):
-        for node in NODES:
-            table.add_column(f"{mode}\n{node} node", justify="right")
+    table.add_column("node")
+    for mode in _modes_of(results):
+        table.add_column(mode, justify="right")
     return table
+
+
+def _add_row(table: Table, scenario: str, node: str, cells: Sequence[Text]) -> None:
+    """Add the row of a node; those of a scenario stand together."""
+    first, last = node == NODES[0], node == NODES[-1]
+    table.add_row(scenario if first else "", node, *cells, end_section=last)
 
 
 def _packets_cell(results: ResultSet, row: Row | None) -> Text:
@@ -242,6 +244,10 @@ def _tcp_cell(established: Row | None, connect: Row | None) -> Text:
         if name == "new" and times.p50 is not None and times.p99 is not None:
             lines.append(f"{times.p50:.1f} / {times.p99:.1f} ms")
     return Text("\n".join(lines) or "–", style="yellow" if bad else "green" if lines else "")
+
+
+def _modes_of(results: ResultSet) -> Sequence[str]:
+    return _modes(results.summary)
 
 
 def _modes(rows: Iterable[Row]) -> Sequence[str]:
