@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from kproxy.kernel.inet import Protocol
+from kproxy.kernel.ipvs import client, sockopt
 from kproxy.kernel.ipvs.client import IPVS
 from kproxy.kernel.ipvs.types import (
     AddDestination,
@@ -35,8 +36,8 @@ RR = ServiceConfig("rr")
 
 @pytest.fixture
 def kernel_ipvs(request: pytest.FixtureRequest) -> IPVS:
-    client: IPVS = request.getfixturevalue("opened")(IPVS())
-    return client
+    opened: IPVS = request.getfixturevalue("opened")(IPVS())
+    return opened
 
 
 def do(ipvs: IPVS, *operations: Operation) -> None:
@@ -107,3 +108,30 @@ def test_pyroute2_reads_what_was_written(kernel_ipvs: IPVS) -> None:
     assert target["IPVS_DEST_ATTR_ADDR"] == "10.0.0.1"
     assert (target["IPVS_DEST_ATTR_PORT"], target["IPVS_DEST_ATTR_WEIGHT"]) == (8080, 5)
     assert target["IPVS_DEST_ATTR_FWD_METHOD"] == 0
+
+
+@pytest.mark.kernel
+@pytest.mark.needs_tool("ipvsadm")
+def test_a_large_table_is_read_as_a_small_one(
+    kernel_ipvs: IPVS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["ipvsadm", "-A", "-f", "7", "-s", "rr"], check=True)
+    subprocess.run(["ipvsadm", "-a", "-f", "7", "-r", "10.0.0.1", "-m"], check=True)
+    six, empty = service("fd00::1"), service("10.96.0.2")
+    udp = service("10.96.0.1", 53, Protocol.UDP)
+    masqueraded = DestinationConfig(1, Forwarding.MASQUERADE)
+    do(
+        kernel_ipvs,
+        *(AddService(key, RR) for key in (WEB, udp, empty, six)),
+        AddDestination(WEB, server("10.0.0.1"), masqueraded),
+        AddDestination(WEB, server("10.0.0.2"), DestinationConfig(0, Forwarding.MASQUERADE)),
+        AddDestination(WEB, server("10.0.0.3", 80), DestinationConfig(7, Forwarding.TUNNEL)),
+        AddDestination(udp, server("10.0.0.4", 5353), masqueraded),
+        AddDestination(six, server("fd00::2"), masqueraded),
+    )
+    small = kernel_ipvs.dump()
+    assert set(small) == {WEB, udp, empty, six}
+    monkeypatch.setattr(client, "MANY", 1)
+    monkeypatch.setattr(client, "_listing", lambda: pytest.fail("procfs was read"))
+    assert kernel_ipvs.dump() == small
+    assert sockopt.read() == {key: small[key].destinations for key in (WEB, udp, empty)}

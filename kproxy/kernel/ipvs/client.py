@@ -29,6 +29,10 @@ from kproxy.kernel.ipvs.types import (
 
 Answer = TypeVar("Answer")
 _READ_SIZE = 65536
+MANY = 2000
+"""From so many services on procfs, which is quadratic, is slower than a call for each."""
+IPV4_KEY = 7
+"""Bytes of a key: protocol, address, port."""
 
 
 class IPVS:
@@ -83,11 +87,30 @@ class IPVS:
         """Return every virtual service known by address, with its real servers."""
         with bulk.collector_paused():
             services = self._services()
+            if len(services) >= MANY and (found := self._dump_many(services)) is not None:
+                return found
             listed = _listing()
             if listed is None or listed.keys() != {key for key, _config in services}:
                 # No procfs here, or somebody changed the table between the two readings.
                 return self._dump_by_netlink(services)
             return {key: ServiceEntry(config, listed[key]) for key, config in services}
+
+    def _dump_many(self, services: Sequence[wire.Service]) -> Dump | None:
+        """Return a large table; None where that cannot be, or it changed between two readings."""
+        from kproxy.kernel.ipvs import sockopt
+
+        try:
+            listed = sockopt.read()
+        except (KernelError, OSError):
+            return None
+        ipv4 = [(key, config) for key, config in services if len(key) == IPV4_KEY]
+        if listed is None or listed.keys() != {key for key, _config in ipv4}:
+            return None
+        others = [one for one in services if len(one[0]) != IPV4_KEY]
+        return {
+            **{key: ServiceEntry(config, listed[key]) for key, config in ipv4},
+            **self._dump_by_netlink(others),
+        }
 
     def read(self, services: Iterable[ServiceKey]) -> Dump:
         """Return these virtual services with their real servers, as far as they are there."""
