@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from kproxy.lab.comparison import Step
 from netns.kernels import base
 
 PART = """
-import pathlib, sys, time
+import pathlib, signal, sys, time
 from kproxy.cli import compare_job
 from kproxy.traffic import resultset
 job = compare_job.read(pathlib.Path(sys.argv[sys.argv.index("--job") + 1]))
 (mode,) = job.parameters.modes
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print(f"    1 s  [1/2] {mode}: half of it", file=sys.stderr, flush=True)
 print(f"{mode} has something to say", file=sys.stderr, flush=True)
 incomplete = []
@@ -94,6 +95,15 @@ def test_a_part_without_a_result_is_named_with_what_it_said() -> None:
         run(job(trials=8))
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A job that a shell has put into the background ignores interrupts, and so would we."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_all_parts_and_keeps_what_they_found(tmp_path: Path) -> None:
     begun = threading.Semaphore(0)
     modes = ("ipvs", "iptables")
