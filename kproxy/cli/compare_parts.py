@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import click
@@ -57,8 +57,9 @@ def run(job: Job, kernel: KernelChoice, progress: Callable[[Step], None]) -> res
             _Part(job, mode, directory / mode, command, total) for mode in job.parameters.modes
         ]
         with signals_unwind(), ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            futures = [pool.submit(part.run) for part in parts]
+            futures: list[Future[None]] = []
             try:
+                futures += [pool.submit(part.run) for part in parts]
                 wait(futures)
             except KeyboardInterrupt:
                 how = comparison.INTERRUPTED

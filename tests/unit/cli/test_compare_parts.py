@@ -26,14 +26,14 @@ from kproxy.traffic import resultset
 job = compare_job.read(pathlib.Path(sys.argv[sys.argv.index("--job") + 1]))
 (mode,) = job.parameters.modes
 signal.signal(signal.SIGINT, signal.default_int_handler)
-print(f"    1 s  [1/2] {mode}: half of it", file=sys.stderr, flush=True)
-print(f"{mode} has something to say", file=sys.stderr, flush=True)
 incomplete = []
-if job.parameters.trials == 7:
-    try:
+try:
+    print(f"    1 s  [1/2] {mode}: half of it", file=sys.stderr, flush=True)
+    print(f"{mode} has something to say", file=sys.stderr, flush=True)
+    if job.parameters.trials == 7:
         time.sleep(60)
-    except KeyboardInterrupt:
-        incomplete = ["interrupted"]
+except KeyboardInterrupt:
+    incomplete = ["interrupted"]
 if mode == "iptables" and job.parameters.trials == 8:
     sys.exit("no such thing")
 trial = resultset.Trial(mode=mode, scenario="proxy-crash", number=1)
