@@ -28,9 +28,9 @@ def _import_msgspec() -> None:
     name = "typing_extensions"
     if name in sys.modules:
         return
-    sys.modules[name] = None  # type: ignore[assignment]
+    sys.modules[name] = None  # type: ignore[assignment]  # "not to be found": importlib
     try:
-        import msgspec  # noqa: F401
+        import msgspec  # noqa: F401 others find it imported
     finally:
         del sys.modules[name]
 

@@ -5,7 +5,6 @@ others in an embedded kernel; in real time only: under a virtual clock packets c
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,11 +79,7 @@ def path(
     )
     document = bench_place.document(bench, wanted, kernel)
     bench_place.write(document, out)
-    if as_json:
-        click.echo(json.dumps(document))
-    else:
-        click.echo("\n".join(as_table(document)))
-    return 1 if document["failures"] else 0
+    return bench_place.show(document, None if as_json else as_table(document))
 
 
 def _measurer(plan: pathbench.Plan) -> bench_place.Measure:

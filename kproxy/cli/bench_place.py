@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,12 @@ def circumstances(found: Mapping[str, Any]) -> str:
     machine = found["host"]
     load = ", ".join(f"{one:.1f}" for one in machine["load_average"])
     return f"{machine['cpus']} CPUs, load {load}; {found['started']}"
+
+
+def show(found: Mapping[str, Any], table: Sequence[str] | None) -> int:
+    """Print the table, or without one the document itself; return the exit code."""
+    click.echo(json.dumps(found) if table is None else "\n".join(table))
+    return 1 if found["failures"] else 0
 
 
 def write(found: Mapping[str, Any], out: Path | None) -> None:

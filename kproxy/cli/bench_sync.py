@@ -6,7 +6,6 @@ in real time.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,11 +94,7 @@ def sync(
     )
     document = bench_place.document(bench, wanted, kernel)
     bench_place.write(document, out)
-    if as_json:
-        click.echo(json.dumps(document))
-    else:
-        click.echo("\n".join(as_table(document)))
-    return 1 if document["failures"] else 0
+    return bench_place.show(document, None if as_json else as_table(document))
 
 
 def _measurer(plan: syncbench.Plan) -> bench_place.Measure:
