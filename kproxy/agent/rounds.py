@@ -191,7 +191,9 @@ class Rounds:
         if not self._tried_once:
             self._tried_once = True
             self._after_first()
-        again = [report.result.again_in for report in reports if report.result.again_in]
+        results = [report.result for report in reports]
+        asked = (at for one in results for at in (one.again_in, one.flows_again_in))
+        again = [seconds for seconds in asked if seconds is not None]
         self._again_at = time.monotonic() + min(again) if again else float("inf")
         disabled = self._proxier.take_disabled()
         self._teller.refused(reports)

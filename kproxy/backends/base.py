@@ -32,7 +32,8 @@ class SyncResult(msgspec.Struct, frozen=True, kw_only=True):
     nobody may write: it is told, but no change waits for it. ``invalid`` are objects that were
     left out because they contradict others. ``again_in`` (seconds) asks for another sync by then
     even if nothing changes; None: no need. ``swept`` tells of stale flows, whose number is part of
-    ``writes``; None: none were looked for.
+    ``writes``; None: none were looked for. ``flows_again_in`` (seconds) asks for another sync to
+    look for stale flows once more; unlike after ``again_in`` nothing else is expected to change.
     """
 
     writes: int
@@ -41,6 +42,7 @@ class SyncResult(msgspec.Struct, frozen=True, kw_only=True):
     invalid: tuple[InvalidObject, ...] = ()
     again_in: float | None = None
     swept: Swept | None = None
+    flows_again_in: float | None = None
 
 
 class Deviation(StrEnum):

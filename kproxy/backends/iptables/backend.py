@@ -6,6 +6,7 @@ big table reading costs as much as writing. Then only chains that the state has 
 compared at all.
 """
 
+import time
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import ClassVar
@@ -92,7 +93,7 @@ class Backend:
         except KernelError as error:
             return self._result([error])
         # Only now: before, a new flow could still have been led to an endpoint that is gone.
-        forgotten, failures = self._flows.sync(want)
+        forgotten, failures = self._flows.sync(want, time.monotonic())
         self._writes += forgotten
         return self._result([*waiting, *failures])
 
@@ -139,6 +140,7 @@ class Backend:
             refused=(*self._refused.values(), *bad),
             invalid=self._renderer.invalid,
             swept=self._flows.take_swept(),
+            flows_again_in=self._flows.take_again_in(),
         )
 
     def _write_all(self, want: State, planned: Planned) -> list[KernelError]:

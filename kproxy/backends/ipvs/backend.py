@@ -128,7 +128,7 @@ class Backend:
         planned(steps.writes() + chains.writes(table_changes))
         switched = self._switch(want)
         failed = kernel.write(self._kernel, steps, table_changes, device=self._device)
-        forgotten, flow_errors = self._flows.sync(want)
+        forgotten, flow_errors = self._flows.sync(want, time.monotonic())
         failures = [*failed.errors, *self._unscheduled(failed.unscheduled)]
         if not failures:
             self._rules = chains.applied(have, table_changes)
@@ -154,6 +154,7 @@ class Backend:
             invalid=self._wanted.invalid(),
             again_in=DRAIN_INTERVAL_S if steps.draining else None,
             swept=self._flows.take_swept(),
+            flows_again_in=self._flows.take_again_in(),
         )
 
     def differences(self, want: State) -> Sequence[Difference]:

@@ -7,6 +7,7 @@ changed anything in any table since.
 """
 
 import errno
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -123,13 +124,14 @@ class Backend:
             # found at the start is looked at once more, at the next full sync.
             self._generation = None
         # Only now: before, a new flow could still have been led to an endpoint that is gone.
-        forgotten, errors = self._flows.sync(want)
+        forgotten, errors = self._flows.sync(want, time.monotonic())
         return SyncResult(
             writes=switched + plan.writes(steps) + forgotten,
             failures=tuple(errors),
             refused=refused,
             invalid=self._renderer.invalid,
             swept=self._flows.take_swept(),
+            flows_again_in=self._flows.take_again_in(),
             again_in=SETTLED_S if self._stale else None,
         )
 

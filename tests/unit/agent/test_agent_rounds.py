@@ -268,6 +268,18 @@ def test_endpoints_that_drain_are_looked_at_again() -> None:
     assert watched.rounds._again_at == float("inf")
 
 
+def test_what_is_wanted_first_comes_first() -> None:
+    both = SyncResult(writes=1, again_in=60, flows_again_in=1)
+    watched = Watched(both, SyncResult(writes=0, flows_again_in=0.0), SyncResult(writes=0))
+    before = time.monotonic()
+    watched.rounds.once()
+    assert before + 1 <= watched.rounds.next_due < before + 30
+    watched.rounds.once()
+    assert watched.rounds.next_due <= time.monotonic(), "it is due already"
+    watched.rounds.once()
+    assert watched.rounds._again_at == float("inf")
+
+
 def test_nothing_is_due_before_all_kinds_were_listed() -> None:
     watched = Watched()
     for _ in range(2):

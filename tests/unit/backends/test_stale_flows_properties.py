@@ -119,9 +119,9 @@ def test_after_any_changes_exactly_the_stale_flows_are_gone(
         flows.forget()
         if data.draw(st.booleans(), label="one fails"):
             table.fail_delete = {0: 5}
-            flows.sync(state)
+            flows.sync(state, 0.0)
             table.fail_delete = {}
-        assert flows.sync(state)[1] == []
+        assert flows.sync(state, 0.0)[1] == []
         kept = [flow for flow in EVERY_FLOW if not stale(state, flow, keep_last=keep_last)]
         assert table.table == kept
 
@@ -137,7 +137,7 @@ def test_a_restart_cuts_no_flow_that_a_running_proxy_would_have_kept(
         for state in ways:
             if restarting:
                 flows = StaleFlows(table, inet.Family.IPV4, keep_last=keep_last)
-            flows.sync(state)
+            flows.sync(state, 0.0)
         return table.table
 
     running, restarted = ended(restarting=False), ended(restarting=True)
