@@ -247,7 +247,7 @@ def _identity(data: Any) -> tuple[str, str, str]:
 
 def _invalid_item(data: Any, wanted: type[T], why: tuple[str, str, str]) -> InvalidItem:
     namespace, name, version = _identity(data)
-    kind = next((kind for kind in kinds.KINDS if kind.type is wanted), None)
+    kind = next((kind for kind in kinds.known() if kind.type is wanted), None)
     label = label_of(kind, namespace, name) if kind else wanted.__name__
     field, problem, remedy = why
     return InvalidItem(

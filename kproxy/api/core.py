@@ -1,4 +1,7 @@
-"""Objects of the core group (``v1``): Service, Node, Pod, Namespace."""
+"""Objects of the core group (``v1``) that a node proxy reads: Service, Node, Namespace.
+
+The others are in :mod:`kproxy.api.pods` and :mod:`kproxy.api.configuration`.
+"""
 
 import msgspec
 
@@ -125,86 +128,6 @@ class Node(Object, frozen=True, kw_only=True, rename="camel"):
     metadata: ObjectMeta
     spec: NodeSpec = NodeSpec()
     status: NodeStatus | None = None
-
-
-class ContainerPort(Object, frozen=True, kw_only=True, rename="camel"):
-    """A port that a container says it listens on."""
-
-    container_port: int
-    name: str = ""
-    protocol: str = "TCP"
-
-
-class EnvVar(Object, frozen=True, kw_only=True, rename="camel"):
-    """A literal environment variable; ``valueFrom`` is not supported."""
-
-    name: str
-    value: str = ""
-
-
-class Container(Object, frozen=True, kw_only=True, rename="camel"):
-    """A process of a pod. Without ``command`` the lab runs its echo server in its place."""
-
-    name: str
-    image: str = ""
-    command: list[str] | None = None
-    args: list[str] | None = None
-    env: list[EnvVar] | None = None
-    ports: list[ContainerPort] | None = None
-
-
-class PodSpec(Object, frozen=True, kw_only=True, rename="camel"):
-    """What a user wants of a Pod."""
-
-    containers: list[Container] = msgspec.field(default_factory=list)
-    node_name: str = ""
-    host_network: bool = False
-    restart_policy: str = "Always"
-    termination_grace_period_seconds: int | None = None
-    node_selector: dict[str, str] | None = None
-
-
-class PodIP(Object, frozen=True, kw_only=True, rename="camel"):
-    """One address of a Pod."""
-
-    ip: str
-
-
-class ContainerStatus(Object, frozen=True, kw_only=True, rename="camel"):
-    """What the kubelet reports of a container."""
-
-    name: str
-    ready: bool = False
-    restart_count: int = 0
-
-
-class PodStatus(Object, frozen=True, kw_only=True, rename="camel"):
-    """What the kubelet reports of a Pod."""
-
-    phase: str = "Pending"
-    reason: str = ""
-    message: str = ""
-    pod_ip: str = msgspec.field(default="", name="podIP")
-    pod_ips: list[PodIP] | None = msgspec.field(default=None, name="podIPs")
-    host_ip: str = msgspec.field(default="", name="hostIP")
-    start_time: str | None = None
-    conditions: list[Condition] | None = None
-    container_statuses: list[ContainerStatus] | None = None
-
-
-class Pod(Object, frozen=True, kw_only=True, rename="camel"):
-    """A group of processes with an address of its own, or the node's."""
-
-    metadata: ObjectMeta
-    spec: PodSpec = PodSpec()
-    status: PodStatus | None = None
-
-
-class PodTemplate(Object, frozen=True, kw_only=True, rename="camel"):
-    """What a Deployment or DaemonSet makes pods from."""
-
-    metadata: ObjectMeta = ObjectMeta()
-    spec: PodSpec = PodSpec()
 
 
 class Namespace(Object, frozen=True, kw_only=True, rename="camel"):

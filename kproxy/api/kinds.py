@@ -1,4 +1,7 @@
-"""The kinds that this project knows: one table for decoding, for URLs and for the API server.
+"""Kinds of objects: how they are decoded and where the API serves them.
+
+Here are those that a node proxy needs, which must start fast; importing
+:mod:`kproxy.api.catalog` adds those of the whole cluster.
 
 >>> by_name("v1", "Service").path("demo", "web")
 '/api/v1/namespaces/demo/services/web'
@@ -8,8 +11,7 @@ from typing import NamedTuple
 
 from kproxy.errors import InvalidObject
 
-from .apps import DaemonSet, Deployment
-from .core import Namespace, Node, Pod, Service
+from .core import Namespace, Node, Service
 from .discovery import EndpointSlice
 from .meta import Object
 from .networking import ServiceCIDR
@@ -23,6 +25,8 @@ class Kind(NamedTuple):
     plural: str
     namespaced: bool
     type: type[Object]
+    stored_as: str = ""
+    """The resource under which it is stored, if that is another kind's."""
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
         """Return the URL path of the collection, or of one object or its subresource.
@@ -47,29 +51,33 @@ class Kind(NamedTuple):
 
 NAMESPACE = Kind("v1", "Namespace", "namespaces", False, Namespace)
 NODE = Kind("v1", "Node", "nodes", False, Node)
-POD = Kind("v1", "Pod", "pods", True, Pod)
 SERVICE = Kind("v1", "Service", "services", True, Service)
 ENDPOINT_SLICE = Kind(
     "discovery.k8s.io/v1", "EndpointSlice", "endpointslices", True, EndpointSlice
 )
-DAEMON_SET = Kind("apps/v1", "DaemonSet", "daemonsets", True, DaemonSet)
-DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments", True, Deployment)
 SERVICE_CIDR = Kind("networking.k8s.io/v1", "ServiceCIDR", "servicecidrs", False, ServiceCIDR)
 
-KINDS = (
-    NAMESPACE,
-    NODE,
-    POD,
-    SERVICE,
-    ENDPOINT_SLICE,
-    DAEMON_SET,
-    DEPLOYMENT,
-    SERVICE_CIDR,
-)
+_KINDS: list[Kind] = []
+_BY_NAME: dict[tuple[str, str], Kind] = {}
+_BY_PLURAL: dict[tuple[str, str], Kind] = {}
+_BY_TYPE: dict[type[Object], Kind] = {}
 
-_BY_NAME = {(kind.api_version, kind.name): kind for kind in KINDS}
-_BY_PLURAL = {(kind.api_version, kind.plural): kind for kind in KINDS}
-_BY_TYPE = {kind.type: kind for kind in KINDS}
+
+def add(*kinds: Kind) -> None:
+    """Make kinds known, each once. Of two kinds of one type the first is the type's kind."""
+    for kind in kinds:
+        _KINDS.append(kind)
+        _BY_NAME[kind.api_version, kind.name] = kind
+        _BY_PLURAL[kind.api_version, kind.plural] = kind
+        _BY_TYPE.setdefault(kind.type, kind)
+
+
+def known() -> tuple[Kind, ...]:
+    """Return all kinds that are known by now."""
+    return tuple(_KINDS)
+
+
+add(NAMESPACE, NODE, SERVICE, ENDPOINT_SLICE, SERVICE_CIDR)
 
 
 def by_name(api_version: str, name: str) -> Kind:
@@ -80,7 +88,7 @@ def by_name(api_version: str, name: str) -> Kind:
     found = _BY_NAME.get((api_version, name))
     if found is not None:
         return found
-    for kind in KINDS:
+    for kind in _KINDS:
         if kind.name == name:
             raise InvalidObject(
                 name,
@@ -88,7 +96,7 @@ def by_name(api_version: str, name: str) -> Kind:
                 f"unknown version {api_version!r}",
                 remedy=f"write apiVersion: {kind.api_version}",
             )
-    known = ", ".join(f"{kind.name} ({kind.api_version})" for kind in KINDS)
+    known = ", ".join(f"{kind.name} ({kind.api_version})" for kind in _KINDS)
     raise InvalidObject(name, "kind", f"unknown kind {name!r}", remedy=f"known kinds: {known}")
 
 

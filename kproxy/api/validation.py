@@ -9,7 +9,7 @@ from typing import Any
 
 from kproxy.errors import InvalidObject
 
-from . import checks, codec, kinds, service_rules, workload_rules
+from . import catalog, checks, codec, kinds, service_rules, workload_rules
 from .checks import Checker
 from .meta import Object
 from .networking import ServiceCIDR
@@ -44,9 +44,11 @@ def _check_service_cidr(check: Checker, obj: ServiceCIDR) -> None:
 _RULES: dict[kinds.Kind, Callable[[Checker, Any], None]] = {
     kinds.SERVICE: service_rules.check_service,
     kinds.ENDPOINT_SLICE: service_rules.check_slice,
-    kinds.POD: workload_rules.check_pod,
+    catalog.POD: workload_rules.check_pod,
     kinds.NODE: workload_rules.check_node,
-    kinds.DEPLOYMENT: workload_rules.check_deployment,
-    kinds.DAEMON_SET: workload_rules.check_daemon_set,
+    catalog.DEPLOYMENT: workload_rules.check_deployment,
+    catalog.DAEMON_SET: workload_rules.check_daemon_set,
+    catalog.REPLICA_SET: workload_rules.check_replica_set,
+    catalog.STATEFUL_SET: workload_rules.check_stateful_set,
     kinds.SERVICE_CIDR: _check_service_cidr,
 }

@@ -1,17 +1,16 @@
 """What Pods, Deployments, DaemonSets and Nodes must fulfil."""
 
-from . import checks
-from .apps import DaemonSet, Deployment, UpdateStrategy
+from .apps import DaemonSet, Deployment, ReplicaSet, StatefulSet, UpdateStrategy
 from .checks import Checker
-from .core import Node, Pod, PodSpec, PodTemplate
+from .core import Node
 from .meta import LabelSelector, matches
-
-RESTART_POLICIES = ("Always", "OnFailure", "Never")
+from .pod_rules import check_pod_spec
+from .pods import Pod, PodTemplate
 
 
 def check_pod(check: Checker, pod: Pod) -> None:
     """Check a Pod."""
-    _pod_spec(check, "spec", pod.spec)
+    check_pod_spec(check, "spec", pod.spec)
     if pod.status is not None and pod.status.pod_ip:
         check.address("status.podIP", pod.status.pod_ip)
 
@@ -37,6 +36,32 @@ def check_daemon_set(check: Checker, daemon_set: DaemonSet) -> None:
         check.fault(field, problem, "set one of them to 0")
 
 
+def check_replica_set(check: Checker, replica_set: ReplicaSet) -> None:
+    """Check ``spec`` of a ReplicaSet."""
+    spec = replica_set.spec
+    if spec.replicas < 0:
+        check.fault("spec.replicas", f"{spec.replicas} is negative", "use 0 or more")
+    _template(check, spec.selector, spec.template)
+
+
+def check_stateful_set(check: Checker, stateful_set: StatefulSet) -> None:
+    """Check ``spec`` of a StatefulSet."""
+    spec = stateful_set.spec
+    if spec.replicas < 0:
+        check.fault("spec.replicas", f"{spec.replicas} is negative", "use 0 or more")
+    _template(check, spec.selector, spec.template)
+    policies = ("OrderedReady", "Parallel")
+    check.one_of("spec.podManagementPolicy", spec.pod_management_policy, policies)
+    check.one_of("spec.updateStrategy.type", spec.update_strategy.type, _STATEFUL_STRATEGIES)
+    limits = spec.update_strategy.rolling_update
+    if limits is not None and (limits.partition or 0) < 0:
+        field = "spec.updateStrategy.rollingUpdate.partition"
+        check.fault(field, f"{limits.partition} is negative", "use 0 or more")
+
+
+_STATEFUL_STRATEGIES = ("RollingUpdate", "OnDelete")
+
+
 def check_node(check: Checker, node: Node) -> None:
     """Check a Node."""
     spec = node.spec
@@ -52,32 +77,6 @@ def check_node(check: Checker, node: Node) -> None:
             check.address(f"status.addresses[{index}].address", address.address)
 
 
-def _pod_spec(check: Checker, at: str, spec: PodSpec) -> None:
-    if not spec.containers:
-        check.fault(f"{at}.containers", "is missing", "list at least one container")
-    for index, container in enumerate(spec.containers):
-        place = f"{at}.containers[{index}]"
-        check.name(f"{place}.name", container.name)
-        ports = container.ports or []
-        for number, port in enumerate(ports):
-            field = f"{place}.ports[{number}]"
-            check.port(f"{field}.containerPort", port.container_port)
-            check.one_of(f"{field}.protocol", port.protocol, checks.PROTOCOLS)
-            if port.name:
-                check.port_name(f"{field}.name", port.name)
-    names = [
-        (f"{at}.containers[{index}].name", container.name)
-        for index, container in enumerate(spec.containers)
-    ]
-    check.unique(names, "name")
-    check.one_of(f"{at}.restartPolicy", spec.restart_policy, RESTART_POLICIES)
-    check.labels(f"{at}.nodeSelector", spec.node_selector)
-    grace = spec.termination_grace_period_seconds
-    if grace is not None and grace < 0:
-        field = f"{at}.terminationGracePeriodSeconds"
-        check.fault(field, f"{grace} is negative", "use 0 or more seconds")
-
-
 def _template(check: Checker, selector: LabelSelector, template: PodTemplate) -> None:
     if selector.match_expressions:
         problem = "is not supported"
@@ -89,7 +88,7 @@ def _template(check: Checker, selector: LabelSelector, template: PodTemplate) ->
         check.fault("spec.template.metadata.labels", problem, "make it match spec.selector")
     check.labels("spec.selector.matchLabels", selector.match_labels)
     check.labels("spec.template.metadata.labels", template.metadata.labels)
-    _pod_spec(check, "spec.template.spec", template.spec)
+    check_pod_spec(check, "spec.template.spec", template.spec)
     if template.spec.restart_policy != "Always":
         field = "spec.template.spec.restartPolicy"
         problem = f"unsupported value {template.spec.restart_policy!r}"

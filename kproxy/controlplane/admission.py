@@ -6,7 +6,7 @@ Pure. Raises InvalidObject (422) or ApiError 400, which name object, field and r
 from typing import Any
 
 from kproxy import errors
-from kproxy.api import codec, kinds, validation
+from kproxy.api import catalog, codec, kinds, validation
 
 from . import defaults, routes
 
@@ -74,7 +74,7 @@ def initial_status(kind: kinds.Kind, obj: Object) -> Object:
         return obj
     rest = {name: value for name, value in obj.items() if name != "status"}
     first: dict[kinds.Kind, Object] = {
-        kinds.POD: {"phase": "Pending"},
+        catalog.POD: {"phase": "Pending"},
         kinds.NAMESPACE: {"phase": "Active"},
         kinds.SERVICE: {"loadBalancer": {}},
     }
@@ -92,10 +92,10 @@ def _keep_cluster_ip(obj: Object, old: Object) -> Object:
 
 
 _IMMUTABLE = {
-    kinds.DEPLOYMENT: ("selector",),
-    kinds.DAEMON_SET: ("selector",),
+    catalog.DEPLOYMENT: ("selector",),
+    catalog.DAEMON_SET: ("selector",),
     kinds.SERVICE: ("clusterIP",),
-    kinds.POD: ("nodeName", "hostNetwork", "restartPolicy"),
+    catalog.POD: ("nodeName", "hostNetwork", "restartPolicy"),
 }
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from kproxy import errors, logs
-from kproxy.api import kinds
+from kproxy.api import catalog, kinds
 
 from . import clusterips, routes, status
 from .rest import Answer, Api
@@ -227,7 +227,7 @@ def _fixed(path: str) -> Answer | None:
 
 
 def _discovery(path: str) -> dict[str, Any] | None:
-    versions = {kind.api_version for kind in kinds.KINDS}
+    versions = {kind.api_version for kind in kinds.known()}
     if path == "/version":
         return dict(VERSION)
     if path == "/api":
@@ -238,7 +238,7 @@ def _discovery(path: str) -> dict[str, Any] | None:
     version = path.removeprefix("/apis/" if path.startswith("/apis/") else "/api/")
     if version not in versions or path not in (f"/apis/{version}", f"/api/{version}"):
         return None
-    known = [_resource(kind) for kind in kinds.KINDS if kind.api_version == version]
+    known = [_resource(kind) for kind in kinds.known() if kind.api_version == version]
     return {"kind": "APIResourceList", "groupVersion": version, "resources": known}
 
 
@@ -251,10 +251,10 @@ def _group(api_version: str) -> dict[str, Any]:
 _SHORT_NAMES = {
     kinds.NAMESPACE: ["ns"],
     kinds.NODE: ["no"],
-    kinds.POD: ["po"],
+    catalog.POD: ["po"],
     kinds.SERVICE: ["svc"],
-    kinds.DAEMON_SET: ["ds"],
-    kinds.DEPLOYMENT: ["deploy"],
+    catalog.DAEMON_SET: ["ds"],
+    catalog.DEPLOYMENT: ["deploy"],
 }
 
 

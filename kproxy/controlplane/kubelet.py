@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from kproxy import logs
-from kproxy.api import core, meta
+from kproxy.api import meta
+from kproxy.api.pods import Pod
 
 from .cluster import Cluster
 from .outbox import Outbox
@@ -58,7 +59,7 @@ class Kubelet:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopped = False
 
-    def replace(self, pods: Iterable[core.Pod]) -> None:
+    def replace(self, pods: Iterable[Pod]) -> None:
         """Take the whole list of pods: others are removed, what runs already is adopted."""
         mine = {pod.metadata.uid: pod for pod in pods if pod.spec.node_name == self.node_name}
         if not self._adopted:
@@ -68,7 +69,7 @@ class Kubelet:
         for pod in mine.values():
             self.changed(pod)
 
-    def changed(self, pod: core.Pod) -> None:
+    def changed(self, pod: Pod) -> None:
         """Take a new pod, or a new version of one."""
         if pod.spec.node_name != self.node_name:
             return
@@ -125,16 +126,16 @@ class Kubelet:
     def _stop(self) -> None:
         self._stopped = True
 
-    def _worker(self, pod: core.Pod) -> PodWorker:
+    def _worker(self, pod: Pod) -> PodWorker:
         return PodWorker(pod, self._runtime, self.log, host_ip=self._host_ip, today=self._today)
 
-    def _adopt(self, pods: dict[str, core.Pod]) -> None:
+    def _adopt(self, pods: dict[str, Pod]) -> None:
         """Meet what a former kubelet left: take over what is wanted, remove the rest."""
         self._adopted = True
         now = self._now()
         found = {sandbox.uid: (sandbox, running) for sandbox, running in self._runtime.list()}
         for uid, (sandbox, running) in found.items():
-            pod = pods.get(uid) or core.Pod(metadata=meta.ObjectMeta(uid=uid))
+            pod = pods.get(uid) or Pod(metadata=meta.ObjectMeta(uid=uid))
             worker = self._workers[uid] = self._worker(pod)
             worker.adopt(sandbox, running, now)
             if uid not in pods:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from kproxy import costs, errors, logs
 from kproxy.api import apps, core, discovery
+from kproxy.api.pods import Pod
 from kproxy.client import informer, kubeconfig, objects, rest
 
 from .controllers import daemonset, deployment, endpointslice, owned
@@ -99,7 +100,7 @@ class Manager:
             (core.Service, self._slice_controller.service_changed),
             (discovery.EndpointSlice, self._slice_controller.slice_changed),
             (core.Node, self._node_changed),
-            (core.Pod, self._pod_changed),
+            (Pod, self._pod_changed),
             (apps.Deployment, lambda old, new: self._changed(self._deployments, old, new)),
             (apps.DaemonSet, lambda old, new: self._changed(self._daemon_sets, old, new)),
         ]
@@ -139,7 +140,7 @@ class Manager:
         of = (new or old).metadata
         loop.queue.add(owned.key(of.namespace, of.name))
 
-    def _pod_changed(self, old: core.Pod | None, new: core.Pod | None) -> None:
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         self._slice_controller.pod_changed(old, new)
         loops = {"Deployment": self._deployments, "DaemonSet": self._daemon_sets}
         for pod in (old, new):

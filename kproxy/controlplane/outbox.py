@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kproxy import errors, logs
-from kproxy.api import kinds
+from kproxy.api import catalog
 
 from .backoff import RetryBackoff
 from .cluster import Cluster
@@ -90,7 +90,9 @@ class Outbox:
 
     def _send(self, report: Report) -> None:
         if report.status is None:
-            self._cluster.delete(kinds.POD, report.namespace, report.name, grace=0, uid=report.uid)
+            self._cluster.delete(
+                catalog.POD, report.namespace, report.name, grace=0, uid=report.uid
+            )
             return
         obj = {
             "metadata": {
@@ -101,7 +103,7 @@ class Outbox:
             "status": report.status,
         }
         try:
-            self._cluster.update_status(kinds.POD, obj)
+            self._cluster.update_status(catalog.POD, obj)
         except errors.ApiError as error:
             if error.code not in (404, 409):
                 raise

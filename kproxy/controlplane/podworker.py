@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from kproxy import errors, logs
-from kproxy.api import core
+from kproxy.api.pods import Container, Pod
 
 from . import podstatus
 from .backoff import CrashBackoff, RetryBackoff
@@ -78,7 +78,7 @@ class PodWorker:
 
     def __init__(
         self,
-        pod: core.Pod,
+        pod: Pod,
         runtime: PodRuntime,
         log: logs.Log,
         *,
@@ -365,7 +365,7 @@ class PodWorker:
         )
 
 
-def _container(container: core.Container) -> _Container:
+def _container(container: Container) -> _Container:
     spec = ContainerSpec(
         name=container.name,
         command=(*(container.command or ()), *(container.args or ())),

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from kproxy import errors
-from kproxy.api import kinds
+from kproxy.api import catalog, kinds
 
 from . import admission, clusterips, defaults, routes, selectors, status
 from .store import Event, EventType, Store, key_of
@@ -113,7 +113,7 @@ class Api:
             gone = self.store.delete(
                 target.kind.plural,
                 target.key,
-                grace=_grace(item.obj, grace) if target.kind is kinds.POD else 0,
+                grace=_grace(item.obj, grace) if target.kind is catalog.POD else 0,
                 uid=condition.get("uid") or "",
                 version=condition.get("resourceVersion") or "",
             )
@@ -202,7 +202,7 @@ class Api:
 
     def _empty(self, namespace: str) -> None:
         """Delete what is in a namespace that is gone; pods on nodes get their grace period."""
-        for kind in kinds.KINDS:
+        for kind in kinds.known():
             if not kind.namespaced:
                 continue
             for item in self.store.list(kind.plural, namespace)[0]:

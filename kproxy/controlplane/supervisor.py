@@ -7,6 +7,7 @@ from typing import Any
 
 from kproxy import errors, logs
 from kproxy.api import core, kinds
+from kproxy.api.pods import Pod
 from kproxy.client import informer, objects, rest
 
 from .backoff import RetryBackoff
@@ -96,14 +97,14 @@ class Supervisor:
             found = list(pods.objects.values())
             self.kubelet.post(lambda: self.kubelet.replace(found))
 
-        def changed(old: core.Pod | None, new: core.Pod | None) -> None:
+        def changed(old: Pod | None, new: Pod | None) -> None:
             # The first list is handed over whole: what runs must be adopted first.
             if pods.synced:
                 self._changed(old, new)
 
         pods = informer.Informer(
             self._client,
-            core.Pod,
+            Pod,
             on_change=changed,
             on_synced=synced,
             on_problem=self._problem,
@@ -118,7 +119,7 @@ class Supervisor:
         )
         return pods, node
 
-    def _changed(self, old: core.Pod | None, new: core.Pod | None) -> None:
+    def _changed(self, old: Pod | None, new: Pod | None) -> None:
 
         def take() -> None:
             if old is not None and (new is None or new.metadata.uid != old.metadata.uid):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from kproxy import errors
-from kproxy.api import kinds
+from kproxy.api import catalog, kinds
 from kproxy.client.kubeconfig import load_kubeconfig
 from kproxy.client.objects import ObjectClient
 from kproxy.client.rest import Rest
@@ -32,7 +32,7 @@ HEALTHZ_PORT = 10256
 START_SECONDS = 120.0
 SETTLE_SECONDS = 60.0
 _LOOK_AGAIN = 0.05
-_KINDS = {kind.name: kind for kind in kinds.KINDS}
+_KINDS = {kind.name: kind for kind in kinds.known()}
 
 
 class Cluster:
@@ -97,7 +97,7 @@ class Cluster:
 
     def delete_pod(self, namespace: str, name: str) -> None:
         """Delete a pod; its kubelet ends it in its grace period."""
-        self._control.call(self._api.delete, kinds.POD, namespace, name)
+        self._control.call(self._api.delete, catalog.POD, namespace, name)
 
     def restart_daemonset(self, *, surge: bool = False) -> None:
         """Change the proxies' template, as ``kubectl rollout restart`` does.
@@ -112,13 +112,15 @@ class Cluster:
                 "updateStrategy": {"rollingUpdate": limits},
             }
         }
-        self._control.call(self._api.patch, kinds.DAEMON_SET, PROXY_NAMESPACE, PROXY_NAME, change)
+        self._control.call(
+            self._api.patch, catalog.DAEMON_SET, PROXY_NAMESPACE, PROXY_NAME, change
+        )
 
     # What runs where.
 
     def proxy_pod(self, node: str) -> Object:
         """Return the proxy's pod on a node. Raises MeasurementError if there is none."""
-        for pod in self.objects(kinds.POD, PROXY_NAMESPACE):
+        for pod in self.objects(catalog.POD, PROXY_NAMESPACE):
             if pod["spec"].get("nodeName") == node and not pod["metadata"].get(
                 "deletionTimestamp"
             ):
@@ -138,7 +140,7 @@ class Cluster:
     def pods(self) -> list[Object]:
         """Return the workload's pods that are in service, by name."""
         found = [
-            p for p in self.objects(kinds.POD) if p["metadata"]["namespace"] != PROXY_NAMESPACE
+            p for p in self.objects(catalog.POD) if p["metadata"]["namespace"] != PROXY_NAMESPACE
         ]
         ready = [pod for pod in found if _is_ready(pod)]
         return sorted(ready, key=lambda pod: str(pod["metadata"]["name"]))
@@ -192,8 +194,8 @@ class Cluster:
             ) from None
 
     def _all_ready(self) -> bool:
-        pods = self.objects(kinds.POD)
-        wanted = {_key(d): d["spec"].get("replicas", 1) for d in self.objects(kinds.DEPLOYMENT)}
+        pods = self.objects(catalog.POD)
+        wanted = {_key(d): d["spec"].get("replicas", 1) for d in self.objects(catalog.DEPLOYMENT)}
         total = sum(wanted.values()) + self.plan.nodes
         have: dict[tuple[str, str], int] = {}
         for pod in pods:

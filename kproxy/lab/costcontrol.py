@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from kproxy import costs
-from kproxy.api import kinds
+from kproxy.api import catalog, kinds
 from kproxy.client.kubeconfig import load_kubeconfig
 from kproxy.client.objects import Object, ObjectClient
 from kproxy.client.rest import Rest
@@ -62,8 +62,8 @@ def _fill(api: ObjectClient) -> None:
         labelled = {**meta, "name": f"{NAME}-{number}", "labels": {"app": NAME}}
         containers = [{"name": "c", "image": "echo"}]
         spec = {"nodeName": "node1", "containers": containers}
-        api.create(kinds.POD, {"metadata": labelled, "spec": spec})
-        api.update_status(kinds.POD, _pod(number, "Running"))
+        api.create(catalog.POD, {"metadata": labelled, "spec": spec})
+        api.update_status(catalog.POD, _pod(number, "Running"))
     api.create(kinds.SERVICE, {"metadata": meta, "spec": service})
 
 
@@ -85,9 +85,9 @@ def _sample(host: LiveHost, api: ObjectClient, events: EventLog) -> Sample:
     """Take a pod out of its slice, and put it in again."""
     time.sleep(QUIET_S)
     begin = time.monotonic_ns()
-    host.call(api.update_status, kinds.POD, _pod(0, "Failed"))
+    host.call(api.update_status, catalog.POD, _pod(0, "Failed"))
     until = _await(events, begin)
-    host.call(api.update_status, kinds.POD, _pod(0, "Running"))
+    host.call(api.update_status, catalog.POD, _pod(0, "Running"))
     _await(events, until + 1)
     return Sample(
         process=costs.MANAGER,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kproxy.api import kinds, manifests
+from kproxy.api import catalog, manifests
 from kproxy.lab import plan, workload
 from kproxy.lab.cluster import PROXY_NAMESPACE, Cluster
 from netns.kernels import base
@@ -67,19 +67,19 @@ def test_an_idle_connection_outlives_a_day_of_restarts_and_no_longer(cluster: Cl
     with contextlib.closing(kept):
         first = ask(kept)
         assert first.startswith(b"shop/web-")
-        before = {p["metadata"]["uid"] for p in cluster.objects(kinds.POD, PROXY_NAMESPACE)}
+        before = {p["metadata"]["uid"] for p in cluster.objects(catalog.POD, PROXY_NAMESPACE)}
         for hour in range(1, ESTABLISHED_HOURS, 2):
             time.sleep(begun + hour * HOUR - time.monotonic())
             cluster.restart_daemonset()
             uids = before
 
             def replaced(old: set[str] = uids) -> bool:
-                pods = cluster.objects(kinds.POD, PROXY_NAMESPACE)
+                pods = cluster.objects(catalog.POD, PROXY_NAMESPACE)
                 return len(pods) == 2 and not old & {p["metadata"]["uid"] for p in pods}
 
             cluster.wait_for(replaced, 120, "all proxies to be new")
             cluster.settle()
-            before = {p["metadata"]["uid"] for p in cluster.objects(kinds.POD, PROXY_NAMESPACE)}
+            before = {p["metadata"]["uid"] for p in cluster.objects(catalog.POD, PROXY_NAMESPACE)}
         # 23 hours idle, 12 times all proxies replaced: the same pod still answers.
         assert ask(kept) == first
         assert tracked(cluster, kept)

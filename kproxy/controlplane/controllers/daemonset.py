@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kproxy import logs
-from kproxy.api import kinds
+from kproxy.api import catalog, kinds
 from kproxy.controlplane.cluster import Cluster
 
 from . import owned
@@ -25,7 +25,7 @@ COUNTER = "lastPodNumber"
 class DaemonSetController:
     """Makes the pods of DaemonSets what they should be, one DaemonSet at a time."""
 
-    kind = kinds.DAEMON_SET
+    kind = catalog.DAEMON_SET
 
     def __init__(self, cluster: Cluster, log: logs.Log) -> None:
         self._cluster = cluster
@@ -36,7 +36,7 @@ class DaemonSetController:
         """Bring one DaemonSet nearer to what it should be. Raises KproxyError: try again."""
         namespace, name = owned.split(key)
         daemon_set = self._cluster.get(self.kind, namespace, name)
-        found = self._cluster.list_objects(kinds.POD, namespace)
+        found = self._cluster.list_objects(catalog.POD, namespace)
         pods = owned.owned_by(self.kind, name, found)
         if daemon_set is None:
             self._numbers.pop(key, None)
@@ -136,7 +136,7 @@ class DaemonSetController:
         self._numbers[key] += 1
         name = f"{daemon_set['metadata']['name']}-{self._numbers[key]}"
         pod = owned.make(self.kind, daemon_set, name, node, {HASH_LABEL: digest})
-        made = self._cluster.create(kinds.POD, pod)
+        made = self._cluster.create(catalog.POD, pod)
         self._log.info(
             "pod created",
             pod=f"{made['metadata']['namespace']}/{name}",
@@ -156,7 +156,7 @@ class DaemonSetController:
             reason=reason,
         )
         self._cluster.delete(
-            kinds.POD, meta["namespace"], meta["name"], grace=grace, uid=meta["uid"]
+            catalog.POD, meta["namespace"], meta["name"], grace=grace, uid=meta["uid"]
         )
 
     def _report(

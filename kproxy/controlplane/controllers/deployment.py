@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kproxy import errors, logs
-from kproxy.api import kinds
+from kproxy.api import catalog, kinds
 from kproxy.controlplane.cluster import Cluster
 
 from . import owned
@@ -25,7 +25,7 @@ COUNTER = "lastPodNumber"
 class DeploymentController:
     """Makes the pods of Deployments what they should be, one Deployment at a time."""
 
-    kind = kinds.DEPLOYMENT
+    kind = catalog.DEPLOYMENT
 
     def __init__(self, cluster: Cluster, log: logs.Log) -> None:
         self._cluster = cluster
@@ -36,7 +36,7 @@ class DeploymentController:
         """Bring one Deployment nearer to what it should be. Raises KproxyError: try again."""
         namespace, name = owned.split(key)
         deployment = self._cluster.get(self.kind, namespace, name)
-        pods = owned.owned_by(self.kind, name, self._cluster.list_objects(kinds.POD, namespace))
+        pods = owned.owned_by(self.kind, name, self._cluster.list_objects(catalog.POD, namespace))
         uid = deployment["metadata"]["uid"] if deployment else ""
         for pod in pods:
             stray = owned.owner(pod)["uid"] != uid
@@ -88,7 +88,7 @@ class DeploymentController:
         self._numbers[key] += 1
         name = f"{deployment['metadata']['name']}-{self._numbers[key]}"
         pod = owned.make(self.kind, deployment, name, node, {HASH_LABEL: digest})
-        made = self._cluster.create(kinds.POD, pod)
+        made = self._cluster.create(catalog.POD, pod)
         self._log.info("pod created", pod=_label(made), node=node, uid=made["metadata"]["uid"])
         return made
 
@@ -108,7 +108,7 @@ class DeploymentController:
     def _delete(self, pod: Object, reason: str) -> None:
         meta = pod["metadata"]
         self._log.info("pod deleted", pod=_label(pod), uid=meta["uid"], reason=reason)
-        self._cluster.delete(kinds.POD, meta["namespace"], meta["name"], uid=meta["uid"])
+        self._cluster.delete(catalog.POD, meta["namespace"], meta["name"], uid=meta["uid"])
 
     def _report(self, key: str, deployment: Object, pods: Sequence[Object]) -> None:
         spec, wanted = deployment["spec"], deployment["spec"]["replicas"]

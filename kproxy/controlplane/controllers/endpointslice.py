@@ -12,6 +12,7 @@ from typing import Any
 
 from kproxy import costs, logs
 from kproxy.api import codec, core, discovery, kinds, meta
+from kproxy.api.pods import Pod
 from kproxy.controlplane.cluster import Cluster
 
 from . import owned, slices
@@ -48,7 +49,7 @@ class EndpointSliceController:
         self._wall = wall
         self._lock = threading.Lock()
         self._services: dict[str, dict[str, core.Service]] = {}
-        self._pods: dict[str, dict[str, core.Pod]] = {}
+        self._pods: dict[str, dict[str, Pod]] = {}
         self._slices: dict[str, dict[str, discovery.EndpointSlice]] = {}
         self._triggered: dict[str, float] = {}
 
@@ -61,7 +62,7 @@ class EndpointSliceController:
                 self._trigger(owned.key(service.metadata.namespace, service.metadata.name))
                 return
 
-    def pod_changed(self, old: core.Pod | None, new: core.Pod | None) -> None:
+    def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         """Look at the Services that select a pod, or did before it changed."""
         one = new or old
         if one is None:
@@ -115,7 +116,7 @@ class EndpointSliceController:
     def _apply(
         self,
         service: core.Service,
-        pods: Sequence[core.Pod],
+        pods: Sequence[Pod],
         existing: Sequence[discovery.EndpointSlice],
         triggered: float | None,
     ) -> None:

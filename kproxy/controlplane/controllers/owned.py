@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kproxy.api import kinds
+from kproxy.api import catalog, kinds
 
 Object = dict[str, Any]
 
@@ -75,8 +75,8 @@ def make(
     if meta.get("annotations"):
         made["annotations"] = meta["annotations"]
     return {
-        "apiVersion": kinds.POD.api_version,
-        "kind": kinds.POD.name,
+        "apiVersion": catalog.POD.api_version,
+        "kind": catalog.POD.name,
         "metadata": made,
         "spec": {**(template.get("spec") or {}), "nodeName": node},
     }

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kproxy.api import core, discovery, meta
+from kproxy.api.pods import Pod, PodStatus
 
 SLICE_SIZE = 100
 
@@ -39,9 +40,7 @@ def selects_pods(service: core.Service) -> bool:
     return bool(service.spec.selector) and service.spec.type != "ExternalName"
 
 
-def wanted(
-    service: core.Service, pods: Iterable[core.Pod]
-) -> dict[Group, list[discovery.Endpoint]]:
+def wanted(service: core.Service, pods: Iterable[Pod]) -> dict[Group, list[discovery.Endpoint]]:
     """Return the endpoints of a Service by what their slices share.
 
     Pods that have ended or have no address are left out; terminating ones stay until they are
@@ -129,7 +128,7 @@ def _identity(endpoint: discovery.Endpoint) -> tuple[str, str]:
     return endpoint.target_ref.uid if endpoint.target_ref else "", endpoint.addresses[0]
 
 
-def _endpoint(pod: core.Pod, status: core.PodStatus, address: str) -> discovery.Endpoint:
+def _endpoint(pod: Pod, status: PodStatus, address: str) -> discovery.Endpoint:
     serving = any(one.type == "Ready" and one.status == "True" for one in status.conditions or ())
     terminating = pod.metadata.deletion_timestamp is not None
     return discovery.Endpoint(
@@ -147,14 +146,14 @@ def _endpoint(pod: core.Pod, status: core.PodStatus, address: str) -> discovery.
     )
 
 
-def _address(status: core.PodStatus, family: str) -> str:
+def _address(status: PodStatus, family: str) -> str:
     for text in [one.ip for one in status.pod_ips or ()] or [status.pod_ip]:
         if text and f"IPv{ipaddress.ip_address(text).version}" == family:
             return text
     return ""
 
 
-def _ports(service: core.Service, pod: core.Pod) -> Iterable[discovery.EndpointPort]:
+def _ports(service: core.Service, pod: Pod) -> Iterable[discovery.EndpointPort]:
     for port in service.spec.ports or ():
         number = _target(port, pod)
         if number is not None:
@@ -166,7 +165,7 @@ def _ports(service: core.Service, pod: core.Pod) -> Iterable[discovery.EndpointP
             )
 
 
-def _target(port: core.ServicePort, pod: core.Pod) -> int | None:
+def _target(port: core.ServicePort, pod: Pod) -> int | None:
     """Return the number of a target port in a pod; None if it names none of its ports."""
     if port.target_port is None:
         return port.port

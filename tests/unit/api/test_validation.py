@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from kproxy.api import codec, kinds, validation
+from kproxy.api import catalog, codec, kinds, validation
 
 SERVICE = {
     "metadata": {"name": "web", "namespace": "demo", "labels": {"app.kubernetes.io/name": "web"}},
@@ -36,7 +36,7 @@ GOOD = {
         "spec": {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24", "fd00::/64"]},
         "status": {"addresses": [{"type": "InternalIP", "address": "192.168.1.1"}]},
     },
-    kinds.POD: {"metadata": {"name": "web-1", "namespace": "demo"}, "spec": TEMPLATE["spec"]},
+    catalog.POD: {"metadata": {"name": "web-1", "namespace": "demo"}, "spec": TEMPLATE["spec"]},
     kinds.SERVICE: SERVICE,
     kinds.ENDPOINT_SLICE: {
         "metadata": {"name": "web-abc", "namespace": "demo"},
@@ -44,7 +44,7 @@ GOOD = {
         "endpoints": [{"addresses": ["10.1.0.2"], "conditions": {"ready": True}}],
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
     },
-    kinds.DEPLOYMENT: {
+    catalog.DEPLOYMENT: {
         "metadata": {"name": "web", "namespace": "demo"},
         "spec": {
             "replicas": 2,
@@ -53,7 +53,7 @@ GOOD = {
             "strategy": {"rollingUpdate": {"maxSurge": "25%", "maxUnavailable": 0}},
         },
     },
-    kinds.DAEMON_SET: {
+    catalog.DAEMON_SET: {
         "metadata": {"name": "proxy", "namespace": "demo"},
         "spec": {
             "selector": {"matchLabels": {"app": "web"}}, "template": TEMPLATE,
@@ -61,6 +61,43 @@ GOOD = {
         },
     },
     kinds.SERVICE_CIDR: {"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/12"]}},
+    catalog.REPLICA_SET: {
+        "metadata": {"name": "web-1", "namespace": "demo"},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": TEMPLATE},
+    },
+    catalog.STATEFUL_SET: {
+        "metadata": {"name": "db", "namespace": "demo"},
+        "spec": {
+            "serviceName": "db",
+            "selector": {"matchLabels": {"app": "web"}}, "template": TEMPLATE,
+            "updateStrategy": {"rollingUpdate": {"partition": 1}},
+        },
+    },
+    catalog.CONTROLLER_REVISION: {
+        "metadata": {"name": "db-1", "namespace": "demo"}, "revision": 1, "data": {"spec": {}},
+    },
+    catalog.CONFIG_MAP: {"metadata": {"name": "web", "namespace": "demo"}, "data": {"a": "b"}},
+    catalog.SECRET: {"metadata": {"name": "web", "namespace": "demo"}, "data": {"a": "Yg=="}},
+    catalog.SERVICE_ACCOUNT: {"metadata": {"name": "web", "namespace": "demo"}},
+    catalog.ENDPOINTS: {
+        "metadata": {"name": "web", "namespace": "demo"},
+        "subsets": [{"addresses": [{"ip": "10.1.0.2"}], "ports": [{"port": 80}]}],
+    },
+    catalog.EVENT: {
+        "metadata": {"name": "web.1", "namespace": "demo"},
+        "involvedObject": {"kind": "Pod", "name": "web"}, "reason": "Started",
+    },
+    catalog.NEW_EVENT: {
+        "metadata": {"name": "web.2", "namespace": "demo"},
+        "regarding": {"kind": "Pod", "name": "web"}, "reason": "Started",
+    },
+    catalog.LEASE: {
+        "metadata": {"name": "manager", "namespace": "kube-system"},
+        "spec": {"holderIdentity": "a", "leaseDurationSeconds": 15},
+    },
+    catalog.IP_ADDRESS: {
+        "metadata": {"name": "10.96.0.1"}, "spec": {"parentRef": {"resource": "services"}},
+    },
 }  # fmt: skip
 
 LONG = "a" * 64
@@ -74,14 +111,14 @@ BAD = [
     (kinds.NODE, "spec.podCIDRs[0]", "10.2.0.0/24"),
     (kinds.NODE, "spec.podCIDRs[1]", "x/8"),
     (kinds.NODE, "status.addresses[0].address", "192.168.1"),
-    (kinds.POD, "spec.containers", []),
-    (kinds.POD, "spec.containers[0].name", "Web"),
-    (kinds.POD, "spec.containers[0].ports[0].containerPort", 0),
-    (kinds.POD, "spec.containers[0].ports[0].name", "0815"),
-    (kinds.POD, "spec.containers[0].ports[0].protocol", "tcp"),
-    (kinds.POD, "spec.restartPolicy", "Sometimes"),
-    (kinds.POD, "spec.terminationGracePeriodSeconds", -1),
-    (kinds.POD, "metadata.namespace", "a.b"),
+    (catalog.POD, "spec.containers", []),
+    (catalog.POD, "spec.containers[0].name", "Web"),
+    (catalog.POD, "spec.containers[0].ports[0].containerPort", 0),
+    (catalog.POD, "spec.containers[0].ports[0].name", "0815"),
+    (catalog.POD, "spec.containers[0].ports[0].protocol", "tcp"),
+    (catalog.POD, "spec.restartPolicy", "Sometimes"),
+    (catalog.POD, "spec.terminationGracePeriodSeconds", -1),
+    (catalog.POD, "metadata.namespace", "a.b"),
     (kinds.SERVICE, "metadata.name", "1web"),
     (kinds.SERVICE, "metadata.labels", {"a/b/c": "x"}),
     (kinds.SERVICE, "metadata.labels[app]", "not a value"),
@@ -121,18 +158,27 @@ BAD = [
     (kinds.ENDPOINT_SLICE, "ports[0].port", 65536),
     (kinds.ENDPOINT_SLICE, "ports[0].protocol", "udp"),
     (kinds.ENDPOINT_SLICE, "endpoints", [{"addresses": ["10.1.0.2"]}] * 1001),
-    (kinds.DEPLOYMENT, "spec.replicas", -1),
-    (kinds.DEPLOYMENT, "spec.selector", {}),
-    (kinds.DEPLOYMENT, "spec.selector.matchExpressions", [{"key": "a", "operator": "Exists"}]),
-    (kinds.DEPLOYMENT, "spec.template.metadata.labels", {"app": "other"}),
-    (kinds.DEPLOYMENT, "spec.template.spec.containers", []),
-    (kinds.DEPLOYMENT, "spec.template.spec.restartPolicy", "Never"),
-    (kinds.DEPLOYMENT, "spec.strategy.type", "OnDelete"),
-    (kinds.DEPLOYMENT, "spec.strategy.rollingUpdate.maxSurge", "many"),
-    (kinds.DEPLOYMENT, "spec.strategy.rollingUpdate.maxUnavailable", -1),
-    (kinds.DAEMON_SET, "spec.updateStrategy", {"type": "Recreate"}),
-    (kinds.DAEMON_SET, "spec.updateStrategy.rollingUpdate.maxSurge", 1),
+    (catalog.DEPLOYMENT, "spec.replicas", -1),
+    (catalog.DEPLOYMENT, "spec.selector", {}),
+    (catalog.DEPLOYMENT, "spec.selector.matchExpressions", [{"key": "a", "operator": "Exists"}]),
+    (catalog.DEPLOYMENT, "spec.template.metadata.labels", {"app": "other"}),
+    (catalog.DEPLOYMENT, "spec.template.spec.containers", []),
+    (catalog.DEPLOYMENT, "spec.template.spec.restartPolicy", "Never"),
+    (catalog.DEPLOYMENT, "spec.strategy.type", "OnDelete"),
+    (catalog.DEPLOYMENT, "spec.strategy.rollingUpdate.maxSurge", "many"),
+    (catalog.DEPLOYMENT, "spec.strategy.rollingUpdate.maxUnavailable", -1),
+    (catalog.DAEMON_SET, "spec.updateStrategy", {"type": "Recreate"}),
+    (catalog.DAEMON_SET, "spec.updateStrategy.rollingUpdate.maxSurge", 1),
     (kinds.SERVICE_CIDR, "spec.cidrs[0]", "10.96.0.0/40"),
+    (catalog.REPLICA_SET, "spec.replicas", -1),
+    (catalog.REPLICA_SET, "spec.template.metadata.labels", {"app": "other"}),
+    (catalog.STATEFUL_SET, "spec.updateStrategy", {"type": "Recreate"}),
+    (catalog.STATEFUL_SET, "spec.updateStrategy.rollingUpdate.partition", -1),
+    (catalog.STATEFUL_SET, "spec.podManagementPolicy", "Serial"),
+    (catalog.POD, "spec.containers[0].readinessProbe", {"periodSeconds": 1}),
+    (catalog.POD, "spec.containers[0].readinessProbe", {"tcpSocket": {"port": 0}}),
+    (catalog.POD, "spec.containers[0].livenessProbe",
+        {"exec": {"command": ["true"]}, "periodSeconds": 0}),
 ]  # fmt: skip
 
 
@@ -151,7 +197,7 @@ def put(data, path, value):
         data[last] = value
 
 
-@pytest.mark.parametrize("kind", kinds.KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", kinds.known(), ids=lambda kind: kind.name)
 def test_good_objects_pass(kind):
     assert problems_of(kind, GOOD[kind]) == []
 

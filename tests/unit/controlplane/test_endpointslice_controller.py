@@ -6,7 +6,8 @@ import pytest
 from local_cluster import LocalCluster, new_api
 
 from kproxy import costfile, costs, errors, logs
-from kproxy.api import codec, core, discovery, kinds
+from kproxy.api import catalog, codec, core, discovery, kinds
+from kproxy.api.pods import Pod
 from kproxy.controlplane.controllers import slices
 from kproxy.controlplane.controllers.endpointslice import (
     TRIGGER_ANNOTATION,
@@ -43,20 +44,20 @@ class World:
         declared = [{"name": key, "containerPort": value} for key, value in ports.items()]
         meta = {"name": name, "namespace": "default", "labels": {"app": "web"}}
         spec = {"nodeName": "n1", "containers": [{"name": "c", "ports": declared}]}
-        self.cluster.create(kinds.POD, {"metadata": meta, "spec": spec})
+        self.cluster.create(catalog.POD, {"metadata": meta, "spec": spec})
         self.status(name, address=address, ready=ready)
 
     def status(self, name: str, phase: str = "Running", address: str = "", ready: bool = True):
         conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
         status = {"phase": phase, "podIP": address, "conditions": conditions}
         meta = {"name": name, "namespace": "default"}
-        self.cluster.update_status(kinds.POD, {"metadata": meta, "status": status})
+        self.cluster.update_status(catalog.POD, {"metadata": meta, "status": status})
 
     def hear(self) -> None:
         """Tell the controller what has changed, as informers do."""
         for wanted, handler in (
             (core.Service, self.controller.service_changed),
-            (core.Pod, self.controller.pod_changed),
+            (Pod, self.controller.pod_changed),
             (discovery.EndpointSlice, self.controller.slice_changed),
         ):
             found = self.cluster.list_objects(kinds.for_type(wanted))
@@ -120,10 +121,10 @@ def test_endpoints_follow_their_pods(world):
     world.settle()
     assert world.endpoints() == {"10.244.1.2": READY, "10.244.1.3": (False, False, False)}
     world.status("b", address="10.244.1.3")
-    world.cluster.delete(kinds.POD, "default", "a")
+    world.cluster.delete(catalog.POD, "default", "a")
     world.settle()
     assert world.endpoints() == {"10.244.1.2": (False, True, True), "10.244.1.3": READY}
-    world.cluster.delete(kinds.POD, "default", "a", grace=0)
+    world.cluster.delete(catalog.POD, "default", "a", grace=0)
     world.settle()
     assert world.endpoints() == {"10.244.1.3": READY}
     world.status("b", phase="Failed", address="10.244.1.3", ready=False)
@@ -249,10 +250,10 @@ def test_a_slice_written_by_somebody_else_conflicts_then_is_put_right(world):
     world.settle()
     obj = world.cluster.list_objects(kinds.ENDPOINT_SLICE)[0]
     world.cluster.update(kinds.ENDPOINT_SLICE, {**obj, "endpoints": []})
-    world.cluster.delete(kinds.POD, "default", "a")
+    world.cluster.delete(catalog.POD, "default", "a")
     # The controller has heard of the pod, but not yet of the other writer.
-    pod = codec.from_dict(world.cluster.get(kinds.POD, "default", "a"), core.Pod)
-    world.controller.pod_changed(world.known[core.Pod]["a"], pod)
+    pod = codec.from_dict(world.cluster.get(catalog.POD, "default", "a"), Pod)
+    world.controller.pod_changed(world.known[Pod]["a"], pod)
     with pytest.raises(errors.Conflict):
         world.controller.reconcile("default/web")
     world.settle()
@@ -266,9 +267,9 @@ def test_the_trigger_time_of_a_failed_write_is_kept(world):
     obj = world.cluster.list_objects(kinds.ENDPOINT_SLICE)[0]
     world.cluster.update(kinds.ENDPOINT_SLICE, {**obj, "endpoints": []})
     world.time = 5.0
-    world.cluster.delete(kinds.POD, "default", "a")
-    pod = codec.from_dict(world.cluster.get(kinds.POD, "default", "a"), core.Pod)
-    world.controller.pod_changed(world.known[core.Pod]["a"], pod)
+    world.cluster.delete(catalog.POD, "default", "a")
+    pod = codec.from_dict(world.cluster.get(catalog.POD, "default", "a"), Pod)
+    world.controller.pod_changed(world.known[Pod]["a"], pod)
     with pytest.raises(errors.Conflict):
         world.controller.reconcile("default/web")
     world.time = 9.0

@@ -8,7 +8,8 @@ from fake_runtime import FakeRuntime
 from local_cluster import LocalCluster, new_api
 
 from kproxy import logs
-from kproxy.api import codec, core, kinds
+from kproxy.api import catalog, codec
+from kproxy.api.pods import Pod
 from kproxy.controlplane.kubelet import Kubelet
 
 
@@ -43,9 +44,9 @@ class Node:
             kubelet.close()
         self.runtime.close()
 
-    def pods(self) -> list[core.Pod]:
-        found = self.cluster.list_objects(kinds.POD)
-        return [codec.from_dict(obj, core.Pod) for obj in found]
+    def pods(self) -> list[Pod]:
+        found = self.cluster.list_objects(catalog.POD)
+        return [codec.from_dict(obj, Pod) for obj in found]
 
     def turn(self) -> float | None:
         """Deliver the API's state, step, send reports; return when the kubelet wants to wake."""
@@ -60,13 +61,13 @@ class Node:
             "metadata": {"name": name, "namespace": "default"},
             "spec": {"nodeName": "n1", "containers": [container], **spec},
         }
-        return self.cluster.create(kinds.POD, body)["metadata"]["uid"]
+        return self.cluster.create(catalog.POD, body)["metadata"]["uid"]
 
     def delete(self, name: str = "a", grace: int | None = None) -> None:
-        self.cluster.delete(kinds.POD, "default", name, grace=grace)
+        self.cluster.delete(catalog.POD, "default", name, grace=grace)
 
     def get(self, name: str = "a"):
-        return self.cluster.get(kinds.POD, "default", name)
+        return self.cluster.get(catalog.POD, "default", name)
 
     def status(self, name: str = "a"):
         return self.get(name)["status"]

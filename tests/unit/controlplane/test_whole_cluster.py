@@ -14,7 +14,8 @@ import pytest
 from fake_runtime import FakeRuntime
 
 from kproxy import logs
-from kproxy.api import core, discovery, kinds
+from kproxy.api import catalog, core, discovery, kinds
+from kproxy.api.pods import Pod
 from kproxy.client import informer, kubeconfig, objects, rest
 from kproxy.controlplane import apiserver, clusterips, supervisor
 from kproxy.controlplane.manager import Manager
@@ -136,7 +137,7 @@ def test_a_destroyed_pod_leaves_its_slice_and_is_replaced(cluster):
         "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
     }
     cluster.api.create(kinds.SERVICE, service)
-    cluster.api.create(kinds.DEPLOYMENT, workload("web", replicas=3))
+    cluster.api.create(catalog.DEPLOYMENT, workload("web", replicas=3))
     with Follower(cluster.client(), discovery.EndpointSlice) as slices:
         before = ready_addresses(slices.until(lambda found: len(ready_addresses(found)) == 3))
         (victim, *_) = cluster.runtimes["n1"].list()
@@ -154,12 +155,12 @@ def test_a_destroyed_pod_leaves_its_slice_and_is_replaced(cluster):
 
 
 def test_a_daemon_set_is_restarted_recreated_and_rolled_one_at_a_time(cluster):
-    cluster.api.create(kinds.DAEMON_SET, workload("proxy"))
+    cluster.api.create(catalog.DAEMON_SET, workload("proxy"))
 
-    def all_ready(pods: list[core.Pod]) -> bool:
+    def all_ready(pods: list[Pod]) -> bool:
         return len(pods) == 2 and all(is_ready(pod) for pod in pods)
 
-    with Follower(cluster.client(), core.Pod) as pods:
+    with Follower(cluster.client(), Pod) as pods:
         first = pods.until(all_ready)
         cluster.runtimes["n1"].kill()
         restarted = pods.until(
@@ -170,13 +171,13 @@ def test_a_daemon_set_is_restarted_recreated_and_rolled_one_at_a_time(cluster):
         )
         assert {pod.metadata.uid for pod in restarted} == {pod.metadata.uid for pod in first}
         victim = first[0].metadata
-        cluster.api.delete(kinds.POD, "default", victim.name)
+        cluster.api.delete(catalog.POD, "default", victim.name)
         recreated = pods.until(
             lambda found: all_ready(found) and victim.uid not in {p.metadata.uid for p in found}
         )
         # A patch: the controller reports the status meanwhile, so a version read may be old.
         change = {"spec": {"template": {"metadata": {"annotations": {"version": "2"}}}}}
-        cluster.api.patch(kinds.DAEMON_SET, "default", "proxy", change)
+        cluster.api.patch(catalog.DAEMON_SET, "default", "proxy", change)
         old = {pod.metadata.uid for pod in recreated}
         rolled = pods.until(
             lambda found: all_ready(found) and not old & {pod.metadata.uid for pod in found}
@@ -184,7 +185,7 @@ def test_a_daemon_set_is_restarted_recreated_and_rolled_one_at_a_time(cluster):
     assert all(pod.metadata.annotations == {"version": "2"} for pod in rolled)
 
 
-def is_ready(pod: core.Pod) -> bool:
+def is_ready(pod: Pod) -> bool:
     conditions = (pod.status.conditions if pod.status else None) or ()
     return any(one.type == "Ready" and one.status == "True" for one in conditions)
 
@@ -207,11 +208,11 @@ def test_a_killed_manager_process_is_replaced_by_one_that_goes_on(cluster, tmp_p
     path = tmp_path / "kubeconfig"
     path.write_text(json.dumps(config))
     command = [sys.executable, "-m", "kproxy.controlplane.manager", "--kubeconfig", str(path)]
-    with Follower(cluster.client(), core.Pod) as pods:
+    with Follower(cluster.client(), Pod) as pods:
         for number in (1, 2):
             process = subprocess.Popen(command, stderr=subprocess.PIPE)
             try:
-                cluster.api.create(kinds.DEPLOYMENT, workload(f"web{number}", replicas=2))
+                cluster.api.create(catalog.DEPLOYMENT, workload(f"web{number}", replicas=2))
                 pods.until(lambda found, number=number: len(found) == 2 * number)
             finally:
                 os.kill(process.pid, signal.SIGKILL if number == 1 else signal.SIGTERM)
@@ -228,6 +229,6 @@ def test_an_api_server_that_comes_back_empty_is_found_again(cluster):
         nodes.until(
             lambda found: len(found) == 2 and not before & {node.metadata.uid for node in found}
         )
-    cluster.api.create(kinds.DEPLOYMENT, workload("web", replicas=2))
-    with Follower(cluster.client(), core.Pod) as pods:
+    cluster.api.create(catalog.DEPLOYMENT, workload("web", replicas=2))
+    with Follower(cluster.client(), Pod) as pods:
         pods.until(lambda found: len(found) == 2 and all(is_ready(pod) for pod in found))

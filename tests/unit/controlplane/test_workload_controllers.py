@@ -7,7 +7,7 @@ import pytest
 from local_cluster import LocalCluster, new_api
 
 from kproxy import errors, logs
-from kproxy.api import kinds
+from kproxy.api import catalog, kinds
 from kproxy.controlplane.controllers import owned
 from kproxy.controlplane.controllers.daemonset import DaemonSetController
 from kproxy.controlplane.controllers.deployment import DeploymentController
@@ -46,7 +46,7 @@ class World:
             self.cluster.update(kind, body)
 
     def pods(self):
-        return list(self.cluster.list_objects(kinds.POD))
+        return list(self.cluster.list_objects(catalog.POD))
 
     def names(self):
         return [pod["metadata"]["name"] for pod in self.pods()]
@@ -57,14 +57,14 @@ class World:
             "metadata": {"name": name, "namespace": "default"},
             "status": {"phase": phase, "conditions": conditions},
         }
-        self.cluster.update_status(kinds.POD, body)
+        self.cluster.update_status(catalog.POD, body)
 
     def run_all(self) -> None:
         """Do what kubelets do in time: run the pods, confirm the deletions."""
         for pod in self.pods():
             name = pod["metadata"]["name"]
             if owned.terminating(pod):
-                self.cluster.delete(kinds.POD, "default", name, grace=0)
+                self.cluster.delete(catalog.POD, "default", name, grace=0)
             elif not owned.ready(pod):
                 self.set_status(name)
 
@@ -80,14 +80,14 @@ def hashes(world, label):
 
 class TestDeployment:
     def test_replicas_are_spread_over_the_nodes(self, world):
-        world.apply(kinds.DEPLOYMENT, replicas=5)
+        world.apply(catalog.DEPLOYMENT, replicas=5)
         world.deployments.reconcile(KEY)
         nodes = [pod["spec"]["nodeName"] for pod in world.pods()]
         assert nodes == ["n1", "n2", "n3", "n1", "n2"]
         assert world.names() == ["web-1", "web-2", "web-3", "web-4", "web-5"]
 
     def test_pods_carry_the_template_and_their_owner(self, world):
-        world.apply(kinds.DEPLOYMENT)
+        world.apply(catalog.DEPLOYMENT)
         world.deployments.reconcile(KEY)
         (pod,) = world.pods()
         assert pod["metadata"]["labels"]["app"] == "web"
@@ -97,7 +97,7 @@ class TestDeployment:
         assert (owner["kind"], owner["name"], owner["controller"]) == ("Deployment", "web", True)
 
     def test_reconciling_again_changes_nothing(self, world):
-        world.apply(kinds.DEPLOYMENT, replicas=3)
+        world.apply(catalog.DEPLOYMENT, replicas=3)
         for _ in range(2):
             world.deployments.reconcile(KEY)
             world.run_all()
@@ -108,7 +108,7 @@ class TestDeployment:
 
     @pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
     def test_an_ended_pod_is_replaced_by_one_of_another_name(self, world, phase):
-        world.apply(kinds.DEPLOYMENT, replicas=2)
+        world.apply(catalog.DEPLOYMENT, replicas=2)
         world.deployments.reconcile(KEY)
         world.run_all()
         world.set_status("web-2", phase)
@@ -116,25 +116,25 @@ class TestDeployment:
         assert world.names() == ["web-1", "web-3"]
 
     def test_a_deleted_pod_is_replaced_before_it_is_gone(self, world):
-        world.apply(kinds.DEPLOYMENT, replicas=2)
+        world.apply(catalog.DEPLOYMENT, replicas=2)
         world.deployments.reconcile(KEY)
-        world.cluster.delete(kinds.POD, "default", "web-2")
+        world.cluster.delete(catalog.POD, "default", "web-2")
         world.deployments.reconcile(KEY)
         assert world.names() == ["web-1", "web-2", "web-3"]
 
     def test_names_are_not_reused_by_a_restarted_controller(self, world):
-        world.apply(kinds.DEPLOYMENT, replicas=2)
+        world.apply(catalog.DEPLOYMENT, replicas=2)
         world.deployments.reconcile(KEY)
-        world.cluster.delete(kinds.POD, "default", "web-2", grace=0)
+        world.cluster.delete(catalog.POD, "default", "web-2", grace=0)
         DeploymentController(world.cluster, world.log).reconcile(KEY)
         assert world.names() == ["web-1", "web-3"]
 
     def test_scaling_down_takes_pods_that_are_not_ready_first(self, world):
-        world.apply(kinds.DEPLOYMENT, replicas=3)
+        world.apply(catalog.DEPLOYMENT, replicas=3)
         world.deployments.reconcile(KEY)
         for name in ("web-2", "web-3"):
             world.set_status(name)
-        world.apply(kinds.DEPLOYMENT, replicas=2)
+        world.apply(catalog.DEPLOYMENT, replicas=2)
         world.deployments.reconcile(KEY)
         world.run_all()
         assert world.names() == ["web-2", "web-3"]
@@ -144,7 +144,7 @@ class TestDeployment:
         world.node("cordoned", unschedulable=True)
         world.node("down", ready="False")
         world.node("tainted", taints=[{"key": "k", "effect": "NoSchedule"}])
-        world.apply(kinds.DEPLOYMENT)
+        world.apply(catalog.DEPLOYMENT)
         with pytest.raises(errors.KproxyError, match="no node is ready"):
             world.deployments.reconcile(KEY)
         world.node("z-good")
@@ -152,19 +152,19 @@ class TestDeployment:
         assert [pod["spec"]["nodeName"] for pod in world.pods()] == ["z-good"]
 
     def test_a_deleted_deployment_takes_its_pods_along(self, world):
-        world.apply(kinds.DEPLOYMENT, replicas=2)
+        world.apply(catalog.DEPLOYMENT, replicas=2)
         world.deployments.reconcile(KEY)
-        world.cluster.delete(kinds.DEPLOYMENT, "default", "web")
+        world.cluster.delete(catalog.DEPLOYMENT, "default", "web")
         world.deployments.reconcile(KEY)
         assert all(owned.terminating(pod) for pod in world.pods())
 
     def test_a_rolling_update_keeps_to_its_limits_and_ends(self, world):
         limits = {"maxSurge": 1, "maxUnavailable": 1}
         strategy = {"type": "RollingUpdate", "rollingUpdate": limits}
-        world.apply(kinds.DEPLOYMENT, replicas=4, strategy=strategy)
+        world.apply(catalog.DEPLOYMENT, replicas=4, strategy=strategy)
         world.deployments.reconcile(KEY)
         world.run_all()
-        world.apply(kinds.DEPLOYMENT, "2", replicas=4, strategy=strategy)
+        world.apply(catalog.DEPLOYMENT, "2", replicas=4, strategy=strategy)
         for _ in range(20):
             world.deployments.reconcile(KEY)
             active = [pod for pod in world.pods() if not owned.terminating(pod)]
@@ -176,10 +176,10 @@ class TestDeployment:
 
     def test_recreate_stops_all_before_it_starts_any(self, world):
         strategy = {"type": "Recreate"}
-        world.apply(kinds.DEPLOYMENT, replicas=2, strategy=strategy)
+        world.apply(catalog.DEPLOYMENT, replicas=2, strategy=strategy)
         world.deployments.reconcile(KEY)
         world.run_all()
-        world.apply(kinds.DEPLOYMENT, "2", replicas=2, strategy=strategy)
+        world.apply(catalog.DEPLOYMENT, "2", replicas=2, strategy=strategy)
         world.deployments.reconcile(KEY)
         assert all(owned.terminating(pod) for pod in world.pods())
         assert len(world.pods()) == 2
@@ -188,18 +188,18 @@ class TestDeployment:
         assert [pod["metadata"]["annotations"]["version"] for pod in world.pods()] == ["2", "2"]
 
     def test_status_tells_what_is(self, world):
-        world.apply(kinds.DEPLOYMENT, replicas=2)
+        world.apply(catalog.DEPLOYMENT, replicas=2)
         world.deployments.reconcile(KEY)
         world.set_status("web-1")
         world.deployments.reconcile(KEY)
-        status = world.cluster.get(kinds.DEPLOYMENT, "default", "web")["status"]
+        status = world.cluster.get(catalog.DEPLOYMENT, "default", "web")["status"]
         assert (status["replicas"], status["readyReplicas"]) == (2, 1)
         assert (status["updatedReplicas"], status["observedGeneration"]) == (2, 1)
 
 
 class TestDaemonSet:
     def test_one_pod_on_every_node(self, world):
-        world.apply(kinds.DAEMON_SET)
+        world.apply(catalog.DAEMON_SET)
         world.daemon_sets.reconcile(KEY)
         assert sorted(pod["spec"]["nodeName"] for pod in world.pods()) == ["n1", "n2", "n3"]
         world.node("n4", unschedulable=True)
@@ -207,11 +207,11 @@ class TestDaemonSet:
         assert len(world.pods()) == 4
 
     def test_a_deleted_pod_is_recreated_as_soon_as_it_is_gone(self, world):
-        world.apply(kinds.DAEMON_SET)
+        world.apply(catalog.DAEMON_SET)
         world.daemon_sets.reconcile(KEY)
         world.run_all()
         (name,) = [p["metadata"]["name"] for p in world.pods() if p["spec"]["nodeName"] == "n2"]
-        world.cluster.delete(kinds.POD, "default", name)
+        world.cluster.delete(catalog.POD, "default", name)
         world.daemon_sets.reconcile(KEY)
         assert len(world.pods()) == 3
         world.run_all()
@@ -220,7 +220,7 @@ class TestDaemonSet:
         assert name not in world.names()
 
     def test_a_failed_pod_is_deleted_and_recreated(self, world):
-        world.apply(kinds.DAEMON_SET)
+        world.apply(catalog.DAEMON_SET)
         world.daemon_sets.reconcile(KEY)
         world.set_status("web-2", "Failed", ready=False)
         world.daemon_sets.reconcile(KEY)
@@ -228,17 +228,17 @@ class TestDaemonSet:
         assert world.pods()[2]["spec"]["nodeName"] == "n2"
 
     def test_pods_of_a_node_that_is_gone_are_removed(self, world):
-        world.apply(kinds.DAEMON_SET)
+        world.apply(catalog.DAEMON_SET)
         world.daemon_sets.reconcile(KEY)
         world.cluster.delete(kinds.NODE, "", "n2")
         world.daemon_sets.reconcile(KEY)
         assert world.names() == ["web-1", "web-3"]
 
     def test_a_rolling_update_goes_by_node_and_never_two_at_once(self, world):
-        world.apply(kinds.DAEMON_SET)
+        world.apply(catalog.DAEMON_SET)
         world.daemon_sets.reconcile(KEY)
         world.run_all()
-        world.apply(kinds.DAEMON_SET, "2")
+        world.apply(catalog.DAEMON_SET, "2")
         order = []
         for _ in range(20):
             world.daemon_sets.reconcile(KEY)
@@ -252,11 +252,11 @@ class TestDaemonSet:
         assert len(hashes(world, "controller-revision-hash")) == 1
 
     def test_a_rolling_update_waits_while_another_pod_is_out(self, world):
-        world.apply(kinds.DAEMON_SET)
+        world.apply(catalog.DAEMON_SET)
         world.daemon_sets.reconcile(KEY)
         world.run_all()
         world.set_status("web-3", ready=False)
-        world.apply(kinds.DAEMON_SET, "2")
+        world.apply(catalog.DAEMON_SET, "2")
         world.daemon_sets.reconcile(KEY)
         # The pod that is out anyway is the one to replace; the others must stay.
         terminating = [pod["metadata"]["name"] for pod in world.pods() if owned.terminating(pod)]
@@ -264,10 +264,10 @@ class TestDaemonSet:
 
     def test_max_unavailable_is_respected(self, world):
         strategy = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "50%"}}
-        world.apply(kinds.DAEMON_SET, updateStrategy=strategy)
+        world.apply(catalog.DAEMON_SET, updateStrategy=strategy)
         world.daemon_sets.reconcile(KEY)
         world.run_all()
-        world.apply(kinds.DAEMON_SET, "2", updateStrategy=strategy)
+        world.apply(catalog.DAEMON_SET, "2", updateStrategy=strategy)
         world.daemon_sets.reconcile(KEY)
         assert sum(owned.terminating(pod) for pod in world.pods()) == 2
 
@@ -292,7 +292,7 @@ class TestDaemonSet:
             world.daemon_sets.reconcile(KEY)
             assert sum(len(found) > 1 for found in self.on_nodes(world).values()) <= 1
         assert self.on_nodes(world) == {"n1": ["2"], "n2": ["2"], "n3": ["2"]}
-        status = world.cluster.get(kinds.DAEMON_SET, "default", "web")["status"]
+        status = world.cluster.get(catalog.DAEMON_SET, "default", "web")["status"]
         assert (status["updatedNumberScheduled"], status["numberReady"]) == (3, 3)
         assert status["numberUnavailable"] == 0
 
@@ -342,7 +342,7 @@ class TestDaemonSet:
     def surge(self, world, version, limit):
         limits = {"maxSurge": limit, "maxUnavailable": 0}
         strategy = {"type": "RollingUpdate", "rollingUpdate": limits}
-        world.apply(kinds.DAEMON_SET, version, updateStrategy=strategy)
+        world.apply(catalog.DAEMON_SET, version, updateStrategy=strategy)
 
     def on_nodes(self, world):
         """Return the versions of the pods that run on each node."""
@@ -354,22 +354,22 @@ class TestDaemonSet:
 
     def test_on_delete_waits_for_the_user(self, world):
         strategy = {"type": "OnDelete"}
-        world.apply(kinds.DAEMON_SET, updateStrategy=strategy)
+        world.apply(catalog.DAEMON_SET, updateStrategy=strategy)
         world.daemon_sets.reconcile(KEY)
         world.run_all()
-        world.apply(kinds.DAEMON_SET, "2", updateStrategy=strategy)
+        world.apply(catalog.DAEMON_SET, "2", updateStrategy=strategy)
         world.daemon_sets.reconcile(KEY)
         assert not any(owned.terminating(pod) for pod in world.pods())
 
     def test_a_deleted_daemon_set_takes_its_pods_along(self, world):
-        world.apply(kinds.DAEMON_SET)
+        world.apply(catalog.DAEMON_SET)
         world.daemon_sets.reconcile(KEY)
-        world.cluster.delete(kinds.DAEMON_SET, "default", "web")
+        world.cluster.delete(catalog.DAEMON_SET, "default", "web")
         world.daemon_sets.reconcile(KEY)
         assert all(owned.terminating(pod) for pod in world.pods())
 
     def test_reconciling_again_changes_nothing(self, world):
-        world.apply(kinds.DAEMON_SET)
+        world.apply(catalog.DAEMON_SET)
         world.daemon_sets.reconcile(KEY)
         world.run_all()
         world.daemon_sets.reconcile(KEY)
