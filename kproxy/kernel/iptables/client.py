@@ -119,6 +119,21 @@ class Iptables:
             )
         return text.with_builtin_chains(text.parse_save(listing, known), tables)
 
+    def packets(self, table: str, chain: str) -> tuple[int, ...]:
+        """Return how many packets met each rule of a chain of ours. Executes nothing.
+
+        The tables are there: asking for one that is not makes ip_tables load it.
+        """
+        from kproxy.kernel.iptables import counters
+
+        tools = self.tools()
+        try:
+            return counters.of_chain(self._family, tools.variant, table, chain)
+        except Unsupported:
+            if not self._other_variant(tools):
+                raise
+            return counters.of_chain(self._family, self.tools().variant, table, chain)
+
     def chains_at_once(self) -> int | None:
         """Return how many new chains a change should have at most; None: any number."""
         # ip_tables takes and gives whole tables, so fewer changes are better.

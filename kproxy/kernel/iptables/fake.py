@@ -33,7 +33,7 @@ class FakeIptables:
     contains a text of ``reject`` is refused, and not even named if ``anonymous`` (as ip_tables
     does it); ``unsupported`` is the answer of :meth:`supported`.
     ``best`` is the answer of :meth:`chains_at_once`. ``restored`` and ``saves`` tell what was
-    asked. ``load`` puts foreign rules in.
+    asked. ``load`` puts foreign rules in. ``met`` says how many packets a rule of a table met.
     """
 
     def __init__(self) -> None:
@@ -44,6 +44,7 @@ class FakeIptables:
         self.anonymous = False
         self.restored: list[TableChange] = []
         self.saves = 0
+        self.met: dict[tuple[str, Rule], int] = {}
         self._tables: dict[str, dict[str, Chain]] = {
             table: {chain: Chain(policy="ACCEPT") for chain in chains}
             for table, chains in BUILTIN_CHAINS.items()
@@ -66,6 +67,11 @@ class FakeIptables:
         """Return these tables."""
         self.saves += 1
         return {name: dict(self._tables[name]) for name in tables}
+
+    def packets(self, table: str, chain: str) -> tuple[int, ...]:
+        """Return what ``met`` says."""
+        rules = self._tables[table].get(chain, Chain()).rules
+        return tuple(self.met.get((table, rule), 0) for rule in rules)
 
     def chains_at_once(self) -> int | None:
         """Return what a test has set."""

@@ -87,6 +87,13 @@ class IptablesClient(Protocol):
         A table that the kernel has not needed yet comes with its empty built-in chains.
         """
 
+    def packets(self, table: str, chain: str) -> tuple[int, ...]:
+        """Return how many packets met each rule of a user's chain, in order.
+
+        Nothing if there is no such chain. Neither reads other chains, as far as the kernel lets
+        it, nor keeps anybody from writing. Counters last as long as the chain is not replaced.
+        """
+
     def chains_at_once(self) -> int | None:
         """Return how many new chains a change should have at most; None: any number."""
 
