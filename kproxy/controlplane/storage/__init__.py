@@ -1,0 +1,1 @@
+"""Where the API servers of a cluster keep its objects: SQLite, or etcd."""
