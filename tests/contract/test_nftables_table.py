@@ -47,7 +47,7 @@ def remembered() -> set[str]:
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found, name = set(), ""
     for line in map(str.strip, told.splitlines()):
-        if line.startswith("set "):
+        if line.startswith(("set ", "map ")):  # which comes first is the kernel's business
             name = line.split()[1]
         if line.startswith("elements") and name.startswith("affinity-"):
             found.add(f"{name} {line.split()[3]}")
