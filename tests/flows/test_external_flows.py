@@ -136,6 +136,8 @@ ROWS = [
     *alike(2, OUTSIDE, to(HERE)),
     *alike(2, CLIENT_POD, to(*BOTH), ipvs=to(HERE)),
     *alike(2, NODE, masqueraded(*BOTH), ipvs=to(HERE)),
+    # Another node's pod may be led to itself.
+    *alike(2, POD_REMOTE, to(HERE) | masqueraded(THERE), ipvs=to(HERE)),
     # ipvs mode sends it on, unmasqueraded: the client never sees the answer.
     *alike(3, OUTSIDE, DROPPED, ipvs=to(THERE)),
     *alike(3, CLIENT_POD, to(THERE)),

@@ -8,7 +8,7 @@ counted instead.
 
 import ipaddress
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from kproxy.backends.nftables import layout
@@ -152,9 +152,20 @@ class _ServiceMaker:
             for claim, field, firewall in self._external_places():
                 portals.append(self._external_portal(claim, field, firewall, cluster, local))
         shared = [(layout.CLUSTER_IPS, address)]
-        for one in {one.address for one in (*wanted.cluster, *wanted.local) if one.local}:
-            shared.append((layout.HAIRPIN, pack_address(one) * 2))
+        shared += [(layout.HAIRPIN, pack_address(one) * 2) for one in self._loops()]
         return Fragment(tuple(portals), tuple(shared), self._chains, self._sets)
+
+    def _loops(self) -> Iterable[str]:
+        """Return the endpoints that may be sent to themselves by this node, each once, in order.
+
+        Those of this node. Another node's pod comes here for a node port or a load balancer's
+        address, and then is masqueraded anyway, but not where the policy is Local.
+        """
+        wanted, service = self._wanted, self._service
+        places = service.external_ips or service.load_balancer_vips or service.node_port
+        everywhere = service.external_local and places
+        both = (*wanted.cluster, *wanted.local)
+        return dict.fromkeys(one.address for one in both if one.local or everywhere)
 
     def _key(self, address: bytes) -> bytes:
         return self._protocol + address + pack_port(self._service.port)
