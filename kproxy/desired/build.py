@@ -116,7 +116,8 @@ class StateBuilder:
         self._digest()
         services: dict[ServicePortName, ServiceState] | None = None
         before = self._state.services
-        for key in self._dirty:
+        # Sorted, so that what is written does not depend on the order that a set happens to have.
+        for key in sorted(self._dirty):
             now = self._states(key)
             names = tuple(now)
             gone = [name for name in self._built.get(key, ()) if name not in now]

@@ -321,6 +321,7 @@ def _differing(
 
 
 def _changed(have: Mapping[str, T], want: Mapping[str, T]) -> Iterator[tuple[str, T | None]]:
-    for name in have.keys() | want.keys():
+    # In the order of the names' first appearance: that of a set would change from run to run.
+    for name in {**have, **want}:
         if have.get(name) != want.get(name):
             yield name, have.get(name)
