@@ -14,7 +14,7 @@ from typing import NamedTuple
 from kproxy.backends.nftables import layout
 from kproxy.backends.nftables.layout import DROPPED, LOCAL_FIRST, REFUSED, Layout
 from kproxy.desired import model
-from kproxy.desired.model import Endpoint, Prefix, ServiceState, State
+from kproxy.desired.model import Endpoint, Prefix, ServicePort, ServiceState, State
 from kproxy.kernel.inet import PROTOCOL_NUMBERS, Protocol
 from kproxy.kernel.nft.expressions import Rule, Verdict, goto
 from kproxy.kernel.nft.types import Chain, Data, SetSpec
@@ -73,6 +73,23 @@ def pack_endpoints(endpoints: Sequence[Endpoint]) -> list[bytes]:
     found = [pack_address(one.address) + pack_port(one.port) for one in endpoints]
     found.sort()
     return found[:LOCAL_FIRST]
+
+
+_STICKY, _LOCAL, _CLIENTS = "sticky-", "local-", "affinity-"
+
+
+def sticky_place(service: ServicePort) -> str:
+    """Return what the names of a service port's own chains and sets have in common."""
+    place = f"{service.protocol.lower()}-{service.cluster_ip}-{service.port}"
+    return place.replace(":", ".")
+
+
+def sticky_place_of(name: str) -> str:
+    """Return :func:`sticky_place` of whose chain or set this is; empty if it is nobody's own."""
+    if name.startswith(_CLIENTS):
+        # The rest is an endpoint: address and port.
+        return "-".join(name.removeprefix(_CLIENTS).split("-")[:3])
+    return name.rpartition(_STICKY)[2].removeprefix(_LOCAL) if _STICKY in name else ""
 
 
 class _Choice(NamedTuple):
@@ -248,7 +265,7 @@ class _ServiceMaker:
 
     def _entry(self, name: str, target: str, make: Callable[[], tuple[Rule, ...]]) -> None:
         """Note a chain that leads to a target; to the target of one service only one does."""
-        if target.startswith("sticky-"):
+        if target.startswith(_STICKY):
             self._chains[name] = Chain(make())
         else:
             self._chains[name] = self._maker.shared(name, make)
@@ -272,16 +289,15 @@ class _ServiceMaker:
         return name, ((layout.NODEPORT_ENDPOINTS if node_port else layout.ENDPOINTS, elements),)
 
     def _sticky_target(self, choice: _Choice, seconds: int) -> str:
-        service = self._service
-        place = f"{service.protocol.lower()}-{service.cluster_ip}-{service.port}"
-        name = f"sticky-{'local-' if choice.local else ''}{place}".replace(":", ".")
+        place = sticky_place(self._service)
+        name = f"{_STICKY}{_LOCAL if choice.local else ''}{place}"
         if name not in self._chains:
             rules = []
             spec = self._maker.clients()
             for packed in choice.packed:
                 address, port = self._maker.split(packed)
                 text = f"{ipaddress.ip_address(address)}-{int.from_bytes(port[:2], 'big')}"
-                clients = f"affinity-{place}-{text}".replace(":", ".")
+                clients = f"{_CLIENTS}{place}-{text}".replace(":", ".")
                 self._sets[clients] = spec
                 rules.append((address, port, clients))
             self._chains[name] = Chain(self._maker.layout.sticky(rules, seconds))

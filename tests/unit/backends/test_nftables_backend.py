@@ -301,6 +301,51 @@ def test_differences_are_told_in_words() -> None:
     assert chain.have == chain.want + "; drop"
 
 
+@pytest.mark.parametrize("family", list(Family))
+def test_differences_name_whose_they_are(family: Family) -> None:
+    """Also where a chain or set is one service's own, also where it should not be."""
+    pods = ("10.128.0.1", "10.128.0.2") if family is Family.IPV4 else ("fd00::1", "fd00::2")
+    first, second = ("10.96.0.1", "10.96.0.2") if family is Family.IPV4 else ("fd01::1", "fd01::2")
+
+    def service(name: str, ip: str, *addresses: str, **more: Any) -> ServiceState:
+        port = ServicePort(
+            name=ServicePortName("demo", name, "p", Protocol.TCP),
+            cluster_ip=Address(ip),
+            port=80,
+            **more,
+        )
+        found = [Endpoint(address=Address(one), port=8080, local=True) for one in addresses]
+        return topology.categorize_endpoints(port, found, topology.Place("n1"))
+
+    def state(*services: ServiceState) -> State:
+        return State(family=family, services={one.service.name: one for one in services})
+
+    sticky = {"affinity_seconds": 60, "external_local": True, "node_port": 30001}
+    one, two = service("one", first, pods[0], **sticky), service("two", second, *pods)
+    node = FakeNode()
+    backend = node.backend("nftables", family=family)
+    backend.sync(state(two))
+    names = {one.service.name: "one", two.service.name: "two", None: ""}
+    missing = {each.name: names[each.service] for each in backend.differences(state(one, two))}
+    assert {name for name, owner in missing.items() if not owner} == set()
+    assert set(missing.values()) == {"one"}
+    assert any(name.startswith("affinity-") for name in missing)
+    # Now one has an endpoint less, and two has become sticky.
+    backend.sync(state(service("one", first, *pods, **sticky), two))
+    changed = state(one, service("two", second, *pods, affinity_seconds=60))
+    told = {
+        (each.name, each.deviation, names[each.service]) for each in backend.differences(changed)
+    }
+    text = pods[1].replace(":", ".")
+    assert (
+        f"affinity-tcp-{first.replace(':', '.')}-80-{text}-8080",
+        Deviation.UNEXPECTED,
+        "one",
+    ) in told
+    shared = {name for name, _, owner in told if not owner}
+    assert shared == {"pick-2", "cluster-pick-2"}
+
+
 def test_one_changed_endpoint_writes_only_its_services_elements() -> None:
     many = [
         msgspec.structs.replace(

@@ -41,7 +41,8 @@ sync()
 sync(sessionAffinity="ClientIP")
 
 node.nft[Family.IPV4].run(
-    [AddChain(f"c{n}") for n in range(5)] + [AddSet(f"s{n}", SetSpec((Field.PORT,))) for n in range(5)]
+    [AddChain(f"c{n}") for n in range(5)]
+    + [AddSet(f"s{n}", SetSpec((Field.PORT,))) for n in range(5)]
 )
 backend = node.backend("nftables")
 sync(type="NodePort", ports=[{"name": "p", "port": 80, "nodePort": 30000}])
