@@ -57,11 +57,19 @@ class Execer:
         inherit: Sequence[int] = (),
     ) -> Completed:
         """Run a program to its end (see :class:`ExecerClient`)."""
-        # Files in memory, not pipes: 50 MB of rules go through without being copied twice.
-        with _memory(stdin) as source, _memory() as output, _memory() as complaints:
-            pid = _spawn(argv, (source, output, complaints), inherit)
-            status = _wait(pid, timeout_s, argv)
-            texts = [_contents(file) for file in (output, complaints)]
+        try:
+            # Files in memory, not pipes: 50 MB of rules go through without being copied twice.
+            with _memory(stdin) as source, _memory() as output, _memory() as complaints:
+                pid = _spawn(argv, (source, output, complaints), inherit)
+                status = _wait(pid, timeout_s, argv)
+                texts = [_contents(file) for file in (output, complaints)]
+        except InterruptedError:
+            raise  # by a signal, whose handler made the caller give up
+        except OSError as error:
+            # No memory, process or file descriptor for it, or the file is no program.
+            raise KernelError(
+                f"execute {argv[0]}", error.errno or 0, error.strerror or str(error)
+            ) from error
         returncode = os.waitstatus_to_exitcode(status)
         return Completed(argv, returncode, texts[0], texts[1].decode(errors="replace"))
 
@@ -87,11 +95,6 @@ def _spawn(argv: Sequence[str], streams: Sequence[BinaryIO], inherit: Sequence[i
         ) from error
     except PermissionError as error:
         raise Unsupported(f"{argv[0]}: may not be executed") from error
-    except OSError as error:
-        # No memory or process for it, or the file is no program.
-        raise KernelError(
-            f"execute {argv[0]}", error.errno or 0, error.strerror or str(error)
-        ) from error
 
 
 def _wait(pid: int, timeout_s: float, argv: Sequence[str]) -> int:

@@ -28,7 +28,6 @@ NETLINK_GENERIC = 16
 
 NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
-NLM_F_REPLACE = 0x100
 NLM_F_EXCL = 0x200
 NLM_F_CREATE = 0x400
 NLM_F_DUMP = 0x300
@@ -55,6 +54,7 @@ _RECEIVE_BUFFER = 4 << 20
 _ANSWER_COST = 1280
 """What one queued answer counts against the receive buffer, with the kernel's overhead."""
 
+_NO_PROTOCOL = (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)  # others, such as EMFILE, pass
 _ANSWER_TIMEOUT_S = 60
 _DUMP_ATTEMPTS = 10
 _READ_SIZE = 65536
@@ -95,9 +95,9 @@ class NetlinkSocket:
                 socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
             )
         except OSError as error:
-            raise Unsupported(
-                f"this kernel has no netlink protocol {protocol}: {error.strerror}"
-            ) from error
+            if error.errno in _NO_PROTOCOL:
+                raise Unsupported(f"this kernel has no netlink protocol {protocol}") from error
+            raise kernel_error("open a netlink socket", Refusal(error.errno or 0)) from error
         self._set_up()
         room = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         self._batch_messages = max(1, room // _ANSWER_COST)

@@ -62,7 +62,8 @@ class Iptables:
     """Rules of one IP family in the caller's network namespace.
 
     Contract: :class:`~kproxy.kernel.iptables.types.IptablesClient`. Methods raise Unsupported if
-    no tool is installed, or the kernel serves none of those that are.
+    no tool is installed, or the kernel serves none of those that are; KernelError if that cannot
+    be found out.
     """
 
     def __init__(self, family: Family = Family.IPV4, execer: ExecerClient | None = None) -> None:
@@ -78,7 +79,7 @@ class Iptables:
         """
         try:
             self.tools()
-        except Unsupported as error:
+        except (KernelError, Unsupported) as error:
             return str(error)
         return None
 

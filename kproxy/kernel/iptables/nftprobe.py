@@ -4,9 +4,10 @@ A table is added in a batch that is not brought to its end: the kernel checks ev
 answers, and undoes all (``nft --check`` does the same).
 """
 
+import errno
 import struct
 
-from kproxy.errors import KernelError, Unsupported
+from kproxy.errors import Unsupported
 from kproxy.kernel import netlink, nfnetlink
 from kproxy.kernel.attributes import text
 from kproxy.kernel.inet import Family
@@ -16,19 +17,26 @@ _SUBSYSTEM_NFTABLES = 10
 _NEWTABLE = 0
 _TABLE_NAME = 1
 
+_PASSING = (errno.ENOBUFS, errno.ENOMEM, errno.EINTR, errno.EAGAIN)
+"""Refusals that say nothing of nf_tables."""
+
 
 def supports(family: Family) -> bool:
-    """Return whether nf_tables has this family. The kernel loads its module if it can."""
+    """Return whether nf_tables has this family. The kernel loads its module if it can.
+
+    KernelError: it could not be asked. To take that for a no would mean to use the other tool.
+    """
     try:
         sock = netlink.NetlinkSocket(netlink.NETLINK_NETFILTER)
     except Unsupported:
         return False
     try:
         refused = sock.execute([None, family], _message)
-    except KernelError:
-        return False
     finally:
         sock.close()
+    for refusal in refused.values():
+        if refusal.errno in _PASSING:
+            raise netlink.kernel_error("ask for nf_tables", refusal)
     return not refused
 
 

@@ -24,7 +24,7 @@ def held(name: str) -> Iterator[tuple[int, ...]]:
 
     KernelError: somebody else's restore runs, so what was read before is not true any more.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+    with _socket(name) as sock:
         try:
             sock.bind(f"\0{name}")
             sock.listen()
@@ -39,7 +39,7 @@ def held(name: str) -> Iterator[tuple[int, ...]]:
 
 def wait(name: str, timeout_s: float) -> None:
     """Wait until no restore holds the name. KernelError: one still does."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+    with _socket(name) as sock:
         try:
             sock.settimeout(timeout_s)
             sock.connect(f"\0{name}")
@@ -53,3 +53,10 @@ def wait(name: str, timeout_s: float) -> None:
             raise KernelError(name, errno.EBUSY, "another proxy's one still runs") from None
         except OSError as error:
             raise KernelError(name, error.errno or 0, error.strerror or str(error)) from error
+
+
+def _socket(name: str) -> socket.socket:
+    try:
+        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:  # too many open files
+        raise KernelError(name, error.errno or 0, error.strerror or str(error)) from error
