@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from kproxy.agent import processmetrics
 from kproxy.agent.events import Events
-from kproxy.agent.exposition import CONTENT_TYPE, Registry
 from kproxy.agent.health import ProxyHealth
 from kproxy.agent.healthserver import HttpServer
 from kproxy.agent.http import Answer, Handler
@@ -26,6 +25,7 @@ from kproxy.api.config import Version
 from kproxy.client.rest import Rest
 from kproxy.desired.model import Family as IPFamily
 from kproxy.desired.model import State
+from kproxy.exposition import CONTENT_TYPE, Registry
 from kproxy.logs import Log
 
 METRICS_AT_LATEST_S = 5.0

@@ -8,10 +8,10 @@ of virtual servers only, because a scrape of hundreds of thousands of lines woul
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from kproxy.agent.exposition import Family, Kind, Sample
 from kproxy.backends.udpflows import places
 from kproxy.desired.model import State
 from kproxy.errors import KernelError, Unsupported
+from kproxy.exposition import Family, Kind, Sample
 from kproxy.kernel.ipvs.types import (
     DestinationKey,
     Dump,

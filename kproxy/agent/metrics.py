@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Protocol
 
-from kproxy.agent.exposition import Family, Histogram, Kind, Registry, Sample
 from kproxy.agent.informers import Informers
 from kproxy.agent.rounds import Round
 from kproxy.desired import topology
 from kproxy.desired.model import Family as IPFamily
 from kproxy.desired.model import ServiceState, State
+from kproxy.exposition import Family, Histogram, Kind, Registry, Sample
 from kproxy.proxier import SyncReport
 
 SYNC_BOUNDS = tuple(0.001 * 2**power for power in range(15))

@@ -7,7 +7,7 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-from kproxy.agent.exposition import Family, Kind, Sample
+from kproxy.exposition import Family, Kind, Sample
 
 KUBERNETES = ("1", "36")
 """The version of kube-proxy whose behaviour this is."""

@@ -8,7 +8,6 @@ import pytest
 from exposition_parser import Parsed, parse
 
 from kproxy.agent import ipvsmetrics
-from kproxy.agent.exposition import Registry
 from kproxy.agent.ipvsmetrics import IPVSMetrics
 from kproxy.desired.model import (
     Address,
@@ -20,6 +19,7 @@ from kproxy.desired.model import (
     State,
 )
 from kproxy.errors import Unsupported
+from kproxy.exposition import Registry
 from kproxy.kernel import inet
 from kproxy.kernel.ipvs.fake import FakeIPVS
 from kproxy.kernel.ipvs.types import (

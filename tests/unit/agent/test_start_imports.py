@@ -36,9 +36,9 @@ OTHER_ROOMS = ("kproxy.cli.main", "kproxy.controlplane", "kproxy.lab", "kproxy.r
 
 MODES = ("ipvs", "iptables", "nftables")
 
-LATER = {
+LATER = {"kproxy.exposition"} | {
     f"kproxy.agent.{name}"
-    for name in ("companions", "events", "exposition", "metrics", "servicehealth", "tuning")
+    for name in ("companions", "events", "metrics", "servicehealth", "tuning")
 }
 """What the first sync does not wait for."""
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 from exposition_parser import parse
 
-from kproxy.agent.exposition import Family, Kind, Registry, Sample, number
+from kproxy.exposition import Family, Kind, Registry, Sample, number
 
 
 def test_what_is_counted_is_read_back() -> None:
