@@ -351,6 +351,16 @@ def test_a_table_is_replaced_in_one_transaction(nft: NftClient) -> None:
     assert found.chains == {"other": Chain((), BaseChain("nat", Hook.INPUT, 100))}
 
 
+@pytest.mark.kernel
+@pytest.mark.needs_tool("nft")
+def test_a_table_that_sleeps_is_told(kernel_nft: Nft) -> None:
+    """It looks as ever, and packets pass it by."""
+    prepared(kernel_nft)
+    assert table(kernel_nft).unknown == ()
+    subprocess.run(["nft", "add table ip kube-proxy { flags dormant; }"], check=True)
+    assert table(kernel_nft).unknown == ("table flags 0x1",)
+
+
 def test_every_change_raises_the_number_by_one(nft: NftClient) -> None:
     first = nft.generation()
     prepared(nft)

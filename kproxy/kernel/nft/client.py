@@ -109,16 +109,7 @@ class Nft:
 
     def exists(self) -> bool:
         """Tell whether the table is there."""
-        payload = wire.request(self._family, self._table)
-        try:
-            self._ask(wire.GET_TABLE, payload, listing.read_table, f"look for {self._name()}")
-        except NotFound:
-            return False
-        except KernelError as error:
-            if error.errno in _NO_NFTABLES:
-                return False  # In a kernel without nf_tables, or without this family.
-            raise
-        return True
+        return self._flags() is not None
 
     def generation(self) -> int:
         """Return the number of the rule set; whatever changes anything raises it by one."""
@@ -126,8 +117,22 @@ class Nft:
         what = "ask for the number of the rule set"
         return self._ask(wire.GET_GENERATION, payload, listing.read_generation, what)
 
+    def _flags(self) -> int | None:
+        """Return the flags of the table; None if there is none."""
+        payload = wire.request(self._family, self._table)
+        what = f"look for {self._name()}"
+        try:
+            return self._ask(wire.GET_TABLE, payload, listing.read_table, what)
+        except NotFound:
+            return None
+        except KernelError as error:
+            if error.errno in _NO_NFTABLES:
+                return None  # In a kernel without nf_tables, or without this family.
+            raise
+
     def _read(self) -> Table | None:
-        if not self.exists():
+        flags = self._flags()
+        if flags is None:
             return None
         payload = wire.request(self._family, self._table)
         sets = self._dump(wire.GET_SET, payload, listing.read_set, "list sets")
@@ -136,7 +141,8 @@ class Nft:
         for row in self._dump(wire.GET_RULE, payload, listing.read_rule, "list rules"):
             if row.table == self._table:
                 rules.setdefault(row.chain, []).append(row.rule)
-        unknown = []
+        # Dormant, all would be in its place and nothing would happen to packets.
+        unknown = [f"table flags 0x{flags:x}"] if flags else []
         specs: dict[str, SetSpec] = {}
         elements: dict[str, Elements] = {}
         for _, name, spec in [one for one in sets if one.table == self._table]:

@@ -45,9 +45,10 @@ class RuleRow(NamedTuple):
     rule: Rule
 
 
-def read_table(buffer: Buffer, start: int, end: int) -> str:
-    """Return the name of a table."""
-    return _text(buffer, find(buffer, start + HEADER_SIZE, end)[1])
+def read_table(buffer: Buffer, start: int, end: int) -> int:
+    """Return the flags of a table: 0 unless it is dormant, or a process's own."""
+    place = find(buffer, start + HEADER_SIZE, end).get(wire.TABLE_FLAGS)
+    return _number(buffer, place) if place else 0
 
 
 def read_generation(buffer: Buffer, start: int, end: int) -> int:
