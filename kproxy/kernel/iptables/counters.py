@@ -1,13 +1,14 @@
 """How many packets met each rule of one chain, without reading the others.
 
-The tools read whole tables: seconds of work where there are 10,000 services, and ip_tables' own
-listing keeps others from writing meanwhile. Asked of the kernel itself it takes a fraction of a
-millisecond with nf_tables; ip_tables gives its table in one piece, of which a part is looked at.
+The tools read whole tables: seconds of work where there are 10,000 services. Asked of the kernel
+itself it takes a tenth of a millisecond with nf_tables, for any number of rules; ip_tables gives a
+table in one piece only, of which a part is looked at: 0.6 s for 300,000 rules.
 Imported only when somebody asks for counters: ``ctypes`` is slow to import.
 """
 
 import ctypes
 import errno
+import mmap
 import os
 import socket
 import struct
@@ -99,18 +100,18 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _of_legacy(family: Family, table: str, chain: str) -> Packets:
-    entries = _read_table(family, table)
     offsets, _counter, head = _LAYOUT[family]
     mark = _MARK.ljust(_TARGET_DATA - _TARGET_NAME, b"\0") + chain.encode() + b"\0"
-    at = entries.find(mark) - _TARGET_NAME - head
-    if at < 0:
-        return ()
-    _target, length = _OFFSETS.unpack_from(entries, at + offsets)
-    # The last one is what a chain does with what none of its rules has taken.
-    return tuple(_walk(family, entries, at + length))[:-1]
+    with _read_table(family, table) as entries:
+        at = entries.find(mark) - _TARGET_NAME - head
+        if at < 0:
+            return ()
+        _target, length = _OFFSETS.unpack_from(entries, at + offsets)
+        # The last one is what a chain does with what none of its rules has taken.
+        return tuple(_walk(family, entries, at + length))[:-1]
 
 
-def _walk(family: Family, entries: bytes, at: int) -> Iterator[int]:
+def _walk(family: Family, entries: mmap.mmap, at: int) -> Iterator[int]:
     """Yield what the entries of a chain have counted, from its first one on."""
     offsets, counter, _head = _LAYOUT[family]
     while at < len(entries):
@@ -122,32 +123,42 @@ def _walk(family: Family, entries: bytes, at: int) -> Iterator[int]:
         at += length
 
 
-def _read_table(family: Family, table: str) -> bytes:
+def _read_table(family: Family, table: str) -> mmap.mmap:
+    """Return the entries of a table, with a head before them: 130 MB for 10,000 services.
+
+    Memory of its own, so that it is given back at once, and never there twice.
+    """
     what = f"read table {table}"
     with socket.socket(family.af, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
         for _ in range(_ATTEMPTS):
-            info = _ask(sock, family, _GET_INFO, _INFO.pack(table.encode(), *[0] * 13), what)
-            assert info is not None
-            size = _INFO.unpack(info)[_INFO_SIZE]
-            question = _ENTRIES.pack(table.encode(), size) + bytes(size)
-            answer = _ask(sock, family, _GET_ENTRIES, question, what)
-            if answer is not None:
-                return answer[_ENTRIES.size :]
+            with mmap.mmap(-1, _INFO.size) as info:
+                info.write(table.encode())
+                _ask(sock, family, _GET_INFO, info, what)
+                size = _INFO.unpack(info)[_INFO_SIZE]
+            entries = mmap.mmap(-1, _ENTRIES.size + size)
+            entries.write(_ENTRIES.pack(table.encode(), size))
+            try:
+                if _ask(sock, family, _GET_ENTRIES, entries, what):
+                    return entries
+            except BaseException:
+                entries.close()
+                raise
+            entries.close()
     raise KernelError(what, errno.EAGAIN, f"kept changing during {_ATTEMPTS} readings")
 
 
-def _ask(
-    sock: socket.socket, family: Family, option: int, value: bytes, what: str
-) -> bytes | None:
-    """Return what the kernel makes of a value; None: the table has another size by now."""
-    buffer = ctypes.create_string_buffer(value, len(value))
+def _ask(sock: socket.socket, family: Family, option: int, value: mmap.mmap, what: str) -> bool:
+    """Let the kernel put its answer in place of a value; False: it has another size by now."""
+    buffer = (ctypes.c_char * len(value)).from_buffer(value)
     size = ctypes.c_uint(len(value))
     level = _LEVEL[family]
-    if _libc.getsockopt(sock.fileno(), level, option, buffer, ctypes.byref(size)) == 0:
-        return buffer.raw
+    done = _libc.getsockopt(sock.fileno(), level, option, buffer, ctypes.byref(size))
+    del buffer  # The memory cannot be given back while it is looked at.
+    if done == 0:
+        return True
     number = ctypes.get_errno()
     if number == errno.EAGAIN:
-        return None
+        return False
     if number == errno.ENOPROTOOPT:
         raise Unsupported("this kernel does not serve ip_tables")
     raise KernelError(what, number, os.strerror(number))
