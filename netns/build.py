@@ -12,7 +12,9 @@ Each namespace is visited once per step, with one netlink socket.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+
+from pyroute2 import IPRoute
 
 from netns import addressing, link, namespace, sysctl, wait
 from netns.topology import Host, Interface, Neighbour, Topology
@@ -44,6 +46,8 @@ def build(more: Topology, before: Topology, namespace_of: NamespaceOf) -> None:
         with link.netlink(namespace_of(owner)) as ipr:
             for interface in members:
                 link.bring_up(ipr, interface)
+                if interface.impairment is not None:
+                    link.impair(ipr, interface.name, interface.impairment)
     after = before.merged(more)
     neighbours = addressing.neighbours_of(after) - addressing.neighbours_of(before)
     hosts = {host.name: host for host in more.hosts}
@@ -87,6 +91,8 @@ def _make_ports(topology: Topology, namespace_of: NamespaceOf) -> None:
                 port = link.port_of(segment.name, member)
                 link.create_veth(ipr, port, member, namespace_of(member.host))
                 link.join_bridge(ipr, port, member)
+                if port.impairment is not None:
+                    link.impair(ipr, port.name, port.impairment)
 
 
 def _configure(
@@ -98,12 +104,7 @@ def _configure(
 ) -> None:
     names = [interface.name for interface in interfaces]
     with link.netlink(namespace_name) as ipr:
-        wait.wait_until(
-            lambda: link.carrier_up(ipr, names),
-            _CARRIER_DEADLINE,
-            f"carrier of {', '.join(names)} in {host.name}",
-            interval=_POLL,
-        )
+        _await_carrier(ipr, host.name, names)
         for interface in interfaces:
             for address in interface.addresses:
                 link.add_address(ipr, interface, address)
@@ -120,6 +121,21 @@ def _configure(
                 f"IPv6 addresses of {host.name}",
                 interval=_POLL,
             )
+
+
+def await_carrier(host: str, names: Sequence[str], namespace_name: str) -> None:
+    """Wait until packets pass at these interfaces. Raises :class:`netns.errors.WaitTimeout`."""
+    with link.netlink(namespace_name) as ipr:
+        _await_carrier(ipr, host, names)
+
+
+def _await_carrier(ipr: IPRoute, host: str, names: Sequence[str]) -> None:
+    wait.wait_until(
+        lambda: link.carrier_up(ipr, names),
+        _CARRIER_DEADLINE,
+        f"carrier of {', '.join(names)} in {host}",
+        interval=_POLL,
+    )
 
 
 def unlink(gone: Topology, left: Topology, namespace_of: NamespaceOf) -> None:

@@ -8,6 +8,7 @@ import dataclasses
 import ipaddress
 from typing import Any
 
+from netns.impairment import Impairment
 from netns.topology import (
     Host,
     Interface,
@@ -32,7 +33,7 @@ def _plain(value: object) -> object:
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
-    if value is None or isinstance(value, (bool, int)):
+    if value is None or isinstance(value, (bool, int, float)):
         return value
     return str(value)
 
@@ -82,6 +83,7 @@ def _interface(data: dict[str, Any]) -> Interface:
         mac=data["mac"],
         mtu=data["mtu"],
         routes=tuple(map(_route, data["routes"])),
+        impairment=None if data["impairment"] is None else Impairment(**data["impairment"]),
     )
 
 

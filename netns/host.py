@@ -9,6 +9,7 @@ from typing import IO, ParamSpec, TypeVar
 
 from netns import link, namespace
 from netns.errors import CommandFailed, NetnsError
+from netns.impairment import Impairment
 from netns.journal import Journal, namespace_name
 from netns.process import Process, ProcessId, members
 from netns.topology import Interface, Route
@@ -45,6 +46,17 @@ class LiveHost:
             if interface.name == name:
                 return interface
         raise NetnsError(f"host {self.name} has no interface {name!r}")
+
+    def impair(self, interface: str, impairment: Impairment | None) -> None:
+        """Impair from now on what an interface sends; None: no longer.
+
+        Raises :class:`netns.errors.NetnsError` if there is no such interface, or the kernel has no
+        ``netem``. What :attr:`interfaces` says stays as the topology was declared.
+        """
+        if impairment is not None:
+            impairment.check(f"interface {self.name}:{interface}")
+        with link.netlink(self.namespace) as ipr:
+            link.impair(ipr, interface, impairment)
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from netns import addressing, build, codec, namespace
+from netns import addressing, build, codec, link, namespace
 from netns.errors import LabBusy, LabGone, NetnsError
 from netns.host import LiveHost
 from netns.journal import JOURNAL, LOCK, Journal, Ledger, namespace_name, peek, take_lock
@@ -163,6 +163,23 @@ class AttachedLab:
             build.forget_neighbours(before, after, namespace_of)
             namespace.delete(namespace_of(name))
             self._journal.append("remove", host=name)
+
+    def plug(self, host: str, interface: str, *, connected: bool) -> None:
+        """Pull a host's cable out of its switch, or plug it in again.
+
+        The host's interface loses its carrier and keeps its addresses and routes. Raises
+        :class:`NetnsError` if it is not a member of a segment.
+        """
+        ledger = self._journal.ledger()
+        for segment in ledger.topology.segments:
+            for member in segment.interfaces:
+                if (member.host, member.name) == (host, interface):
+                    with link.netlink(namespace_name(ledger.name, segment.name)) as ipr:
+                        link.set_state(ipr, link.port_of(segment.name, member).name, up=connected)
+                    if connected:
+                        build.await_carrier(host, [interface], namespace_name(ledger.name, host))
+                    return
+        raise NetnsError(f"{host}:{interface} is not plugged into a switch")
 
     def _reap(self) -> None:
         for process in [each for each in self._started if not each.alive]:

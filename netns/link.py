@@ -20,10 +20,14 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Address, ip_address
 
 from pyroute2 import IPRoute
+from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.rtnl import RTM_NEWQDISC, TC_H_ROOT
+from pyroute2.netlink.rtnl.tcmsg import sched_netem, tcmsg
 
 from netns import addressing, namespace
 from netns.errors import NetnsError
+from netns.impairment import Impairment
 from netns.topology import Interface, InterfaceAddress, Neighbour, Route, RouteKind
 
 BRIDGE = "bridge"
@@ -38,6 +42,7 @@ _IFA_F_TENTATIVE = 0x40
 _RTN_LOCAL = 2
 _RTNH_F_ONLINK = 0x04
 _FIRST_INDEX = 1000
+_NETEM = 0x10000  # the handle 1: of a queueing discipline
 
 
 @contextlib.contextmanager
@@ -105,6 +110,7 @@ def port_of(segment: str, member: Interface) -> Interface:
         name=f"p-{digest}",
         mac=addressing.mac_of(segment, str(member)),
         mtu=member.mtu,
+        impairment=member.impairment,
     )
 
 
@@ -136,6 +142,41 @@ def bring_up(ipr: IPRoute, interface: Interface) -> None:
     with naming(f"interface {interface}"):
         _checksum_offload_off(interface.name)
         ipr.link("set", index=socket.if_nametoindex(interface.name), state="up")
+
+
+def impair(ipr: IPRoute, name: str, impairment: Impairment | None) -> None:
+    """Impair what an interface sends, in place of what did so before; None: nothing any more."""
+    with naming(f"interface {name}: impairment"):
+        index = socket.if_nametoindex(name)
+        if impairment is not None:
+            _replace_netem(ipr, index, impairment)
+            return
+        try:
+            ipr.tc("del", index=index, root=True)
+        except NetlinkError as problem:
+            if problem.code not in (errno.ENOENT, errno.EINVAL):  # there was none
+                raise
+
+
+def _replace_netem(ipr: IPRoute, index: int, impairment: Impairment) -> None:
+    """Not by ``ipr.tc``, which takes netem's rate for an attribute of all disciplines."""
+    message = tcmsg()
+    message["index"] = index
+    message["handle"] = _NETEM
+    message["parent"] = TC_H_ROOT
+    options = sched_netem.get_parameters(impairment.netem())
+    message["attrs"] = [("TCA_KIND", "netem"), ("TCA_OPTIONS", options)]
+    flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
+    sequence = ipr.addr_pool.alloc()
+    ipr.put(message, RTM_NEWQDISC, flags, msg_seq=sequence)
+    list(ipr.get(msg_seq=sequence))  # the acknowledgement, or NetlinkError
+
+
+def set_state(ipr: IPRoute, name: str, *, up: bool) -> None:
+    """Switch an interface on or off; off, a veth's other end loses its carrier: a pulled cable."""
+    with naming(f"interface {name}"):
+        index = socket.if_nametoindex(name)
+        ipr.link("set", index=index, state="up" if up else "down")
 
 
 def bring_up_loopback(ipr: IPRoute) -> None:

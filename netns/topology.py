@@ -33,6 +33,7 @@ from ipaddress import (
 )
 
 from netns.errors import TopologyError
+from netns.impairment import Impairment
 
 Address = IPv4Address | IPv6Address
 InterfaceAddress = IPv4Interface | IPv6Interface
@@ -85,7 +86,8 @@ class Interface:
     """One end of a link: an interface called ``name`` in the host ``host``.
 
     ``mac`` None: derived from the two names (:func:`netns.addressing.mac_of`). ``routes`` exist
-    as long as the interface does: the kernel removes them with it.
+    as long as the interface does: the kernel removes them with it. ``impairment``: of what is sent
+    here; a member of a segment has the same one for what is sent to it, at the switch's end.
     """
 
     host: str
@@ -94,6 +96,7 @@ class Interface:
     mac: str | None = None
     mtu: int = 1500
     routes: tuple[Route, ...] = ()
+    impairment: Impairment | None = None
 
     def __str__(self) -> str:
         return f"{self.host}:{self.name}"
@@ -270,6 +273,8 @@ def _check_interface(interface: Interface) -> None:
         raise TopologyError(obj, "mtu", f"{interface.mtu} is out of range", remedy=remedy)
     if interface.mac is not None:
         _check_mac(obj, interface.mac)
+    if interface.impairment is not None:
+        interface.impairment.check(obj)
     for route in interface.routes:
         if route.dev not in (None, name):
             problem = f"a route listed here cannot use {route.dev}"
