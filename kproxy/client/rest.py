@@ -34,12 +34,13 @@ class Unreachable(KproxyError):
 
 
 class Rest:
-    """A client of one API server."""
+    """A client of one API server; ``timeout``: see :data:`TIMEOUT`."""
 
-    def __init__(self, access: Access, *, agent: str = "kproxy") -> None:
+    def __init__(self, access: Access, *, agent: str = "kproxy", timeout: float = TIMEOUT) -> None:
         secure, self._host, self._port, self._prefix = _place(access.server)
         self._access = access
         self._agent = agent
+        self._timeout = timeout
         self._tls = _tls(access) if secure else None
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
@@ -226,7 +227,7 @@ class Rest:
                 name = self._access.tls_server_name or self._host
                 tls = self._tls.current() if self._tls else None
                 connection = Connection(
-                    self._host, self._port, tls=tls, name=name, timeout=TIMEOUT
+                    self._host, self._port, tls=tls, name=name, timeout=self._timeout
                 )
             self._busy.add(connection)
             return connection
