@@ -22,7 +22,7 @@ from .meta import Object
 T = TypeVar("T", bound=Object)
 
 
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding raises: also where text is not UTF-8, or is nested too deeply."""
 
 
@@ -87,17 +87,20 @@ class Page(NamedTuple, Generic[T]):
 
 @cache
 def _decoder(wanted: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(wanted)
+    return msgspec.json.Decoder(wanted, dec_hook=_construct)
+
+
+def _construct(wanted: type[Any], data: Any) -> Any:
+    """Make an object of a type that is not msgspec's own (:class:`kproxy.api.whole.Whole`)."""
+    return wanted(data)
 
 
 def decode_page(raw: bytes, wanted: type[T]) -> Page[T]:
     """Decode a list with the token of its next page; see :func:`decode_list`."""
     try:
         whole = _decoder(_List[wanted]).decode(raw)  # type: ignore[valid-type]  # made at run time
-    except (msgspec.ValidationError, UnicodeDecodeError):
+    except UNREADABLE:
         return _decode_one_by_one(raw, wanted)
-    except _UNREADABLE as error:
-        raise _not_json(error) from None
     return Page(whole.items or [], whole.metadata.resource_version, [], whole.metadata.continue_)
 
 
@@ -111,18 +114,32 @@ def decode_list(raw: bytes, wanted: type[T]) -> tuple[list[T], str, list[Invalid
 
 
 def _decode_one_by_one(raw: bytes, wanted: type[T]) -> Page[T]:
-    try:
-        outer = _decoder(_RawList).decode(raw)
-    except _UNREADABLE as error:
-        raise _not_json(error) from None
+    meta, items = _take_apart(raw)
     good: list[T] = []
     problems: list[InvalidItem] = []
-    for item in outer.items or []:
+    for item in items:
         try:
-            good.append(decode_object(bytes(item), wanted))
+            good.append(decode_object(item, wanted))
         except InvalidItem as problem:
             problems.append(problem)
-    return Page(good, outer.metadata.resource_version, problems, outer.metadata.continue_)
+    return Page(good, meta.resource_version, problems, meta.continue_)
+
+
+def _take_apart(raw: bytes) -> tuple[_ListMeta, Iterable[bytes]]:
+    """Return metadata and items of a list, these as text. Raises KproxyError."""
+    try:
+        outer = _decoder(_RawList).decode(raw)
+    except UNREADABLE as error:
+        from . import salvage  # rarely needed
+
+        try:
+            found = salvage.members(raw)
+            items = found.get("items", b"null")
+            meta = _decoder(_ListMeta).decode(found.get("metadata", b"{}"))
+            return meta, [] if items == b"null" else salvage.elements(items)
+        except (salvage.Broken, *UNREADABLE):
+            raise _not_json(error) from None
+    return outer.metadata, map(bytes, outer.items or ())
 
 
 def decode_object(raw: bytes, wanted: type[T]) -> T:
@@ -130,19 +147,21 @@ def decode_object(raw: bytes, wanted: type[T]) -> T:
     try:
         found: T = _decoder(wanted).decode(raw)
     except msgspec.ValidationError as error:
-        raise _invalid_item(_loosely(raw), wanted, explain(error)) from None
-    except _UNREADABLE as error:
+        raise _invalid_item(_identity_in(raw), wanted, explain(error)) from None
+    except UNREADABLE as error:
         why = ("", f"not JSON: {error}", "correct it")
-        raise _invalid_item(_loosely(raw), wanted, why) from None
+        raise _invalid_item(_identity_in(raw), wanted, why) from None
     return found
 
 
-def _loosely(raw: bytes) -> Any:
-    """Return as much of broken JSON as tells whose it is; None if it is none at all."""
+def _identity_in(raw: bytes) -> tuple[str, str, str]:
+    """Return namespace, name and resourceVersion as far as broken JSON tells them."""
     try:
-        return msgspec.json.decode(raw.decode(errors="replace"))
-    except _UNREADABLE:
-        return None
+        return _identity(msgspec.json.decode(raw.decode(errors="replace")))
+    except UNREADABLE:
+        from . import salvage  # rarely needed
+
+        return salvage.identity(raw)
 
 
 def decode_event(line: bytes, wanted: type[T]) -> Event[T]:
@@ -151,19 +170,15 @@ def decode_event(line: bytes, wanted: type[T]) -> Event[T]:
     Raises :class:`Gone` or :class:`ApiError` for an ERROR event, :class:`InvalidItem` for an
     object that cannot be decoded, and :class:`KproxyError` for a line that is no event.
     """
+    word, raw = _parts_of_event(line)
+    if word == "ERROR":
+        raise api_error(0, raw)
     try:
-        outer = _decoder(_RawEvent).decode(line)
-    except _UNREADABLE as error:
-        raise _not_json(error) from None
-    if outer.type == "ERROR":
-        raise api_error(0, bytes(outer.object))
-    try:
-        kind = EventType(outer.type)
+        kind = EventType(word)
     except ValueError:
-        raise KproxyError(f"unknown watch event {outer.type!r}") from None
-    raw = bytes(outer.object)
+        raise KproxyError(f"unknown watch event {word!r}") from None
     if kind is EventType.BOOKMARK:
-        return Event(kind, None, _identity(_loosely(raw))[2])
+        return Event(kind, None, _identity_in(raw)[2])
     try:
         found: Any = decode_object(raw, wanted)
     except InvalidItem as problem:
@@ -174,11 +189,26 @@ def decode_event(line: bytes, wanted: type[T]) -> Event[T]:
     return Event(kind, found, meta.resource_version, (meta.namespace, meta.name))
 
 
+def _parts_of_event(line: bytes) -> tuple[str, bytes]:
+    """Return what happened, and to which object, as text. Raises KproxyError."""
+    try:
+        outer = _decoder(_RawEvent).decode(line)
+    except UNREADABLE as error:
+        from . import salvage  # rarely needed
+
+        try:
+            found = salvage.members(line)
+            return _decoder(str).decode(found["type"]), found["object"]
+        except (salvage.Broken, KeyError, *UNREADABLE):
+            raise _not_json(error) from None
+    return outer.type, bytes(outer.object)
+
+
 def api_error(code: int, body: bytes) -> ApiError:
     """Return the error that a ``kind: Status`` body (or any other error body) stands for."""
     try:
         status = _decoder(Status).decode(body)
-    except _UNREADABLE:
+    except UNREADABLE:
         status = Status(message=body[:200].decode(errors="replace").strip())
     code = status.code or code
     known = {409: Conflict, 410: Gone}
@@ -191,7 +221,7 @@ def from_dict(data: dict[str, Any], wanted: type[T]) -> T:
     try:
         return msgspec.convert(data, wanted)
     except msgspec.ValidationError as error:
-        raise _invalid_item(data, wanted, explain(error)) from None
+        raise _invalid_item(_identity(data), wanted, explain(error)) from None
 
 
 def to_dict(obj: Object) -> dict[str, Any]:
@@ -245,8 +275,10 @@ def _identity(data: Any) -> tuple[str, str, str]:
     return namespace, name, version
 
 
-def _invalid_item(data: Any, wanted: type[T], why: tuple[str, str, str]) -> InvalidItem:
-    namespace, name, version = _identity(data)
+def _invalid_item(
+    identity: tuple[str, str, str], wanted: type[T], why: tuple[str, str, str]
+) -> InvalidItem:
+    namespace, name, version = identity
     kind = next((kind for kind in kinds.known() if kind.type is wanted), None)
     label = label_of(kind, namespace, name) if kind else wanted.__name__
     field, problem, remedy = why

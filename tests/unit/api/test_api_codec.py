@@ -84,14 +84,77 @@ def test_one_object_that_is_not_utf_8_costs_only_itself():
     assert [problem.obj for problem in problems] == ["Service demo/evi\N{REPLACEMENT CHARACTER}"]
 
 
+UNREADABLE = {
+    "nested too deeply": b"[" * 5000 + b"]" * 5000,
+    "half a letter": b'"\\ud800"',
+    "no escape": b'"\\q"',
+    "no number": b"NaN",
+    "too large a number": b"1e999",
+    "not UTF-8": b'"\xff"',
+    "nothing at all": b"",
+}
+EVERY_UNREADABLE = pytest.mark.parametrize("junk", UNREADABLE.values(), ids=UNREADABLE)
+
+
+@EVERY_UNREADABLE
+@pytest.mark.parametrize("place", ["labels", "status", "spec"])
+def test_an_object_that_nobody_can_read_costs_only_itself(junk, place):
+    evil = {**service("evil"), place: "JUNK"}
+    if place == "labels":
+        evil["metadata"]["labels"] = "JUNK"
+    raw = as_list(service("good"), evil, service("last")).replace(b'"JUNK"', junk)
+    items, version, problems = codec.decode_list(raw, core.Service)
+    assert [item.metadata.name for item in items] == ["good", "last"]
+    assert version == codec.decode_list(as_list(), core.Service)[1]
+    assert [(one.obj, one.resource_version) for one in problems] == [("Service demo/evil", "7")]
+
+
+@EVERY_UNREADABLE
+def test_an_event_that_nobody_can_read_tells_whose_it_is(junk):
+    for place in ("spec", "status"):
+        line = event("MODIFIED", {**service("evil"), place: "JUNK"}).replace(b'"JUNK"', junk)
+        with pytest.raises(InvalidItem) as caught:
+            codec.decode_event(line, core.Service)
+        assert (caught.value.name, caught.value.resource_version) == ("evil", "7")
+        gone = codec.decode_event(line.replace(b"MODIFIED", b"DELETED"), core.Service)
+        assert (gone.key, gone.object, gone.resource_version) == (("demo", "evil"), None, "7")
+
+
+@EVERY_UNREADABLE
+def test_a_name_that_nobody_can_read(junk):
+    raw = as_list(service("good"), service("JUNK")).replace(b'"JUNK"', junk)
+    items, _, problems = codec.decode_list(raw, core.Service)
+    assert [item.metadata.name for item in items] == ["good"]
+    assert len(problems) == 1
+
+
 def test_what_is_nested_too_deeply_is_an_error_like_others():
-    with pytest.raises(KproxyError, match="cannot be read"):
-        codec.decode_list(deep('{"items": [{"status": DEEP}]}'), core.Service)
-    with pytest.raises(KproxyError, match="cannot be read"):
-        codec.decode_event(deep('{"type": "ADDED", "object": {"status": DEEP}}'), core.Service)
     with pytest.raises(InvalidItem):
         codec.decode_object(deep('{"status": DEEP}'), core.Service)
     assert codec.api_error(500, deep('{"details": DEEP}')).code == 500
+    for raw in ('{"items": DEEP', '{"items": [{"status": DEEP}', '{"items": [}}', "DEEP"):
+        with pytest.raises(KproxyError, match="cannot be read"):
+            codec.decode_list(deep(raw), core.Service)
+    for line in ('{"type": "ADDED", "object": {"a": DEEP}', '{"type": 3, "object": DEEP}', "DEEP"):
+        with pytest.raises(KproxyError, match="cannot be read"):
+            codec.decode_event(deep(line), core.Service)
+
+
+@pytest.mark.parametrize("raw", [
+    b'{"items": [{}, [}], "metadata": {}}', b'{"items": [NaN], "metadata": 3}',
+    b'{"items": [NaN]} 3', b'{"items": ["]}', b'x {"items": [NaN]}', b'{"items": {"a": NaN}}', b"[NaN]", b"NaN",
+])  # fmt: skip
+def test_what_has_no_parts_is_an_error(raw):
+    with pytest.raises(KproxyError, match="cannot be read"):
+        codec.decode_list(raw, core.Service)
+
+
+def test_brackets_and_quotes_in_texts_part_nothing():
+    odd = service("odd", externalName='a],[{"}\\"\\\\')
+    raw = as_list(odd, {"status": "JUNK"}, odd).replace(b'"JUNK"', b"NaN")
+    items, _, problems = codec.decode_list(raw, core.Service)
+    assert [item.spec.external_name for item in items] == ['a],[{"}\\"\\\\'] * 2
+    assert len(problems) == 1
 
 
 def test_events_that_are_not_utf_8():
