@@ -22,6 +22,18 @@ class Swept(NamedTuple):
     duration_ns: int
 
 
+class RuleCount(NamedTuple):
+    """How many iptables rules are in chains of the proxy's own, in one table.
+
+    As kube-proxy counts them: without the rules of built-in chains that lead there.
+    """
+
+    table: str
+    total: int
+    written: int
+    """So many of them the sync wrote."""
+
+
 class SyncResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a sync did.
 
@@ -34,6 +46,8 @@ class SyncResult(msgspec.Struct, frozen=True, kw_only=True):
     even if nothing changes; None: no need. ``swept`` tells of stale flows, whose number is part of
     ``writes``; None: none were looked for. ``flows_again_in`` (seconds) asks for another sync to
     look for stale flows once more; unlike after ``again_in`` nothing else is expected to change.
+    ``rules`` is told in iptables mode, where services are rules. ``uncleaned`` says that chains
+    without use cannot be deleted yet, in nftables mode.
     """
 
     writes: int
@@ -43,6 +57,8 @@ class SyncResult(msgspec.Struct, frozen=True, kw_only=True):
     again_in: float | None = None
     swept: Swept | None = None
     flows_again_in: float | None = None
+    rules: tuple[RuleCount, ...] = ()
+    uncleaned: bool = False
 
 
 class Deviation(StrEnum):

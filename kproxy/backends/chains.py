@@ -232,6 +232,11 @@ def writes(changes: Sequence[TableChange]) -> int:
     )
 
 
+def rules_written(change: TableChange) -> int:
+    """Return how many rules a change writes into chains of ours."""
+    return sum([len(rules) for chain, rules in change.replace.items() if is_ours(chain)])
+
+
 def not_from(cluster_cidrs: Sequence[Prefix]) -> str:
     """Return the match of sources that are not pods; kube-proxy, too, knows one range a family."""
     return f"! -s {cluster_cidrs[0]}"

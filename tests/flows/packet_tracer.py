@@ -27,6 +27,8 @@ class Packet:
     interface: str = ""
     """By which interface it came in; empty: the node itself sends it."""
     translated: bool = False
+    original: str = ""
+    """Its destination before it was translated."""
     virtual: tuple[str, str, int] | None = None
     """The virtual server by which IPVS has translated it."""
     remembered: frozenset[str] = frozenset()
@@ -112,6 +114,7 @@ _OPTIONS = {
     "--ctstate": 1, "--match-set": 2, "--mode": 1, "--probability": 1, "-i": 1,
     "--dst-type": 1, "--src-type": 1, "--rcheck": 0, "--set": 0, "--seconds": 1, "--reap": 0,
     "--name": 1, "--mask": 1, "--rsource": 0, "--vproto": 1, "--vaddr": 1, "--vport": 1,
+    "--ctorigdst": 1,
 }  # fmt: skip
 _WITHOUT_CONDITION = {"--comment", "--seconds", "--name", "--mask", "--set", "--reap", "--rsource"}
 _MODULES = {
@@ -262,7 +265,13 @@ class Tracer:
             case "DNAT", ["--to-destination", to]:
                 address, _, port = to.rpartition(":")
                 where = address.strip("[]")
-                sent = replace(packet, destination=where, port=int(port), translated=True)
+                sent = replace(
+                    packet,
+                    destination=where,
+                    port=int(port),
+                    translated=True,
+                    original=packet.destination,
+                )
                 return _Verdict("DNAT", sent)
         raise UnknownRule(rule.text)
 
@@ -319,6 +328,8 @@ def _header_holds(option: str, values: list[str], packet: Packet) -> bool | None
             return packet.mark & mask == bits
         case (("--vproto" | "--vaddr" | "--vport"), [value]):
             return packet.virtual is not None and value == _virtual(option, packet.virtual)
+        case "--ctorigdst", [network]:
+            return _within(packet.original or packet.destination, network)
         case "--ctstate", [states]:
             return _in_state(packet, states)
     return None

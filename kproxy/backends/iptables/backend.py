@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from kproxy.backends import chains
-from kproxy.backends.base import FAMILIES, Difference, Options, Planned, SyncResult, untold
+from kproxy.backends.base import (
+    FAMILIES,
+    Difference,
+    Options,
+    Planned,
+    RuleCount,
+    SyncResult,
+    untold,
+)
 from kproxy.backends.chains import Wanted
 from kproxy.backends.iptables import base_rules, render
 from kproxy.backends.udpflows import StaleFlows
@@ -65,6 +73,7 @@ class Backend:
         self._changes: Sequence[TableChange] = ()
         """What was attempted last, while it has not succeeded."""
         self._writes = 0
+        self._counts: dict[str, RuleCount] = {}
         self._bad: dict[ServicePortName, tuple[ServiceState | None, KernelError]] = {}
         """Service ports whose rules are refused, until they change or all is looked at again."""
         self._switched: set[str] = set()
@@ -88,6 +97,7 @@ class Backend:
         known = want.services
         self._bad = {name: bad for name, bad in self._bad.items() if known.get(name) is bad[0]}
         self._writes = 0
+        self._counts = {table: one._replace(written=0) for table, one in self._counts.items()}
         try:
             waiting = self._write_all(want, planned)
         except KernelError as error:
@@ -140,6 +150,7 @@ class Backend:
             refused=(*self._refused.values(), *bad),
             invalid=self._renderer.invalid,
             swept=self._flows.take_swept(),
+            rules=tuple(self._counts.values()),
             flows_again_in=self._flows.take_again_in(),
         )
 
@@ -208,6 +219,13 @@ class Backend:
         self._others = chains.others_after(have, changes)
         self._renderer.confirm()
         self._writes += chains.writes(changes)
+        self._count(changes)
+
+    def _count(self, changes: Sequence[TableChange]) -> None:
+        for table, total in self._renderer.counts.items():
+            before = self._counts.get(table, RuleCount(table, 0, 0))
+            written = sum(chains.rules_written(one) for one in changes if one.table == table)
+            self._counts[table] = RuleCount(table, total, before.written + written)
 
     def _compared(self) -> tuple[RuleSet, Wanted]:
         """Return the rules to compare: all as read, or only what was touched since."""

@@ -23,6 +23,19 @@ GUARD = (
 """With route_localnet the kernel would take packets to 127.0.0.1 from any neighbour."""
 
 
+DROPPED_INVALID = "-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP"
+"""A reply that conntrack could not place (out of window) would leave untranslated, and its
+receiver would reset the connection."""
+
+FROM_LOCALHOST = (
+    '-A KUBE-POSTROUTING -m comment --comment "count node ports served on localhost"'
+    " -m conntrack --ctorigdst 127.0.0.0/8"
+)
+"""Only counts: what is ours (marked) and was sent to a loopback address, but goes to an endpoint.
+One rule for all node ports, in a chain that no change of services replaces, so that it counts on;
+nat sees the first packet of each connection."""
+
+
 @dataclass(frozen=True, slots=True)
 class Links:
     """How one table's built-in chains lead to ours, and what is in chains of others."""
@@ -36,7 +49,7 @@ NO_LINKS = {"filter": Links(), "nat": Links()}
 
 def links(state: State) -> Mapping[str, Links]:
     """Return what leads to our chains, by table."""
-    if not state.node_ports.localhost or state.family is not Family.IPV4:
+    if not _on_localhost(state):
         return _LINKS
     jumps = _LINKS["filter"].jumps
     guarded = {
@@ -53,8 +66,17 @@ def chains(state: State, *, liberal: bool) -> dict[tuple[str, str], Rules]:
     return {
         ("filter", "KUBE-FORWARD"): _forward(mark, liberal=liberal),
         ("nat", "KUBE-MARK-MASQ"): (f"-A KUBE-MARK-MASQ -j MARK --set-xmark {mark}/{mark}",),
-        ("nat", "KUBE-POSTROUTING"): masquerade_marked(mark),
+        ("nat", "KUBE-POSTROUTING"): _postrouting(state, mark),
     }
+
+
+def _postrouting(state: State, mark: str) -> Rules:
+    leave, *rest = masquerade_marked(mark)
+    return (leave, *((FROM_LOCALHOST,) if _on_localhost(state) else ()), *rest)
+
+
+def _on_localhost(state: State) -> bool:
+    return state.node_ports.localhost and state.family is Family.IPV4
 
 
 def unguard(filter_table: Table) -> TableChange | None:
@@ -77,7 +99,7 @@ def to_node_ports(state: State) -> Rules:
     """Return the last rules of KUBE-SERVICES: what is for the node itself meets node ports."""
     where = state.node_ports
     v4 = state.family is Family.IPV4
-    localhost = where.localhost and v4
+    localhost = _on_localhost(state)
     comment = (
         '-m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule in'
         ' this chain"'
@@ -97,11 +119,8 @@ def to_node_ports(state: State) -> Rules:
 
 
 def _forward(mark: str, *, liberal: bool) -> Rules:
-    # A reply that conntrack could not place (out of window) would leave untranslated, and its
-    # receiver would reset the connection.
-    invalid = "-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP"
     return (
-        *(() if liberal else (invalid,)),
+        *(() if liberal else (DROPPED_INVALID,)),
         '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding rules"'
         f" -m mark --mark {mark}/{mark} -j ACCEPT",
         '-A KUBE-FORWARD -m comment --comment "kubernetes forwarding conntrack rule"'

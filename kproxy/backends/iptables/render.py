@@ -80,6 +80,7 @@ class Renderer:
         self._chains: dict[str, dict[str, Rules]] = {"filter": {}, "nat": {}}
         self._links: Mapping[str, base_rules.Links] = base_rules.NO_LINKS
         self._before: dict[str, dict[str, Rules | None]] = {"filter": {}, "nat": {}}
+        self._counts = {"filter": 0, "nat": 0}
 
     @property
     def invalid(self) -> tuple[InvalidObject, ...]:
@@ -121,6 +122,11 @@ class Renderer:
     def chains(self) -> KnownRules:
         """Return the rules of all chains of ours. Not to be changed."""
         return self._chains
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Return how many rules are in chains of ours, by table. Kept up, not counted."""
+        return self._counts
 
     def wanted(self) -> Wanted:
         """Return all chains of ours, and the rules that lead to them. Not to be changed."""
@@ -188,6 +194,7 @@ class Renderer:
             for chain in now:
                 self._before["nat"].setdefault(chain, None)
             self._chains["nat"].update(now)
+            self._counts["nat"] += sum(map(len, now.values()))
             return
         for chain, _rules in old:
             if chain not in now:
@@ -219,6 +226,7 @@ class Renderer:
         if old == rules:
             return
         self._before[table].setdefault(chain, old)
+        self._counts[table] += len(rules or ()) - len(old or ())
         if rules is None:
             del chains[chain]
         else:

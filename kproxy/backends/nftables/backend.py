@@ -133,6 +133,7 @@ class Backend:
             swept=self._flows.take_swept(),
             flows_again_in=self._flows.take_again_in(),
             again_in=SETTLED_S if self._stale else None,
+            uncleaned=bool(steps and self._stale),
         )
 
     def differences(self, want: State) -> Sequence[Difference]:
