@@ -7,7 +7,7 @@ Here are those that a node proxy needs, which must start fast; importing
 '/api/v1/namespaces/demo/services/web'
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kproxy.errors import InvalidObject
 
@@ -60,7 +60,7 @@ SERVICE_CIDR = Kind("networking.k8s.io/v1", "ServiceCIDR", "servicecidrs", False
 _KINDS: list[Kind] = []
 _BY_NAME: dict[tuple[str, str], Kind] = {}
 _BY_PLURAL: dict[tuple[str, str], Kind] = {}
-_BY_TYPE: dict[type[Object], Kind] = {}
+_BY_TYPE: dict[type[Any], Kind] = {}
 
 
 def add(*kinds: Kind) -> None:
@@ -70,6 +70,11 @@ def add(*kinds: Kind) -> None:
         _BY_NAME[kind.api_version, kind.name] = kind
         _BY_PLURAL[kind.api_version, kind.plural] = kind
         _BY_TYPE.setdefault(kind.type, kind)
+
+
+def stands_for(wanted: type[Any], kind: Kind) -> None:
+    """Make a further type of a kind known to :func:`for_type`."""
+    _BY_TYPE[wanted] = kind
 
 
 def known() -> tuple[Kind, ...]:

@@ -4,7 +4,7 @@ Who writes an object back must hand on the fields that :mod:`kproxy.api` does no
 is decoded into types here. Fits ``kproxy.controlplane.cluster.Cluster``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -24,11 +24,13 @@ class ObjectClient:
     """The objects behind a :class:`Rest`. Every method may raise ``ApiError``, ``Unreachable``.
 
     An object to be written names its namespace and name in ``metadata``; one with a
-    ``resourceVersion`` is written only if that is current (else ``Conflict``).
+    ``resourceVersion`` is written only if that is current (else ``Conflict``). ``guard`` is called
+    before every write, and may raise to forbid it: a leader whose term is over must not write.
     """
 
-    def __init__(self, rest: Rest) -> None:
+    def __init__(self, rest: Rest, *, guard: Callable[[], None] = lambda: None) -> None:
         self._rest = rest
+        self._guard = guard
 
     def list_objects(
         self, kind: kinds.Kind, namespace: str = "", labels: Mapping[str, str] | None = None
@@ -47,6 +49,10 @@ class ObjectClient:
             if error.code == 404:
                 return None
             raise
+
+    def fresh(self, kind: kinds.Kind, namespace: str, name: str) -> Object | None:
+        """Return one object as it is now: like :meth:`get`, which another client may cache."""
+        return self.get(kind, namespace, name)
 
     def create(self, kind: kinds.Kind, obj: Object) -> Object:
         """Create an object. Raises ``Conflict`` if there is one of that name."""
@@ -67,6 +73,7 @@ class ObjectClient:
         """Change an object by a merge patch (RFC 7386): null removes a field."""
         path = kind.path(namespace, name, subresource)
         body = _encode(patch)
+        self._guard()
         return _decode(self._rest.request("PATCH", path, body=body, content_type=MERGE_PATCH))
 
     def delete(
@@ -83,6 +90,7 @@ class ObjectClient:
         if grace is not None:
             options["gracePeriodSeconds"] = grace
         body = _encode(options) if options else b""
+        self._guard()
         try:
             self._rest.request("DELETE", kind.path(namespace, name), body=body)
         except ApiError as error:
@@ -90,6 +98,7 @@ class ObjectClient:
                 raise
 
     def _write(self, method: str, path: str, obj: Object) -> Object:
+        self._guard()
         return _decode(self._rest.request(method, path, body=_encode(obj)))
 
 

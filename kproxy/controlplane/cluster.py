@@ -1,7 +1,8 @@
 """What controllers and kubelet ask of the API server, as plain dictionaries.
 
 Dictionaries, because a controller that makes a pod from a template must hand on fields which
-:mod:`kproxy.api` does not know. :class:`kproxy.client.objects.ObjectClient` fulfils it.
+:mod:`kproxy.api` does not know. Fulfilled by :class:`kproxy.client.objects.ObjectClient`, and by
+:class:`kproxy.client.cache.CachedObjects`, which reads without asking.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,16 +17,24 @@ class Cluster(Protocol):
     """Reads and writes of the API. Every method may raise ``KproxyError``.
 
     An object to be written names its namespace and name in ``metadata``; one with a
-    ``resourceVersion`` is written only if that is current (else Conflict).
+    ``resourceVersion`` is written only if that is current (else Conflict). What is read is shared:
+    make a changed copy of it, never change it.
     """
 
     def list_objects(
         self, kind: kinds.Kind, namespace: str = "", labels: Mapping[str, str] | None = None
     ) -> Sequence[Object]:
-        """Return the objects of a kind (in one namespace, with these labels) as they are now."""
+        """Return the objects of a kind (in one namespace, with these labels).
+
+        They may be older than what others wrote lately, never older than what this wrote.
+        """
         ...
 
     def get(self, kind: kinds.Kind, namespace: str, name: str) -> Object | None:
+        """Return one object, as old as in :meth:`list_objects`; None if there is none."""
+        ...
+
+    def fresh(self, kind: kinds.Kind, namespace: str, name: str) -> Object | None:
         """Return one object as it is now; None if there is none."""
         ...
 
@@ -39,6 +48,12 @@ class Cluster(Protocol):
 
     def update_status(self, kind: kinds.Kind, obj: Object) -> Object:
         """Replace an object's status."""
+        ...
+
+    def patch(
+        self, kind: kinds.Kind, namespace: str, name: str, patch: Object, subresource: str = ""
+    ) -> Object:
+        """Change an object by a merge patch (RFC 7386): null removes a field."""
         ...
 
     def delete(

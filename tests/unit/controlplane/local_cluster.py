@@ -47,6 +47,17 @@ class LocalCluster:
                 return None
             raise
 
+    def fresh(self, kind: kinds.Kind, namespace: str, name: str) -> Object | None:
+        """See :class:`Cluster`."""
+        return self.get(kind, namespace, name)
+
+    def patch(
+        self, kind: kinds.Kind, namespace: str, name: str, patch: Object, subresource: str = ""
+    ) -> Object:
+        """See :class:`Cluster`."""
+        target = _target(kind, namespace, name, subresource)
+        return _object(self._api.merge_patch(target, _encode(patch)).body)
+
     def create(self, kind: kinds.Kind, obj: Object) -> Object:
         """See :class:`Cluster`."""
         target = routes.Target(kind=kind, namespace=obj["metadata"].get("namespace", ""))

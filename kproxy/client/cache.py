@@ -1,0 +1,263 @@
+"""Objects kept in memory by informers, for who reads far more often than anything changes.
+
+A controller that decides by an old picture does things twice. So what is written here is in the
+picture at once: an object is there as soon as its creation has been acknowledged, and is marked
+as being deleted as soon as its deletion has. The watch, which tells of the same later, and of
+what came before, cannot turn that back. (In Kubernetes' controllers "expectations" do this.) What
+*others* wrote may be missing for as long as the watch takes.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from kproxy.api import kinds
+from kproxy.api.whole import Whole, whole
+from kproxy.errors import KproxyError
+
+from .informer import Informer
+from .objects import ObjectClient
+from .rest import Rest
+
+Object = dict[str, Any]
+Handler = Callable[[Object | None, Object | None], None]
+Key = tuple[str, str]
+
+UNCONFIRMED_S = 30.0
+"""So long after an own write of which the watch has not told the object is read anew."""
+
+
+class Picture:
+    """What is known of the objects of one kind. Any thread may call; knows no network."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._objects: dict[str, dict[str, Object]] = {}
+        self._own: dict[Key, tuple[int, float]] = {}
+        """Version and time of own writes that the watch has not told of yet."""
+        self._deleting: dict[Key, str] = {}
+        """Uids of objects whose deletion was acknowledged, but not told yet."""
+
+    def get(self, namespace: str, name: str) -> Object | None:
+        """Return an object, None if there is none."""
+        with self._lock:
+            return self._objects.get(namespace, {}).get(name)
+
+    def objects(self, namespace: str) -> list[Object]:
+        """Return the objects of a namespace (empty: of all) by namespace and name."""
+        with self._lock:
+            chosen = [namespace] if namespace else sorted(self._objects)
+            return [
+                found[name]
+                for found in (self._objects.get(one, {}) for one in chosen)
+                for name in sorted(found)
+            ]
+
+    def heard(self, old: Object | None, new: Object | None) -> None:
+        """Take what the watch tells of one object; either may be None."""
+        with self._lock:
+            if new is None:
+                if old is not None:
+                    self._gone(old)
+                return
+            key = _key(new)
+            version, _ = self._own.get(key, (0, 0.0))
+            if _version(new) < version:
+                return
+            self._own.pop(key, None)
+            self._put(new)
+
+    def wrote(self, obj: Object, now: float) -> None:
+        """Take the answer to an own write."""
+        with self._lock:
+            key = _key(obj)
+            current = self._objects.get(key[0], {}).get(key[1])
+            if current is not None and _version(current) >= _version(obj):
+                return  # The watch was quicker.
+            self._own[key] = _version(obj), now
+            self._put(obj)
+
+    def deleted(self, namespace: str, name: str, uid: str) -> None:
+        """Take note that the deletion of an object was acknowledged."""
+        with self._lock:
+            current = self._objects.get(namespace, {}).get(name)
+            if current is not None and current["metadata"].get("uid") == (uid or _uid(current)):
+                self._deleting[namespace, name] = _uid(current)
+                self._put(current)
+
+    def unconfirmed(self, now: float) -> list[Key]:
+        """Return the objects of which the watch should have told long ago."""
+        with self._lock:
+            return [key for key, (_, at) in self._own.items() if now - at > UNCONFIRMED_S]
+
+    def reread(self, key: Key, obj: Object | None, now: float) -> None:
+        """Take an object as it is now, read past this picture."""
+        with self._lock:
+            if obj is not None:
+                self._own[key] = _version(obj), now
+                self._put(obj)
+            elif self._own.pop(key, None) is not None:
+                self._objects.get(key[0], {}).pop(key[1], None)
+
+    def _gone(self, old: Object) -> None:
+        key = _key(old)
+        current = self._objects.get(key[0], {}).get(key[1])
+        if current is None or _uid(current) != _uid(old):
+            return  # Another of that name has been created already.
+        del self._objects[key[0]][key[1]]
+        self._own.pop(key, None)
+        self._deleting.pop(key, None)
+
+    def _put(self, obj: Object) -> None:
+        key = _key(obj)
+        if key in self._deleting:
+            if _uid(obj) != self._deleting[key] or obj["metadata"].get("deletionTimestamp"):
+                del self._deleting[key]
+            else:
+                stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                obj = {**obj, "metadata": {**obj["metadata"], "deletionTimestamp": stamp}}
+        self._objects.setdefault(key[0], {})[key[1]] = obj
+
+
+class CachedObjects:
+    """A ``kproxy.controlplane.cluster.Cluster`` whose reads of some kinds ask nobody.
+
+    What is read is shared with other readers: do not change it. Other kinds are read from the
+    server. Handlers run in the informers' threads, after the picture has changed.
+    """
+
+    def __init__(
+        self,
+        rest: Rest,
+        cached: Iterable[kinds.Kind],
+        *,
+        guard: Callable[[], None] = lambda: None,
+        on_problem: Callable[[KproxyError], None] | None = None,
+    ) -> None:
+        self._client = ObjectClient(rest, guard=guard)
+        self._pictures = {kind: Picture() for kind in cached}
+        self._handlers: dict[kinds.Kind, list[Handler]] = {kind: [] for kind in self._pictures}
+        self._informers = [
+            Informer(rest, whole(kind), on_change=self._listener(kind), on_problem=on_problem)
+            for kind in self._pictures
+        ]
+
+    def on_change(self, kind: kinds.Kind, handler: Handler) -> None:
+        """Tell of every change of a cached kind, also of own ones. Before :meth:`start`."""
+        self._handlers[kind].append(handler)
+
+    def start(self) -> None:
+        """Begin to list and watch."""
+        for informer in self._informers:
+            informer.start()
+
+    def wait_synced(self) -> None:
+        """Wait until everything has been listed, or :meth:`stop`."""
+        for informer in self._informers:
+            informer.wait_synced()
+
+    def stop(self) -> None:
+        """End all watches."""
+        for informer in self._informers:
+            informer.stop()
+
+    def list_objects(
+        self, kind: kinds.Kind, namespace: str = "", labels: Mapping[str, str] | None = None
+    ) -> Sequence[Object]:
+        """See ``Cluster``."""
+        picture = self._picture(kind)
+        if picture is None:
+            return self._client.list_objects(kind, namespace, labels)
+        found = picture.objects(namespace)
+        return list(_with_labels(found, labels)) if labels else found
+
+    def get(self, kind: kinds.Kind, namespace: str, name: str) -> Object | None:
+        """See ``Cluster``."""
+        picture = self._picture(kind)
+        if picture is None:
+            return self._client.get(kind, namespace, name)
+        return picture.get(namespace, name)
+
+    def fresh(self, kind: kinds.Kind, namespace: str, name: str) -> Object | None:
+        """See ``Cluster``."""
+        return self._client.get(kind, namespace, name)
+
+    def create(self, kind: kinds.Kind, obj: Object) -> Object:
+        """See ``Cluster``."""
+        return self._wrote(kind, self._client.create(kind, obj))
+
+    def update(self, kind: kinds.Kind, obj: Object) -> Object:
+        """See ``Cluster``."""
+        return self._wrote(kind, self._client.update(kind, obj))
+
+    def update_status(self, kind: kinds.Kind, obj: Object) -> Object:
+        """See ``Cluster``."""
+        return self._wrote(kind, self._client.update_status(kind, obj))
+
+    def patch(
+        self, kind: kinds.Kind, namespace: str, name: str, patch: Object, subresource: str = ""
+    ) -> Object:
+        """See ``Cluster``."""
+        return self._wrote(kind, self._client.patch(kind, namespace, name, patch, subresource))
+
+    def delete(
+        self,
+        kind: kinds.Kind,
+        namespace: str,
+        name: str,
+        *,
+        grace: int | None = None,
+        uid: str = "",
+    ) -> None:
+        """See ``Cluster``."""
+        self._client.delete(kind, namespace, name, grace=grace, uid=uid)
+        if kind in self._pictures:
+            self._pictures[kind].deleted(namespace, name, uid)
+
+    def _wrote(self, kind: kinds.Kind, obj: Object) -> Object:
+        if kind in self._pictures:
+            self._pictures[kind].wrote(obj, time.monotonic())
+        return obj
+
+    def _picture(self, kind: kinds.Kind) -> Picture | None:
+        picture = self._pictures.get(kind)
+        if picture is None:
+            return None
+        for key in picture.unconfirmed(time.monotonic()):
+            # Created by us and gone before the watch was opened anew, it would stay for ever.
+            picture.reread(key, self._client.get(kind, *key), time.monotonic())
+        return picture
+
+    def _listener(self, kind: kinds.Kind) -> Callable[[Whole | None, Whole | None], None]:
+        picture, handlers = self._pictures[kind], self._handlers[kind]
+
+        def heard(old: Whole | None, new: Whole | None) -> None:
+            before, after = (one.data if one is not None else None for one in (old, new))
+            picture.heard(before, after)
+            for handler in handlers:
+                handler(before, after)
+
+        return heard
+
+
+def _with_labels(found: Iterable[Object], labels: Mapping[str, str]) -> Iterator[Object]:
+    for obj in found:
+        have = obj["metadata"].get("labels") or {}
+        if all(have.get(name) == value for name, value in labels.items()):
+            yield obj
+
+
+def _key(obj: Object) -> Key:
+    meta = obj["metadata"]
+    return meta.get("namespace", ""), meta["name"]
+
+
+def _uid(obj: Object) -> str:
+    return str(obj["metadata"].get("uid", ""))
+
+
+def _version(obj: Object) -> int:
+    """Return the version as a number; servers promise no order of versions, but all keep one."""
+    text = obj["metadata"].get("resourceVersion") or "0"
+    return int(text) if text.isascii() and text.isdigit() else 0
