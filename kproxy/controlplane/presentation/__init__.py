@@ -1,0 +1,1 @@
+"""How the API presents itself and its objects to clients: discovery, OpenAPI, tables. Pure."""
