@@ -1,0 +1,306 @@
+"""Who lives where in a whole cluster: names, addresses, and the topology that follows. Pure.
+
+::
+
+    outside1 … 198.51.100.11 ──┐ "outside"
+                     edge .1 ──┘
+                     edge 192.168.50.5 ──┐   the virtual IP 192.168.49.1 of the API servers,
+    control1 …           192.168.50.201 ─┤   203.0.113.0/24 for Services of type LoadBalancer
+    etcd1 …              192.168.50.221 ─┤
+    node1                 192.168.50.11 ─┤ one Ethernet segment, "lan"
+      ├── client-node1     10.244.1.254  │   where traffic begins on a node: like a pod of it
+      └── its pods         10.244.1.2 …  │
+    node2                 192.168.50.12 ─┘
+
+Dual stack adds fd00:50::/64 on the segment, fd00:244:N::/64 for the pods of node N, fd00:96::/112
+for Services and fd00:113::/112 for load balancers, with the same last numbers.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+
+from kproxy.errors import InvalidObject
+from kproxy.lab.clusterfile import ClusterFile, NodeFile, Security, Store
+from netns import topology as net
+from netns.impairment import Impairment
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+LAN, LAN6 = IPv4Network("192.168.50.0/24"), IPv6Network("fd00:50::/64")
+OUTSIDE, OUTSIDE6 = IPv4Network("198.51.100.0/24"), IPv6Network("2001:db8:100::/64")
+BALANCERS, BALANCERS6 = IPv4Network("203.0.113.0/24"), IPv6Network("fd00:113::/112")
+PODS, PODS6 = IPv4Network("10.244.0.0/16"), IPv6Network("fd00:244::/48")
+SERVICES, SERVICES6 = IPv4Network("10.96.0.0/16"), IPv6Network("fd00:96::/112")
+API_ADDRESS = IPv4Address("192.168.49.1")
+API_PORT = 6443
+DNS_ADDRESS = SERVICES.network_address + 10
+GATEWAY, GATEWAY6 = IPv4Address("169.254.1.1"), IPv6Address("fe80::1")
+DEFAULT, DEFAULT6 = IPv4Network("0.0.0.0/0"), IPv6Network("::/0")
+EDGE, LAN_NAME, OUTSIDE_NAME = "edge", "lan", "outside"
+_EDGE, _NODES, _CONTROL, _ETCD, _CLIENT = 5, 10, 200, 220, 254
+
+QUIET = {"net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0"}
+ROUTER = {
+    **QUIET,
+    "net.ipv4.ip_forward": "1",
+    "net.ipv6.conf.all.forwarding": "1",
+    "net.ipv4.conf.all.send_redirects": "0",
+    "net.ipv4.conf.default.send_redirects": "0",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SiteNode:
+    """One node: ``number`` counts from 1. Addresses of IPv6 are None where there is none."""
+
+    number: int
+    file: NodeFile
+    dual: bool
+
+    @property
+    def name(self) -> str:
+        """Return the name of the Node object and of its host."""
+        return self.file.name
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Return the node's addresses on the segment, IPv4 first."""
+        return lan_addresses(_NODES + self.number, self.dual)
+
+    @property
+    def pod_ranges(self) -> tuple[Network, ...]:
+        """Return the ranges of the node's pods, IPv4 first."""
+        four = IPv4Network((PODS.network_address + 256 * self.number, 24))
+        if not self.dual:
+            return (four,)
+        six = IPv6Network((PODS6.network_address + (self.number << 64), 64))
+        return four, six
+
+    @property
+    def client(self) -> str:
+        """Return the name of the host from which traffic is sent behind this node."""
+        return f"client-{self.name}"
+
+    @property
+    def client_addresses(self) -> tuple[Address, ...]:
+        """Return that host's addresses: the ranges' number 254."""
+        return tuple(one.network_address + _CLIENT for one in self.pod_ranges)
+
+
+@dataclass(frozen=True)
+class Site:
+    """The places and addresses of a cluster that a file describes."""
+
+    file: ClusterFile
+
+    @property
+    def dual(self) -> bool:
+        """Whether there is IPv6 beside IPv4."""
+        return "IPv6" in self.file.families
+
+    @cached_property
+    def nodes(self) -> tuple[SiteNode, ...]:
+        """The nodes, in order."""
+        return tuple(
+            SiteNode(number=number, file=one, dual=self.dual)
+            for number, one in enumerate(self.file.each_node(), start=1)
+        )
+
+    @property
+    def control(self) -> tuple[str, ...]:
+        """The names of the hosts of the control plane."""
+        return numbered("control", self.file.control_plane.replicas)
+
+    @property
+    def etcd(self) -> tuple[str, ...]:
+        """The names of the hosts of etcd's members; none with another store."""
+        plane = self.file.control_plane
+        return numbered("etcd", plane.etcd_members) if plane.store is Store.ETCD else ()
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """The names of the hosts outside the cluster."""
+        return numbered("outside", self.file.outside)
+
+    @property
+    def api_url(self) -> str:
+        """The URL of the API: of the virtual IP before all its servers."""
+        scheme = "http" if self.file.control_plane.security is Security.NONE else "https"
+        return f"{scheme}://{API_ADDRESS}:{API_PORT}"
+
+    def node(self, name: str) -> SiteNode:
+        """Return the node of that name. Raises KeyError."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+    def lan_address(self, host: str) -> IPv4Address:
+        """Return the IPv4 address on the segment of a host there. Raises KeyError."""
+        return LAN.network_address + self._numbers[host]
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        found = {EDGE: _EDGE}
+        found |= {node.name: _NODES + node.number for node in self.nodes}
+        for base, names in ((_CONTROL, self.control), (_ETCD, self.etcd)):
+            found |= {name: base + number for number, name in enumerate(names, start=1)}
+        return found
+
+    def check(self, where: str) -> None:
+        """Raise :class:`InvalidObject` for names that clash, and links of hosts there are not."""
+        taken = {*self.control, *numbered("etcd", 9), *self.outside, EDGE, LAN_NAME, OUTSIDE_NAME}
+        for index, node in enumerate(self.nodes):
+            if node.name in taken or node.name.startswith("client-"):
+                field = f"nodes[{index}].name"
+                problem = f"{node.name!r} is the name of another host of the lab"
+                raise InvalidObject(where, field, problem, remedy="choose another one")
+        known = {*self._numbers, *self.outside, *(node.client for node in self.nodes), "default"}
+        for host in self.file.links:
+            if host not in known:
+                remedy = f"use default or one of {', '.join(sorted(known - {'default'}))}"
+                problem = "there is no such host"
+                raise InvalidObject(where, f"links.{host}", problem, remedy=remedy)
+
+    def topology(self) -> net.Topology:
+        """Return the hosts before any pod runs."""
+        hosts = [self._host(name) for name in self._numbers]
+        members = [self._on_lan(name) for name in self._numbers]
+        links = []
+        for node in self.nodes:
+            hosts.append(net.Host(name=node.client, sysctls=QUIET))
+            impairment = self.file.impairment(node.client)
+            links.append(
+                pod_link(
+                    node.name, node.client, node.client_addresses, node.client[:15], impairment
+                )
+            )
+        segments = [net.Segment(name=LAN_NAME, interfaces=tuple(members))]
+        if self.outside:
+            segments.append(self._outside_segment())
+            hosts += [
+                net.Host(name=name, routes=tuple(self._outside_routes()), sysctls=QUIET)
+                for name in self.outside
+            ]
+        return net.Topology(hosts=tuple(hosts), links=tuple(links), segments=tuple(segments))
+
+    def _host(self, name: str) -> net.Host:
+        routes = list(self._routes(name))
+        router = name == EDGE or any(node.name == name for node in self.nodes)
+        return net.Host(name=name, routes=tuple(routes), sysctls=ROUTER if router else QUIET)
+
+    def _routes(self, host: str) -> Iterator[net.Route]:
+        """Yield the routes of a host on the segment: to pods, and to what lies behind the edge."""
+        for node in self.nodes:
+            if node.name != host:
+                for network, via in zip(node.pod_ranges, node.addresses, strict=True):
+                    yield net.Route(to=network, via=via)
+        if host == EDGE:
+            return
+        edges = lan_addresses(_EDGE, self.dual)
+        yield net.Route(to=IPv4Network(API_ADDRESS), via=edges[0])
+        behind: list[tuple[Network, Network]] = [(BALANCERS, BALANCERS6)]
+        if self.outside:
+            behind.append((OUTSIDE, OUTSIDE6))
+        for networks in behind:
+            for network, via in zip(networks, edges, strict=False):
+                yield net.Route(to=network, via=via)
+
+    def _on_lan(self, name: str) -> net.Interface:
+        addresses = lan_addresses(self._numbers[name], self.dual)
+        return net.Interface(
+            host=name,
+            name="eth0",
+            addresses=tuple(
+                _interface(address, LAN if address.version == 4 else LAN6) for address in addresses
+            ),
+            impairment=self.file.impairment(name),
+        )
+
+    def _outside_segment(self) -> net.Segment:
+        names = {EDGE: 1} | {name: 10 + number for number, name in enumerate(self.outside, 1)}
+        members = []
+        for name, number in names.items():
+            addresses = [_interface(OUTSIDE.network_address + number, OUTSIDE)]
+            if self.dual:
+                addresses.append(_interface(OUTSIDE6.network_address + number, OUTSIDE6))
+            members.append(
+                net.Interface(
+                    host=name,
+                    name="eth1" if name == EDGE else "eth0",
+                    addresses=tuple(addresses),
+                    impairment=self.file.impairment(name) if name != EDGE else None,
+                )
+            )
+        return net.Segment(name=OUTSIDE_NAME, interfaces=tuple(members))
+
+    def _outside_routes(self) -> Iterator[net.Route]:
+        yield net.Route(to=DEFAULT, via=OUTSIDE.network_address + 1)
+        if self.dual:
+            yield net.Route(to=DEFAULT6, via=OUTSIDE6.network_address + 1)
+
+
+def numbered(name: str, count: int) -> tuple[str, ...]:
+    """Return names with the numbers from 1 to ``count``."""
+    return tuple(f"{name}{number}" for number in range(1, count + 1))
+
+
+def lan_addresses(number: int, dual: bool) -> tuple[Address, ...]:
+    """Return the addresses of a number on the segment, IPv4 first."""
+    four = LAN.network_address + number
+    return (four, LAN6.network_address + number) if dual else (four,)
+
+
+def pod_link(
+    node: str,
+    pod: str,
+    addresses: tuple[Address, ...],
+    node_end: str,
+    impairment: Impairment | None = None,
+) -> net.Link:
+    """Return the cable between a node and a pod's or client's host, with the routes both ways."""
+    gateways: list[IPv4Interface | IPv6Interface] = []
+    defaults: list[net.Route] = []
+    for address in addresses:
+        four = address.version == 4
+        gateway = GATEWAY if four else GATEWAY6
+        gateways.append(_interface(gateway, None))
+        network = DEFAULT if four else DEFAULT6
+        defaults.append(net.Route(to=network, via=gateway, onlink=True))
+    return net.Link(
+        a=net.Interface(
+            host=node,
+            name=node_end,
+            addresses=tuple(gateways),
+            routes=tuple(net.Route(to=_network(address)) for address in addresses),
+            impairment=impairment,
+        ),
+        b=net.Interface(
+            host=pod,
+            name="eth0",
+            addresses=tuple(_interface(address, None) for address in addresses),
+            routes=tuple(defaults),
+            impairment=impairment,
+        ),
+    )
+
+
+def _network(address: Address) -> Network:
+    return IPv4Network(address) if isinstance(address, IPv4Address) else IPv6Network(address)
+
+
+def _interface(address: Address, network: Network | None) -> IPv4Interface | IPv6Interface:
+    length = network.prefixlen if network else address.max_prefixlen
+    if isinstance(address, IPv4Address):
+        return IPv4Interface((address, length))
+    return IPv6Interface((address, length))
