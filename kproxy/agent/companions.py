@@ -17,6 +17,7 @@ from kproxy.agent.informers import Informers
 from kproxy.agent.listeners import Listeners
 from kproxy.agent.metrics import Metrics
 from kproxy.agent.node import NodeFacts
+from kproxy.agent.requestmetrics import RequestMetrics
 from kproxy.agent.rounds import Round, Rounds
 from kproxy.agent.servicehealth import ServiceHealth
 from kproxy.agent.settings import Settings
@@ -58,6 +59,7 @@ class Companions:
         )
         self.metrics = Metrics(settings.mode, informers, rounds)
         self.metrics.registry.collect_by(processmetrics.collect)
+        rest.exchanges.listen(RequestMetrics(self.metrics.registry, rest.host).observe)
         report = functools.partial(self.events.warn, "FailedToStartMetricsServer")
         HttpServer(
             settings.metrics,
@@ -96,6 +98,17 @@ class Companions:
             "/proxyMode": lambda: Answer(200, self._settings.mode, PLAIN),
             "/configz": self._configz,
         }
+        if self._settings.mode == "iptables":
+            from kproxy.agent.iptablesmetrics import IptablesMetrics
+            from kproxy.kernel.iptables.client import Iptables
+
+            packets = IptablesMetrics(
+                Iptables,
+                self._states.values,
+                self._log,
+                liberal=self._settings.options.tcp_be_liberal,
+            )
+            registry.collect_by(packets.collect)
         if self._settings.mode == "ipvs":
             from kproxy.agent.ipvsmetrics import IPVSMetrics
             from kproxy.kernel.ipvs.client import IPVS

@@ -1,8 +1,7 @@
 """What this proxy measures: kube-proxy's metrics by their names, and ``kproxy_*``, which it lacks.
 
 Fed by every round (:meth:`Metrics.observe`) and by health checks; the rest is found out when
-somebody asks. Not there, because nothing here is like it: ``go_*``, and the counters of packets
-that kube-proxy keeps with nfacct.
+somebody asks. What nothing here is like, such as ``go_*``, is not there (docs/interfaces.md).
 """
 
 import time
@@ -15,7 +14,7 @@ from kproxy.agent.rounds import Round
 from kproxy.desired import topology
 from kproxy.desired.model import Family as IPFamily
 from kproxy.desired.model import ServiceState, State
-from kproxy.exposition import Family, Histogram, Kind, Registry, Sample
+from kproxy.exposition import Family, Histogram, Kind, Registry, Sample, Value
 from kproxy.proxier import SyncReport
 
 SYNC_BOUNDS = tuple(0.001 * 2**power for power in range(15))
@@ -152,6 +151,8 @@ class Metrics:
         }
         name, words = names[self._mode]
         self._mode_failures.append(registry.counter(_PREFIX + name, words, "ip_family"))
+        self._rules: tuple[Value, Value] | None = None
+        self._uncleaned: Value | None = None
         if self._mode == "iptables":
             self._partial_failures.append(
                 registry.counter(
@@ -160,8 +161,16 @@ class Metrics:
                     "ip_family",
                 )
             )
+            self._rules = _rule_gauges(registry)
+        if self._mode == "nftables":
+            self._uncleaned = registry.counter(
+                f"{_PREFIX}nftables_cleanup_failures_total",
+                "Syncs in which chains without use could not be deleted yet.",
+                "ip_family",
+            )
+        uncleaned = () if self._uncleaned is None else (self._uncleaned,)
         for family in _FAMILIES:
-            for each in (*self._mode_failures, *self._partial_failures):
+            for each in (*self._mode_failures, *self._partial_failures, *uncleaned):
                 each.add(family, by=0)
 
     def observe(self, done: Round) -> int:
@@ -183,6 +192,7 @@ class Metrics:
             for latency in (max(0.0, wall - at) for kind, at in triggers if kind == family):
                 self._programming.observe(latency, family)
                 self._programming_fine.observe(latency, family)
+            self._tell_of_mode(report)
             if (swept := report.result.swept) is not None:
                 self._swept.observe(swept.duration_ns / 1e9, family)
                 self._flows.add(family, by=swept.deleted)
@@ -194,6 +204,16 @@ class Metrics:
         if done.succeeded and done.asked_at is not None:
             self._waited.observe(done.ended_at - done.asked_at)
         return drifted
+
+    def _tell_of_mode(self, report: SyncReport) -> None:
+        family, result = report.family.value, report.result
+        if self._rules is not None:
+            total, last = self._rules
+            for one in result.rules:
+                total.set(one.total, family, one.table)
+                last.set(one.written, family, one.table)
+        if self._uncleaned is not None:
+            self._uncleaned.add(family, by=result.uncleaned)
 
     def _count_failure(self, family: str, *, full: bool) -> None:
         self._failed.add(self._mode, family)
@@ -243,7 +263,10 @@ class Metrics:
         )
 
     def _changes(self) -> Iterable[Family]:
-        """Yield what is known of changes and of the queue, for all IP families alike."""
+        """Yield what is known of changes and of the queue, for all IP families alike.
+
+        kube-proxy, too, tells changes without a family: objects are heard of once for both.
+        """
         yield Family(
             f"{_PREFIX}last_queued_timestamp_seconds",
             Kind.GAUGE,
@@ -257,14 +280,27 @@ class Metrics:
                 f"{_PREFIX}{word}_changes_total",
                 Kind.COUNTER,
                 f"Changes of {kind} that were heard of.",
-                _each_family(total),
+                [Sample({}, total)],
             )
             yield Family(
                 f"{_PREFIX}{word}_changes_pending",
                 Kind.GAUGE,
                 f"Changes of {kind} that no sync has begun with.",
-                _each_family(pending),
+                [Sample({}, pending)],
             )
+
+
+def _rule_gauges(registry: Registry) -> tuple[Value, Value]:
+    """Return what tells how many rules there are, and how many the last sync wrote."""
+    labels = ("ip_family", "table")
+    return (
+        registry.gauge(
+            f"{_PREFIX}iptables_total",
+            "Rules in chains of the proxy's own, as the last sync that succeeded left them.",
+            *labels,
+        ),
+        registry.gauge(f"{_PREFIX}iptables_last", "Such rules that the last sync wrote.", *labels),
+    )
 
 
 def _each_family(value: float) -> list[Sample]:

@@ -12,6 +12,7 @@ from kproxy.exposition import Family, Kind, Sample
 KUBERNETES = ("1", "36")
 """The version of kube-proxy whose behaviour this is."""
 
+_ANY = 1 << 64
 _PAGE = resource.getpagesize()
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc/self")
@@ -27,6 +28,12 @@ def collect() -> Iterator[Family]:
         ("resident_memory_bytes", Kind.GAUGE, "Memory in use.", resident * _PAGE),
         ("virtual_memory_bytes", Kind.GAUGE, "Address space in use.", virtual),
         (
+            "virtual_memory_max_bytes",
+            Kind.GAUGE,
+            "Address space that may be used; 2^64: any.",
+            resource.getrlimit(resource.RLIMIT_AS)[0] % _ANY,  # where -1 is any
+        ),
+        (
             "start_time_seconds",
             Kind.GAUGE,
             "When the process started, in seconds since 1970.",
@@ -41,7 +48,22 @@ def collect() -> Iterator[Family]:
         ),
     ):
         yield Family(f"process_{name}", kind, words, [Sample({}, value)])
+    yield from _network()
     yield _build_info()
+
+
+def _network() -> Iterator[Family]:
+    """Yield what passed the network namespace: of a process alone the kernel does not know it."""
+    lines = (_PROC / "net/netstat").read_text().splitlines()
+    names, values = (line.split() for line in lines if line.startswith("IpExt:"))
+    counted = dict(zip(names, values, strict=True))
+    for way, field in (("receive", "InOctets"), ("transmit", "OutOctets")):
+        yield Family(
+            f"process_network_{way}_bytes_total",
+            Kind.COUNTER,
+            "Bytes of IP packets in the process' network namespace, whoever they were for.",
+            [Sample({}, int(counted[field]))],
+        )
 
 
 @functools.cache

@@ -10,8 +10,11 @@ once, which ``http.client`` cannot do either.
 import contextlib
 import select
 import socket
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 if TYPE_CHECKING:
     import ssl
@@ -27,6 +30,46 @@ MAX_HEADERS = 256
 
 class HttpError(ConnectionError):
     """The other side does not speak HTTP/1.1, or stopped in the middle of an answer."""
+
+
+class Exchange(NamedTuple):
+    """One request and what came of it, for those who count."""
+
+    method: str
+    code: str
+    """The status, or ``<error>`` if there was no answer, as Kubernetes' own clients say it."""
+    seconds: float | None = None
+    """Until the whole answer was read; None for a watch, which is not over then."""
+    sent: int = 0
+    received: int | None = None
+    """Bytes of the bodies; None: it was not read."""
+    resolved_s: float | None = None
+    """How long it took to find the server's address, where a name had to be asked for."""
+
+
+class Exchanges:
+    """Tells of exchanges, by any thread. The first ones are kept until somebody listens."""
+
+    KEPT = 10_000
+    """Of more, which an API server that is away for hours may cause, the oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: deque[Exchange] = deque(maxlen=self.KEPT)
+        self._listener: Callable[[Exchange], None] = self._kept.append
+
+    def tell(self, one: Exchange) -> None:
+        """Tell who listens."""
+        with self._lock:
+            self._listener(one)
+
+    def listen(self, listener: Callable[[Exchange], None]) -> None:
+        """Be told of all so far, and of all to come. It may not ask the API server itself."""
+        with self._lock:
+            for one in self._kept:
+                listener(one)
+            self._kept.clear()
+            self._listener = listener
 
 
 class Response:
@@ -95,6 +138,12 @@ class Connection:
         self._socket: socket.socket | None = None
         self._stream: BinaryIO | None = None
         self._aborted = False
+        self._resolved_s: float | None = None
+
+    def take_resolved_s(self) -> float | None:
+        """Return, once, how long the server's name took to resolve; None: it is an address."""
+        taken, self._resolved_s = self._resolved_s, None
+        return taken
 
     @property
     def fresh(self) -> bool:
@@ -158,10 +207,13 @@ class Connection:
 
     def _connect(self) -> None:
         failure: OSError = HttpError(f"no address for {self._address[0]}")
+        began = time.monotonic()
         try:
             found = socket.getaddrinfo(*self._address, type=socket.SOCK_STREAM)
         except UnicodeError as error:
             raise HttpError(f"no address for {self._address[0]}: {error}") from None
+        if all(address[0] != self._address[0] for *_, address in found):
+            self._resolved_s = time.monotonic() - began
         for family, kind, protocol, _, address in found:
             try:
                 self._open(socket.socket(family, kind, protocol), address)

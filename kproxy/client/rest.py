@@ -6,6 +6,7 @@ Idle connections are kept and used again. A :class:`Rest` may be used from sever
 
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -15,7 +16,7 @@ from kproxy.api import codec, kinds
 from kproxy.api.meta import Object
 from kproxy.errors import ApiError, Gone, KproxyError, UsageError
 
-from .http1 import Connection, Response, number
+from .http1 import Connection, Exchange, Exchanges, Response, number
 from .kubeconfig import Access
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 TIMEOUT = 30.0
 """Seconds without any byte after which a request has failed."""
+
+FAILED = "<error>"
 
 
 class Unreachable(KproxyError):
@@ -46,6 +49,13 @@ class Rest:
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
         self._closed = False
+        self.exchanges = Exchanges()
+        """Tells of the requests of this client and of all that were derived."""
+
+    @property
+    def host(self) -> str:
+        """Return host and port of the server, as its URL has them."""
+        return urlsplit(self._access.server).netloc.rpartition("@")[2]
 
     def derive(self) -> "Rest":
         """Return another client of the same server, which can be closed by itself."""
@@ -90,14 +100,19 @@ class Rest:
         Raises ``ApiError`` (``Gone``, ``Conflict``) for an error status, and
         :class:`Unreachable`.
         """
+        began = time.monotonic()
         response, connection = self._send(method, path, query, body, content_type)
-        reuse = False
+        reuse, size = False, None
         try:
             data = response.read()
-            reuse = response.reusable
+            reuse, size = response.reusable, len(data)
         except OSError as error:
             raise self._unreachable(error) from None
         finally:
+            took, resolved = time.monotonic() - began, connection.take_resolved_s()
+            self.exchanges.tell(
+                Exchange(method, str(response.status), took, len(body), size, resolved)
+            )
             self._give_back(connection, reuse)
         if response.status >= 300:
             raise _refusal(response, data)
@@ -163,6 +178,8 @@ class Rest:
         }
         path = kinds.for_type(wanted).path(namespace)
         response, connection = self._send("GET", path, query, b"", JSON, seconds + TIMEOUT)
+        resolved = connection.take_resolved_s()
+        self.exchanges.tell(Exchange("GET", str(response.status), resolved_s=resolved))
         if response.status >= 300:
             try:
                 data = response.read()
@@ -188,6 +205,7 @@ class Rest:
         headers = {"Accept": JSON, "User-Agent": self._agent, **self._authorization()}
         if body:
             headers["Content-Type"] = content_type
+        began = time.monotonic()
         while True:
             connection = self._take()
             fresh = connection.fresh
@@ -198,6 +216,11 @@ class Rest:
                 # The server may have closed an idle connection at this very moment. A read can
                 # be repeated; of a write nobody knows whether it was done.
                 if fresh or method != "GET" or self._closed:
+                    took = None if timeout else time.monotonic() - began
+                    resolved = connection.take_resolved_s()
+                    self.exchanges.tell(
+                        Exchange(method, FAILED, took, len(body), resolved_s=resolved)
+                    )
                     raise self._unreachable(error) from None
             else:
                 return response, connection

@@ -9,7 +9,7 @@ from exposition_parser import Parsed, parse
 
 from kproxy.agent.metrics import Metrics, timestamp
 from kproxy.agent.rounds import Round
-from kproxy.backends.base import Swept, SyncResult
+from kproxy.backends.base import RuleCount, Swept, SyncResult
 from kproxy.desired.model import (
     Address,
     Endpoint,
@@ -91,7 +91,7 @@ def test_names_and_buckets_are_kube_proxys() -> None:
     measured = Measured("iptables")
     measured.observe(full=True)
     measured.informers.triggers = [("IPv4", "2026-01-01T00:00:00Z")]
-    measured.observe()
+    measured.observe(rules=(RuleCount("nat", 7, 2),))
     found = measured.found()
     prefix = "kubeproxy_sync_proxy_rules_"
     assert {
@@ -107,6 +107,8 @@ def test_names_and_buckets_are_kube_proxys() -> None:
         f"{prefix}service_changes_total",
         f"{prefix}iptables_restore_failures_total",
         f"{prefix}iptables_partial_restore_failures_total",
+        f"{prefix}iptables_total",
+        f"{prefix}iptables_last",
         f"{prefix}no_local_endpoints_total",
     } <= found.keys()
     assert bounds(found[f"{prefix}duration_seconds"])[:3] == ["0.001", "0.002", "0.004"]
@@ -232,8 +234,8 @@ def test_services_without_endpoints_here_are_counted_by_policy() -> None:
 def test_changes_are_told_as_heard() -> None:
     measured = Measured()
     prefix = "kubeproxy_sync_proxy_rules_"
-    assert measured.value(f"{prefix}endpoint_changes_total") == 7
-    assert measured.value(f"{prefix}endpoint_changes_pending") == 2
+    assert measured.value(f"{prefix}endpoint_changes_total", ()) == 7
+    assert measured.value(f"{prefix}endpoint_changes_pending", ()) == 2
     assert measured.value(f"{prefix}last_queued_timestamp_seconds") == Queue.asked_wall
 
 
@@ -242,6 +244,43 @@ def test_every_mode_has_counters_from_the_start(mode: str) -> None:
     found = parse(Measured(mode).metrics.registry.text())
     labels = (("ip_family", "IPv6"), ("mode", mode))
     assert found["kproxy_drift_repaired_total"].samples["kproxy_drift_repaired_total", labels] == 0
+
+
+def test_rules_are_told_by_table() -> None:
+    measured = Measured("iptables")
+    measured.observe(rules=(RuleCount("filter", 12, 12), RuleCount("nat", 70, 70)))
+    measured.observe(rules=(RuleCount("filter", 12, 0), RuleCount("nat", 75, 7)))
+    prefix = "kubeproxy_sync_proxy_rules_iptables_"
+    nat = (*FOUR, ("table", "nat"))
+    assert (measured.value(f"{prefix}total", nat), measured.value(f"{prefix}last", nat)) == (75, 7)
+    assert measured.value(f"{prefix}last", (*FOUR, ("table", "filter"))) == 0
+
+
+def test_chains_that_cannot_be_deleted_yet_are_counted() -> None:
+    measured = Measured("nftables")
+    name = "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total"
+    assert measured.value(name) == 0
+    measured.observe(uncleaned=True)
+    measured.observe()
+    assert measured.value(name) == 1
+
+
+@pytest.mark.parametrize("mode", ["ipvs", "iptables", "nftables"])
+def test_each_mode_tells_only_what_applies(mode: str) -> None:
+    measured = Measured(mode)
+    measured.observe(rules=(RuleCount("nat", 7, 2),), uncleaned=True)
+    prefix = "kubeproxy_sync_proxy_rules_"
+    names = {name.removeprefix(prefix) for name in measured.found() if name.startswith(prefix)}
+    assert {name for name in names if name.startswith(("iptables", "nftables"))} == {
+        "ipvs": {"iptables_restore_failures_total"},
+        "iptables": {
+            "iptables_restore_failures_total",
+            "iptables_partial_restore_failures_total",
+            "iptables_total",
+            "iptables_last",
+        },
+        "nftables": {"nftables_sync_failures_total", "nftables_cleanup_failures_total"},
+    }[mode]
 
 
 def test_timestamps() -> None:
