@@ -1,11 +1,11 @@
-"""The API server: the Kubernetes API over HTTP for a cluster that lives in this process's memory.
+"""The API server: the Kubernetes API over HTTP for a cluster that lives in a store of its own.
 
-    python -m kproxy.controlplane.apiserver --bind 192.0.2.1:6443
+    python -m kproxy.controlplane.apiserver --bind 192.0.2.1:6443 --store sqlite:/var/lib/lab/db
 
 One thread per connection. A slow client holds up its own thread only: nothing is sent or read
-while the store is locked, and a silent client is cut off after a time. The objects are kept in
-memory; a server that is killed starts empty. Nobody is asked who he is: bind it where only the
-lab can reach it.
+while the store is locked, and a silent client is cut off after a time. The objects are kept where
+``--store`` says, which any number of API servers may share; what is kept in ``memory`` dies with
+the server. Nobody is asked who he is: bind it where only the lab can reach it.
 """
 
 import argparse
@@ -16,7 +16,6 @@ import signal
 import socket
 import socketserver
 import sys
-import time
 import urllib.parse
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -26,8 +25,9 @@ import msgspec
 from kproxy import errors, logs
 from kproxy.api import catalog, kinds
 
-from . import clusterips, routes, status
+from . import addresses, allocations, routes, status
 from .rest import Answer, Api
+from .storage import base, locations
 from .store import Store
 
 LARGEST_BODY = 3 * 1024 * 1024
@@ -269,11 +269,21 @@ def _resource(kind: kinds.Kind) -> dict[str, Any]:
     }
 
 
-def start(address: tuple[str, int], cidrs: Sequence[clusterips.Network], log: logs.Log) -> Server:
-    """Return a server that listens on an address; its :meth:`Server.serve` answers."""
-    # Microseconds: no server makes so many changes that its successor could begin below them.
-    store = Store(first_version=time.time_ns() // 1000)
-    return Server(address, Api(store, clusterips.ClusterIPs(cidrs)), log)
+def start(
+    address: tuple[str, int],
+    cidrs: Sequence[addresses.Network],
+    log: logs.Log,
+    storage: base.Storage | None = None,
+) -> Server:
+    """Return a server that listens on an address; its :meth:`Server.serve` answers.
+
+    Without a ``storage`` it keeps its objects in memory.
+    """
+    store = Store(storage or locations.parse("memory")())
+    taken = allocations.Allocations(store, cidrs, draw=allocations.generator())
+    server = Server(address, Api(store, taken), log)
+    allocations.keep_repaired(taken, log)
+    return server
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -289,11 +299,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="kproxy.controlplane.apiserver")
     parser.add_argument("--bind", default="127.0.0.1:6443", metavar="ADDRESS:PORT")
     parser.add_argument("--service-cidr", default="10.96.0.0/16", metavar="CIDR[,CIDR]")
+    parser.add_argument("--store", default="memory", metavar=locations.FORMS)
     options = parser.parse_args(arguments)
     log = logs.Log("apiserver")
     try:
         address = parse_address(options.bind)
-        server = start(address, clusterips.parse_cidrs(options.service_cidr), log)
+        cidrs = addresses.parse_cidrs(options.service_cidr)
+        server = start(address, cidrs, log, locations.parse(options.store)())
     except (errors.KproxyError, OSError) as error:
         log.error("cannot start", error=str(error), bind=options.bind)
         return 2

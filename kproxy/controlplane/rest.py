@@ -4,6 +4,7 @@ Each method takes a target and returns JSON, or raises what :mod:`status` can sa
 InvalidObject, or a group of them.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ import msgspec
 from kproxy import errors
 from kproxy.api import catalog, kinds
 
-from . import admission, clusterips, defaults, routes, selectors, status
-from .store import Event, EventType, Store, key_of
+from . import admission, allocations, defaults, routes, selectors, status
+from .store import Event, EventType, Plan, Store
 
 Object = dict[str, Any]
 Query = Mapping[str, str]
@@ -42,12 +43,13 @@ class Answer:
 class Api:
     """The objects of one cluster, as the API shows them. Safe to call from several threads."""
 
-    def __init__(self, store: Store, addresses: clusterips.ClusterIPs) -> None:
+    def __init__(self, store: Store, taken: allocations.Allocations) -> None:
         self.store = store
-        self._addresses = addresses
+        self._allocations = taken
         for name in FIRST_NAMESPACES:
             body = _encode({"metadata": {"name": name}})
-            self.create(routes.Target(kind=kinds.NAMESPACE), body)
+            with contextlib.suppress(errors.Conflict):  # another API server was here first
+                self.create(routes.Target(kind=kinds.NAMESPACE), body)
 
     def get(self, target: routes.Target) -> Answer:
         """Return one object."""
@@ -79,15 +81,9 @@ class Api:
         kind = target.kind
         obj = admission.identify(target, parse(body))
         obj = admission.initial_status(kind, admission.admit(kind, obj, None))
-        with self.store.exclusive():
-            if kind.namespaced:
-                self.store.get("namespaces", ("", target.namespace))
-            if kind is kinds.SERVICE and not self.store.exists(kind.plural, key_of(obj)):
-                obj = self._addresses.assign(obj)
-            item = self.store.create(kind.plural, obj)
-            if kind is kinds.SERVICE:
-                self._addresses.settle(None, item.obj)
-            return Answer(201, item.raw)
+        if kind.namespaced:
+            self.store.get("namespaces", ("", target.namespace))
+        return Answer(201, self.store.create(kind.plural, obj, self._plan(kind)).raw)
 
     def replace(self, target: routes.Target, body: bytes) -> Answer:
         """Replace an object, or its status; the resourceVersion in the body must be current."""
@@ -108,21 +104,18 @@ class Api:
             raise errors.ApiError(400, "BadRequest", "DeleteOptions must be an object")
         grace = options.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
         condition = options.get("preconditions") or {}
-        with self.store.exclusive():
-            item = self.store.get(target.kind.plural, target.key)
-            gone = self.store.delete(
-                target.kind.plural,
-                target.key,
-                grace=_grace(item.obj, grace) if target.kind is catalog.POD else 0,
-                uid=condition.get("uid") or "",
-                version=condition.get("resourceVersion") or "",
-            )
-            if target.kind is kinds.SERVICE:
-                self._addresses.settle(gone.obj, None)
-            if target.kind is kinds.NAMESPACE:
-                self._empty(target.name)
-            if self.store.exists(target.kind.plural, target.key):
-                return Answer(200, gone.raw)
+        gone = self.store.delete(
+            target.kind.plural,
+            target.key,
+            grace=(lambda pod: _grace(pod, grace)) if target.kind is catalog.POD else 0,
+            uid=condition.get("uid") or "",
+            version=condition.get("resourceVersion") or "",
+            plan=self._plan(target.kind),
+        )
+        if target.kind is kinds.NAMESPACE:
+            self._empty(target.name)
+        if self.store.exists(target.kind.plural, target.key):
+            return Answer(200, gone.raw)
         uid = gone.obj["metadata"]["uid"]
         return Answer(200, _encode(status.success(target.kind.plural, target.name, uid)))
 
@@ -181,24 +174,20 @@ class Api:
                 return admission.check_shape(kind, _with_status(old, new))
             return self._with_specification(kind, old, new)
 
-        with self.store.exclusive():
-            before = self.store.get(kind.plural, target.key).obj
-            item = self.store.update(kind.plural, target.key, change)
-            if kind is kinds.SERVICE:
-                self._addresses.settle(before, item.obj)
+        item = self.store.update(kind.plural, target.key, change, self._plan(kind))
         return Answer(200, item.raw)
+
+    def _plan(self, kind: kinds.Kind) -> Plan | None:
+        return self._allocations.plan if kind is kinds.SERVICE else None
 
     def _with_specification(self, kind: kinds.Kind, old: Object, new: Object) -> Object:
         """Return a new version of an object with the old one's status, admitted."""
         new = {name: value for name, value in new.items() if name != "status"}
         if "status" in old:
             new["status"] = old["status"]
-        new = admission.admit(kind, new, old)
-        if kind is not kinds.SERVICE or clusterips.headless(new):
-            return new
-        if new["spec"].get("clusterIPs") == old["spec"].get("clusterIPs"):
-            return new
-        return self._addresses.assign(new)
+        if kind is kinds.SERVICE:
+            new = allocations.kept(old, new)
+        return admission.admit(kind, new, old)
 
     def _empty(self, namespace: str) -> None:
         """Delete what is in a namespace that is gone; pods on nodes get their grace period."""

@@ -1,212 +1,111 @@
-"""The memory of the API server: objects by kind, each change numbered, and the changes to watch.
+"""The store of an API server: objects by kind, kept in a storage, read from a memory of it.
 
-One lock, one counter of changes (``resourceVersion``) for all kinds, and per kind a bounded
-history of events. Waiting is done on a condition per kind, so a watcher sleeps until its kind
-changes. Objects are plain dictionaries as decoded from JSON; once stored they are never changed,
-only replaced, so readers may share them (and must not write to them).
+The version of an object (``resourceVersion``) is the storage's revision that wrote it. Any number
+of API servers share a storage: a write is a commit that demands the version it has read, and is
+tried again from the beginning if somebody was faster. Nothing is locked meanwhile.
 
-The store lives in memory only: an API server that is killed forgets. Its successor starts counting
-at the wall clock (see ``first_version``), so no version is ever used for two different states and
-watchers of the former server are told to list again (410).
+Reads show the newest state unless ``fresh=False`` allows the memory's, which may be a moment
+old and is there also while the storage is away. A storage that is away is ApiError 503, or 504
+for a write of which nobody knows whether it was done.
 """
 
-import bisect
 import contextlib
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
-
-import msgspec
 
 from kproxy import errors
 
-Object = dict[str, Any]
-Key = tuple[str, str]
-"""(namespace, name); the namespace of a cluster-scoped object is empty."""
+from . import versions, watchcache
+from .storage import base
+from .versions import Event, EventType, Item, Key, Object, key_of, timestamp
 
-_encode = msgspec.json.Encoder().encode
+__all__ = ["Event", "EventType", "Item", "Key", "Object", "Plan", "Store", "key_of", "timestamp"]
 
+Plan = Callable[[Object | None, Object | None], tuple[Object | None, Sequence[base.Write]]]
+"""What else belongs to a write: given the object before and after (None: absent), it returns the
+object to be written and further writes for the same commit. It may be called several times, and
+sees everything that was committed before (:meth:`Store.list`)."""
 
-class EventType(StrEnum):
-    """What happened to an object; the values are those of the watch protocol."""
-
-    ADDED = "ADDED"
-    MODIFIED = "MODIFIED"
-    DELETED = "DELETED"
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One version of an object, with its JSON: encoded once, sent to every watcher."""
-
-    obj: Object
-    raw: bytes
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One change. ``previous`` is the object before it (selectors need it); None for ADDED."""
-
-    type: EventType
-    version: int
-    item: Item
-    previous: Object | None
-
-
-@dataclass(slots=True)
-class _Kind:
-    """Everything about one kind of object."""
-
-    changed: threading.Condition
-    compacted: int
-    """Events up to this version are no longer known."""
-    items: dict[Key, Item] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
-
-
-def timestamp(seconds: float) -> str:
-    """Return a time since the epoch as Kubernetes writes it (RFC 3339, whole seconds, UTC)."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-def key_of(obj: Object) -> Key:
-    """Return the key of an object."""
-    meta = obj["metadata"]
-    return meta.get("namespace", ""), meta["name"]
+ATTEMPTS = 50
+"""So often a write begins anew because somebody was faster."""
 
 
 class Store:
     """All objects of a cluster. Every method may be called from any thread.
 
-    ``history``: events kept per kind, at least; ``first_version``: where counting starts;
-    ``now``: wall clock in seconds, for timestamps; ``new_uid``: source of uids.
+    ``history``: events kept per kind, at least; ``now``: wall clock in seconds, for timestamps;
+    ``new_uid``: source of uids; ``patience``: seconds to wait for the storage's changes to arrive.
     """
 
     def __init__(
         self,
+        storage: base.Storage,
         *,
         history: int = 10_000,
-        first_version: int = 1,
         now: Callable[[], float] = time.time,
         new_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
+        patience: float = 3.0,
     ) -> None:
-        self._lock = threading.RLock()
-        self._version = first_version
-        self._first = first_version
-        self._history = history
+        self._storage = storage
         self._now = now
         self._new_uid = new_uid
-        self._kinds: dict[str, _Kind] = {}
-        self._closed = False
-
-    @property
-    def version(self) -> int:
-        """The number of the latest change of any kind."""
-        return self._version
+        self._cache = watchcache.WatchCache(storage, history=history, patience=patience)
 
     @property
     def closed(self) -> bool:
         """Whether :meth:`close` was called."""
-        return self._closed
+        return self._cache.closed
 
-    @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Keep other threads out of the store, to make several calls as one."""
-        with self._lock:
-            yield
+    @property
+    def trouble(self) -> str:
+        """Why the storage is not followed at the moment; empty: it is."""
+        return self._cache.trouble
 
     def close(self) -> None:
-        """Wake all watchers for the last time: :meth:`events` no longer waits."""
-        with self._lock:
-            self._closed = True
-            for kind in self._kinds.values():
-                kind.changed.notify_all()
+        """Wake all watchers for the last time (:meth:`events` no longer waits); free the storage.
 
-    def list(self, resource: str, namespace: str = "") -> tuple[list[Item], int]:
-        """Return the objects of a kind (of one namespace) by key, and the version of the list."""
-        with self._lock:
-            items = self._kind(resource).items
-            keys = sorted(key for key in items if not namespace or key[0] == namespace)
-            return [items[key] for key in keys], self._version
+        What is within a write then may get ApiError 503.
+        """
+        self._cache.close()
+        self._storage.close()
 
-    def get(self, resource: str, key: Key) -> Item:
+    def wait_closed(self, timeout: float) -> bool:
+        """Wait until :meth:`close` is called, at most so many seconds; return whether it was."""
+        return self._cache.wait_closed(timeout)
+
+    @property
+    def version(self) -> int:
+        """The number of the latest change of any kind, as the storage says now."""
+        with _answers():
+            return self._storage.revision()
+
+    def list(
+        self, resource: str, namespace: str = "", *, fresh: bool = True, at: int | None = None
+    ) -> tuple[list[Item], int]:
+        """Return the objects of a kind (of one namespace) by key, and the version of the list.
+
+        ``at``: as of exactly this version; raises Gone if that is forgotten.
+        """
+        if fresh and at is None:
+            self._cache.wait_for(self.version)
+        return self._cache.list(resource, namespace, at)
+
+    def get(self, resource: str, key: Key, *, fresh: bool = True) -> Item:
         """Return one object. Raises ApiError 404."""
-        with self._lock:
-            item = self._kind(resource).items.get(key)
+        item = self._find(resource, key) if fresh else self._cache.find(resource, key)
         if item is None:
-            raise errors.ApiError(404, "NotFound", f'{resource} "{key[1]}" not found')
+            raise _not_found(resource, key)
         return item
 
-    def exists(self, resource: str, key: Key) -> bool:
+    def exists(self, resource: str, key: Key, *, fresh: bool = True) -> bool:
         """Return whether there is an object of that key."""
-        with self._lock:
-            return key in self._kind(resource).items
+        found = self._find(resource, key) if fresh else self._cache.find(resource, key)
+        return found is not None
 
-    def create(self, resource: str, obj: Object) -> Item:
-        """Store a new object with uid, version, generation 1 and time. Raises Conflict."""
-        key = key_of(obj)
-        with self._lock:
-            if key in self._kind(resource).items:
-                raise errors.Conflict(
-                    409, "AlreadyExists", f'{resource} "{key[1]}" already exists'
-                )
-            meta = {
-                **obj["metadata"],
-                "uid": self._new_uid(),
-                "generation": 1,
-                "creationTimestamp": timestamp(self._now()),
-            }
-            for name in ("deletionTimestamp", "deletionGracePeriodSeconds"):
-                meta.pop(name, None)
-            return self._commit(resource, EventType.ADDED, {**obj, "metadata": meta}, None)
-
-    def update(self, resource: str, key: Key, change: Callable[[Object], Object]) -> Item:
-        """Replace an object by what ``change`` makes of it (which must not write to it).
-
-        ``change`` runs alone. A ``resourceVersion`` or uid in its result that is not the current
-        one raises Conflict; an empty one overwrites whatever is there. A result that says the same
-        as before is not written. Raises ApiError 404, and whatever ``change`` raises.
-        """
-        with self._lock:
-            item = self.get(resource, key)
-            old, new = item.obj, change(item.obj)
-            meta = {**new.get("metadata", {})}
-            _check_precondition(resource, old, meta.get("uid"), meta.get("resourceVersion"))
-            for name in _SERVER_FIELDS:
-                meta.pop(name, None)
-                if name in old["metadata"]:
-                    meta[name] = old["metadata"][name]
-            new = {**new, "metadata": meta}
-            if new == old:
-                return item
-            if _specification(new) != _specification(old):
-                meta["generation"] = old["metadata"].get("generation", 0) + 1
-            return self._commit(resource, EventType.MODIFIED, new, old)
-
-    def delete(
-        self, resource: str, key: Key, *, grace: int = 0, uid: str = "", version: str = ""
-    ) -> Item:
-        """Remove an object; with ``grace`` (seconds) only mark it, for its owner to remove.
-
-        Marking again can shorten the grace period, never extend it. Returns the object as it is
-        now (or was last). Raises ApiError 404, and Conflict if uid or version differ.
-        """
-        with self._lock:
-            old = self.get(resource, key).obj
-            _check_precondition(resource, old, uid, version)
-            meta = {**old["metadata"]}
-            if grace <= 0:
-                return self._commit(resource, EventType.DELETED, {**old, "metadata": meta}, old)
-            if meta.get("deletionGracePeriodSeconds", grace + 1) <= grace:
-                return self.get(resource, key)
-            meta["deletionTimestamp"] = timestamp(self._now() + grace)
-            meta["deletionGracePeriodSeconds"] = grace
-            meta["generation"] = meta.get("generation", 0) + 1
-            return self._commit(resource, EventType.MODIFIED, {**old, "metadata": meta}, old)
+    def peek(self, resource: str, key: Key) -> Item | None:
+        """Return an object as it is in memory, None if it is not there."""
+        return self._cache.peek(resource, key)
 
     def events(
         self, resource: str, since: int, timeout: float | None
@@ -215,74 +114,155 @@ class Store:
 
         Without any, waits up to ``timeout`` seconds (None: for ever) for the first; none then, or
         after :meth:`close`, is an empty list. Raises Gone if changes after ``since`` may be
-        forgotten, also for a version that this store has not reached (another server's).
+        forgotten, also for a version that this storage has not reached (another one's).
         """
-        with self._lock:
-            kind = self._kind(resource)
-            if not kind.compacted <= since <= self._version:
-                message = f"too old resource version: {since} ({kind.compacted})"
-                raise errors.Gone(410, "Expired", message)
-            kind.changed.wait_for(
-                lambda: self._closed or bool(kind.events and kind.events[-1].version > since),
-                timeout,
-            )
-            if since < kind.compacted:
-                message = f"too old resource version: {since} ({kind.compacted})"
-                raise errors.Gone(410, "Expired", message)
-            start = bisect.bisect_right(kind.events, since, key=lambda event: event.version)
-            return kind.events[start:], self._version
+        if since > self._cache.revision and since > self.version:
+            message = f"too old resource version: {since} is of another store"
+            raise errors.Gone(410, "Expired", message)
+        return self._cache.events(resource, since, timeout)
 
-    def _kind(self, resource: str) -> _Kind:
-        kind = self._kinds.get(resource)
-        if kind is None:
-            kind = _Kind(threading.Condition(self._lock), self._first)
-            self._kinds[resource] = kind
-        return kind
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Return for each kind the number of objects and of remembered events."""
+        return self._cache.sizes()
+
+    def identity(self) -> Object:
+        """Return the metadata of a new object: uid, generation 1 and time."""
+        now = timestamp(self._now())
+        return {"uid": self._new_uid(), "generation": 1, "creationTimestamp": now}
+
+    def create(self, resource: str, obj: Object, plan: Plan | None = None) -> Item:
+        """Store a new object with uid, version, generation 1 and time. Raises Conflict."""
+        key = key_of(obj)
+        new = versions.created(obj, self.identity())
+        for _ in range(ATTEMPTS):
+            if plan is not None and self.exists(resource, key):
+                raise _already_exists(resource, key)
+            try:
+                return self._commit(resource, key, None, new, plan)
+            except base.Mismatch as error:
+                if error.key == versions.path_of(resource, key):
+                    raise _already_exists(resource, key) from None
+        raise _contended(resource, key)
+
+    def update(
+        self,
+        resource: str,
+        key: Key,
+        change: Callable[[Object], Object],
+        plan: Plan | None = None,
+    ) -> Item:
+        """Replace an object by what ``change`` makes of it (which must not write to it).
+
+        ``change`` is called again with the newer object if somebody else writes meanwhile. A
+        ``resourceVersion`` or uid in its result that is not the current one raises Conflict; an
+        empty one overwrites whatever is there. A result that says the same as before is not
+        written. An object that waits to be deleted goes with its last finalizer. Raises ApiError
+        404, and whatever ``change`` and ``plan`` raise.
+        """
+
+        def step(old: Object) -> Object | None:
+            return versions.updated(resource, old, change(old))
+
+        return self._modify(resource, key, step, plan)
+
+    def delete(
+        self,
+        resource: str,
+        key: Key,
+        *,
+        grace: int | Callable[[Object], int] = 0,
+        uid: str = "",
+        version: str = "",
+        plan: Plan | None = None,
+    ) -> Item:
+        """Remove an object; with ``grace`` (seconds) only mark it, for its owner to remove.
+
+        ``grace`` may be computed from the object. What has finalizers is only marked, too. Marking
+        again can shorten the grace period, never extend it. Returns the object as it is now (or
+        was last). Raises ApiError 404, and Conflict if uid or version differ.
+        """
+
+        def step(old: Object) -> Object | None:
+            versions.check_precondition(resource, old, uid, version)
+            seconds = grace(old) if callable(grace) else grace
+            return versions.deleted(old, seconds, self._now())
+
+        return self._modify(resource, key, step, plan)
+
+    def commit(self, writes: Sequence[base.Write]) -> int:
+        """Write what is no object of its own. Raises Mismatch, and ApiError 503 or 504."""
+        with _answers():
+            return self._storage.commit(writes)
+
+    def _modify(
+        self,
+        resource: str,
+        key: Key,
+        step: Callable[[Object], Object | None],
+        plan: Plan | None,
+    ) -> Item:
+        for _ in range(ATTEMPTS):
+            old = self.get(resource, key)
+            new = step(old.obj)
+            if new is old.obj:
+                return old
+            try:
+                return self._commit(resource, key, old, new, plan)
+            except base.Mismatch:
+                continue
+        raise _contended(resource, key)
 
     def _commit(
-        self, resource: str, event_type: EventType, obj: Object, previous: Object | None
+        self,
+        resource: str,
+        key: Key,
+        old: Item | None,
+        new: Object | None,
+        plan: Plan | None,
     ) -> Item:
-        """Number a change, remember it and wake the watchers; ``obj["metadata"]`` is ours."""
-        kind = self._kind(resource)
-        self._version += 1
-        obj["metadata"]["resourceVersion"] = str(self._version)
-        item = Item(obj, _encode(obj))
-        if event_type is EventType.DELETED:
-            del kind.items[key_of(obj)]
-        else:
-            kind.items[key_of(obj)] = item
-        kind.events.append(
-            Event(type=event_type, version=self._version, item=item, previous=previous)
+        more: Sequence[base.Write] = ()
+        if plan is not None:
+            self._cache.wait_for(self.version)
+            new, more = plan(None if old is None else old.obj, new)
+        shown = new if new is not None else old.obj if old is not None else {}
+        write = base.Write(
+            versions.path_of(resource, key),
+            None if new is None else versions.stored(new),
+            base.ABSENT if old is None else old.revision,
         )
-        # Forgetting in large steps keeps the cost of one change constant.
-        if len(kind.events) > 2 * self._history:
-            dropped = len(kind.events) - self._history
-            kind.compacted = kind.events[dropped - 1].version
-            del kind.events[:dropped]
-        kind.changed.notify_all()
-        return item
+        return versions.item(shown, self.commit([write, *more]))
+
+    def _find(self, resource: str, key: Key) -> Item | None:
+        with _answers():
+            entry, _ = self._storage.get(versions.path_of(resource, key))
+        if entry is None:
+            return None
+        known = self._cache.peek(resource, key)
+        if known is not None and known.revision == entry.revision:
+            return known
+        return versions.item_of(entry.value, entry.revision)
 
 
-_SERVER_FIELDS = (
-    "uid",
-    "resourceVersion",
-    "generation",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-)
+@contextlib.contextmanager
+def _answers() -> Iterator[None]:
+    """Say in the API's words that the storage does not answer."""
+    try:
+        yield
+    except base.Unavailable as error:
+        if error.unknown:
+            message = f"the store did not answer in time, it may have been written: {error}"
+            raise errors.ApiError(504, "Timeout", message) from error
+        raise watchcache.unavailable(str(error)) from error
 
 
-def _specification(obj: Object) -> Object:
-    return {name: value for name, value in obj.items() if name not in ("metadata", "status")}
+def _not_found(resource: str, key: Key) -> errors.ApiError:
+    return errors.ApiError(404, "NotFound", f'{resource} "{key[1]}" not found')
 
 
-def _check_precondition(resource: str, obj: Object, uid: str | None, version: str | None) -> None:
-    meta = obj["metadata"]
-    if (uid and uid != meta["uid"]) or (version and version != meta["resourceVersion"]):
-        raise errors.Conflict(
-            409,
-            "Conflict",
-            f'Operation cannot be fulfilled on {resource} "{meta["name"]}": the object has been '
-            "modified; please apply your changes to the latest version and try again",
-        )
+def _already_exists(resource: str, key: Key) -> errors.Conflict:
+    return errors.Conflict(409, "AlreadyExists", f'{resource} "{key[1]}" already exists')
+
+
+def _contended(resource: str, key: Key) -> errors.Conflict:
+    message = f'Operation cannot be fulfilled on {resource} "{key[1]}": too many others write'
+    return errors.Conflict(409, "Conflict", message)

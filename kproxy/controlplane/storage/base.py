@@ -6,7 +6,7 @@ concurrency between API servers is settled here and nowhere else. An API server 
 everything at any time; what a commit has acknowledged, the store never does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,9 @@ from kproxy.errors import KproxyError
 
 ABSENT = 0
 """The revision of a key that is not there: what a write that creates expects."""
+
+LARGEST_COMMIT = 100
+"""So many writes a commit may have (etcd allows 128)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +118,18 @@ class Storage(Protocol):
         """Do all of the writes at once or none; return the new revision.
 
         When it returns they are durable: no SIGKILL, of whatever process, undoes them. Raises
-        Mismatch. Deleting what is absent (with ``expected`` None) is no error.
+        Mismatch. Deleting what is absent (with ``expected`` None) is no error; a commit that
+        changes nothing at all has no revision of its own and returns the latest. Each key may
+        occur once, and there may be LARGEST_COMMIT writes (else ValueError).
         """
         ...
 
     def watch(self, prefix: str, since: int) -> Watch:
-        """Return the changes below a prefix after a revision."""
+        """Return the changes below a prefix after a revision.
+
+        Raises Compacted, if not here then in :meth:`Watch.next`. A revision that is not reached
+        yet is waited for.
+        """
         ...
 
     def compact(self, revision: int) -> None:
@@ -130,3 +139,34 @@ class Storage(Protocol):
     def close(self) -> None:
         """Free what this client uses; the stored stays."""
         ...
+
+
+def changes_of(
+    writes: Sequence[Write], current: Callable[[str], Entry | None], revision: int
+) -> list[Change]:
+    """Return what a commit of that revision changes; ``current`` looks a key up.
+
+    Raises Mismatch, and ValueError for what no caller may ask.
+    """
+    check(writes)
+    changes: list[Change] = []
+    for write in writes:
+        entry = current(write.key)
+        is_at = ABSENT if entry is None else entry.revision
+        if write.expected is not None and write.expected != is_at:
+            raise Mismatch(write.key, entry)
+        if entry is not None or write.value is not None:
+            previous = None if entry is None else entry.value
+            changes.append(Change(write.key, write.value, previous, revision))
+    return changes
+
+
+def prefix_end(prefix: str) -> str:
+    """Return the first string that sorts after all with that (ASCII) prefix."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else chr(0x10FFFF)
+
+
+def check(writes: Sequence[Write]) -> None:
+    """Raise ValueError for a commit that names a key twice or is too large."""
+    if len({write.key for write in writes}) != len(writes) or len(writes) > LARGEST_COMMIT:
+        raise ValueError(f"a commit of {len(writes)} writes, or of one key twice")

@@ -1,5 +1,6 @@
 """A cluster for tests whose API is in the same process: no sockets, no waiting."""
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,8 +8,10 @@ import msgspec
 
 from kproxy import errors
 from kproxy.api import kinds
-from kproxy.controlplane import clusterips, routes
+from kproxy.controlplane import addresses, routes
+from kproxy.controlplane.allocations import Allocations
 from kproxy.controlplane.rest import Api
+from kproxy.controlplane.storage.memory import MemoryStorage
 from kproxy.controlplane.store import Store
 
 Object = dict[str, Any]
@@ -19,7 +22,9 @@ _decode = msgspec.json.Decoder().decode
 
 def new_api(**options: Any) -> Api:
     """Return the API of an empty cluster; ``options`` go to its store."""
-    return Api(Store(**options), clusterips.ClusterIPs(clusterips.parse_cidrs("10.96.0.0/16")))
+    store = Store(MemoryStorage(), **options)
+    cidrs = addresses.parse_cidrs("10.96.0.0/16")
+    return Api(store, Allocations(store, cidrs, draw=random.Random(1)))
 
 
 class LocalCluster:

@@ -14,13 +14,13 @@ import pytest
 from kproxy import errors, logs
 from kproxy.api import core, kinds
 from kproxy.client import kubeconfig, rest
-from kproxy.controlplane import apiserver, clusterips
+from kproxy.controlplane import addresses, apiserver
 
 
 @pytest.fixture
 def server():
     log = logs.Log("apiserver", stream=io.StringIO())
-    made = apiserver.start(("127.0.0.1", 0), clusterips.parse_cidrs("10.96.0.0/16"), log)
+    made = apiserver.start(("127.0.0.1", 0), addresses.parse_cidrs("10.96.0.0/16"), log)
     thread = threading.Thread(target=made.serve)
     thread.start()
     yield made

@@ -1,13 +1,16 @@
 """The store: versions, conflicts, deletion, and that list + watch is all there is to know."""
 
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy import errors
+from kproxy.controlplane.storage.memory import MemoryStorage
 from kproxy.controlplane.store import EventType, Store, key_of
 
 
@@ -16,8 +19,9 @@ def pod(name: str, **spec: object) -> dict:
 
 
 @pytest.fixture
-def store() -> Store:
-    return Store(now=lambda: 0.0)
+def store() -> Iterator[Store]:
+    with contextlib.closing(Store(MemoryStorage(), now=lambda: 0.0)) as made:
+        yield made
 
 
 KEY = ("demo", "a")
@@ -57,7 +61,7 @@ def test_generation_counts_changes_of_the_specification_only(store):
 def test_update_without_change_writes_nothing(store):
     before = store.create("pods", pod("a"))
     version = store.version
-    assert store.update("pods", KEY, lambda old: dict(old)) is before
+    assert store.update("pods", KEY, lambda old: dict(old)) == before
     assert store.version == version
 
 
@@ -116,12 +120,19 @@ def test_delete_of_another_uid_conflicts(store):
         store.delete("pods", KEY, uid="somebody else")
 
 
-def test_a_watcher_that_fell_too_far_behind_is_told(store):
-    store = Store(history=10)
+@pytest.fixture
+def forgetful() -> Iterator[Store]:
+    with contextlib.closing(Store(MemoryStorage(), history=10)) as made:
+        yield made
+
+
+def test_a_watcher_that_fell_too_far_behind_is_told(forgetful):
+    store = forgetful
     start = store.version
     store.create("pods", pod("a"))
     for value in range(30):
         store.update("pods", KEY, lambda old, value=value: {**old, "spec": {"x": value}})
+    store.list("pods")
     with pytest.raises(errors.Gone):
         store.events("pods", start, 0)
     events, _ = store.events("pods", store.version - 10, 0)
@@ -131,8 +142,11 @@ def test_a_watcher_that_fell_too_far_behind_is_told(store):
 def test_a_version_of_another_server_is_gone(store):
     with pytest.raises(errors.Gone):
         store.events("pods", store.version + 1, 0)
-    with pytest.raises(errors.Gone):
-        Store(first_version=1000).events("pods", 999, 0)
+    with (
+        contextlib.closing(Store(MemoryStorage(first_revision=1000))) as other,
+        pytest.raises(errors.Gone),
+    ):
+        other.events("pods", 999, 0)
 
 
 def test_a_waiting_watcher_is_woken_by_its_kind_only(store):
@@ -157,6 +171,7 @@ def test_close_ends_waiting(store):
 def test_waiting_ends_in_time_with_a_version_to_go_on_from(store):
     since = store.version
     store.create("services", pod("s"))
+    store.list("services")
     assert store.events("pods", since, 0.001) == ([], store.version)
 
 
@@ -190,13 +205,18 @@ def act(store: Store, verb: str, name: str, value: int) -> None:
 
 @given(before=ACTIONS, after=ACTIONS)
 def test_list_and_watch_from_it_is_the_newest_list(before, after):
-    store = Store(now=time.time)
+    with contextlib.closing(Store(MemoryStorage(), now=time.time)) as store:
+        check_list_and_watch(store, before, after)
+
+
+def check_list_and_watch(store: Store, before: list, after: list) -> None:
     for action in before:
         act(store, *action)
     items, version = store.list("pods")
     replayed = {key_of(item.obj): item.obj for item in items}
     for action in after:
         act(store, *action)
+    newest, _ = store.list("pods")
     events, _ = store.events("pods", version, 0)
     for event in events:
         key = key_of(event.item.obj)
@@ -206,6 +226,6 @@ def test_list_and_watch_from_it_is_the_newest_list(before, after):
             del replayed[key]
         else:
             replayed[key] = event.item.obj
-    assert replayed == {key_of(item.obj): item.obj for item in store.list("pods")[0]}
+    assert replayed == {key_of(item.obj): item.obj for item in newest}
     versions = [event.version for event in events]
     assert versions == sorted(set(versions))

@@ -17,7 +17,7 @@ from kproxy import logs
 from kproxy.api import catalog, core, discovery, kinds
 from kproxy.api.pods import Pod
 from kproxy.client import informer, kubeconfig, objects, rest
-from kproxy.controlplane import apiserver, clusterips, supervisor
+from kproxy.controlplane import addresses, apiserver, supervisor
 from kproxy.controlplane.manager import Manager
 
 PATIENCE = 20.0
@@ -75,7 +75,7 @@ class Cluster:
 
     def serve(self) -> None:
         """Start an API server, a second time at the same place."""
-        cidrs = clusterips.parse_cidrs("10.96.0.0/16")
+        cidrs = addresses.parse_cidrs("10.96.0.0/16")
         self.server = apiserver.start(("127.0.0.1", self.port), cidrs, self.log)
         self.port = self.server.server_address[1]
         self.serving = threading.Thread(target=self.server.serve, daemon=True)
