@@ -117,3 +117,16 @@ def test_localhost_is_counted_by_one_rule_whatever_the_services() -> None:
 def count(state: State) -> list[int]:
     table = render.render(state)["nat"]
     return [list(rules).count(base_rules.FROM_LOCALHOST) for rules in table.chains.values()]
+
+
+def test_chains_that_the_kernel_still_believes_in_use_are_told_once_for_each_attempt() -> None:
+    node = FakeNode()
+    table = node.nft[Family.IPV4]
+    table.late = True
+    backend = node.backend("nftables")
+    assert not backend.sync(wanted(*many(3))).uncleaned
+    assert backend.sync(wanted(web())).uncleaned
+    assert backend.sync(wanted(web())).uncleaned
+    table.settle()
+    assert not backend.sync(wanted(web())).uncleaned
+    assert not backend.sync(wanted(web())).uncleaned
