@@ -3,6 +3,8 @@
 import re
 import signal
 import socket
+import struct
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,9 @@ from kproxy.backends import chains
 from netns import namespace, wait
 
 pytestmark = [pytest.mark.lab, pytest.mark.needs_tool("ip", "iptables-save")]
+
+SYN_AND_FIN = 0x03
+BAD_TCP = struct.pack("!HHIIBBHHH", 1024, 80, 1, 0, 5 << 4, SYN_AND_FIN, 1024, 0, 0)
 
 POD, NODE_PORT = "10.128.0.5", 30080
 RULES = "kubeproxy_sync_proxy_rules_iptables_"
@@ -110,6 +115,31 @@ def test_connections_to_localhost_are_counted_and_stay_so_after_a_restart(node: 
     found = told(node)
     assert (found[ACCEPTED, ""], found[DROPPED, ""]) == (3, 0)
     assert (found[f"{RULES}last", "nat"], found[f"{RULES}last", "filter"]) == (0, 0)
+
+
+def test_packets_that_conntrack_cannot_place_are_counted(node: Node) -> None:
+    node.start(None, "-v=2").wait_for("metrics")
+    outside = f"{node.name}-outside"
+    namespace.create(outside)
+    try:
+        node.run("ip", "link", "add", "outside", "type", "veth", "peer", "eth0", "netns", outside)
+        node.run("ip", "address", "add", "192.0.2.1/24", "dev", "outside")
+        node.run("ip", "link", "set", "outside", "up")
+        with namespace.entered(outside):
+            for words in (
+                "address add 192.0.2.2/24 dev eth0",
+                "link set eth0 up",
+                "route add default via 192.0.2.1",
+            ):
+                subprocess.run(["ip", *words.split()], check=True)
+            with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+                for _ in range(3):
+                    raw.sendto(BAD_TCP, ("198.51.100.1", 0))
+        wait.wait_until(
+            lambda: told(node)[DROPPED, ""] == 3, PATIENCE_S, why="packets, forwarded and dropped"
+        )
+    finally:
+        namespace.delete(outside)
 
 
 @pytest.mark.parametrize("node", ["iptables", "nftables"], indirect=True)
