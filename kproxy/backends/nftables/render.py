@@ -6,7 +6,7 @@ replaces what belongs to the services that changed, and tells what that was befo
 
 import itertools
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -53,21 +53,33 @@ class Tables:
     elements: dict[str, dict[bytes, Data]] = field(default_factory=dict)
 
 
+Made = dict[ServicePortName, tuple[ServiceState, Fragment]]
+"""What was made of each service."""
+
+
 class Renderer:
     """Turns states into tables; remembers what it made of each service from one to the next."""
 
     def __init__(self) -> None:
         self.tables = Tables()
-        self.invalid: tuple[InvalidObject, ...] = ()
         self._constants: object = None
         self._own: tuple[str, ...] = ()
         self._maker: FragmentMaker | None = None
         self._services: Services = {}
-        self._made: dict[ServicePortName, tuple[ServiceState, Fragment]] = {}
+        self._made: Made = {}
+        self._problems: dict[ServicePortName, list[InvalidObject]] = {}
+        """Of those who have not got all that they claim."""
+        self._got: dict[ServicePortName, tuple[Portal, ...]] = {}
+        """What these have got."""
         self._owners: dict[Claim, ServicePortName] = {}
         self._uses: dict[tuple[str, bytes] | str, int] = {}
         self._delta = Delta()
         self._from_scratch = False
+
+    @property
+    def invalid(self) -> tuple[InvalidObject, ...]:
+        """Return what services claim that others have, by name."""
+        return tuple(one for name in sorted(self._problems) for one in self._problems[name])
 
     def render(self, state: State) -> Delta | None:
         """Let :attr:`tables` be what the kernel should hold, and return what has changed in it.
@@ -88,28 +100,42 @@ class Renderer:
             self._constants, self._own, self._maker = constants, own, FragmentMaker(state)
             self._anew(state, self._maker)
             return None
-        make, before = self._maker.make, self._made
         gone, changed = _changes(self._services, state.services)
         if not gone and not changed:
             return Delta()
-        new = [(name, one, make(one)) for name, one in changed]
         self._services = state.services
-        if self.invalid or self._contested({*gone, *(name for name, _ in changed)}, new):
-            for name, one, fragment in new:
-                before[name] = one, fragment
-            self._anew(state, self._maker)
-            return None
         self._delta = Delta()
-        for name in gone:
-            self._remove(before.pop(name)[1])
-        # All of them go before any comes: two services may have exchanged their node ports.
-        for name, _, _ in new:
-            if (known := before.get(name)) is not None:
-                self._remove(known[1])
-        for name, one, fragment in new:
-            before[name] = one, fragment
-            self._put(name, fragment.portals, fragment)
+        self._replace(gone, {name: (one, self._maker.make(one)) for name, one in changed})
         return self._settled()
+
+    def _replace(self, gone: Sequence[ServicePortName], new: Made) -> None:
+        """Take services out and put others in; deal anew with what they and others both claim."""
+        made = self._made
+        rivals = {name: made[name] for name in self._rivals(gone, new)}
+        # In this order, so that the kernel is told the same in every run.
+        again = sorted({**new, **rivals})
+        # All of them go before any comes: two services may have exchanged their node ports.
+        for name in (*gone, *again):
+            if (known := made.pop(name, None)) is not None:
+                self._remove(name, known[1])
+        for name in again:
+            made[name] = new[name] if name in new else rivals[name]
+            self._admit(name, *made[name])
+
+    def _rivals(self, gone: Sequence[ServicePortName], new: Made) -> set[ServicePortName]:
+        """Return which services get something else, or may, though they are the same.
+
+        Those that have not got all that they claim, and who has what these or the new ones claim.
+        All others have theirs, and nobody here claims it.
+        """
+        rivals = set(self._problems)
+        fragments = [one[1] for one in new.values()]
+        fragments += [self._made[name][1] for name in self._problems]
+        for fragment in fragments:
+            for portal in fragment.portals:
+                if (owner := self._owners.get(portal.claim)) is not None:
+                    rivals.add(owner)
+        return rivals.difference(gone, new)
 
     def _anew(self, state: State, maker: FragmentMaker) -> None:
         """Make everything from scratch, but for fragments that are known already."""
@@ -119,25 +145,28 @@ class Renderer:
             elements={name: {} for name in layout.set_specs(state.family)},
         )
         self._owners, self._uses, self._delta = {}, {}, Delta()
+        self._problems, self._got = {}, {}
         self._from_scratch = True
         made = self._made
         self._made = {}
         self._services = state.services
-        invalid: list[InvalidObject] = []
         for name in sorted(state.services):
             one = state.services[name]
             known = made.get(name)
             fragment = known[1] if known and known[0] is one else maker.make(one)
             self._made[name] = one, fragment
-            portals, problems = self._admitted(one.service, fragment)
-            invalid += problems
-            if portals:
-                self._put(name, portals, fragment)
+            self._admit(name, one, fragment)
         node_ips = self.tables.elements[layout.NODEPORT_IPS]
         if not state.node_ports.everywhere:
             node_ips.update({pack_address(one): None for one in state.node_ports.addresses})
-        self._from_scratch = False
-        self.invalid = tuple(invalid)
+        self._from_scratch, self._delta = False, Delta()
+
+    def _admit(self, name: ServicePortName, one: ServiceState, fragment: Fragment) -> None:
+        """Put a service in, as far as no other has what it claims."""
+        portals, problems = self._admitted(one.service, fragment)
+        if problems:
+            self._problems[name], self._got[name] = problems, portals
+        self._put(name, portals, fragment)
 
     def _admitted(
         self, service: ServicePort, fragment: Fragment
@@ -154,23 +183,9 @@ class Renderer:
                 problems.append(_taken_portal(service, portal, owner))
         return tuple(portals), problems
 
-    def _contested(
-        self,
-        leaving: set[ServicePortName],
-        new: Iterable[tuple[ServicePortName, ServiceState, Fragment]],
-    ) -> bool:
-        """Tell whether some new fragment claims what stays another's, or what another claims."""
-        claims: dict[Claim, ServicePortName] = {}
-        for name, _, fragment in new:
-            for portal in fragment.portals:
-                owner = self._owners.get(portal.claim)
-                if owner is not None and owner != name and owner not in leaving:
-                    return True
-                if claims.setdefault(portal.claim, name) != name:
-                    return True
-        return False
-
     def _put(self, name: ServicePortName, portals: tuple[Portal, ...], fragment: Fragment) -> None:
+        if not portals:
+            return
         for portal in portals:
             self._owners[portal.claim] = name
             for set_name, elements in portal.elements:
@@ -189,8 +204,12 @@ class Renderer:
             self._delta.sets.setdefault(set_name, self.tables.sets.get(set_name))
             self.tables.sets[set_name] = spec
 
-    def _remove(self, fragment: Fragment) -> None:
-        for portal in fragment.portals:
+    def _remove(self, name: ServicePortName, fragment: Fragment) -> None:
+        self._problems.pop(name, None)
+        portals = self._got.pop(name, fragment.portals)
+        if not portals:
+            return
+        for portal in portals:
             del self._owners[portal.claim]
             for set_name, elements in portal.elements:
                 into = self.tables.elements[set_name]

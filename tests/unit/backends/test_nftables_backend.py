@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from kproxy.backends.base import Deviation, Options
 from kproxy.backends.nftables import layout
+from kproxy.backends.nftables.render import Renderer
 from kproxy.desired import topology
 from kproxy.desired.model import (
     Address,
@@ -158,7 +159,9 @@ def test_every_way_leads_where_the_shortest_does(
         result = backend.sync(state)
         assert result.failures == ()
         assert len(node.nft[Family.IPV4].written) - before == (result.writes > 0)
-    direct = fresh(life[-1])
+    direct = FakeNode()
+    invalid = direct.backend("nftables").sync(life[-1]).invalid
+    assert list(map(str, invalid)) == list(map(str, result.invalid))
     assert node.contents()["nft"] == direct.contents()["nft"]
     assert backend.differences(life[-1]) == []
     assert backend.sync(life[-1]).writes == 0
@@ -373,6 +376,42 @@ def test_one_changed_endpoint_writes_only_its_services_elements() -> None:
         DelElements(layout.ENDPOINTS, spec, [key]),
         AddElements(layout.ENDPOINTS, spec, {key: new}),
     ]
+
+
+def test_who_claims_what_others_have_makes_no_change_dearer() -> None:
+    """Only the services that want the same are looked at again, not the whole table."""
+    both = [
+        msgspec.structs.replace(
+            one,
+            service=msgspec.structs.replace(
+                one.service,
+                name=one.service.name._replace(name=f"s{number}"),
+                cluster_ip=Address(f"10.96.1.{number}"),
+                external_ips=(Address("203.0.113.1"),) if number < 3 else (),
+            ),
+        )
+        for number, one in enumerate([web(A, B)] * 9, start=1)
+    ]
+    renderer = Renderer()
+    renderer.render(wanted(*both))
+    told = [str(one) for one in renderer.invalid]
+    assert [one.partition(":")[0] for one in told] == ["Service demo/s2"]
+    less = msgspec.structs.replace(both[8], cluster=both[8].cluster[:1])
+    delta = renderer.render(wanted(*both[:8], less))
+    assert delta is not None
+    assert {name: len(one) for name, one in delta.elements.items()} == {
+        layout.ENDPOINTS: 1,
+        layout.SERVICE_IPS: 1,
+    }
+    assert [str(one) for one in renderer.invalid] == told
+    # Who had it goes: the other one gets it.
+    delta = renderer.render(wanted(*both[1:8], less))
+    assert delta is not None
+    assert layout.SERVICE_IPS in delta.elements
+    assert renderer.invalid == ()
+    again = Renderer()
+    again.render(wanted(*both[1:8], less))
+    assert renderer.tables == again.tables
 
 
 def test_a_restarted_proxy_reads_once_and_writes_nothing() -> None:
