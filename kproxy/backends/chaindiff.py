@@ -60,8 +60,9 @@ def _of_table(have: Table, want: WantedTable) -> Iterator[Difference]:
 
 
 def _of_chain(chain: str, have: Sequence[Rule], want: Sequence[Rule]) -> Iterator[Difference]:
-    missing = [rule for rule in want if rule not in have]
-    unexpected = [rule for rule in have if rule not in want]
+    wanted, there = set(want), set(have)
+    missing = [rule for rule in want if rule not in there]
+    unexpected = [rule for rule in have if rule not in wanted]
     for rule in missing:
         yield _one(Deviation.MISSING, "rule", chain, want=rule)
     for rule in unexpected:

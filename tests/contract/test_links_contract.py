@@ -60,6 +60,7 @@ def test_missing_devices(links: LinksClient, name: str) -> None:
         lambda: links.add_addresses(name, SOME),
         lambda: links.remove_addresses(name, SOME),
         lambda: links.remove(name),
+        lambda: links.is_up(name),
     ):
         with pytest.raises(NotFound, match=name):
             call()
@@ -111,6 +112,7 @@ def test_dummy_devices(links: LinksClient, device: str) -> None:
     assert links.addresses(device) == set(SOME)
     links.ensure_dummy(device, [*SOME, interface("10.96.0.3/32")])
     assert links.addresses(device) == {*SOME, interface("10.96.0.3/32")}
+    assert links.is_up(device)
     assert DeviceAddress(device, SOME[0]) in links.local_addresses()
     links.remove(device)
     assert not links.exists(device)
@@ -139,6 +141,26 @@ def test_a_device_that_is_down_is_brought_up(namespace: None) -> None:
         links.ensure_dummy(DEVICE, SOME)
         assert links.device(DEVICE).up
         assert links.addresses(DEVICE) == set(SOME)
+
+
+@pytest.mark.kernel
+@pytest.mark.needs_module("dummy")
+def test_a_device_that_was_set_down_answers_again(namespace: None) -> None:
+    """The kernel keeps IPv4 addresses listed, but what is sent to them is not for this node."""
+
+    def is_local(address: str) -> bool:
+        route = subprocess.run(["ip", "route", "get", address], check=False, capture_output=True)
+        return route.stdout.startswith(b"local ")
+
+    with Links() as links:
+        links.ensure_dummy(DEVICE, SOME)
+        subprocess.run(["ip", "link", "set", DEVICE, "down"], check=True)
+        assert not links.is_up(DEVICE)
+        assert {one.ip.packed for one in SOME[:2]} == links.host_addresses(DEVICE)
+        assert not any(is_local(str(one.ip)) for one in SOME)
+        links.ensure_dummy(DEVICE, SOME)
+        assert links.is_up(DEVICE)
+        assert all(is_local(str(one.ip)) for one in SOME)
 
 
 @pytest.mark.kernel

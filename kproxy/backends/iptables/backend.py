@@ -104,6 +104,9 @@ class Backend:
             return self._result([error])
         # Only now: before, a new flow could still have been led to an endpoint that is gone.
         forgotten, failures = self._flows.sync(want, time.monotonic())
+        if waiting:
+            # Rules that stayed lead flows to endpoints that are gone, still.
+            self._flows.forget()
         self._writes += forgotten
         return self._result([*waiting, *failures])
 

@@ -111,12 +111,14 @@ class Renderer:
             touched |= {name for name, one in services.items() if one.service.source_ranges}
         self._services, self._left_out = services, left_out
         touched |= self._claims.update([(name, self._claimant(name)) for name in touched])
-        parts |= self._refresh(touched)
+        # By name, so that the same changes are always written in the same order.
+        parts |= self._refresh(sorted(touched))
         self._links = base_rules.links(state)
         for (table, chain), rules in base_rules.chains(state, liberal=self._liberal).items():
             self._put(table, chain, rules)
-        for part in parts:
-            self._assemble(part, state)
+        for part in SHARED:
+            if part in parts:
+                self._assemble(part, state)
 
     @property
     def chains(self) -> KnownRules:

@@ -84,7 +84,7 @@ class Backend:
         self._rules: RuleSet | None = None
         self._wanted_rules: chains.Wanted = chains.NOTHING
         self._device = False
-        self._draining: set[ServiceKey] = set()
+        self._draining: dict[ServiceKey, None] = {}
         self._rejected: dict[ServiceKey, list[KernelError]] = {}
         """Endpoints that the kernel takes for invalid, of services that did not change since."""
         self._own: frozenset[Address] | None = None
@@ -130,11 +130,14 @@ class Backend:
         failed = kernel.write(self._kernel, steps, table_changes, device=self._device)
         forgotten, flow_errors = self._flows.sync(want, time.monotonic())
         failures = [*failed.errors, *self._unscheduled(failed.unscheduled)]
-        if not failures:
+        if failures:
+            # What is still there may have led flows astray since.
+            self._flows.forget()
+        else:
             self._rules = chains.applied(have, table_changes)
             self._wanted_rules = wanted_rules
             self._trusted = True
-            self._device = self._device or bool(steps.addresses_add)
+            self._device = self._device or bool(steps.addresses_add) or steps.bring_up
             self._draining = steps.draining
             for key in changes.services:
                 self._rejected.pop(key, None)
@@ -255,12 +258,12 @@ class Backend:
         changed = [
             key
             for key, was in delta.places.items()
-            if was is not None and key in self._wanted.places
+            if (was is not None or self._foreign) and key in self._wanted.places
         ]
         if len(changed) > READ_SINGLY:
             return self._compare()
-        read = self._kernel.ipvs.read({*changed, *self._draining})
-        return compare.resume(delta, read, self._wanted)
+        read = self._kernel.ipvs.read(dict.fromkeys((*changed, *self._draining)))
+        return compare.resume(delta, read, self._wanted, self._foreign)
 
     def _switch(self, want: State) -> int:
         """Set the kernel's switches, once after each reading; return how many were wrong.

@@ -1,6 +1,6 @@
 """In what a kernel that was read differs from what is wanted. Pure."""
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from kproxy.backends.ipvs.plan import Changes
@@ -19,6 +19,7 @@ class Seen:
 
     services: Dump = field(default_factory=dict)
     device: bool = False
+    """Whether it is there and up."""
     addresses: Set[bytes] = frozenset()
     """Packed."""
     sets: Mapping[str, Set[Entry]] = field(default_factory=dict)
@@ -37,11 +38,14 @@ def compare(seen: Seen, wanted: Wanted, sets: Sets, foreign: Iterable[IPNetwork]
             changes.sets.append(name)
             have = frozenset()
         if have != want:
-            changes.members_added.extend((name, entry) for entry in want - have)
-            changes.members_removed.extend((name, entry) for entry in have - want)
+            # In an order that is the same at each run.
+            changes.members_added.extend((name, entry) for entry in want if entry not in have)
+            changes.members_removed.extend((name, entry) for entry in sorted(have - want))
     if seen.addresses != wanted.addresses:
         changes.addresses_added.extend(wanted.addresses - seen.addresses)
         changes.addresses_removed.extend(seen.addresses - wanted.addresses)
+    # What is to be added brings it up, too.
+    changes.device_down = not seen.device and bool(seen.addresses & wanted.addresses)
     _compare_services(changes, seen, wanted, Ours(seen, sets, foreign))
     return changes
 
@@ -75,10 +79,11 @@ def is_right(have: ServiceEntry, want: Place) -> bool:
     return True
 
 
-def resume(delta: Delta, read: Dump, wanted: Wanted) -> Changes:
+def resume(delta: Delta, read: Dump, wanted: Wanted, foreign: Sequence[IPNetwork] = ()) -> Changes:
     """Return the changes that an update makes where the kernel was right before it.
 
-    ``read``: the services at the places that change, and those whose endpoints drain.
+    ``read``: the services at the places that change, and those whose endpoints drain. What is in
+    ``foreign`` networks stays, as it does in :func:`compare`.
     """
     changes = Changes(
         members_added=delta.members_added,
@@ -89,6 +94,8 @@ def resume(delta: Delta, read: Dump, wanted: Wanted) -> Changes:
     for key, was in delta.places.items():
         want = wanted.places.get(key)
         if want is None and was is not None:
+            if foreign and _inside(key, foreign):
+                continue
             changes.services[key] = ServiceEntry(was.config, {}), None
         else:
             changes.services[key] = read.get(key), want
@@ -118,7 +125,7 @@ class Ours:
 
     def hold(self, key: ServiceKey) -> bool:
         """Return whether a virtual service is ours."""
-        if self._foreign and any(key.address in network for network in self._foreign):
+        if self._foreign and _inside(key, self._foreign):
             return False
         address, protocol = key[1:-2], key.protocol
         place = Entry.of_place(address, key[0], key[-2:])
@@ -129,3 +136,8 @@ class Ours:
             or any(place in places for places in self._places)
             or at_node_port in self._node_ports[protocol]
         )
+
+
+def _inside(key: ServiceKey, networks: Iterable[IPNetwork]) -> bool:
+    address = key.address
+    return any(address in network for network in networks)

@@ -22,6 +22,10 @@ def of_changes(changes: Changes, wanted: Wanted) -> Iterator[Difference]:
     """Yield the differences of virtual servers, addresses and sets."""
     for key, (have, want) in sorted(changes.services.items(), key=lambda item: item[0]):
         yield from _of_service(key, have, want, wanted.owner(key))
+    if changes.device_down:
+        yield Difference(
+            deviation=Deviation.DIFFERENT, kind="device", name=DEVICE, want="up", have="down"
+        )
     for deviation, addresses in (
         (Deviation.MISSING, changes.addresses_added),
         (Deviation.UNEXPECTED, changes.addresses_removed),

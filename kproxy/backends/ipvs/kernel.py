@@ -5,9 +5,9 @@ import errno
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kproxy.backends.ipvs import render
 from kproxy.backends.ipvs.compare import Seen
 from kproxy.backends.ipvs.plan import Plan
+from kproxy.backends.ipvs.render import DEVICE
 from kproxy.errors import KernelError, NotFound
 from kproxy.kernel.conntrack.types import ConntrackClient
 from kproxy.kernel.inet import Family, IPAddress
@@ -51,16 +51,16 @@ class Failed:
 
 def read(kernel: Kernel, family: Family, specs: Mapping[str, SetSpec], *, check: bool) -> Seen:
     """Read all but the rules. ``check``: raise KernelError if a set of ours has another type."""
-    addresses, size = None, family.bits // 8
+    addresses, up, size = frozenset[bytes](), False, family.bits // 8
     with contextlib.suppress(NotFound):
-        addresses = kernel.links.host_addresses(render.DEVICE)
+        addresses, up = kernel.links.host_addresses(DEVICE), kernel.links.is_up(DEVICE)
     sets = kernel.ipset.dump()
     if check:
         _check_types(kernel.ipset, specs, sets)
     return Seen(
         services={key: entry for key, entry in kernel.ipvs.dump().items() if len(key) == size + 3},
-        device=addresses is not None,
-        addresses=frozenset(one for one in addresses or () if len(one) == size),
+        device=up,
+        addresses=frozenset(one for one in addresses if len(one) == size),
         sets={name: sets[name].entries for name in specs if name in sets},
     )
 
@@ -102,7 +102,8 @@ def write(kernel: Kernel, steps: Plan, changes: Sequence[TableChange], *, device
             failed.errors.append(error)
     unserved = _run_ipvs(kernel.ipvs, steps.ipvs_add, failed)
     bind = [address for address in steps.addresses_add if address not in unserved]
-    failed.errors += _add_addresses(kernel.links, bind, device=device)
+    if bind or steps.bring_up:
+        failed.errors += _add_addresses(kernel.links, bind, device=device)
     if steps.sets_refuse:
         failed.errors += _errors(kernel.ipset.run(steps.sets_refuse))
     known = len(failed.errors)
@@ -111,7 +112,7 @@ def write(kernel: Kernel, steps: Plan, changes: Sequence[TableChange], *, device
         # Its address tells that a virtual service is ours: it has to outlive it.
         return failed
     if steps.addresses_remove:
-        gone = kernel.links.remove_addresses(render.DEVICE, steps.addresses_remove)
+        gone = kernel.links.remove_addresses(DEVICE, steps.addresses_remove)
         failed.errors += _errors(gone)
     if steps.sets_last:
         failed.errors += _errors(kernel.ipset.run(steps.sets_last))
@@ -147,10 +148,9 @@ def _add_addresses(
     links: LinksClient, addresses: Sequence[IPAddress], *, device: bool
 ) -> list[KernelError]:
     try:
-        if not device and addresses:
-            links.ensure_dummy(render.DEVICE, addresses)
-        elif addresses:
-            return _errors(links.add_addresses(render.DEVICE, addresses))
+        if device:
+            return _errors(links.add_addresses(DEVICE, addresses))
+        links.ensure_dummy(DEVICE, addresses)
     except KernelError as error:
         return [error]
     return []
@@ -159,9 +159,9 @@ def _add_addresses(
 def remove_device(links: LinksClient) -> int:
     """Remove the device unless it still carries the addresses of the other family."""
     try:
-        if links.addresses(render.DEVICE):
+        if links.addresses(DEVICE):
             return 0
-        links.remove(render.DEVICE)
+        links.remove(DEVICE)
     except NotFound:
         return 0
     return 1

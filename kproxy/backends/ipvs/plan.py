@@ -42,6 +42,8 @@ class Changes:
     addresses_added: list[bytes] = field(default_factory=list)
     """Packed."""
     addresses_removed: list[bytes] = field(default_factory=list)
+    device_down: bool = False
+    """Somebody has set the device down: addresses that are on it are not local any more."""
     services: dict[ServiceKey, tuple[ServiceEntry | None, Place | None]] = field(
         default_factory=dict
     )
@@ -55,11 +57,12 @@ class Plan:
     sets_first: list[ipset.Operation] = field(default_factory=list)
     ipvs_add: list[ipvs.Operation] = field(default_factory=list)
     addresses_add: list[IPAddress] = field(default_factory=list)
+    bring_up: bool = False
     sets_refuse: list[ipset.Operation] = field(default_factory=list)
     ipvs_remove: list[ipvs.Operation] = field(default_factory=list)
     addresses_remove: list[IPAddress] = field(default_factory=list)
     sets_last: list[ipset.Operation] = field(default_factory=list)
-    draining: set[ServiceKey] = field(default_factory=set)
+    draining: dict[ServiceKey, None] = field(default_factory=dict)
     """Services with endpoints that are gone but still have connections: to be looked at again."""
 
     def writes(self) -> int:
@@ -68,6 +71,7 @@ class Plan:
             len(self.sets_first)
             + sum(ipvs.size(operation) for operation in self.ipvs_add)
             + len(self.addresses_add)
+            + self.bring_up
             + len(self.sets_refuse)
             + len(self.ipvs_remove)
             + len(self.addresses_remove)
@@ -77,7 +81,7 @@ class Plan:
 
 def plan(changes: Changes, sets: Sets) -> Plan:
     """Return the steps that make the changes."""
-    steps = Plan()
+    steps = Plan(bring_up=changes.device_down)
     _plan_sets(steps, changes, sets)
     steps.addresses_add = [unpacked(one) for one in sorted(changes.addresses_added)]
     steps.addresses_remove = [unpacked(one) for one in sorted(changes.addresses_removed)]
@@ -163,7 +167,7 @@ def _plan_departures(steps: Plan, have: ServiceEntry, want: Place) -> None:
         if key.protocol is inet.Protocol.UDP or not busy:
             steps.ipvs_remove.append(ipvs.DelDestination(key, destination))
             continue
-        steps.draining.add(key)
+        steps.draining[key] = None
         if entry.config.weight != DRAINING.weight:
             # With the removes: its successor is there by then.
             steps.ipvs_remove.append(ipvs.SetDestination(key, destination, DRAINING))

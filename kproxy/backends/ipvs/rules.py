@@ -147,9 +147,10 @@ def _cluster_ips(state: State, sets: Sets) -> str:
         pass
     elif state.local_interface:
         who = f"! -i {state.local_interface} "
-    elif state.cluster_cidrs:
+    elif state.cluster_cidrs and not state.cluster_cidrs[0].endswith("/0"):
         who = f"{not_from(state.cluster_cidrs)} "
     else:
+        # Pods cannot be told, or everybody is one ("not from anywhere" is no match to nf_tables).
         # The node's own connections to a service address have that address as their source.
         directions = "src,dst"
     match = _match(sets.cluster_ip, directions)

@@ -104,6 +104,10 @@ class Links:
         """Tell whether there is a device of this name."""
         return self._find(name) is not None
 
+    def is_up(self, name: str) -> bool:
+        """Tell whether a device is up. NotFound."""
+        return self.device(name).up
+
     def device(self, name: str) -> Device:
         """Return the device of this name. NotFound."""
         found = self._find(name)

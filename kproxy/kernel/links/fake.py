@@ -14,13 +14,14 @@ class FakeLinks:
 
     Faults to order: ``fail_write[n] = errno`` makes the n-th change of an address from now (0 is
     the next) fail; ``no_dummy`` makes the kernel lack dummy devices. ``put`` adds a device of
-    another kind, as others make them.
+    another kind, as others make them; ``down`` holds the names of devices that are not up.
     """
 
     def __init__(self) -> None:
         self.fail_write: dict[int, int] = {}
         self.no_dummy = False
         self.kinds: dict[str, str] = {}
+        self.down: set[str] = set()
         self._addresses: dict[str, set[IPInterface]] = {}
 
     def put(self, name: str, addresses: Iterable[IPInterface] = (), kind: str = "") -> None:
@@ -37,7 +38,9 @@ class FakeLinks:
         if self.kinds[name] != "dummy":
             raise KernelError(f"make dummy device {name}", errno.EEXIST, "another device")
         missing = [one for one in addresses if with_prefix(one) not in self._addresses[name]]
-        for result in self.add_addresses(name, missing):
+        results = self.add_addresses(name, missing)
+        self.down.discard(name)
+        for result in results:
             if result is not None:
                 raise result
 
@@ -45,10 +48,16 @@ class FakeLinks:
         """Remove the device with its addresses. NotFound."""
         self._of(name)
         del self.kinds[name], self._addresses[name]
+        self.down.discard(name)
 
     def exists(self, name: str) -> bool:
         """Tell whether there is a device of this name."""
         return name in self.kinds
+
+    def is_up(self, name: str) -> bool:
+        """Tell whether a device is up. NotFound."""
+        self._of(name)
+        return name not in self.down
 
     def addresses(self, name: str) -> frozenset[IPInterface]:
         """Return the addresses of a device. NotFound."""

@@ -39,6 +39,12 @@ class LinksClient(Protocol):
     def exists(self, name: str) -> bool:
         """Tell whether there is a device of this name."""
 
+    def is_up(self, name: str) -> bool:
+        """Tell whether a device is up. NotFound.
+
+        Where one was set down its addresses may still be listed, but are not local any more.
+        """
+
     def addresses(self, name: str) -> frozenset[IPInterface]:
         """Return the addresses of a device, without IPv6 link-local ones. NotFound."""
 
