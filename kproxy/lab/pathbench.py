@@ -13,6 +13,7 @@ kernel carries a packet through all namespaces before the system call that sent 
 
 import contextlib
 import gc
+import math
 import random
 import socket
 import struct
@@ -116,7 +117,7 @@ def measure(
 def percentile(values: Sequence[float], percent: float) -> float:
     """Return a percentile by nearest rank."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def _rows(mode: str, size: Size, kernel: str, found: Samples) -> Iterator[Row]:

@@ -58,6 +58,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """One figure beside one peer; all durations in seconds, medians over ``n`` samples.
 
     ``endpoints`` is of each service. ``ratio`` is ``seconds`` divided by ``peer_seconds``.
+    ``writes`` and ``rss_mb`` are the most of all samples.
     """
 
     proxy: str
@@ -236,7 +237,7 @@ def _rows(
             ratio=seconds / peer_seconds if peer_seconds else None,
             rss_mb=max(one.rss_mb for one in found),
             cpu_seconds=statistics.median(one.cpu_seconds for one in found),
-            writes=found[-1].writes,
+            writes=max((one.writes for one in found if one.writes is not None), default=None),
             seen=found[-1].seen,
             look_ms=statistics.median(one.look_seconds for one in found) * 1e3,
             kernel=place.kernel,

@@ -5,9 +5,17 @@ import struct
 import msgspec
 import pytest
 
+from kproxy.backends.base import SyncResult
 from kproxy.errors import UsageError
 from kproxy.kernel import netlink
-from kproxy.lab import pathbench, syncbench, syncbench_look, syncbench_peers, syncbench_replay
+from kproxy.lab import (
+    pathbench,
+    syncbench,
+    syncbench_look,
+    syncbench_peers,
+    syncbench_program,
+    syncbench_replay,
+)
 from kproxy.lab.benchcluster import Size
 from kproxy.lab.syncbench_peers import Peer
 from kproxy.lab.syncbench_program import Programming, Step
@@ -35,7 +43,12 @@ def place() -> syncbench._Place:
 
 
 def test_a_row_has_the_medians_and_their_ratio() -> None:
-    found = [observation(1.0, rss_mb=30.0), observation(2.0), observation(9.0, writes=4)]
+    found = [
+        observation(1.0, rss_mb=30.0),
+        # Of writes the most is told: a later run that wrote nothing excuses none.
+        observation(2.0, writes=4),
+        observation(9.0, writes=0),
+    ]
     peers = [Peer(name="tool", seconds=[4.0, 5.0, 0.0])]
     (row,) = syncbench._rows(place(), "restart", found, peers)
     assert (row.seconds, row.seconds_min, row.seconds_max, row.n) == (2.0, 1.0, 9.0, 3)
@@ -78,6 +91,19 @@ def test_what_one_process_measured_becomes_observations() -> None:
         ("cold", 0.25, 3),
         ("noop", 0.25, 3),
     ]
+
+
+def test_a_sync_that_writes_does_not_hide_behind_others() -> None:
+    results = [SyncResult(writes=number) for number in (0, 7, 0)]
+    calls: list[str] = []
+
+    def sync() -> SyncResult:
+        calls.append("sync")
+        return results.pop()
+
+    step = syncbench_program._step(sync, 3, before=lambda: calls.append("before"))
+    assert (step.writes, len(step.seconds)) == (7, 3)
+    assert calls == ["before", "sync"] * 3
 
 
 def test_the_answer_of_that_process_can_be_read() -> None:
@@ -162,8 +188,10 @@ def test_a_listed_map_of_numbers_becomes_one_that_nft_takes() -> None:
 
 def test_percentiles_are_by_nearest_rank() -> None:
     values = [float(number) for number in range(100, 0, -1)]
-    assert pathbench.percentile(values, 50) == 51.0
-    assert pathbench.percentile(values, 99) == 100.0
+    assert pathbench.percentile(values, 50) == 50.0
+    assert pathbench.percentile(values, 99) == 99.0
+    assert pathbench.percentile(values, 100) == 100.0
+    assert pathbench.percentile([1.0, 2.0, 3.0], 50) == 2.0
     assert pathbench.percentile([3.0], 99) == 3.0
 
 
