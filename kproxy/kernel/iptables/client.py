@@ -48,6 +48,13 @@ _NOISE = re.compile(
 
 _NO_KERNEL = "can't initialize"
 
+_PASSING = re.compile(
+    "Cannot allocate memory|Memory allocation problem|No buffer space available"
+    "|Resource temporarily unavailable|Device or resource busy|Interrupted system call"
+    "|Too many open files"
+)
+"""What is said of a machine short of something: no fault of a rule, nor of the kernel's making."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tools:
@@ -99,9 +106,10 @@ class Iptables:
         turn.wait(self._turn(), OTHERS_WAIT_S)
         done = self._execer.run([tools.save, *arguments])
         if done.returncode != 0:
-            if _NO_KERNEL in done.stderr and self._other_variant(tools):
+            failure = _failure(done)
+            if isinstance(failure, Unsupported) and self._other_variant(tools):
                 return self.save(*tables, known=known)
-            raise _failure(done)
+            raise failure
         listing = done.stdout.decode(errors="surrogateescape")
         del done  # up to 50 MB
         return self.parsed(listing, tables, known)
@@ -206,12 +214,14 @@ class Iptables:
             return None
 
 
-def _failure(done: Completed, lines: Sequence[str] = ()) -> KernelError:
+def _failure(done: Completed, lines: Sequence[str] = ()) -> KernelError | Unsupported:
     program = Path(done.argv[0]).name
     parts = (_NOISE.sub("", line).strip() for line in done.stderr.splitlines())
     said = "; ".join(part for part in parts if part)
+    if _PASSING.search(said):
+        return KernelError(program, 0, said)
     if _NO_KERNEL in said:
-        raise Unsupported(f"this kernel does not serve {program}: {said}")
+        return Unsupported(f"this kernel does not serve {program}: {said}")
     if done.returncode == 4 and "xtables lock" in said:
         detail = f"another program kept the xtables lock for {LOCK_WAIT_S} s"
         return KernelError(program, 0, detail)
