@@ -18,7 +18,7 @@ from . import versions
 from .storage import base
 from .versions import Event, EventType, Item, Key, Object
 
-RETRY_SECONDS = 0.5
+RETRY_SECONDS = 0.1
 """How long to wait before asking a storage again that has not answered."""
 
 ALL = "/"

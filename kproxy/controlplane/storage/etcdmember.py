@@ -1,0 +1,56 @@
+"""The command line of an etcd member, for those who start one. Pure.
+
+The defaults are etcd's own: heartbeats every 100 ms, an election after a second of silence.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+CLIENT_PORT, PEER_PORT = 2379, 2380
+HEARTBEAT_MS, ELECTION_MS = 100, 1000
+KEPT_REVISIONS = 10_000
+
+
+def command(
+    name: str,
+    data: Path,
+    peers: Mapping[str, str],
+    *,
+    heartbeat_ms: int = HEARTBEAT_MS,
+    election_ms: int = ELECTION_MS,
+    program: str = "etcd",
+) -> list[str]:
+    """Return the command that runs a member of a new cluster, or of one that it was in before.
+
+    ``peers`` are names and addresses of all members, this one's too.
+    """
+    host = _bracketed(peers[name])
+    client, peer = f"http://{host}:{CLIENT_PORT}", f"http://{host}:{PEER_PORT}"
+    everyone = (f"{one}=http://{_bracketed(at)}:{PEER_PORT}" for one, at in peers.items())
+    return [
+        program,
+        f"--name={name}",
+        f"--data-dir={data}",
+        f"--listen-client-urls={client}",
+        f"--advertise-client-urls={client}",
+        f"--listen-peer-urls={peer}",
+        f"--initial-advertise-peer-urls={peer}",
+        f"--initial-cluster={','.join(everyone)}",
+        "--initial-cluster-state=new",
+        "--enable-v2=false",
+        "--logger=zap",
+        "--log-outputs=stderr",
+        f"--heartbeat-interval={heartbeat_ms}",
+        f"--election-timeout={election_ms}",
+        "--auto-compaction-mode=revision",
+        f"--auto-compaction-retention={KEPT_REVISIONS}",
+    ]
+
+
+def endpoints(peers: Mapping[str, str]) -> list[str]:
+    """Return where clients find the members."""
+    return [f"http://{_bracketed(address)}:{CLIENT_PORT}" for address in peers.values()]
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
