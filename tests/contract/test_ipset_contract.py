@@ -4,12 +4,14 @@ import errno
 import ipaddress
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fresh_netns import BOTH
 
 from kproxy.errors import AlreadyExists, KernelError, NotFound
 from kproxy.kernel.inet import Family, Protocol
+from kproxy.kernel.ipset import wire
 from kproxy.kernel.ipset.client import Ipset
 from kproxy.kernel.ipset.fake import FakeIpset
 from kproxy.kernel.ipset.types import (
@@ -235,6 +237,26 @@ def test_thousands_of_entries_and_failures_among_them(ipset: IpsetClient) -> Non
     do(ipset, CreateSet("B", CLUSTER_IP), AddEntry("B", WEB))
     assert entries(ipset, "A") == set(wanted)
     assert entries(ipset, "B") == {WEB}
+
+
+def test_sets_of_some_names_alone_are_read(
+    ipset: IpsetClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sets of another program may be very large: not one of their entries is made."""
+    others = [Entry(ip(0x0A000000 + n), Protocol.TCP, 80) for n in range(3000)]
+    do(ipset, CreateSet("A", CLUSTER_IP), CreateSet("other", CLUSTER_IP), AddEntry("A", WEB))
+    do(ipset, *(AddEntry("other", entry) for entry in others))
+    assert len(ipset.dump()["other"].entries) == 3000
+    made: list[object] = []
+    read = wire._EntryReader.read
+
+    def counted(reader: Any, *place: Any) -> Entry:
+        made.append(reader)
+        return read(reader, *place)
+
+    monkeypatch.setattr(wire._EntryReader, "read", counted)
+    assert ipset.dump({"A", "missing"}) == {"A": (CLUSTER_IP, frozenset({WEB}), 0)}
+    assert len(made) <= 1
 
 
 @pytest.mark.kernel

@@ -9,7 +9,7 @@ import pytest
 from fresh_netns import BOTH, fresh_namespace
 
 from kproxy.errors import AlreadyExists, KernelError, NotFound
-from kproxy.kernel.inet import Protocol
+from kproxy.kernel.inet import Family, Protocol
 from kproxy.kernel.ipvs.client import IPVS
 from kproxy.kernel.ipvs.fake import FakeIPVS
 from kproxy.kernel.ipvs.types import (
@@ -350,6 +350,19 @@ def test_procfs_and_netlink_tell_the_same(kernel_ipvs: IPVS) -> None:
     by_procfs = kernel_ipvs.dump()
     assert len(by_procfs) == 6
     assert kernel_ipvs._dump_by_netlink(kernel_ipvs._services()) == by_procfs
+
+
+def test_one_family_alone_is_read(ipvs: IPVSClient) -> None:
+    to, to6 = server("10.0.0.1"), server("fd00::1")
+    do(
+        ipvs,
+        *(AddService(WEB, RR), AddService(WEB6, RR)),
+        *(AddDestination(WEB, to, ONE), AddDestination(WEB6, to6, ONE)),
+    )
+    both = ipvs.dump()
+    assert set(both) == {WEB, WEB6}
+    assert ipvs.dump(Family.IPV4) == {WEB: both[WEB]}
+    assert ipvs.dump(Family.IPV6) == {WEB6: both[WEB6]}
 
 
 @pytest.mark.kernel

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from kproxy.kernel.inet import Protocol
+from kproxy.kernel.inet import Family, Protocol
 from kproxy.kernel.ipvs import client, sockopt
 from kproxy.kernel.ipvs.client import IPVS
 from kproxy.kernel.ipvs.types import (
@@ -134,4 +134,8 @@ def test_a_large_table_is_read_as_a_small_one(
     monkeypatch.setattr(client, "MANY", 1)
     monkeypatch.setattr(client, "_listing", lambda: pytest.fail("procfs was read"))
     assert kernel_ipvs.dump() == small
+    assert kernel_ipvs.dump(Family.IPV4) == {key: small[key] for key in (WEB, udp, empty)}
+    monkeypatch.setattr(sockopt, "read", lambda: pytest.fail("IPv4 was read"))
+    assert kernel_ipvs.dump(Family.IPV6) == {six: small[six]}
+    monkeypatch.undo()
     assert sockopt.read() == {key: small[key].destinations for key in (WEB, udp, empty)}

@@ -3,7 +3,7 @@
 from packet_tracer import Node
 
 from kproxy.backends import chains
-from kproxy.backends.ipvs import render
+from kproxy.backends.base import FAMILIES
 from kproxy.backends.ipvs.render import Context
 from kproxy.backends.ipvs.rules import rules
 from kproxy.backends.ipvs.sets import SETS
@@ -14,7 +14,7 @@ from kproxy.kernel.inet import unpacked
 
 def ipvs_node(state: State) -> Node:
     """Return what a node's kernel holds for a state."""
-    family = render.family_of(state)
+    family = FAMILIES[state.family]
     sets, wanted = SETS[family], Wanted(SETS[family])
     addresses = state.node_ports.addresses
     context = Context(family, "rr", addresses, frozenset(addresses), state.cluster_cidrs)

@@ -54,11 +54,11 @@ def read(kernel: Kernel, family: Family, specs: Mapping[str, SetSpec], *, check:
     addresses, up, size = frozenset[bytes](), False, family.bits // 8
     with contextlib.suppress(NotFound):
         addresses, up = kernel.links.host_addresses(DEVICE), kernel.links.is_up(DEVICE)
-    sets = kernel.ipset.dump()
+    sets = kernel.ipset.dump(specs)
     if check:
         _check_types(kernel.ipset, specs, sets)
     return Seen(
-        services={key: entry for key, entry in kernel.ipvs.dump().items() if len(key) == size + 3},
+        services=kernel.ipvs.dump(family),
         device=up,
         addresses=frozenset(one for one in addresses if len(one) == size),
         sets={name: sets[name].entries for name in specs if name in sets},

@@ -14,7 +14,6 @@ from kproxy.desired.model import (
     ServicePort,
     ServicePortName,
     ServiceState,
-    State,
 )
 from kproxy.kernel import inet
 from kproxy.kernel.inet import Family, IPNetwork
@@ -86,11 +85,6 @@ class Context:
     own: frozenset[Address] = frozenset()
     """The node's own addresses."""
     pods: tuple[Prefix, ...] = ()
-
-
-def family_of(state: State) -> Family:
-    """Return the kernel's word for the state's IP family."""
-    return Family.IPV4 if state.family is model.Family.IPV4 else Family.IPV6
 
 
 def depends_on_node(service: ServicePort) -> bool:

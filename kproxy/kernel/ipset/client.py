@@ -1,7 +1,7 @@
 """The kernel's IP sets, through nfnetlink."""
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -98,10 +98,10 @@ class Ipset:
                 results[possible[at]] = _error(operations[at], refusal)
         return results
 
-    def dump(self) -> Dump:
-        """Return every set whose type is a SetType, by name."""
+    def dump(self, names: Container[str] | None = None) -> Dump:
+        """Return every set whose type is a SetType, by name; of these names, if given."""
         kind = wire.message_type(wire.LIST)
-        read = wire.ListingReader().read
+        read = wire.ListingReader(names).read
         found: dict[str, tuple[SetSpec, int, list[Entry]]] = {}
         with bulk.collector_paused():
             for part in self._open().dump(kind, wire.request(), read, "list IP sets"):

@@ -2,7 +2,7 @@
 
 import errno
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from kproxy.errors import KernelError
@@ -71,11 +71,12 @@ class FakeIpset:
                 results.append(None)
         return results
 
-    def dump(self) -> Dump:
-        """Return every set by name."""
+    def dump(self, names: Container[str] | None = None) -> Dump:
+        """Return every set by name; of these names, if given."""
         return {
             name: SetEntry(spec, frozenset(entries), self.references.get(name, 0))
             for name, (spec, entries) in self._sets.items()
+            if names is None or name in names
         }
 
     def exists(self, name: str) -> bool:

@@ -2,7 +2,7 @@
 
 import enum
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
@@ -293,8 +293,11 @@ class IpsetClient(Protocol):
         A failure stops none of the others.
         """
 
-    def dump(self) -> Dump:
-        """Return every set whose type is a :class:`SetType`, by name."""
+    def dump(self, names: Container[str] | None = None) -> Dump:
+        """Return every set whose type is a :class:`SetType`, by name; of these names, if given.
+
+        Others may have sets of hundreds of thousands of entries.
+        """
 
     def exists(self, name: str) -> bool:
         """Tell whether there is a set of this name, of whatever type."""

@@ -5,7 +5,7 @@ Layouts are of ``linux/netfilter/ipset/ip_set.h``, protocol version 6, which eve
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 from kproxy.kernel import nfnetlink
@@ -192,16 +192,19 @@ class Part(NamedTuple):
 
 
 class ListingReader:
-    """Reads the answers to LIST. Large sets come in several messages."""
+    """Reads the answers to LIST. Large sets come in several messages. ``names``: which to read."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Container[str] | None = None) -> None:
+        self._names = names
         self._readers: dict[str, _EntryReader] = {}
 
     def read(self, buffer: Buffer, start: int, end: int) -> Part | None:
-        """Return what the message tells; None about a set of a type that is not a SetType."""
+        """Return what the message tells; None about a set that is not asked for, or no SetType."""
         places = find(buffer, start + nfnetlink.HEADER_SIZE, end)
         name = _text(buffer, places[_SETNAME])
         spec, references = None, 0
+        if self._names is not None and name not in self._names:
+            return None
         if _TYPENAME in places:
             self._readers.pop(name, None)
             create = find(buffer, *places[_DATA])

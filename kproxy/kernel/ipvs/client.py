@@ -83,33 +83,31 @@ class IPVS:
             return [None] * len(transaction)
         return list(_results(transaction, refused))
 
-    def dump(self) -> Dump:
-        """Return every virtual service known by address, with its real servers."""
+    def dump(self, family: Family | None = None) -> Dump:
+        """Return every virtual service known by address, with its real servers.
+
+        ``family``: those of one IP family only, which costs nothing for those of the other.
+        """
         with bulk.collector_paused():
-            services = self._services()
-            if len(services) >= MANY and (found := self._dump_many(services)) is not None:
-                return found
+            everything = self._services()
+            services = [one for one in everything if family in (None, one[0].family)]
+            if len(everything) >= MANY:
+                return self._dump_many(services)
             listed = _listing()
-            if listed is None or listed.keys() != {key for key, _config in services}:
+            if listed is None or listed.keys() != {key for key, _config in everything}:
                 # No procfs here, or somebody changed the table between the two readings.
                 return self._dump_by_netlink(services)
             return {key: ServiceEntry(config, listed[key]) for key, config in services}
 
-    def _dump_many(self, services: Sequence[wire.Service]) -> Dump | None:
-        """Return a large table; None where that cannot be, or it changed between two readings."""
-        from kproxy.kernel.ipvs import sockopt
-
-        try:
-            listed = sockopt.read()
-        except (KernelError, OSError):
-            return None
+    def _dump_many(self, services: list[wire.Service]) -> Dump:
+        """Return these services of a large table."""
         ipv4 = [(key, config) for key, config in services if len(key) == IPV4_KEY]
+        listed = _listed_ipv4() if ipv4 else {}
         if listed is None or listed.keys() != {key for key, _config in ipv4}:
-            return None
-        others = [one for one in services if len(one[0]) != IPV4_KEY]
+            return self._dump_by_netlink(services)
         return {
             **{key: ServiceEntry(config, listed[key]) for key, config in ipv4},
-            **self._dump_by_netlink(others),
+            **self._dump_by_netlink([one for one in services if len(one[0]) != IPV4_KEY]),
         }
 
     def read(self, services: Iterable[ServiceKey]) -> Dump:
@@ -236,4 +234,14 @@ def _listing() -> dict[ServiceKey, proc.Destinations] | None:
         with Path(proc.PATH).open("rb", buffering=0) as file:
             return proc.parse(iter(partial(file.read, _READ_SIZE), b""))
     except (OSError, ValueError):
+        return None
+
+
+def _listed_ipv4() -> dict[ServiceKey, proc.Destinations] | None:
+    """Return what the kernel lists of IPv4; None if it does not, or all changed."""
+    from kproxy.kernel.ipvs import sockopt  # small tables need not wait for it
+
+    try:
+        return sockopt.read()
+    except (KernelError, OSError):
         return None

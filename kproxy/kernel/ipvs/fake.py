@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from kproxy.errors import KernelError
+from kproxy.kernel.inet import Family
 from kproxy.kernel.ipvs.types import (
     AddDestination,
     AddService,
@@ -99,9 +100,9 @@ class FakeIPVS:
             return kernel_error(describe(operation), Refusal(refused.errno))
         return None
 
-    def dump(self) -> Dump:
-        """Return every virtual service with its real servers."""
-        return self.read(self._table)
+    def dump(self, family: Family | None = None) -> Dump:
+        """Return every virtual service with its real servers, of one IP family or both."""
+        return self.read([key for key in self._table if family in (None, key.family)])
 
     def read(self, services: Iterable[ServiceKey]) -> Dump:
         """Return these virtual services with their real servers, as far as they are there."""

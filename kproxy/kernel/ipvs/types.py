@@ -274,8 +274,11 @@ class IPVSClient(Protocol):
         A failure stops none of the others. NotFound and AlreadyExists are kinds of KernelError.
         """
 
-    def dump(self) -> Dump:
-        """Return every virtual service known by address, with its real servers."""
+    def dump(self, family: Family | None = None) -> Dump:
+        """Return every virtual service known by address, with its real servers.
+
+        ``family``: those of one IP family only, which costs nothing for those of the other.
+        """
 
     def read(self, services: Iterable[ServiceKey]) -> Dump:
         """Return these virtual services, with their real servers; those that are not there not.
