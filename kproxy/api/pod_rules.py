@@ -20,6 +20,12 @@ def check_pod_spec(check: Checker, at: str, spec: PodSpec) -> None:
         for index, container in enumerate(containers):
             place = f"{at}.{field}[{index}]"
             _container(check, place, container)
+            if container.restart_policy is not None:
+                check.fault(
+                    f"{place}.restartPolicy",
+                    "restart policies of single containers (sidecars) are not supported",
+                    "list the container under containers",
+                )
             names.append((f"{place}.name", container.name))
     check.unique(names, "name")
     check.one_of(f"{at}.restartPolicy", spec.restart_policy, RESTART_POLICIES)
@@ -42,6 +48,7 @@ def _container(check: Checker, at: str, container: Container) -> None:
     for name, probe in zip(PROBES, probes, strict=True):
         if probe is not None:
             _probe(check, f"{at}.{name}", probe)
+            _thresholds(check, f"{at}.{name}", name, probe)
     if container.lifecycle is not None:
         for name, hook in (
             ("postStart", container.lifecycle.post_start),
@@ -51,8 +58,26 @@ def _container(check: Checker, at: str, container: Container) -> None:
                 _action(check, f"{at}.lifecycle.{name}", hook)
 
 
+def _thresholds(check: Checker, at: str, name: str, probe: Probe) -> None:
+    """Check what Kubernetes demands of some kinds of probes only."""
+    if name != "readinessProbe" and probe.success_threshold != 1:
+        field = f"{at}.successThreshold"
+        check.fault(field, "must be 1", "only readinessProbe may have another")
+    grace = probe.termination_grace_period_seconds
+    if grace is None:
+        return
+    field = f"{at}.terminationGracePeriodSeconds"
+    if name == "readinessProbe":
+        check.fault(field, "must not be set for readinessProbe", "remove it")
+    elif grace < 1:
+        check.fault(field, f"{grace} is too small", "use 1 or more")
+
+
 def _probe(check: Checker, at: str, probe: Probe) -> None:
-    _action(check, at, probe)
+    if probe.grpc is not None:
+        check.fault(f"{at}.grpc", "is not supported", "use httpGet, tcpSocket or exec")
+    else:
+        _action(check, at, probe)
     for name, value, least in (
         ("initialDelaySeconds", probe.initial_delay_seconds, 0),
         ("timeoutSeconds", probe.timeout_seconds, 1),

@@ -86,6 +86,8 @@ class Probe(Object, frozen=True, kw_only=True, rename="camel"):
     exec: ExecAction | None = None
     http_get: HTTPGetAction | None = None
     tcp_socket: TCPSocketAction | None = None
+    grpc: dict[str, Any] | None = None
+    """Not supported: refused by validation."""
     initial_delay_seconds: int = 0
     timeout_seconds: int = 1
     period_seconds: int = 10
@@ -102,7 +104,11 @@ class Container(Object, frozen=True, kw_only=True, rename="camel"):
     command: list[str] | None = None
     args: list[str] | None = None
     working_dir: str = ""
+    restart_policy: str | None = None
+    """Of init containers only: ``Always`` would make a sidecar, which is refused by validation."""
     env: list[EnvVar] | None = None
+    env_from: list[dict[str, Any]] | None = None
+    """Not supported: a container with it waits with ``CreateContainerConfigError``."""
     ports: list[ContainerPort] | None = None
     readiness_probe: Probe | None = None
     liveness_probe: Probe | None = None
@@ -154,6 +160,7 @@ class ContainerStatus(Object, frozen=True, kw_only=True, rename="camel"):
     restart_count: int = 0
     state: dict[str, Any] | None = None
     last_state: dict[str, Any] | None = None
+    container_id: str = msgspec.field(default="", name="containerID")
 
 
 class PodStatus(Object, frozen=True, kw_only=True, rename="camel"):
@@ -168,6 +175,7 @@ class PodStatus(Object, frozen=True, kw_only=True, rename="camel"):
     start_time: str | None = None
     conditions: list[Condition] | None = None
     container_statuses: list[ContainerStatus] | None = None
+    init_container_statuses: list[ContainerStatus] | None = None
 
 
 class Pod(Object, frozen=True, kw_only=True, rename="camel"):

@@ -1,36 +1,47 @@
 """The node's supervisor (kubelet's part): runs the pods that are assigned to its node.
 
-A :class:`Kubelet` is told of pods by :meth:`~Kubelet.replace`, :meth:`~Kubelet.changed` and
-:meth:`~Kubelet.deleted`, works in :meth:`~Kubelet.step`, and leaves its reports in an outbox;
-:meth:`~Kubelet.run` is the thin loop around, which sleeps until a pod changes, a container ends or
-something is due. A kubelet that is killed leaves the containers running; its successor adopts
-them.
+A :class:`Kubelet` is told of pods by :meth:`~Kubelet.replace`, :meth:`~Kubelet.changed`,
+:meth:`~Kubelet.deleted` and :meth:`~Kubelet.replace_static`, works in :meth:`~Kubelet.step`, and
+leaves its reports in an outbox; :meth:`~Kubelet.run` is the thin loop around, which sleeps until a
+pod changes, a container ends, a probe has an answer or something is due. A kubelet that is killed
+leaves the containers running; its successor adopts them.
 """
 
 import math
 import os
 import select
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
-from kproxy import logs
+from kproxy import errors, logs
 from kproxy.api import meta
 from kproxy.api.pods import Pod
 
+from . import staticpods
+from .actions import Actions, Performer
 from .cluster import Cluster
+from .images import Images
+from .kubeletmetrics import Census, KubeletMetrics
 from .outbox import Outbox
+from .podevents import PodEvents
+from .podtools import Tools
 from .podworker import PodWorker, Stage
-from .runtime import Exit, PodRuntime
-from .store import timestamp
+from .runtime import ContainerId, Exit, PodRuntime, Sandbox
+from .versions import timestamp
+
+T = TypeVar("T")
+_NAME_TAKEN_AGAIN = 1.0
 
 
 class Kubelet:
     """Supervises the pods of one node.
 
-    ``host_ip``: the node's address, reported with every pod; ``now``: a monotonic clock in
-    seconds; ``wall``: the clock of timestamps. All methods but :meth:`post` and :meth:`stop`
-    belong to one thread.
+    ``host_ips``: the node's addresses, reported with every pod; ``now``: a monotonic clock in
+    seconds; ``wall``: the clock of timestamps; ``performer``: who does probes and hooks. All
+    methods but :meth:`post`, :meth:`ask` and :meth:`stop` belong to one thread.
     """
 
     def __init__(
@@ -39,7 +50,9 @@ class Kubelet:
         cluster: Cluster,
         runtime: PodRuntime,
         *,
-        host_ip: str = "",
+        host_ips: Iterable[str] = (),
+        images: Images | None = None,
+        performer: Performer | None = None,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         log: logs.Log | None = None,
@@ -47,38 +60,83 @@ class Kubelet:
         self.node_name = node_name
         self.log = log or logs.Log("kubelet")
         self.outbox = Outbox(cluster, self.log)
-        self._runtime = runtime
-        self._host_ip = host_ip
+        self.metrics = KubeletMetrics()
+        self.runtime = runtime
         self._now = now
-        self._today = lambda: timestamp(wall())
+        self._performer = performer or Actions(runtime)
+        self._tools = Tools(
+            node_name=node_name,
+            runtime=runtime,
+            performer=self._performer,
+            log=self.log,
+            today=lambda: timestamp(wall()),
+            host_ips=tuple(host_ips),
+            images=images or Images(),
+            events=PodEvents(
+                node_name, self.outbox.put_event, now=now, today=lambda: timestamp(wall())
+            ),
+            metrics=self.metrics,
+        )
         self._workers: dict[str, PodWorker] = {}
         self._leaving: dict[str, PodWorker] = {}
         self._leaving_due: dict[str, float] = {}
-        self._adopted = False
+        self._static: dict[str, staticpods.StaticPod] = {}
+        self._left: dict[str, tuple[Sandbox, Sequence[ContainerId]]] | None = None
+        """What a former kubelet left and nobody has claimed yet; None: not looked at yet."""
+        self._settled = False
         self._posted: deque[Callable[[], None]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._stopped = False
 
+    @property
+    def workers(self) -> Mapping[str, PodWorker]:
+        """Return the pods that run here, by uid."""
+        return self._workers
+
     def replace(self, pods: Iterable[Pod]) -> None:
-        """Take the whole list of pods: others are removed, what runs already is adopted."""
-        mine = {pod.metadata.uid: pod for pod in pods if pod.spec.node_name == self.node_name}
-        if not self._adopted:
-            self._adopt(mine)
-        for uid in [uid for uid in self._workers if uid not in mine]:
+        """Take the whole list of the API's pods: others are removed, what runs is adopted."""
+        mine = {
+            pod.metadata.uid: pod
+            for pod in pods
+            if pod.spec.node_name == self.node_name and not staticpods.is_mirror(pod)
+        }
+        self._adopt(mine)
+        if not self._settled:
+            self._settled = True
+            self._remove_unclaimed()
+            for uid in [uid for uid in mine if uid not in self._workers]:
+                worker = self._workers[uid] = self._worker(mine[uid])
+                if worker.lost_before():
+                    worker.fail("SandboxLost", "its sandbox was gone when the kubelet started")
+        for uid in [uid for uid in self._workers if uid not in mine and uid not in self._static]:
             self._remove(uid)
         for pod in mine.values():
-            self.changed(pod)
+            self._take(pod)
+
+    def replace_static(self, pods: Iterable[staticpods.StaticPod]) -> None:
+        """Take the whole list of static pods; one that is gone ends with grace."""
+        wanted = {static.pod.metadata.uid: static for static in pods}
+        for uid, gone in self._static.items():
+            if uid not in wanted and uid in self._workers:
+                self._workers[uid].pod = staticpods.deleted(gone.pod, self._tools.today())
+        self._static = {**self._static, **wanted}
+        found = {uid: static.pod for uid, static in wanted.items()}
+        self._adopt(found)
+        for pod in found.values():
+            self._take(pod)
+
+    def mirror_changed(self, namespace: str, name: str) -> None:
+        """Note that a static pod's image in the API was changed or deleted: it is made anew."""
+        for uid, one in self._static.items():
+            at = one.pod.metadata
+            if (at.namespace, at.name) == (namespace, name) and uid in self._workers:
+                self._workers[uid].report_again()
 
     def changed(self, pod: Pod) -> None:
         """Take a new pod, or a new version of one."""
-        if pod.spec.node_name != self.node_name:
+        if pod.spec.node_name != self.node_name or staticpods.is_mirror(pod):
             return
-        worker = self._workers.get(pod.metadata.uid)
-        if worker is None:
-            self._workers[pod.metadata.uid] = self._worker(pod)
-            return
-        worker.pod = pod
-        worker.shorten_grace(self._now())
+        self._take(pod)
 
     def deleted(self, uid: str) -> None:
         """Remove a pod whose object is gone, without any grace."""
@@ -90,17 +148,42 @@ class Kubelet:
         while self._posted:
             self._posted.popleft()()
         now = self._now()
-        for end in self._runtime.exits():
+        for end in self.runtime.exits():
             self._exited(end, now)
+        self._performer.advance(now)
         times = [self._advance(worker, now) for worker in list(self._workers.values())]
         times += [self._leave(uid, now) for uid in list(self._leaving)]
+        times.append(self._performer.due())
         due = [moment for moment in times if moment is not None]
-        return max(min(due) - self._now(), 0.0) if due else None
+        after = self._now()
+        self.metrics.step.observe(after - now)
+        return max(min(due) - after, 0.0) if due else None
 
     def post(self, action: Callable[[], None]) -> None:
         """Have an action done by the loop's thread, soon; may be called from any thread."""
         self._posted.append(action)
         os.eventfd_write(self._wake, 1)
+
+    def ask(self, question: Callable[[], T], timeout: float = 10.0) -> T:
+        """Have a question answered by the loop's thread. Raises what it raises, or KproxyError."""
+        answer: list[T] = []
+        problem: list[errors.KproxyError] = []
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                answer.append(question())
+            except errors.KproxyError as error:
+                problem.append(error)
+            finally:
+                done.set()
+
+        self.post(run)
+        if not done.wait(timeout):
+            raise errors.KproxyError("the kubelet is too busy to answer")
+        if problem:
+            raise problem[0]
+        return answer[0]
 
     def stop(self) -> None:
         """Make :meth:`run` return; the containers go on."""
@@ -109,8 +192,8 @@ class Kubelet:
     def run(self) -> None:
         """Supervise until :meth:`stop`."""
         poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
-        poll.register(self._runtime.fileno(), select.POLLIN)
+        for descriptor in (self._wake, self.runtime.fileno(), self._performer.fileno()):
+            poll.register(descriptor, select.POLLIN)
         while True:
             wait = self.step()
             if self._stopped:
@@ -121,30 +204,47 @@ class Kubelet:
 
     def close(self) -> None:
         """Free what :meth:`run` used."""
+        self._performer.close()
         os.close(self._wake)
+
+    def census(self) -> Census:
+        """Return how many pods and containers there are."""
+        census = Census()
+        for worker in self._workers.values():
+            worker.count(census)
+        return census
 
     def _stop(self) -> None:
         self._stopped = True
 
     def _worker(self, pod: Pod) -> PodWorker:
-        return PodWorker(pod, self._runtime, self.log, host_ip=self._host_ip, today=self._today)
+        static = self._static.get(pod.metadata.uid)
+        mirror = static.mirror if static else None
+        return PodWorker(pod, self._tools, now=self._now(), mirror=mirror)
 
-    def _adopt(self, pods: dict[str, Pod]) -> None:
-        """Meet what a former kubelet left: take over what is wanted, remove the rest."""
-        self._adopted = True
-        now = self._now()
-        found = {sandbox.uid: (sandbox, running) for sandbox, running in self._runtime.list()}
-        for uid, (sandbox, running) in found.items():
-            pod = pods.get(uid) or Pod(metadata=meta.ObjectMeta(uid=uid))
-            worker = self._workers[uid] = self._worker(pod)
-            worker.adopt(sandbox, running, now)
-            if uid not in pods:
-                self._remove(uid)
-        for uid, pod in pods.items():
-            if uid not in found:
-                worker = self._workers[uid] = self._worker(pod)
-                if worker.lost_before():
-                    worker.fail("SandboxLost", "its sandbox was gone when the kubelet started")
+    def _take(self, pod: Pod) -> None:
+        worker = self._workers.get(pod.metadata.uid)
+        if worker is None:
+            self._workers[pod.metadata.uid] = self._worker(pod)
+            return
+        worker.pod = pod
+        worker.shorten_grace(self._now())
+
+    def _adopt(self, pods: Mapping[str, Pod]) -> None:
+        """Take over what a former kubelet left of these pods."""
+        if self._left is None:
+            self._left = {box.uid: (box, running) for box, running in self.runtime.list()}
+        for uid in [uid for uid in self._left if uid in pods]:
+            sandbox, running = self._left.pop(uid)
+            worker = self._workers[uid] = self._worker(pods[uid])
+            worker.adopt(sandbox, running, self._now())
+
+    def _remove_unclaimed(self) -> None:
+        """Remove what a former kubelet left of pods that are wanted no more."""
+        left, self._left = self._left or {}, {}
+        for uid in left:
+            self._workers[uid] = self._worker(Pod(metadata=meta.ObjectMeta(uid=uid)))
+            self._remove(uid)
 
     def _exited(self, end: Exit, now: float) -> None:
         uid = end.container.uid
@@ -170,11 +270,25 @@ class Kubelet:
             self.outbox.put(report)
 
     def _advance(self, worker: PodWorker, now: float) -> float | None:
+        if self._in_the_way(worker):
+            return now + _NAME_TAKEN_AGAIN
         due = worker.advance(now)
         self._report(worker)
         if worker.stage is Stage.GONE:
             self._workers.pop(worker.uid, None)
+            self._static.pop(worker.uid, None)
         return due
+
+    def _in_the_way(self, worker: PodWorker) -> bool:
+        """Return whether a static pod has to wait for the end of the one that it replaces."""
+        if worker.uid not in self._static or worker.stage is not Stage.WAITING:
+            return False
+        at = worker.pod.metadata
+        return any(
+            (other.pod.metadata.namespace, other.pod.metadata.name) == (at.namespace, at.name)
+            for other in self._workers.values()
+            if other is not worker and other.stage is not Stage.WAITING
+        )
 
     def _remove(self, uid: str) -> None:
         self._leaving[uid] = self._workers.pop(uid)

@@ -1,84 +1,132 @@
-"""A kubelet connected to its API server: informer in, reports out, the Node object kept alive."""
+"""A kubelet connected to its API server: informers in, reports out, the node kept alive.
+
+Without an API server (``client`` None) it runs the static pods of a directory only.
+"""
 
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kproxy import errors, logs
-from kproxy.api import core, kinds
+from kproxy.api import core
 from kproxy.api.pods import Pod
 from kproxy.client import informer, objects, rest
 
-from .backoff import RetryBackoff
+from . import staticpods
+from .actions import Performer
 from .cluster import Cluster
+from .images import Images
 from .kubelet import Kubelet
+from .nodekeeper import NodeKeeper
+from .nodestatus import KUBELET_PORT, NodeFacts, Times
 from .runtime import PodRuntime
-from .store import timestamp
 
 Object = dict[str, Any]
 
-HEARTBEAT_SECONDS = 300.0
-"""Kubernetes' nodeStatusReportFrequency: how often an unchanged node is reported again. Nothing
-here judges a node by the age of its report, and each report wakes everyone who watches nodes."""
+
+class Service(threading.Thread):
+    """Something that runs beside the kubelet until it is told to stop (its server)."""
+
+    def __init__(self, name: str, run: Callable[[], None], stop: Callable[[], None]) -> None:
+        super().__init__(target=run, name=name, daemon=True)
+        self.stop = stop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What may be different from a plain kubelet.
+
+    ``manifests``: a directory of static pods (``--pod-manifest-path``); ``performer``: who does
+    probes and hooks; ``serve``: makes the kubelet's server, None: there is none.
+    """
+
+    images: Images | None = None
+    manifests: Path | None = None
+    performer: Performer | None = None
+    times: Times | None = None
+    pods: int = 110
+    port: int = KUBELET_PORT
+    serve: Callable[[Kubelet], Service] | None = None
 
 
 class Supervisor:
     """Runs the pods of one node until :meth:`stop`.
 
-    ``addresses``: of the node, the first is told as its pods' ``hostIP``; ``pod_cidr`` and
-    ``labels`` are written into a Node object that does not exist yet.
+    ``addresses``: of the node, told as its pods' ``hostIPs``; ``pod_cidrs`` and ``labels`` are
+    written into a Node object that does not exist yet.
     """
 
     def __init__(
         self,
         node_name: str,
-        client: rest.Rest,
+        client: rest.Rest | None,
         runtime: PodRuntime,
         *,
         addresses: Sequence[str],
-        pod_cidr: str = "",
+        pod_cidrs: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
+        options: Options | None = None,
         log: logs.Log | None = None,
     ) -> None:
+        options = options or Options()
         self._log = log or logs.Log("kubelet")
         self._client = client
-        cluster = objects.ObjectClient(client)
+        self._options = options
+        cluster: Cluster = objects.ObjectClient(client) if client else _Nobody()
         self.kubelet = Kubelet(
             node_name,
             cluster,
             runtime,
-            host_ip=addresses[0] if addresses else "",
+            host_ips=addresses,
+            images=options.images,
+            performer=options.performer,
             log=self._log,
         )
-        self._node = NodeObject(
-            cluster, node_name, addresses=addresses, pod_cidr=pod_cidr, labels=labels or {}
+        facts = NodeFacts(
+            name=node_name,
+            addresses=addresses,
+            pod_cidrs=pod_cidrs,
+            labels=labels or {},
+            info=runtime.machine(),
+            pods=options.pods,
+            port=options.port,
         )
-        self._informers = self._follow(node_name)
-        self._stopped = False
-        self._report_due = threading.Event()
+        self._keeper = NodeKeeper(
+            cluster, facts, self._log, trouble=runtime.trouble, times=options.times
+        )
+        self._manifests = staticpods.ManifestDirectory(
+            options.manifests or Path(), node_name, self._complain
+        )
+        self._ending = threading.Event()
+        self._informers = self._follow(client, node_name) if client else ()
 
     def run(self) -> None:
         """Supervise in this thread (and a few more) until :meth:`stop`; the pods go on."""
         self._log.info("started", node=self.kubelet.node_name)
-        threads = [
-            threading.Thread(target=self.kubelet.outbox.run, name="outbox", daemon=True),
-            threading.Thread(target=self._keep_node, name="node", daemon=True),
-        ]
-        for thread in threads:
+        self._read_manifests()
+        threads = self._threads()
+        serving = self._options.serve(self.kubelet) if self._options.serve else None
+        for thread in (*threads, *([serving] if serving else [])):
             thread.start()
         for one in self._informers:
             one.start()
+        if not self._client:
+            self.kubelet.post(lambda: self.kubelet.replace(()))
         try:
             self.kubelet.run()
         finally:
-            self._stopped = True
-            self._report_due.set()
+            self._ending.set()
+            self._keeper.stop()
+            if serving:
+                serving.stop()
             for one in self._informers:
                 one.stop()
             self.kubelet.outbox.stop()
-            self._client.close()
-            for thread in threads:
+            if self._client:
+                self._client.close()
+            for thread in (*threads, *([serving] if serving else [])):
                 thread.join()
             self.kubelet.close()
         self._log.info("stopped", node=self.kubelet.node_name)
@@ -87,7 +135,15 @@ class Supervisor:
         """Make :meth:`run` return; may be called from a signal handler."""
         self.kubelet.stop()
 
-    def _follow(self, node_name: str) -> tuple[informer.Informer[Any], ...]:
+    def _threads(self) -> list[threading.Thread]:
+        work: dict[str, Callable[[], None]] = {}
+        if self._client:
+            work = {"outbox": self.kubelet.outbox.run, "node": self._keeper.run}
+        if self._options.manifests:
+            work["static-pods"] = self._watch_manifests
+        return [threading.Thread(target=run, name=name, daemon=True) for name, run in work.items()]
+
+    def _follow(self, client: rest.Rest, node_name: str) -> tuple[informer.Informer[Any], ...]:
         """Return what listens for the node's pods, and for the Node itself.
 
         A Node that somebody deleted, or that a new API server never had, is registered again.
@@ -103,7 +159,7 @@ class Supervisor:
                 self._changed(old, new)
 
         pods = informer.Informer(
-            self._client,
+            client,
             Pod,
             on_change=changed,
             on_synced=synced,
@@ -111,7 +167,7 @@ class Supervisor:
             selection=informer.Selection(field_selector=f"spec.nodeName={node_name}"),
         )
         node = informer.Informer(
-            self._client,
+            client,
             core.Node,
             on_change=self._node_changed,
             on_problem=self._problem,
@@ -126,78 +182,41 @@ class Supervisor:
                 self.kubelet.deleted(old.metadata.uid)
             if new is not None:
                 self.kubelet.changed(new)
+            shown = new or old
+            leaving = new is None or new.metadata.deletion_timestamp is not None
+            if shown is not None and leaving and staticpods.is_mirror(shown):
+                self.kubelet.mirror_changed(shown.metadata.namespace, shown.metadata.name)
 
         self.kubelet.post(take)
 
     def _node_changed(self, old: core.Node | None, new: core.Node | None) -> None:
         if new is None:
-            self._report_due.set()
+            self._keeper.registered_no_more()
 
     def _problem(self, error: errors.KproxyError) -> None:
         self._log.warning("API server", error=str(error))
-        # It may come back without our Node, before our informer has ever seen that Node.
-        self._report_due.set()
+        self._keeper.doubtful()
 
-    def _keep_node(self) -> None:
-        """Register the node and report it now and then, until the end."""
-        backoff = RetryBackoff()
-        while not self._stopped:
-            self._report_due.clear()
-            wait = HEARTBEAT_SECONDS
-            try:
-                self._node.report(time.time())
-                backoff.succeeded("")
-            except errors.KproxyError as error:
-                wait = backoff.failed("")
-                self._log.warning("node not reported", error=str(error))
-            self._report_due.wait(wait)
+    def _complain(self, error: errors.KproxyError) -> None:
+        self._log.warning("static pod left out", error=str(error))
 
+    def _watch_manifests(self) -> None:
+        while not self._ending.wait(staticpods.CHECK_SECONDS):
+            self._read_manifests()
 
-class NodeObject:
-    """The Node object of a kubelet."""
-
-    def __init__(
-        self,
-        cluster: Cluster,
-        name: str,
-        *,
-        addresses: Sequence[str],
-        pod_cidr: str,
-        labels: Mapping[str, str],
-    ) -> None:
-        self._cluster = cluster
-        self._name = name
-        self._addresses = addresses
-        self._spec = {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr]} if pod_cidr else {}
-        self._labels = {"kubernetes.io/hostname": name, **labels}
-
-    def report(self, wall: float) -> None:
-        """Create the Node if it is missing, and say that it is ready. Raises KproxyError."""
-        node = self._cluster.get(kinds.NODE, "", self._name)
-        status = self._status(node, timestamp(wall))
-        if node is not None:
-            self._cluster.update_status(kinds.NODE, {**node, "status": status})
+    def _read_manifests(self) -> None:
+        if self._options.manifests is None:
             return
-        meta = {"name": self._name, "labels": self._labels}
-        self._cluster.create(kinds.NODE, {"metadata": meta, "spec": self._spec, "status": status})
+        try:
+            found = self._manifests.read()
+        except errors.KproxyError as error:
+            self._log.warning("static pods not read", error=str(error))
+            return
+        self.kubelet.post(lambda: self.kubelet.replace_static(found))
 
-    def _status(self, node: Object | None, now: str) -> Object:
-        before = (node or {}).get("status") or {}
-        ready: Object = next(
-            (one for one in before.get("conditions") or () if one["type"] == "Ready"), {}
-        )
-        since = ready.get("lastTransitionTime") if ready.get("status") == "True" else None
-        addresses = [{"type": "InternalIP", "address": address} for address in self._addresses]
-        return {
-            **before,
-            "addresses": [*addresses, {"type": "Hostname", "address": self._name}],
-            "conditions": [
-                {
-                    "type": "Ready",
-                    "status": "True",
-                    "reason": "KubeletReady",
-                    "lastHeartbeatTime": now,
-                    "lastTransitionTime": since or now,
-                }
-            ],
-        }
+
+class _Nobody:
+    """No API server."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise errors.KproxyError("there is no API server")

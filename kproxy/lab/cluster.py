@@ -194,7 +194,8 @@ class Cluster:
             ) from None
 
     def _all_ready(self) -> bool:
-        pods = self.objects(catalog.POD)
+        # One that has ended has been replaced, and stays to be looked at.
+        pods = [pod for pod in self.objects(catalog.POD) if not _has_ended(pod)]
         wanted = {_key(d): d["spec"].get("replicas", 1) for d in self.objects(catalog.DEPLOYMENT)}
         total = sum(wanted.values()) + self.plan.nodes
         have: dict[tuple[str, str], int] = {}
@@ -202,7 +203,7 @@ class Cluster:
             if not _is_ready(pod):
                 continue
             for owner in pod["metadata"].get("ownerReferences", []):
-                key = (owner["kind"], f"{pod['metadata']['namespace']}/{owner['name']}")
+                key = _workload(pod, owner)
                 have[key] = have.get(key, 0) + 1
         if not self.targets:  # only while it comes up: later this is the matter of a moment
             self._tell(f"waiting for pods: {sum(have.values())} of {total} ready")
@@ -255,11 +256,14 @@ class Cluster:
         self._rest = Rest(load_kubeconfig(self.files.kubeconfig), agent="kproxy-lab")
         self._api = ObjectClient(self._rest)
         config = str(self.files.kubeconfig)
-        self._spawn(plan.CONTROL, "controlplane.manager", "--kubeconfig", config)
+        # One replica, on a host where nobody asks how it is.
+        alone = ("--leader-elect=false", "--healthz-bind-address=")
+        self._spawn(plan.CONTROL, "controlplane.manager", "--kubeconfig", config, *alone)
         for node in self.plan.each_node():
             state = str(self.lab.state_dir)
             cidr = str(self.plan.cluster_cidr)
             options = ("--state-dir", state, "--node", node.name, "--cluster-cidr", cidr)
+            options += ("--any-image",)  # a workload's own images run echo servers here
             room = ("--rate", str(self._room.rate), "--records", str(self._room.records))
             self._spawn(node.name, "lab.node", *options, *room)
 
@@ -336,6 +340,19 @@ def _started(event: Event, uid: str) -> bool:
 
 def _key(obj: Object) -> str:
     return f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
+
+
+def _workload(pod: Object, owner: Object) -> tuple[str, str]:
+    """Return kind and key of what a pod belongs to: of a ReplicaSet's pod its Deployment."""
+    kind, name = owner["kind"], owner["name"]
+    if kind == catalog.REPLICA_SET.name:
+        digest = pod["metadata"]["labels"].get("pod-template-hash", "")
+        kind, name = catalog.DEPLOYMENT.name, name.removesuffix(f"-{digest}")
+    return kind, f"{pod['metadata']['namespace']}/{name}"
+
+
+def _has_ended(pod: Object) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded")
 
 
 def _is_ready(pod: Object) -> bool:

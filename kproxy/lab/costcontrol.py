@@ -69,15 +69,16 @@ def _fill(api: ObjectClient) -> None:
 
 def _pod(number: int, phase: str) -> Object:
     """Return what a kubelet reports of a pod."""
-    container = podstatus.ContainerState(name="c", running_since=SINCE, ready=True)
-    status = podstatus.status(
+    container = podstatus.ContainerState(name="c", running_since=SINCE, ready=True, started=True)
+    facts = podstatus.Facts(
         phase=phase,
+        init=[],
         containers=[container],
         addresses=[f"10.128.0.{number + 1}"],
-        host_ip="192.0.2.1",
+        host_ips=["192.0.2.1"],
         started=SINCE,
-        ready_since=SINCE,
     )
+    status = podstatus.status(facts, podstatus.Conditions(()).told(facts, SINCE))
     return {"metadata": {"namespace": NAMESPACE, "name": f"{NAME}-{number}"}, "status": status}
 
 

@@ -34,12 +34,16 @@ class Layout:
         """Return the directory in which a node's runtime keeps what it knows of its pods."""
         return self.root / "pods" / node
 
+    def pod_logs(self, node: str) -> Path:
+        """Return the directory of the logs of a node's pods; see :mod:`.podlogs`."""
+        return self.root / "pod-logs" / node
+
     def log(self, component: str) -> Path:
         """Return the log file of a component of the lab."""
         return self.logs / f"{component}.log"
 
     def container_log(self, namespace: str, pod: str, container: str) -> Path:
-        """Return the log file of a container; all its restarts write to it."""
+        """Return the log file of a program of ours in a pod; all its restarts write to it."""
         return self.logs / f"{namespace}_{pod}_{container}.log"
 
     def record(self, namespace: str, pod: str, start: int) -> Path:

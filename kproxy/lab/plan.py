@@ -15,8 +15,15 @@ stand for pods that talk to services: their addresses lie in the cluster's range
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from dataclasses import dataclass, replace
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
 
 from kproxy import errors
 from netns import topology as net
@@ -26,10 +33,13 @@ CONTROL = "control"
 CLIENT_OFFSET = 254
 GATEWAY = IPv4Address("169.254.1.1")
 """Every pod's default gateway, its node: link-local, by a static neighbour entry, as in Calico."""
+GATEWAY6 = IPv6Address("fe80::1")
+LAN6 = IPv6Network("fd00:192:168:50::/64")
 
 CLUSTER_CIDR = IPv4Network("10.244.0.0/16")
 SERVICE_CIDR = IPv4Network("10.96.0.0/16")
 DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
+DEFAULT_ROUTE6 = IPv6Network("::/0")
 MAX_NODES = 50
 QUIET = {"net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0"}
 _ROUTER = {
@@ -46,6 +56,8 @@ class NodePlan:
 
     number: int
     cluster_cidr: IPv4Network
+    cluster_cidr6: IPv6Network | None = None
+    """At most a /48; each node's pods get a /64 of it. None: pods have no IPv6 addresses."""
 
     @property
     def name(self) -> str:
@@ -61,6 +73,18 @@ class NodePlan:
     def pod_cidr(self) -> IPv4Network:
         """Return the range of the node's pods."""
         return IPv4Network((self.cluster_cidr.network_address + 256 * self.number, 24))
+
+    @property
+    def address6(self) -> IPv6Address | None:
+        """Return the node's IPv6 address on the segment, where pods have such addresses."""
+        return LAN6.network_address + 10 + self.number if self.cluster_cidr6 else None
+
+    @property
+    def pod_cidr6(self) -> IPv6Network | None:
+        """Return the range of the node's pods' IPv6 addresses."""
+        if self.cluster_cidr6 is None:
+            return None
+        return IPv6Network((self.cluster_cidr6.network_address + (self.number << 64), 64))
 
     @property
     def client(self) -> str:
@@ -112,20 +136,39 @@ class Plan:
         raise KeyError(name)
 
 
-def pod_link(node: str, pod: str, address: IPv4Address, *, node_end: str) -> net.Link:
+def pod_link(
+    node: str,
+    pod: str,
+    address: IPv4Address,
+    *,
+    node_end: str,
+    address6: IPv6Address | None = None,
+) -> net.Link:
     """Return the cable between a node and a pod's or client's host, with the routes both ways."""
+    node_side = net.Interface(
+        host=node,
+        name=node_end,
+        addresses=(IPv4Interface(f"{GATEWAY}/32"),),
+        routes=(net.Route(to=IPv4Network(address)),),
+    )
+    pod_side = net.Interface(
+        host=pod,
+        name="eth0",
+        addresses=(IPv4Interface(f"{address}/32"),),
+        routes=(net.Route(to=DEFAULT_ROUTE, via=GATEWAY, onlink=True),),
+    )
+    if address6 is None:
+        return net.Link(a=node_side, b=pod_side)
     return net.Link(
-        a=net.Interface(
-            host=node,
-            name=node_end,
-            addresses=(IPv4Interface(f"{GATEWAY}/32"),),
-            routes=(net.Route(to=IPv4Network(address)),),
+        a=replace(
+            node_side,
+            addresses=(*node_side.addresses, IPv6Interface(f"{GATEWAY6}/64")),
+            routes=(*node_side.routes, net.Route(to=IPv6Network(address6))),
         ),
-        b=net.Interface(
-            host=pod,
-            name="eth0",
-            addresses=(IPv4Interface(f"{address}/32"),),
-            routes=(net.Route(to=DEFAULT_ROUTE, via=GATEWAY, onlink=True),),
+        b=replace(
+            pod_side,
+            addresses=(*pod_side.addresses, IPv6Interface(f"{address6}/128")),
+            routes=(*pod_side.routes, net.Route(to=DEFAULT_ROUTE6, via=GATEWAY6)),
         ),
     )
 

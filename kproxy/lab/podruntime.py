@@ -6,25 +6,35 @@ that a kubelet that was killed finds its pods alive and goes on with them, as wi
 """
 
 import contextlib
-import re
+import os
+import platform
 import select
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import msgspec
 
 from kproxy import errors
-from kproxy.controlplane.runtime import ContainerId, ContainerSpec, Exit, Sandbox
-from kproxy.lab import layout, listening, plan
+from kproxy.controlplane.runtime import (
+    ContainerId,
+    ContainerSpec,
+    Exit,
+    LogFiles,
+    Sandbox,
+    Streams,
+)
+from kproxy.lab import carrier, layout, listening, plan, podlogs
+from kproxy.lab.podexec import Beside
 from netns.errors import NetnsError
 from netns.lab import AttachedLab
 from netns.process import Process, ProcessId
 from netns.topology import Host
 
-_EXPANSION = re.compile(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)")
+UPLINK = "eth0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +56,14 @@ class _Pod(msgspec.Struct, kw_only=True):
     addresses: list[str]
     host_network: bool
     starts: int = 0
-    containers: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)
-    """name → pid, start time"""
+    containers: dict[str, tuple[int, int, int]] = msgspec.field(default_factory=dict)
+    """name → pid, start time, attempt"""
 
 
 class NetnsRuntime:
     """The pods of one node.
 
-    ``env`` is the environment of every container; ``NODE_NAME`` and ``POD_UID`` are added to it,
-    and ``$(NAME)`` in a command is replaced as the kubelet does (Pod API reference, ``command``).
+    ``env`` is the environment of every container, to which its own is added.
     """
 
     def __init__(
@@ -69,32 +78,41 @@ class NetnsRuntime:
         self._lab = lab
         self._node = node
         self._files = files
-        self._env = {**env, "NODE_NAME": node.name}
+        self._env = env
         self._directory = files.pods(node.name)
         self._directory.mkdir(parents=True, exist_ok=True)
         self._epoll = select.epoll()
         self._watched: dict[int, tuple[Process, ContainerId]] = {}
+        self._taps: dict[int, podlogs.Tap] = {}
+        self._beside: dict[str, list[Beside]] = {}
+        self._logs = podlogs.PodLogs(files.pod_logs(node.name))
         for container in [c for _, containers in self.list() for c in containers]:
-            self._watch(Process(ProcessId(container.pid, container.start_time)), container)
+            with contextlib.suppress(NetnsError):  # it has ended just now
+                process = Process(ProcessId(container.pid, container.start_time))
+                self._watch(process, container)
+        for tap in self._logs.left():
+            self._tap(tap)
+            self._drain(tap.fileno())  # there may be nobody any more who writes
 
     def run_sandbox(self, *, uid: str, namespace: str, name: str, host_network: bool) -> Sandbox:
         """Create a pod's sandbox; the same uid again returns the one that exists."""
         existing = self.sandbox(uid)
         if existing is not None:
             return existing
-        address = str(self._node.address) if host_network else str(self._next_address())
+        number = 0 if host_network else self._next_number()
+        address, address6 = self._addresses(number)
         host = self._node.name if host_network else f"{namespace}-{name}"
         pod = _Pod(
             uid=uid,
             namespace=namespace,
             name=name,
             host=host,
-            addresses=[address],
+            addresses=[str(one) for one in (address, address6) if one],
             host_network=host_network,
         )
         if not host_network:
             link = plan.pod_link(
-                self._node.name, host, IPv4Address(address), node_end=f"veth{uid[:8]}"
+                self._node.name, host, address, node_end=f"veth{uid[:8]}", address6=address6
             )
             self._write(pod)
             try:
@@ -111,39 +129,62 @@ class NetnsRuntime:
 
     def start(self, sandbox: Sandbox, spec: ContainerSpec) -> ContainerId:
         """Start a container in a sandbox."""
-        pod = self._read(sandbox.uid)
-        if pod is None:
-            raise errors.KproxyError(f"sandbox {sandbox.uid} does not exist")
-        log = self._files.container_log(pod.namespace, pod.name, spec.name)
+        pod = self._known(sandbox)
         command = spec.command or self._echo_server(pod, spec)
-        env = {**self._env, "POD_UID": pod.uid, **dict(spec.env)}
-        expanded = [_EXPANSION.sub(lambda m: env.get(m[1], m[0]), word) for word in command]
+        place = self._logs.place(pod.namespace, pod.name, pod.uid, spec.name, spec.attempt)
         try:
-            host = self._lab.host(pod.host)
-            process = host.spawn(expanded, stdout=log, stderr=log, env=env)
+            if spec.own_log or not spec.command:
+                log = self._files.container_log(pod.namespace, pod.name, spec.name)
+                self._logs.note_own(place, log)
+                process = self._spawn(pod, spec, command, log, log)
+            else:
+                with self._logs.open(place) as (taps, (stdout, stderr)):
+                    process = self._spawn(pod, spec, command, stdout, stderr)
+                for tap in taps:
+                    self._tap(tap)
         except NetnsError as error:
             raise errors.KproxyError(f"pod {pod.namespace}/{pod.name}: {error}") from error
         identity = process.identity
         container = ContainerId(
-            uid=pod.uid, name=spec.name, pid=identity.pid, start_time=identity.start_time
+            uid=pod.uid,
+            name=spec.name,
+            pid=identity.pid,
+            start_time=identity.start_time,
+            attempt=spec.attempt,
         )
         pod.starts += 1
-        pod.containers[spec.name] = (identity.pid, identity.start_time)
+        pod.containers[spec.name] = (identity.pid, identity.start_time, spec.attempt)
         self._write(pod)
         self._watch(process, container)
         return container
 
     def signal(self, container: ContainerId, number: int) -> None:
-        """Send a signal; one that has ended already is no error."""
+        """Send a signal, SIGKILL to the whole process group; one that has ended is no error."""
         with contextlib.suppress(NetnsError):
-            Process(ProcessId(container.pid, container.start_time)).signal(number)
+            process = Process(ProcessId(container.pid, container.start_time))
+            process.signal(number, group=number == signal.SIGKILL)
+
+    def exec(
+        self, sandbox: Sandbox, spec: ContainerSpec, command: Sequence[str], streams: Streams
+    ) -> Beside:
+        """Start a program where a container runs, with its environment and directory."""
+        pod = self._known(sandbox)
+        env = {**self._env, **dict(spec.env)}
+        try:
+            host = self._lab.host(pod.host)
+            made = Beside(host, command, streams, env=env, cwd=spec.working_dir)
+        except NetnsError as error:
+            raise errors.KproxyError(f"pod {pod.namespace}/{pod.name}: {error}") from error
+        others = [one for one in self._beside.get(pod.uid, ()) if one.poll() is None]
+        self._beside[pod.uid] = [*others, made]
+        return made
 
     def ready(self, sandbox: Sandbox, spec: ContainerSpec) -> bool:
         """Return whether the container runs and has a socket on each of its ports."""
         pod = self._read(sandbox.uid)
         if pod is None or spec.name not in pod.containers:
             return False
-        pid, start_time = pod.containers[spec.name]
+        pid, start_time, _ = pod.containers[spec.name]
         if ProcessId.of(pid) != ProcessId(pid, start_time):
             return False
         return not spec.ports or set(spec.ports) <= listening.ports(pid)
@@ -153,12 +194,43 @@ class NetnsRuntime:
         pod = self._read(uid)
         if pod is None:
             return
-        for pid, start_time in pod.containers.values():
+        for pid, start_time, _ in pod.containers.values():
             with contextlib.suppress(NetnsError):
                 Process(ProcessId(pid, start_time)).kill(group=True)
+        for one in self._beside.pop(uid, ()):
+            one.kill()
         if not pod.host_network:
             self._lab.remove(pod.host)
         self._path(uid).unlink(missing_ok=True)
+
+    def log(self, uid: str, container: str, attempt: int) -> LogFiles | None:
+        """Return where the log of a start of a container is; None: there is none."""
+        return self._logs.find(uid, container, attempt)
+
+    def forget(self, uid: str) -> None:
+        """Remove the logs of a pod that is gone; absent is fine."""
+        self._logs.forget(uid)
+
+    def trouble(self) -> str:
+        """Return why pods could not run here now; empty: they can."""
+        try:
+            up = self._lab.host(self._node.name).call(carrier.is_up, UPLINK)
+        except (NetnsError, OSError) as error:
+            return f"the node's network cannot be read: {error}"
+        return "" if up else f"the node's network is down: {UPLINK} has no carrier"
+
+    def machine(self) -> Mapping[str, str]:
+        """Return what is told of the machine in a Node's ``nodeInfo``."""
+        return {
+            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(
+                platform.machine(), platform.machine()
+            ),
+            "kernelVersion": platform.release(),
+            "operatingSystem": "linux",
+            "containerRuntimeVersion": "netns://1",
+            "kubeletVersion": "v1.31.0+kproxy",
+            "kubeProxyVersion": "v1.31.0+kproxy",
+        }
 
     def fileno(self) -> int:
         """Return a descriptor that becomes readable when :meth:`exits` has something."""
@@ -168,9 +240,13 @@ class NetnsRuntime:
         """Return the containers that ended since the last call, without waiting."""
         ended = []
         for fd, _ in self._epoll.poll(0):
-            process, container = self._watched.pop(fd)
-            self._epoll.unregister(fd)
-            ended.append(Exit(container=container, code=process.wait(0)))
+            if fd in self._watched:
+                process, container = self._watched.pop(fd)
+                self._epoll.unregister(fd)
+                _kill_rest(process.pid)
+                ended.append(Exit(container=container, code=process.wait(0)))
+            elif fd in self._taps:
+                self._drain(fd)
         return ended
 
     def list(self) -> Sequence[tuple[Sandbox, Sequence[ContainerId]]]:
@@ -181,8 +257,10 @@ class NetnsRuntime:
             if pod is None or pod.host not in self._lab:
                 continue
             running = [
-                ContainerId(uid=pod.uid, name=name, pid=pid, start_time=start_time)
-                for name, (pid, start_time) in pod.containers.items()
+                ContainerId(
+                    uid=pod.uid, name=name, pid=pid, start_time=start_time, attempt=attempt
+                )
+                for name, (pid, start_time, attempt) in pod.containers.items()
                 if ProcessId.of(pid) == ProcessId(pid, start_time)
             ]
             found.append((_sandbox(pod), running))
@@ -207,8 +285,50 @@ class NetnsRuntime:
         self._watched[process.fileno()] = (process, container)
         self._epoll.register(process.fileno(), select.EPOLLIN)
 
-    def _next_address(self) -> IPv4Address:
-        """Return an address of the node's range that no pod has had before.
+    def _tap(self, tap: podlogs.Tap) -> None:
+        self._taps[tap.fileno()] = tap
+        self._epoll.register(tap.fileno(), select.EPOLLIN)
+
+    def _drain(self, fd: int) -> None:
+        tap = self._taps[fd]
+        if not tap.read():
+            self._epoll.unregister(fd)
+            del self._taps[fd]
+            tap.close(ended=True)
+
+    def _spawn(
+        self,
+        pod: _Pod,
+        spec: ContainerSpec,
+        command: Sequence[str],
+        stdout: int | Path,
+        stderr: int | Path,
+    ) -> Process:
+        return self._lab.host(pod.host).spawn(
+            command,
+            stdout=stdout,
+            stderr=stderr,
+            env={**self._env, **dict(spec.env)},
+            cwd=Path(spec.working_dir) if spec.working_dir else None,
+        )
+
+    def _known(self, sandbox: Sandbox) -> _Pod:
+        pod = self._read(sandbox.uid)
+        if pod is None:
+            raise errors.KproxyError(f"sandbox {sandbox.uid} does not exist")
+        return pod
+
+    def _addresses(self, number: int) -> tuple[IPv4Address, IPv6Address | None]:
+        """Return the addresses of the pod of that number, or of the node itself."""
+        node = self._node
+        if number == 0:
+            return node.address, node.address6
+        range6 = node.pod_cidr6
+        address6 = range6.network_address + number if range6 else None
+        return node.pod_cidr.network_address + number, address6
+
+    def _next_number(self) -> int:
+        """Return the number of an address of the node's range that no pod has had before.
 
         A replacement never gets its predecessor's address: packets still on their way to the old
         one must not reach the new one, or a loss would go unseen.
@@ -224,7 +344,7 @@ class NetnsRuntime:
                 remedy="run fewer trials or pods, or more nodes",
             )
         counter.write_text(str(number + 1))
-        return self._node.pod_cidr.network_address + number
+        return number
 
     def _path(self, uid: str) -> Path:
         return self._directory / f"{uid}.json"
@@ -244,3 +364,21 @@ class NetnsRuntime:
 
 def _sandbox(pod: _Pod) -> Sandbox:
     return Sandbox(uid=pod.uid, addresses=tuple(pod.addresses))
+
+
+def _kill_rest(pid: int) -> None:
+    """Kill what a container's process left in its group, as a container's end would.
+
+    Its number is still its own (it has not been waited for), or nobody's; so it is no stranger's.
+    """
+    if ProcessId.of(pid) is None or _is_zombie(pid):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return text.rpartition(")")[2].split()[0] in ("Z", "X")

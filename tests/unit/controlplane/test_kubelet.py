@@ -1,86 +1,7 @@
 """The kubelet: start, restart with back-off, stop with grace, adopt, lose; on the test's clock."""
 
-import io
-import json
-
 import pytest
-from fake_runtime import FakeRuntime
-from local_cluster import LocalCluster, new_api
-
-from kproxy import logs
-from kproxy.api import catalog, codec
-from kproxy.api.pods import Pod
-from kproxy.controlplane.kubelet import Kubelet
-
-
-class Node:
-    """A kubelet with its API, runtime and clock; :meth:`turn` does what a loop would do now."""
-
-    def __init__(self) -> None:
-        self.cluster = LocalCluster(new_api(now=lambda: 0.0))
-        self.runtime = FakeRuntime()
-        self.time = 0.0
-        self.log = io.StringIO()
-        self.kubelets: list[Kubelet] = []
-        self.boot()
-
-    def boot(self) -> None:
-        """Start a (new) kubelet; a former one is just forgotten, as if killed."""
-        self.kubelet = Kubelet(
-            "n1",
-            self.cluster,
-            self.runtime,
-            host_ip="192.0.2.1",
-            now=lambda: self.time,
-            wall=lambda: self.time,
-            log=logs.Log("kubelet", stream=self.log),
-        )
-        self.kubelets.append(self.kubelet)
-        self.kubelet.replace(self.pods())
-        self.turn()
-
-    def close(self) -> None:
-        for kubelet in self.kubelets:
-            kubelet.close()
-        self.runtime.close()
-
-    def pods(self) -> list[Pod]:
-        found = self.cluster.list_objects(catalog.POD)
-        return [codec.from_dict(obj, Pod) for obj in found]
-
-    def turn(self) -> float | None:
-        """Deliver the API's state, step, send reports; return when the kubelet wants to wake."""
-        self.kubelet.replace(self.pods())
-        wait = self.kubelet.step()
-        assert self.kubelet.outbox.flush() is None
-        return wait
-
-    def create(self, name: str = "a", **spec: object) -> str:
-        container = {"name": "c", "image": "echo", "ports": [{"containerPort": 80}]}
-        body = {
-            "metadata": {"name": name, "namespace": "default"},
-            "spec": {"nodeName": "n1", "containers": [container], **spec},
-        }
-        return self.cluster.create(catalog.POD, body)["metadata"]["uid"]
-
-    def delete(self, name: str = "a", grace: int | None = None) -> None:
-        self.cluster.delete(catalog.POD, "default", name, grace=grace)
-
-    def get(self, name: str = "a"):
-        return self.cluster.get(catalog.POD, "default", name)
-
-    def status(self, name: str = "a"):
-        return self.get(name)["status"]
-
-    def restarts(self) -> int:
-        return self.status()["containerStatuses"][0]["restartCount"]
-
-    def events(self) -> list[str]:
-        return [json.loads(line)["msg"] for line in self.log.getvalue().splitlines()]
-
-    def event(self, msg: str) -> dict:
-        lines = [json.loads(line) for line in self.log.getvalue().splitlines()]
-        return [line for line in lines if line["msg"] == msg][-1]
+from kubelet_node import Node, is_ready
 
 
 @pytest.fixture
@@ -90,17 +11,13 @@ def node():
     made.close()
 
 
-def is_ready(status) -> bool:
-    return {one["type"]: one["status"] for one in status["conditions"]}["Ready"] == "True"
-
-
 def test_a_pod_is_started_and_reported(node):
     uid = node.create()
     node.turn()
     status = node.status()
     assert status["phase"] == "Running"
-    assert status["podIP"] == "10.244.1.1"
-    assert status["podIPs"] == [{"ip": "10.244.1.1"}]
+    assert status["podIP"] == "10.244.1.2"
+    assert status["podIPs"] == [{"ip": "10.244.1.2"}]
     assert status["hostIP"] == "192.0.2.1"
     assert status["startTime"] == "1970-01-01T00:00:00Z"
     assert is_ready(status)
@@ -334,10 +251,14 @@ def test_a_sandbox_that_cannot_be_made_is_tried_again(node):
 def test_a_container_that_cannot_be_started_backs_off(node):
     node.runtime.refuse = {"start"}
     node.create()
-    wait = node.turn()
-    assert 0 < wait < 1
-    node.time += wait
-    assert node.turn() == pytest.approx(10.01)
+    assert node.turn() == 10
+    (told,) = node.status()["containerStatuses"]
+    assert told["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+    ended = told["lastState"]["terminated"]
+    assert (ended["reason"], ended["exitCode"]) == ("StartError", 128)
+    assert "refused" in ended["message"]
+    node.time += 10
+    assert node.turn() == 20
 
 
 def test_one_pod_that_cannot_run_does_not_stop_the_others(node):
@@ -447,10 +368,10 @@ def test_container_gets_command_environment_and_ports(node):
         "env": [{"name": "A", "value": "b"}],
         "ports": [{"containerPort": 53, "protocol": "UDP"}],
     }
-    node.create(containers=[container], hostNetwork=True)
+    uid = node.create(containers=[container], hostNetwork=True)
     node.turn()
     (spec,) = specs
     assert spec.command == ("kproxy", "proxy", "--x")
-    assert spec.env == (("A", "b"),)
+    assert dict(spec.env) == {"HOSTNAME": "n1", "NODE_NAME": "n1", "POD_UID": uid, "A": "b"}
     assert spec.ports == (("UDP", 53),)
     assert node.status()["podIP"] == "192.0.2.1"

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fake_runtime import FakeRuntime
 
 from kproxy import logs
 from kproxy.api import catalog, core, discovery, kinds
 from kproxy.api.pods import Pod
 from kproxy.client import informer, kubeconfig, objects, rest
 from kproxy.controlplane import addresses, apiserver, supervisor
+from kproxy.controlplane.fakeruntime import FakeRuntime
 from kproxy.controlplane.manager import Manager
 
 PATIENCE = 20.0
@@ -59,7 +59,7 @@ class Cluster:
         self.clients: list[rest.Rest] = []
         self.port = 0
         self.serve()
-        self.runtimes = {f"n{number}": FakeRuntime(f"10.244.{number}") for number in (1, 2)}
+        self.runtimes = {f"n{number}": FakeRuntime([f"10.244.{number}.0/24"]) for number in (1, 2)}
         self.supervisors = [
             supervisor.Supervisor(
                 name, self.client(), runtime, addresses=[f"192.0.2.{name[1]}"], log=self.log

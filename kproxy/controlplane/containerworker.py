@@ -1,0 +1,433 @@
+"""One container of a pod: started, asked how it is, stopped with grace, started again.
+
+::
+
+    waiting ──start──▶ starting ──postStart over──▶ running ──▶ stopping ──▶ ended
+       ▲                                                                      │
+       └────────── back-off, by the restart policy ◀──────────────────────────┴──▶ done
+
+No thread and no clock of its own: it is told the time, does what is due, and returns when it wants
+to be asked again. What it begins (hooks, probes) is done by the performer, who calls back.
+"""
+
+import math
+from dataclasses import dataclass
+
+from kproxy import errors
+from kproxy.api.pods import Container, ContainerStatus, Pod
+
+from . import containerenv, podstatus
+from .backoff import CRASH_FIRST, CrashBackoff
+from .containerprobes import Probes, Where, action
+from .containerstop import Stop
+from .images import Program, UnknownImage
+from .podstatus import Terminated
+from .podtools import Tools, names
+from .probesockets import Outcome
+from .runtime import ContainerId, ContainerSpec, Exit, Sandbox
+
+GRACE_SECONDS = 30
+PULL_ERROR_SHOWN = 1.0
+"""So long the reason is ErrImagePull; then, until the next attempt, ImagePullBackOff."""
+START_ERROR = 128
+"""Exit code that container runtimes report for a program that could not be started."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """One process of the container; no probes: its postStart hook is under way."""
+
+    id: ContainerId
+    where: Where
+    program: Program
+    since: float
+    today: str
+    hook: int | None = None
+    probes: Probes | None = None
+    stop: Stop | None = None
+
+
+class ContainerWorker:
+    """Runs one container of a pod; ``init``: one that must end well before the others start."""
+
+    def __init__(self, container: Container, pod: Pod, tools: Tools, *, init: bool) -> None:
+        self.container = container
+        self.init = init
+        self.done = False
+        """Whether it has ended and is not to be started again."""
+        self.starts = 0
+        self._pod = pod
+        self._tools = tools
+        self._run: _Run | None = None
+        self._crash, self._setup = CrashBackoff(), CrashBackoff(CRASH_FIRST)
+        self._due = self._turn = 0.0
+        self._ended: Terminated | None = None
+        self._before: Terminated | None = None
+        # Why it waits; an empty reason: it does not, it has ended.
+        self._reason = "PodInitializing" if pod.spec.init_containers else "ContainerCreating"
+        self._message = ""
+        self._told_ready = self._ever_ran = False
+
+    @property
+    def id(self) -> ContainerId | None:
+        """Return the process that runs, if one does."""
+        return self._run.id if self._run else None
+
+    @property
+    def starting(self) -> bool:
+        """Return whether the containers after it have to wait for its postStart hook."""
+        return self._run is not None and self._run.hook is not None
+
+    @property
+    def ready(self) -> bool:
+        """Return whether it may get traffic."""
+        return self._run is not None and self._run.probes is not None and self._run.probes.ready
+
+    @property
+    def succeeded(self) -> bool:
+        """Return whether it has ended well for good."""
+        return self.done and self._ended is not None and self._ended.exit_code == 0
+
+    @property
+    def kill_at(self) -> float:
+        """Return when it is killed; infinite: not known yet."""
+        return self._run.stop.kill_at if self._run and self._run.stop else math.inf
+
+    def spec(self, sandbox: Sandbox, program: Program | None = None) -> ContainerSpec:
+        """Return what is started. Raises UnknownImage, or KproxyError for a wrong ``env``."""
+        program = program or self._tools.images.program(self.container)
+        tools = self._tools
+        place = containerenv.Place(
+            node_name=tools.node_name, host_ips=tools.host_ips, pod_ips=sandbox.addresses
+        )
+        env = containerenv.environment(self._pod, self.container, place, program.env)
+        return ContainerSpec(
+            name=self.container.name,
+            command=containerenv.command(program.command, env),
+            env=tuple(env.items()),
+            ports=tuple((p.protocol, p.container_port) for p in self.container.ports or ()),
+            working_dir=self.container.working_dir,
+            own_log=program.own_log,
+            attempt=self.starts,
+        )
+
+    def state(self) -> podstatus.ContainerState:
+        """Return what is reported of it."""
+        run, ended = self._run, self._ended
+        shown = run is not None and run.probes is not None
+        over = run is None and not self._reason
+        probes = run.probes if run else None
+        process = str(run.id) if run else ""
+        return podstatus.ContainerState(
+            name=self.container.name,
+            image=self.container.image,
+            id=process or (ended.id if ended else ""),
+            running_since=run.today if run and shown else None,
+            terminated=ended if over else None,
+            waiting=self._reason,
+            message=self._message,
+            last=self._before if over else ended,
+            ready=self.succeeded if self.init else self.ready,
+            started=probes.started if probes else False,
+            restarts=max(self.starts - 1, 0),
+        )
+
+    def advance(self, now: float, sandbox: Sandbox) -> float | None:
+        """Start, probe, stop what is due; return when to ask again, None: nothing but events.
+
+        Raises KproxyError if the machine refuses something else than the start.
+        """
+        if self.done:
+            return None
+        if self._run is None and now >= self._due:
+            self._start(now, sandbox)
+        if self._run is not None:
+            return self.go_on(now)
+        if self.done:
+            return None
+        if self._reason == "ErrImagePull":
+            if now < self._turn:
+                return self._turn
+            self._wait("ImagePullBackOff", f'Back-off pulling image "{self.container.image}"')
+        return self._due
+
+    def go_on(self, now: float) -> float | None:
+        """Do what is due of a process that runs; start none."""
+        run = self._run
+        if run is None:
+            return None
+        times = []
+        if run.probes is not None:
+            times.append(run.probes.advance(now))
+            self._tell_ready(run)
+            failed = run.probes.failed
+            if failed is not None and run.stop is None:
+                why = f"failed {failed.lower()} probe, will be restarted"
+                self._tools.log.warning("container unhealthy", **self._named(run.id), probe=failed)
+                grace = run.probes.probe(failed).termination_grace_period_seconds
+                self.stop(now, self._grace() if grace is None else grace, why)
+        if run.stop is not None:
+            times.append(run.stop.advance(now))
+        return min((time for time in times if time is not None), default=None)
+
+    def exited(self, end: Exit, now: float) -> bool:
+        """Note the end of its process; return whether it was this container's.
+
+        Whether it starts again is decided by :meth:`advance`.
+        """
+        run = self._run
+        if run is None or run.id != end.container:
+            return False
+        self.lost()
+        today = self._tools.today()
+        self._over(
+            Terminated(
+                code=end.code, started_at=run.today, finished_at=today, id=str(end.container)
+            ),
+            started=run.since,
+            now=now,
+        )
+        return True
+
+    def ended_unseen(self, now: float) -> None:
+        """Note that it does not run, whatever a former kubelet started; nobody knows how it ended.
+
+        One that had not been started at all is still to be started.
+        """
+        if not self._ever_ran:
+            return
+        message = "The container ended while there was no kubelet"
+        today = self._tools.today()
+        self._over(Terminated(code=None, message=message, finished_at=today), started=now, now=now)
+
+    def lost(self) -> None:
+        """Note that its process is gone; forget hooks and probes under way."""
+        run, self._run = self._run, None
+        if run is None:
+            return
+        if run.hook is not None:
+            self._tools.performer.cancel(run.hook)
+        if run.probes is not None:
+            run.probes.close()
+        if run.stop is not None:
+            run.stop.close()
+        self._told_ready = False
+
+    def vanish(self) -> None:
+        """Note that its process went with its sandbox: it is over, nobody knows how."""
+        run = self._run
+        self.lost()
+        self.done = True
+        if run is not None:
+            self._before, self._ended = (
+                self._ended,
+                Terminated(
+                    code=None,
+                    started_at=run.today,
+                    finished_at=self._tools.today(),
+                    id=str(run.id),
+                ),
+            )
+            self._wait("", "")
+
+    def stop(self, now: float, grace: float, why: str) -> None:
+        """Begin to stop it, or shorten a stop under way; ``grace``: seconds in all."""
+        run = self._run
+        if run is None:
+            return
+        if run.stop is not None:
+            run.stop.shorten(now, grace)
+            return
+        if run.hook is not None:
+            self._tools.performer.cancel(run.hook)
+            run.hook = None
+        if run.probes is not None:
+            run.probes.stopping()
+        message = f"Stopping container {self.container.name}" + (f": {why}" if why else "")
+        self._tools.events.note(self._pod, "Killing", message)
+        run.stop = Stop(run.id, self._tools, now=now, grace=grace, where=run.where)
+
+    def adopt(
+        self, found: ContainerId, sandbox: Sandbox, status: ContainerStatus | None, now: float
+    ) -> None:
+        """Take over a process that a former kubelet started. Raises KproxyError."""
+        known = status if status is not None and status.container_id == str(found) else None
+        running = ((known.state if known else None) or {}).get("running") or {}
+        today = running.get("startedAt") or self._tools.today()
+        self.starts = max(self.starts, found.attempt + 1)
+        program = self._tools.images.program(self.container)
+        run = self._process(found, sandbox, (program, self.spec(sandbox, program)), now, today)
+        self._probe(run, now, adopted=True, known=known)
+        self._told_ready = bool(known and known.ready)
+        self._tools.log.info("container adopted", **self._named(found))
+
+    def assume_done(self) -> None:
+        """Note that it must have ended well, because what comes after it runs."""
+        if not self.done:
+            self.done, self._ended = True, self._ended or Terminated(code=0)
+            self._wait("", "")
+
+    def resume(self, status: ContainerStatus) -> None:
+        """Go on from what a former kubelet reported of it."""
+        self._ended = podstatus.terminated(status.last_state)
+        self._ever_ran = "running" in (status.state or {})
+        ended = podstatus.terminated(status.state)
+        if ended is not None:
+            self._before, self._ended = self._ended, ended
+            self.done = not self._again(ended)
+            self._wait("", "")
+        if self._ended is not None or self._ever_ran:
+            self.starts = status.restart_count + 1
+
+    def _start(self, now: float, sandbox: Sandbox) -> None:
+        tools = self._tools
+        kind = "init_container" if self.init else "container"
+        try:
+            program = tools.images.program(self.container)
+            spec = self.spec(sandbox, program)
+        except errors.KproxyError as error:
+            tools.metrics.container_errors.add(kind, "CreateContainerConfigError")
+            self._not_set_up(error, now)
+            return
+        try:
+            found = tools.runtime.start(sandbox, spec)
+        except errors.KproxyError as error:
+            if tools.runtime.sandbox(sandbox.uid) is None:
+                raise
+            tools.metrics.container_errors.add(kind, "RunContainerError")
+            self._not_started(error, now)
+            return
+        self.starts += 1
+        run = self._process(found, sandbox, (program, spec), now, tools.today())
+        tools.metrics.started_containers.add(kind)
+        tools.log.info("container started", **self._named(found), restarts=self.starts - 1)
+        tools.events.note(self._pod, "Started", f"Started container {self.container.name}")
+        self._post_start(run, now)
+
+    def _process(
+        self,
+        found: ContainerId,
+        sandbox: Sandbox,
+        what: tuple[Program, ContainerSpec],
+        now: float,
+        today: str,
+    ) -> _Run:
+        program, spec = what
+        where = Where(pod=self._pod, container=self.container, sandbox=sandbox, spec=spec)
+        self._message = ""
+        run = _Run(id=found, where=where, program=program, since=now, today=today)
+        self._run = run
+        return run
+
+    def _post_start(self, run: _Run, now: float) -> None:
+        """Run the hook, if there is one; probes begin when it is over."""
+        lifecycle = self.container.lifecycle
+        if lifecycle is None or lifecycle.post_start is None:
+            self._probe(run, now)
+            return
+
+        def done(outcome: Outcome, then: float) -> None:
+            run.hook = None
+            if outcome.success:
+                self._probe(run, then)
+                return
+            message = f"PostStartHook failed: {outcome.message}"
+            self._tools.events.note(self._pod, "FailedPostStartHook", message, warning=True)
+            self.stop(then, self._grace(), "FailedPostStartHook")
+
+        try:
+            what = action(lifecycle.post_start, run.where)
+        except errors.KproxyError as error:
+            done(Outcome(success=False, message=str(error)), now)
+            return
+        run.hook = self._tools.performer.begin(what, now=now, timeout=math.inf, done=done)
+
+    def _probe(
+        self, run: _Run, now: float, *, adopted: bool = False, known: ContainerStatus | None = None
+    ) -> None:
+        run.probes = Probes(
+            run.where,
+            self._tools,
+            now,
+            listens=run.program.listens,
+            adopted=adopted,
+            known=known,
+        )
+
+    def _not_set_up(self, error: errors.KproxyError, now: float) -> None:
+        """Wait until somebody maps the image, or for ever: the manifest cannot be changed."""
+        unknown = isinstance(error, UnknownImage)
+        self._wait("ErrImagePull" if unknown else "CreateContainerConfigError", str(error))
+        self._turn = now + PULL_ERROR_SHOWN
+        self._due = self._setup.exited(started=now, now=now)
+        self._tools.events.note(self._pod, "Failed", str(error), warning=True)
+        self._tools.log.warning("container not set up", **self._words(), error=str(error))
+
+    def _not_started(self, error: errors.KproxyError, now: float) -> None:
+        self.starts += 1
+        self._tools.log.warning("container not started", **self._words(), error=str(error))
+        self._tools.events.note(self._pod, "Failed", f"Error: {error}", warning=True)
+        today = self._tools.today()
+        ended = Terminated(
+            code=START_ERROR,
+            reason="StartError",
+            message=str(error),
+            started_at=today,
+            finished_at=today,
+        )
+        self._over(ended, started=now, now=now)
+        # Unlike a program that ran, it is not tried again at once: it would fail at once.
+        if not self.done and self._due <= now:
+            self._due = self._crash.exited(started=now, now=now)
+            self._crash_looping(now)
+
+    def _over(self, ended: Terminated, *, started: float, now: float) -> None:
+        self._before, self._ended = self._ended, ended
+        self.done = not self._again(ended)
+        self._wait("", "")
+        if self.done:
+            return
+        self._due = self._crash.exited(started=started, now=now)
+        if self._due > now:
+            self._crash_looping(now)
+
+    def _crash_looping(self, now: float) -> None:
+        meta = self._pod.metadata
+        seconds = _duration(self._due - now)
+        message = f"back-off {seconds} restarting failed container={self.container.name}"
+        message += f" pod={meta.name}_{meta.namespace}({meta.uid})"
+        self._wait("CrashLoopBackOff", message)
+        self._tools.events.note(
+            self._pod, "BackOff", message[0].upper() + message[1:], warning=True
+        )
+
+    def _again(self, ended: Terminated) -> bool:
+        policy = self._pod.spec.restart_policy
+        if self.init and policy == "Always":
+            policy = "OnFailure"
+        return policy == "Always" or (policy == "OnFailure" and ended.exit_code != 0)
+
+    def _wait(self, reason: str, message: str) -> None:
+        self._reason, self._message = reason, message
+
+    def _tell_ready(self, run: _Run) -> None:
+        if self.ready is not self._told_ready:
+            self._told_ready = self.ready
+            words = "container ready" if self.ready else "container not ready"
+            self._tools.log.info(words, **self._named(run.id))
+
+    def _grace(self) -> float:
+        grace = self._pod.spec.termination_grace_period_seconds
+        return GRACE_SECONDS if grace is None else grace
+
+    def _words(self) -> dict[str, object]:
+        return {**names(self._pod), "container": self.container.name}
+
+    def _named(self, process: ContainerId) -> dict[str, object]:
+        return {**self._words(), "pid": process.pid, "start_time": process.start_time}
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds as Go writes them: 10s, 1m20s, 5m0s."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
