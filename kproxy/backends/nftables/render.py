@@ -295,8 +295,16 @@ def _changes(
         # The usual case, in a fifth of the time: the same services in the same order.
         differs = map(operator.is_not, before.values(), after.values())
         return [], list(itertools.compress(after.items(), differs))
-    gone = [name for name in before if name not in after]
-    return gone, [(name, one) for name, one in after.items() if before.get(name) is not one]
+    # Hashing so many names would take longer than all else: first by identity.
+    known = set(zip(map(id, before), map(id, before.values()), strict=True))
+    here = set(map(id, after))
+    gone = [name for name in before if id(name) not in here and name not in after]
+    changed = [
+        (name, one)
+        for name, one in after.items()
+        if (id(name), id(one)) not in known and before.get(name) is not one
+    ]
+    return gone, changed
 
 
 def _taken_portal(service: ServicePort, portal: Portal, owner: ServicePortName) -> InvalidObject:
