@@ -15,8 +15,6 @@ from typing import NamedTuple
 WORD = 4
 """Bytes in a register."""
 
-REGISTERS = 16
-
 
 class Code(enum.IntEnum):
     """What becomes of a packet; the kernel's numbers."""
@@ -39,7 +37,6 @@ class Verdict(NamedTuple):
 
 
 DROP = Verdict(Code.DROP)
-ACCEPT = Verdict(Code.ACCEPT)
 RETURN = Verdict(Code.RETURN)
 
 

@@ -5,7 +5,6 @@ all attribute headers are the same bytes, so ``struct`` takes hundreds of elemen
 """
 
 import struct
-from collections.abc import Callable
 from typing import NamedTuple
 
 from kproxy.kernel.attributes import Buffer, find, walk
@@ -145,9 +144,6 @@ class ElementReader:
         elif self._spec.data:
             data = _value(buffer, places[wire.ELEM_DATA])
         return key, data
-
-
-Reader = Callable[[Buffer, int, int], ElementRows]
 
 
 def _spec(buffer: Buffer, places: dict[int, Place]) -> SetSpec | None:
