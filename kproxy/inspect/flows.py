@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kproxy.desired.model import Address, Endpoint, Protocol, ServicePort, ServiceState
+from kproxy.desired.topology import externally_accessible
 
 from .world import Kind, Origin, Source, Target, World, is_loopback, within
 
@@ -174,11 +175,24 @@ class _Way:
         )
 
     def _masqueraded(self, endpoint: Endpoint, masquerade: bool) -> bool:
-        if self._is_sender(endpoint):
+        if self._is_sender(endpoint) and self._is_known_to_loop(endpoint):
             return True
         # What stays on the node does not pass POSTROUTING, except what the node itself sends.
         own = endpoint.address in self._world.node.addresses
         return masquerade and not (own and self._source.origin is not Origin.NODE)
+
+    def _is_known_to_loop(self, endpoint: Endpoint) -> bool:
+        """Return whether the rules know that this endpoint may be led to itself."""
+        if endpoint.local or self._world.mode == IPTABLES:
+            return True
+        # Another node's pods come here unmasqueraded only by way of the policy Local. What is
+        # known of an endpoint by one service is known of it by all.
+        return self._world.mode == NFTABLES and any(
+            endpoint.address == other.address
+            for one in self._world.state.services.values()
+            if one.service.external_local and externally_accessible(one.service)
+            for other in one.cluster
+        )
 
     def _is_sender(self, endpoint: Endpoint) -> bool:
         return self._source.address == endpoint.address and not self._sends_from_service()

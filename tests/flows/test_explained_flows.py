@@ -20,7 +20,7 @@ WORDS = {
     Fate.PASSES: "passes",
     Fate.NODE: "node",
 }
-SOURCES = (table.CLIENT_POD, table.POD_LOCAL, table.OUTSIDE, table.NODE)
+SOURCES = (table.CLIENT_POD, table.POD_LOCAL, table.POD_REMOTE, table.OUTSIDE, table.NODE)
 
 
 def explained(backend: str, wanted: State, flow: table.Flow) -> set[Outcome]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from kproxy.backends.nftables import layout
 from kproxy.backends.nftables.layout import DROPPED, LOCAL_FIRST, REFUSED, Layout
-from kproxy.desired import model
+from kproxy.desired import model, topology
 from kproxy.desired.model import Endpoint, Prefix, ServicePort, ServiceState, State
 from kproxy.kernel.inet import PROTOCOL_NUMBERS, Protocol
 from kproxy.kernel.nft.expressions import Rule, Verdict, goto
@@ -179,8 +179,7 @@ class _ServiceMaker:
         address, and then is masqueraded anyway, but not where the policy is Local.
         """
         wanted, service = self._wanted, self._service
-        places = service.external_ips or service.load_balancer_vips or service.node_port
-        everywhere = service.external_local and places
+        everywhere = service.external_local and topology.externally_accessible(service)
         both = (*wanted.cluster, *wanted.local)
         return dict.fromkeys(one.address for one in both if one.local or everywhere)
 
