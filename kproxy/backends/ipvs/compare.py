@@ -19,7 +19,7 @@ class Seen:
 
     services: Dump = field(default_factory=dict)
     device: bool = False
-    """Whether it is there and up."""
+    """Whether it is there, and up if that matters."""
     addresses: Set[bytes] = frozenset()
     """Packed."""
     sets: Mapping[str, Set[Entry]] = field(default_factory=dict)

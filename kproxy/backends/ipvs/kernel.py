@@ -51,15 +51,17 @@ class Failed:
 
 def read(kernel: Kernel, family: Family, specs: Mapping[str, SetSpec], *, check: bool) -> Seen:
     """Read all but the rules. ``check``: raise KernelError if a set of ours has another type."""
-    addresses, up, size = frozenset[bytes](), False, family.bits // 8
+    addresses, device, size = frozenset[bytes](), False, family.bits // 8
     with contextlib.suppress(NotFound):
-        addresses, up = kernel.links.host_addresses(DEVICE), kernel.links.is_up(DEVICE)
+        addresses = kernel.links.host_addresses(DEVICE)
+        # IPv4 addresses are local also on a device that was set down.
+        device = family is Family.IPV4 or kernel.links.is_up(DEVICE)
     sets = kernel.ipset.dump(specs)
     if check:
         _check_types(kernel.ipset, specs, sets)
     return Seen(
         services=kernel.ipvs.dump(family),
-        device=up,
+        device=device,
         addresses=frozenset(one for one in addresses if len(one) == size),
         sets={name: sets[name].entries for name in specs if name in sets},
     )

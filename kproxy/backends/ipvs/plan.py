@@ -43,7 +43,7 @@ class Changes:
     """Packed."""
     addresses_removed: list[bytes] = field(default_factory=list)
     device_down: bool = False
-    """Somebody has set the device down: addresses that are on it are not local any more."""
+    """Somebody has set the device down: IPv6 addresses that were kept on it are not local now."""
     services: dict[ServiceKey, tuple[ServiceEntry | None, Place | None]] = field(
         default_factory=dict
     )

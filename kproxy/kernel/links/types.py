@@ -42,7 +42,7 @@ class LinksClient(Protocol):
     def is_up(self, name: str) -> bool:
         """Tell whether a device is up. NotFound.
 
-        Where one was set down its addresses may still be listed, but are not local any more.
+        IPv6 addresses that stay on one that is set down (``keep_addr_on_down``) are not local.
         """
 
     def addresses(self, name: str) -> frozenset[IPInterface]:

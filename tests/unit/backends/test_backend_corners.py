@@ -17,7 +17,7 @@ from kproxy.backends.base import Options
 from kproxy.backends.chains import WantedTable
 from kproxy.backends.iptables import isolate
 from kproxy.backends.ipvs import rules
-from kproxy.desired.model import Family, Prefix, Protocol, State
+from kproxy.desired.model import Family, Prefix, Protocol, ServiceState, State
 from kproxy.kernel import inet
 from kproxy.kernel.conntrack.types import Flow
 from kproxy.kernel.iptables.types import Chain
@@ -27,39 +27,52 @@ A, B, C = "10.128.0.1", "10.128.0.2", "10.128.0.3"
 SERVICE = ServiceKey(inet.Protocol.TCP, ipaddress.ip_address("10.96.0.10"), 80)
 
 
+def six(*services: ServiceState) -> State:
+    """Return an IPv6 state of these services."""
+    named = {one.service.name: one for one in services}
+    return State(family=Family.IPV6, services=named)
+
+
 def test_a_device_that_somebody_has_set_down_is_brought_up() -> None:
-    """Its addresses are all there still, but no packet to them is for this node any more."""
-    node = FakeNode()
-    backend = node.backend("ipvs")
-    backend.sync(wanted(web(A)))
+    """IPv6 addresses that were kept on it are all listed, but no packet reaches them."""
+    node, state = FakeNode(), six(web("fd00::1", ip="fd00:96::1"))
+    backend = node.backend("ipvs", family=Family.IPV6)
+    backend.sync(state)
     node.links.down.add("kube-ipvs0")
-    (difference,) = backend.differences(wanted(web(A)))
+    (difference,) = backend.differences(state)
     assert (difference.kind, difference.name) == ("device", "kube-ipvs0")
     assert (difference.want, difference.have) == ("up", "down")
     backend.reread()
-    result = backend.sync(wanted(web(A)))
+    result = backend.sync(state)
     assert (result.writes, result.failures, node.links.down) == (1, (), set())
-    assert backend.differences(wanted(web(A))) == []
+    assert backend.differences(state) == []
     backend.reread()
-    assert backend.sync(wanted(web(A))).writes == 0
+    assert backend.sync(state).writes == 0
 
 
 def test_a_device_that_is_down_is_brought_up_with_what_is_new() -> None:
     node = FakeNode()
+    node.backend("ipvs", family=Family.IPV6).sync(six(web("fd00::1", ip="fd00:96::1")))
+    node.links.down.add("kube-ipvs0")
+    node.backend("ipvs", family=Family.IPV6).sync(six(web("fd00::1", ip="fd00:96::2")))
+    assert node.links.down == set()
+    assert node.links.addresses("kube-ipvs0") == {ipaddress.ip_interface("fd00:96::2/128")}
+
+
+def test_ipv4_alone_does_not_mind_a_device_that_is_down() -> None:
+    """Nothing was lost by it: it takes no write."""
+    node = FakeNode()
     node.backend("ipvs").sync(wanted(web(A)))
     node.links.down.add("kube-ipvs0")
-    node.backend("ipvs").sync(wanted(web(A, ip="10.96.0.11")))
-    assert node.links.down == set()
-    addresses = node.links.addresses("kube-ipvs0")
-    assert addresses == {ipaddress.ip_interface("10.96.0.11/32")}
+    assert node.backend("ipvs").sync(wanted(web(A))).writes == 0
 
 
 def test_a_device_without_addresses_may_be_down() -> None:
     node = FakeNode()
-    node.backend("ipvs").sync(wanted(web(A)))
-    node.backend("ipvs").sync(wanted())
+    node.backend("ipvs", family=Family.IPV6).sync(six(web("fd00::1", ip="fd00:96::1")))
+    node.backend("ipvs", family=Family.IPV6).sync(six())
     node.links.down.add("kube-ipvs0")
-    assert node.backend("ipvs").sync(wanted()).writes == 0
+    assert node.backend("ipvs", family=Family.IPV6).sync(six()).writes == 0
 
 
 def test_excluded_networks_are_left_alone_whether_or_not_the_kernel_was_read_anew() -> None:
