@@ -6,6 +6,7 @@ objects are trees, so the garbage collector is told not to look at them (``gc=Fa
 so dozens of times while a large list is decoded.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -43,10 +44,14 @@ class ObjectMeta(Object, frozen=True, kw_only=True, rename="camel"):
 
 
 class LabelSelector(Object, frozen=True, kw_only=True, rename="camel"):
-    """``matchLabels`` of a selector; ``matchExpressions`` are refused by validation."""
+    """Which labels are wanted: all of ``matchLabels`` and all of ``matchExpressions``."""
 
     match_labels: dict[str, str] | None = None
     match_expressions: list[dict[str, Any]] | None = None
+    """Each with key, operator (In, NotIn, Exists, DoesNotExist) and values."""
+
+
+OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
 def matches(selector: dict[str, str] | None, labels: dict[str, str] | None) -> bool:
@@ -55,3 +60,29 @@ def matches(selector: dict[str, str] | None, labels: dict[str, str] | None) -> b
         return False
     have = labels or {}
     return all(have.get(name) == value for name, value in selector.items())
+
+
+def selects(selector: LabelSelector | None, labels: dict[str, str] | None) -> bool:
+    """Return whether labels satisfy a selector: an empty one everything, None nothing."""
+    if selector is None:
+        return False
+    have = labels or {}
+    equal = selector.match_labels or {}
+    return all(have.get(name) == value for name, value in equal.items()) and all(
+        holds(str(rule.get("operator")), have.get(str(rule.get("key"))), rule.get("values") or ())
+        for rule in selector.match_expressions or ()
+    )
+
+
+def holds(operator: str, value: str | None, wanted: Collection[str]) -> bool:
+    """Return whether a label (None: absent) satisfies one expression; an unknown one never."""
+    match operator:
+        case "In":
+            return value is not None and value in wanted
+        case "NotIn":
+            return value is None or value not in wanted
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+    return False

@@ -1,9 +1,11 @@
 """Is an object allowed to be? All that is wrong with it, in Kubernetes' words, with field paths.
 
-Stricter than Kubernetes nowhere but in what this project cannot do (``matchExpressions``); laxer
-where it does not matter to it.
+Stricter than Kubernetes nowhere but in what this project cannot do; laxer where it does not matter
+to it.
 """
 
+import base64
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ from kproxy.errors import InvalidObject
 
 from . import catalog, checks, codec, kinds, service_rules, workload_rules
 from .checks import Checker
+from .configuration import ConfigMap, IPAddress, Secret
 from .meta import Object
 from .networking import ServiceCIDR
 
@@ -23,6 +26,8 @@ def validate(obj: Object) -> list[InvalidObject]:
     if kind in (kinds.SERVICE, kinds.NAMESPACE):
         pattern = checks.DNS_1035_LABEL if kind is kinds.SERVICE else checks.DNS_LABEL
         check.name("metadata.name", meta.name, pattern)
+    elif kind is catalog.IP_ADDRESS:
+        check.address("metadata.name", meta.name)
     else:
         check.name("metadata.name", meta.name, checks.DNS_SUBDOMAIN, 253)
     if kind.namespaced and meta.namespace:
@@ -34,6 +39,35 @@ def validate(obj: Object) -> list[InvalidObject]:
     if rule is not None:
         rule(check, obj)
     return check.problems
+
+
+def _check_data(check: Checker, obj: ConfigMap | Secret) -> None:
+    maps = {"data": obj.data, "binaryData": getattr(obj, "binary_data", None)}
+    for field, values in maps.items():
+        for key, value in (values or {}).items():
+            if not _DATA_KEY.fullmatch(key) or key in (".", ".."):
+                remedy = "use up to 253 letters, digits, '-', '_' and '.'"
+                check.fault(f"{field}[{key}]", f"{key!r} is not a valid key", remedy)
+            elif (isinstance(obj, Secret) or field == "binaryData") and not _is_base64(value):
+                check.fault(f"{field}[{key}]", "is not base64", "encode it, or use stringData")
+
+
+_DATA_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_ip_address(check: Checker, obj: IPAddress) -> None:
+    ref = obj.spec.parent_ref or {}
+    for field in ("resource", "name"):
+        if not ref.get(field):
+            check.fault(f"spec.parentRef.{field}", "is missing", "say whose address it is")
 
 
 def _check_service_cidr(check: Checker, obj: ServiceCIDR) -> None:
@@ -51,4 +85,7 @@ _RULES: dict[kinds.Kind, Callable[[Checker, Any], None]] = {
     catalog.REPLICA_SET: workload_rules.check_replica_set,
     catalog.STATEFUL_SET: workload_rules.check_stateful_set,
     kinds.SERVICE_CIDR: _check_service_cidr,
+    catalog.IP_ADDRESS: _check_ip_address,
+    catalog.CONFIG_MAP: _check_data,
+    catalog.SECRET: _check_data,
 }

@@ -3,7 +3,7 @@
 from .apps import DaemonSet, Deployment, ReplicaSet, StatefulSet, UpdateStrategy
 from .checks import Checker
 from .core import Node
-from .meta import LabelSelector, matches
+from .meta import OPERATORS, LabelSelector, selects
 from .pod_rules import check_pod_spec
 from .pods import Pod, PodTemplate
 
@@ -77,16 +77,31 @@ def check_node(check: Checker, node: Node) -> None:
             check.address(f"status.addresses[{index}].address", address.address)
 
 
+def check_selector(check: Checker, at: str, selector: LabelSelector) -> None:
+    """Check a label selector, whose path is ``at``."""
+    check.labels(f"{at}.matchLabels", selector.match_labels)
+    for index, rule in enumerate(selector.match_expressions or ()):
+        place = f"{at}.matchExpressions[{index}]"
+        operator, values = str(rule.get("operator", "")), rule.get("values") or []
+        if not isinstance(rule.get("key"), str) or not rule["key"]:
+            check.fault(f"{place}.key", "is missing", "name a label")
+        if not check.one_of(f"{place}.operator", operator, OPERATORS):
+            continue
+        if operator in ("In", "NotIn") and not values:
+            problem = "must be specified when `operator` is 'In' or 'NotIn'"
+            check.fault(f"{place}.values", problem, "list at least one value")
+        elif operator not in ("In", "NotIn") and values:
+            problem = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
+            check.fault(f"{place}.values", problem, "remove them")
+
+
 def _template(check: Checker, selector: LabelSelector, template: PodTemplate) -> None:
-    if selector.match_expressions:
-        problem = "is not supported"
-        check.fault("spec.selector.matchExpressions", problem, "use matchLabels")
-    elif not selector.match_labels:
+    check_selector(check, "spec.selector", selector)
+    if not selector.match_labels and not selector.match_expressions:
         check.fault("spec.selector", "is missing", "set matchLabels")
-    elif not matches(selector.match_labels, template.metadata.labels):
+    elif not selects(selector, template.metadata.labels):
         problem = "selector does not match template labels"
         check.fault("spec.template.metadata.labels", problem, "make it match spec.selector")
-    check.labels("spec.selector.matchLabels", selector.match_labels)
     check.labels("spec.template.metadata.labels", template.metadata.labels)
     check_pod_spec(check, "spec.template.spec", template.spec)
     if template.spec.restart_policy != "Always":

@@ -3,12 +3,15 @@
 Pure. Raises InvalidObject (422) or ApiError 400, which name object, field and remedy.
 """
 
+import base64
+import random
 from typing import Any
 
 from kproxy import errors
 from kproxy.api import catalog, codec, kinds, validation
 
-from . import defaults, routes
+from . import defaults, immutable, routes
+from .presentation import resources
 
 Object = dict[str, Any]
 
@@ -48,17 +51,37 @@ def _agree(prefix: str, have: Object, wanted: Object) -> None:
             )
 
 
+def named(obj: Object, draw: random.Random) -> Object:
+    """Return a new object with a name: its own, or one that begins with its generateName."""
+    meta = obj["metadata"]
+    if meta.get("name") or not isinstance(meta.get("generateName"), str):
+        return obj
+    if not meta["generateName"]:
+        return obj
+    ending = "".join(draw.choice(_LETTERS) for _ in range(5))
+    return {**obj, "metadata": {**meta, "name": meta["generateName"][:_LONGEST_PREFIX] + ending}}
+
+
+_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+"""Those of Kubernetes: no vowels, so no words come up."""
+_LONGEST_PREFIX = 58
+
+
 def admit(kind: kinds.Kind, obj: Object, old: Object | None) -> Object:
     """Return an object with defaults, or refuse it; ``old`` is what it replaces, if anything."""
     check_shape(kind, obj)
     if old is not None and kind is kinds.SERVICE:
         obj = _keep_cluster_ip(obj, old)
+    if kind is catalog.SECRET:
+        obj = _encoded(obj)
+    if old is not None and kind is kinds.NAMESPACE:
+        obj = {**obj, "spec": old.get("spec") or {}}  # its finalizers: see the subresource
     obj = defaults.apply(kind.name, obj)
     problems = validation.validate(codec.from_dict(obj, kind.type))
     if problems:
         raise ExceptionGroup("invalid object", problems)
     if old is not None:
-        _check_immutable(kind, obj, old)
+        immutable.check(kind, obj, old)
     return obj
 
 
@@ -73,12 +96,22 @@ def initial_status(kind: kinds.Kind, obj: Object) -> Object:
     if kind is kinds.NODE:
         return obj
     rest = {name: value for name, value in obj.items() if name != "status"}
+    if kind is kinds.NAMESPACE:
+        rest["spec"] = {"finalizers": ["kubernetes"]}
     first: dict[kinds.Kind, Object] = {
         catalog.POD: {"phase": "Pending"},
         kinds.NAMESPACE: {"phase": "Active"},
         kinds.SERVICE: {"loadBalancer": {}},
     }
-    return {**rest, "status": first.get(kind, {})} if routes.has_status(kind) else rest
+    return {**rest, "status": first.get(kind, {})} if resources.has_status(kind) else rest
+
+
+def _encoded(secret: Object) -> Object:
+    """Return a Secret whose stringData has become data."""
+    plain = secret.get("stringData") or {}
+    coded = {name: base64.b64encode(text.encode()).decode() for name, text in plain.items()}
+    rest = {name: value for name, value in secret.items() if name != "stringData"}
+    return {**rest, "data": {**(secret.get("data") or {}), **coded}} if coded else rest
 
 
 def _keep_cluster_ip(obj: Object, old: Object) -> Object:
@@ -89,29 +122,3 @@ def _keep_cluster_ip(obj: Object, old: Object) -> Object:
     names = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy")
     kept = {name: before[name] for name in names if name in before and not spec.get(name)}
     return {**obj, "spec": {**spec, **kept}}
-
-
-_IMMUTABLE = {
-    catalog.DEPLOYMENT: ("selector",),
-    catalog.DAEMON_SET: ("selector",),
-    kinds.SERVICE: ("clusterIP",),
-    catalog.POD: ("nodeName", "hostNetwork", "restartPolicy"),
-}
-
-
-def _check_immutable(kind: kinds.Kind, obj: Object, old: Object) -> None:
-    for name in _IMMUTABLE.get(kind, ()):
-        before = (old.get("spec") or {}).get(name)
-        # An absent value may be set later: a pod is bound to its node, a Service gets an address.
-        if before and (obj.get("spec") or {}).get(name) != before:
-            raise errors.InvalidObject(
-                kind.label(*_key(obj)),
-                f"spec.{name}",
-                "field is immutable",
-                remedy="delete the object and create it again",
-            )
-
-
-def _key(obj: Object) -> tuple[str, str]:
-    meta = obj["metadata"]
-    return meta.get("namespace", ""), meta["name"]

@@ -1,33 +1,87 @@
 """Label and field selectors of list and watch requests. Pure."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from kproxy import errors
+from kproxy.api import meta
 
 Object = dict[str, Any]
 Predicate = Callable[[Object], bool]
 
-_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "metadata.name": ("metadata", "name"),
-    "metadata.namespace": ("metadata", "namespace"),
-    "spec.nodeName": ("spec", "nodeName"),
-    "status.phase": ("status", "phase"),
+_EVENT_OBJECT = ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+_FIELDS: Mapping[str, Collection[str]] = {
+    "": ("metadata.name", "metadata.namespace"),
+    "pods": (
+        "spec.nodeName",
+        "spec.restartPolicy",
+        "spec.schedulerName",
+        "spec.serviceAccountName",
+        "spec.hostNetwork",
+        "status.phase",
+        "status.podIP",
+        "status.nominatedNodeName",
+    ),
+    "nodes": ("spec.unschedulable",),
+    "namespaces": ("status.phase",),
+    "services": ("spec.clusterIP", "spec.type"),
+    "secrets": ("type",),
+    "replicasets": ("status.replicas",),
+    "events": (
+        *(f"involvedObject.{name}" for name in _EVENT_OBJECT),
+        *(f"regarding.{name}" for name in _EVENT_OBJECT),
+        "reason",
+        "type",
+        "reportingComponent",
+        "reportingController",
+        "source",
+    ),
 }
-_ONLY_PODS = ("spec.nodeName", "status.phase")
+"""The fields that can be selected by, of a resource (of all: the empty name)."""
+
+_ALIASES = {
+    "regarding": "involvedObject",
+    "reportingController": "reportingComponent",
+}
+"""What events are stored as, by what their newer version calls it."""
+
+_SET = re.compile(r"\s*(?P<name>[^\s!=,()]+)\s+(?P<word>in|notin)\s*\((?P<values>[^()]*)\)\s*")
 
 
 def parse(labels: str, fields: str, resource: str) -> Predicate | None:
     """Return what decides whether an object is selected; None: all are.
 
-    Labels: ``a=b``, ``a==b``, ``a!=b``, ``a``, ``!a``. Fields: equality on those named above.
-    Raises ApiError 400 for anything else.
+    Labels: ``a=b``, ``a==b``, ``a!=b``, ``a in (b,c)``, ``a notin (b)``, ``a``, ``!a``. Fields:
+    (in)equality on those that Kubernetes knows. Raises ApiError 400 for anything else.
     """
-    terms = [_label(term.strip()) for term in labels.split(",") if term.strip()]
+    terms = [_label(term) for term in _split_labels(labels)]
     terms += [_field(term.strip(), resource) for term in fields.split(",") if term.strip()]
     if not terms:
         return None
     return lambda obj: all(term(obj) for term in terms)
+
+
+def equal_fields(fields: str) -> dict[str, str]:
+    """Return the fields that a selector demands to have one value."""
+    found = {}
+    for term in fields.split(","):
+        parts = _split(term)
+        if parts is not None and parts[1]:
+            found[parts[0]] = parts[2]
+    return found
+
+
+def _split_labels(labels: str) -> list[str]:
+    """Return the terms between the commas that are not within parentheses."""
+    terms, depth, start = [], 0, 0
+    for place, letter in enumerate(labels):
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and depth == 0:
+            terms.append(labels[start:place])
+            start = place + 1
+    terms.append(labels[start:])
+    return [term.strip() for term in terms if term.strip()]
 
 
 def _split(term: str) -> tuple[str, bool, str] | None:
@@ -40,28 +94,48 @@ def _split(term: str) -> tuple[str, bool, str] | None:
 
 
 def _label(term: str) -> Predicate:
-    if "(" in term or ")" in term or " in " in term or " notin " in term:
-        raise errors.ApiError(
-            400, "BadRequest", f"labelSelector: {term!r}: only equality is supported"
-        )
+    if among := _SET.fullmatch(term):
+        values = {value.strip() for value in among["values"].split(",")}
+        return _expression(among["name"], {"in": "In", "notin": "NotIn"}[among["word"]], values)
     parts = _split(term)
-    if parts is None:
-        name, wanted = term.removeprefix("!"), not term.startswith("!")
-        return lambda obj: (name in _labels(obj)) is wanted
-    name, equal, value = parts
-    return lambda obj: (_labels(obj).get(name) == value) is equal
+    if parts is not None and parts[0] and not re.search(r"[\s()]", parts[0] + parts[2]):
+        return _expression(parts[0], "In" if parts[1] else "NotIn", {parts[2]})
+    name = term.removeprefix("!").strip()
+    if parts is not None or not name or re.search(r"[\s()!]", name):
+        message = f"unable to parse requirement: labelSelector {term!r}: write key=value, key!="
+        message += "value, key in (a,b), key notin (a,b), key or !key"
+        raise errors.ApiError(400, "BadRequest", message)
+    return _expression(name, "DoesNotExist" if term.startswith("!") else "Exists", ())
+
+
+def _expression(name: str, operator: str, values: Collection[str]) -> Predicate:
+    def holds(obj: Object) -> bool:
+        labels = obj["metadata"].get("labels") or {}
+        return meta.holds(operator, labels.get(name), values)
+
+    return holds
 
 
 def _field(term: str, resource: str) -> Predicate:
     parts = _split(term)
-    path = _FIELDS.get(parts[0]) if parts else None
-    if parts is None or path is None or (parts[0] in _ONLY_PODS and resource != "pods"):
-        raise errors.ApiError(
-            400, "BadRequest", f"fieldSelector: {term!r}: field label not supported"
-        )
-    (outer, inner), (_, equal, value) = path, parts
-    return lambda obj: ((obj.get(outer) or {}).get(inner, "") == value) is equal
+    known = (*_FIELDS[""], *_FIELDS.get(resource, ()))
+    if parts is None or parts[0] not in known:
+        known_names = ", ".join(known)
+        message = f"fieldSelector: {term!r}: field label not supported (known: {known_names})"
+        raise errors.ApiError(400, "BadRequest", message)
+    name, equal, value = parts
+    path = [_ALIASES.get(part, part) for part in name.split(".")]
+    return lambda obj: (_text(obj, path) == value) is equal
 
 
-def _labels(obj: Object) -> Mapping[str, str]:
-    return obj["metadata"].get("labels") or {}
+def _text(obj: Any, path: list[str]) -> str:
+    """Return the value of a field as the selector writes it."""
+    for name in path:
+        obj = obj.get(name) if isinstance(obj, dict) else None
+    if isinstance(obj, dict):  # an event's source is asked for by its component
+        obj = obj.get("component")
+    if isinstance(obj, bool):
+        return str(obj).lower()
+    if path[-1] in ("unschedulable", "hostNetwork") and obj is None:
+        return "false"
+    return "" if obj is None else str(obj)

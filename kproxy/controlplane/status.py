@@ -1,10 +1,23 @@
 """``kind: Status``: how the API server says what went wrong, or that a deletion is done. Pure."""
 
+import re
 from typing import Any
 
 from kproxy import errors
+from kproxy.api import kinds
+
+from .patches.managers import ApplyConflict
 
 Object = dict[str, Any]
+
+_ABOUT = re.compile(r'(?:Operation cannot be fulfilled on )?(?P<kind>[a-z]+) "(?P<name>[^"]+)"')
+_REASONS = (
+    ("is missing", "FieldValueRequired"),
+    ("unsupported value", "FieldValueNotSupported"),
+    ("duplicate", "FieldValueDuplicate"),
+    ("may not", "FieldValueForbidden"),
+    ("are forbidden", "FieldValueForbidden"),
+)
 
 
 def success(resource: str, name: str, uid: str) -> Object:
@@ -25,7 +38,7 @@ def failure(error: Exception) -> Object:
     error that is not ours is 500 and keeps its text to itself.
     """
     if isinstance(error, errors.ApiError):
-        return _status(error.code, error.reason, error.message)
+        return _of_api_error(error)
     if isinstance(error, errors.InvalidObject):
         return _invalid([error])
     if isinstance(error, ExceptionGroup):
@@ -35,18 +48,56 @@ def failure(error: Exception) -> Object:
     return _status(500, "InternalError", f"internal error: {type(error).__name__}")
 
 
+def _of_api_error(error: errors.ApiError) -> Object:
+    status = _status(error.code, error.reason, error.message)
+    details: Object = {}
+    if about := _ABOUT.match(error.message):
+        details |= {"kind": about["kind"], "name": about["name"]}
+    if error.retry_after:
+        details["retryAfterSeconds"] = int(error.retry_after)
+    if isinstance(error, ApplyConflict):
+        details["causes"] = [
+            {"reason": "FieldManagerConflict", "message": message, "field": field}
+            for message, field in error.causes
+        ]
+    return {**status, "details": details} if details else status
+
+
 def _invalid(problems: list[errors.InvalidObject]) -> Object:
-    kind, _, name = problems[0].obj.partition(" ")
-    status = _status(422, "Invalid", "; ".join(str(problem) for problem in problems))
+    kind, _, label = problems[0].obj.partition(" ")
+    name = label.rpartition("/")[2] if label != "without a name" else ""
+    told = [f"{problem.field}: {_words(problem)}" for problem in problems]
+    joined = told[0] if len(told) == 1 else f"[{', '.join(told)}]"
+    group = next((k.api_version.rpartition("/")[0] for k in kinds.known() if k.name == kind), "")
+    full = f"{kind}.{group}" if group else kind
+    status = _status(422, "Invalid", f'{full} "{name}" is invalid: {joined}')
     status["details"] = {
         "kind": kind,
-        "name": name.rpartition("/")[2],
+        "group": group,
+        "name": name,
         "causes": [
-            {"reason": "FieldValueInvalid", "message": problem.problem, "field": problem.field}
+            {"reason": _reason(problem), "message": _words(problem), "field": problem.field}
             for problem in problems
         ],
     }
     return status
+
+
+def _words(problem: errors.InvalidObject) -> str:
+    """Return what is wrong, and what to do, with the words that Kubernetes begins with."""
+    first = {
+        "FieldValueRequired": "Required value",
+        "FieldValueNotSupported": "Unsupported value",
+        "FieldValueDuplicate": "Duplicate value",
+        "FieldValueForbidden": "Forbidden",
+    }.get(_reason(problem), "Invalid value")
+    remedy = f" ({problem.remedy})" if problem.remedy else ""
+    return f"{first}: {problem.problem}{remedy}"
+
+
+def _reason(problem: errors.InvalidObject) -> str:
+    found = (reason for words, reason in _REASONS if words in problem.problem)
+    return next(found, "FieldValueInvalid")
 
 
 def _status(code: int, reason: str, message: str) -> Object:

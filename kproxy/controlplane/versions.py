@@ -176,7 +176,8 @@ def check_precondition(resource: str, obj: Object, uid: str | None, version: str
 
 def _waits_for_finalizers(obj: Object) -> bool:
     meta = obj["metadata"]
-    return bool(meta.get("deletionTimestamp")) and not meta.get("deletionGracePeriodSeconds")
+    is_marked = meta.get("deletionTimestamp") and not meta.get("deletionGracePeriodSeconds")
+    return bool(is_marked and meta.get("finalizers"))
 
 
 def _specification(obj: Object) -> Object:

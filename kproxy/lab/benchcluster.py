@@ -149,7 +149,8 @@ class Cluster:
             "contexts": [context],
         }
         self.kubeconfig.write_text(json.dumps(config))
-        command = (sys.executable, "-m", "kproxy.controlplane.apiserver", "--bind", bind)
+        module = "kproxy.controlplane.apiserver"
+        command = (sys.executable, "-m", module, "--insecure", "--bind", bind)
         log = directory / "apiserver.log"
         self._server = self.host.spawn(command, stdout=log, stderr=log)
         self.await_event("apiserver", "listening")

@@ -247,7 +247,8 @@ class Cluster:
         self._control = self.lab.host(plan.CONTROL)
         bind = f"{self.plan.control_address}:{self.plan.api_port}"
         cidr = str(self.plan.service_cidr)
-        self._spawn(plan.CONTROL, "controlplane.apiserver", "--bind", bind, "--service-cidr", cidr)
+        options = ("--insecure", "--bind", bind, "--service-cidr", cidr)
+        self._spawn(plan.CONTROL, "controlplane.apiserver", *options)
         self.events.wait(
             lambda event: event.msg == "listening",
             why="the API server to listen",

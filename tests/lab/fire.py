@@ -73,7 +73,7 @@ class Fire:
             self._create(service)
 
     def _start_api(self) -> None:
-        command = [sys.executable, "-m", "kproxy.controlplane.apiserver"]
+        command = [sys.executable, "-m", "kproxy.controlplane.apiserver", "--insecure"]
         process = self.lab["node"].spawn(command, stderr=subprocess.PIPE)
         assert process.popen is not None
         self._log = process.popen.stderr

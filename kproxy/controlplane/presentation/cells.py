@@ -28,7 +28,7 @@ def seconds_of(text: str | None) -> float | None:
 
 
 def age(text: str | None, now: float) -> str:
-    """Return how long ago a time was, as kubectl tells it: ``45s``, ``5m12s``, ``3h``, ``2d4h``."""
+    """Return how long ago a time was, as kubectl tells it: ``45s``, ``5m12s``, ``2d4h``."""
     then = seconds_of(text)
     return "<unknown>" if then is None else duration(max(int(now - then), 0))
 

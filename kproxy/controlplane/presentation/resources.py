@@ -55,6 +55,7 @@ _TOKEN = Subresource(
     api_version="authentication.k8s.io/v1",
     verbs=("create",),
 )
+_FINALIZE = Subresource(name="finalize", kind="Namespace", api_version="v1", verbs=("update",))
 _WITHOUT_STATUS_TYPE = (kinds.NAMESPACE,)
 """Kinds whose typed object does not show their status."""
 
@@ -111,6 +112,8 @@ def subresources(kind: kinds.Kind) -> Mapping[str, Subresource]:
                 name="status", kind=kind.name, api_version=kind.api_version, verbs=STATUS_VERBS
             )
         )
+    if kind is kinds.NAMESPACE:
+        found.append(_FINALIZE)
     if kind in _SCALED:
         found.append(SCALE)
     if kind is catalog.POD:

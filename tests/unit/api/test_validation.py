@@ -96,7 +96,7 @@ GOOD = {
         "spec": {"holderIdentity": "a", "leaseDurationSeconds": 15},
     },
     catalog.IP_ADDRESS: {
-        "metadata": {"name": "10.96.0.1"}, "spec": {"parentRef": {"resource": "services"}},
+        "metadata": {"name": "10.96.0.1"}, "spec": {"parentRef": {"resource": "services", "name": "web"}},
     },
 }  # fmt: skip
 
@@ -160,7 +160,17 @@ BAD = [
     (kinds.ENDPOINT_SLICE, "endpoints", [{"addresses": ["10.1.0.2"]}] * 1001),
     (catalog.DEPLOYMENT, "spec.replicas", -1),
     (catalog.DEPLOYMENT, "spec.selector", {}),
-    (catalog.DEPLOYMENT, "spec.selector.matchExpressions", [{"key": "a", "operator": "Exists"}]),
+    (
+        catalog.DEPLOYMENT,
+        "spec.selector.matchExpressions",
+        [{"key": "app", "operator": "Like"}],
+    ),
+    (
+        catalog.DEPLOYMENT,
+        "spec.selector.matchExpressions",
+        [{"key": "app", "operator": "In", "values": []}],
+    ),
+    (catalog.IP_ADDRESS, "metadata.name", "10.96.0.x"),
     (catalog.DEPLOYMENT, "spec.template.metadata.labels", {"app": "other"}),
     (catalog.DEPLOYMENT, "spec.template.spec.containers", []),
     (catalog.DEPLOYMENT, "spec.template.spec.restartPolicy", "Never"),
@@ -224,6 +234,25 @@ def test_all_mistakes_are_told_not_only_the_first():
     put(data, "spec.sessionAffinity", "Cookie")
     fields = [problem.field for problem in problems_of(kinds.SERVICE, data)]
     assert fields == ["spec.ports[0].port", "spec.externalIPs[0]", "spec.sessionAffinity"]
+
+
+def test_expressions_of_a_selector_must_match_the_template():
+    data = copy.deepcopy(GOOD[catalog.DEPLOYMENT])
+    rule = {"key": "tier", "operator": "In", "values": ["front", "back"]}
+    data["spec"]["selector"] = {"matchExpressions": [rule]}
+    assert problems_of(catalog.DEPLOYMENT, data) == []
+    rule["operator"] = "NotIn"
+    fields = [problem.field for problem in problems_of(catalog.DEPLOYMENT, data)]
+    assert fields == ["spec.template.metadata.labels"]
+
+
+def test_data_of_secrets_and_config_maps():
+    meta = {"name": "x", "namespace": "demo"}
+    secret = {"metadata": meta, "data": {"a": "not base64!", "b c": "YQ=="}}
+    fields = [problem.field for problem in problems_of(catalog.SECRET, secret)]
+    assert fields == ["data[a]", "data[b c]"]
+    config = {"metadata": meta, "data": {"a": "not base64!"}}
+    assert problems_of(catalog.CONFIG_MAP, config) == []
 
 
 def test_what_only_other_types_may_have():

@@ -8,7 +8,7 @@ import pytest
 from local_cluster import new_api
 
 from kproxy import errors
-from kproxy.controlplane import rest, routes, status
+from kproxy.controlplane import routes, status, watches
 
 
 @pytest.fixture
@@ -65,7 +65,8 @@ def pod(name="a", node="", labels=None):
         "/apis/apps/v1",
         "/api/v1/pods/a",
         "/api/v1/namespaces/default/nodes/n",
-        f"{DEFAULT}/pods/a/log",
+        f"{DEFAULT}/pods/a/nonsense",
+        f"{DEFAULT}/services/a/scale",
         f"{DEFAULT}/pods//status",
         "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/a/status",
     ],
@@ -159,7 +160,7 @@ def test_errors_have_code_and_reason(api):
         (("POST", f"{DEFAULT}/pods", {"metadata": {}}), 422, "Invalid"),
         (("PUT", f"{DEFAULT}/pods/a", pod("b")), 400, "BadRequest"),
         (("PATCH", f"{DEFAULT}/pods/a", ["x"]), 400, "BadRequest"),
-        (("GET", "/api/v1/pods", None, {"labelSelector": "a in (b)"}), 400, "BadRequest"),
+        (("GET", "/api/v1/pods", None, {"labelSelector": "a in b"}), 400, "BadRequest"),
         (("GET", "/api/v1/pods", None, {"fieldSelector": "spec.x=1"}), 400, "BadRequest"),
     ]
     for request, code, reason in rows:
@@ -241,20 +242,39 @@ def test_a_pod_without_anything_to_stop_is_removed_at_once(api):
     assert send(api, "DELETE", f"{DEFAULT}/pods/failed")["status"] == "Success"
 
 
-def test_a_namespace_goes_with_its_objects(api):
+def test_a_namespace_is_marked_until_it_is_finalized(api):
     send(api, "POST", "/api/v1/namespaces", {"metadata": {"name": "demo"}})
+    assert send(api, "GET", "/api/v1/namespaces/demo/serviceaccounts/default")
     send(api, "POST", "/api/v1/namespaces/demo/services", service())
-    send(api, "POST", "/api/v1/namespaces/demo/pods", pod(node="n1"))
-    send(api, "DELETE", "/api/v1/namespaces/demo")
-    assert send(api, "GET", "/api/v1/services")["items"] == []
-    (left,) = send(api, "GET", "/api/v1/pods")["items"]
-    assert "deletionTimestamp" in left["metadata"]
+    marked = send(api, "DELETE", "/api/v1/namespaces/demo")
+    assert marked["status"]["phase"] == "Terminating"
+    assert marked["spec"]["finalizers"] == ["kubernetes"]
+    answer = failure(api, "POST", "/api/v1/namespaces/demo/services", service("b"))
+    assert (answer["code"], answer["reason"]) == (403, "Forbidden")
+    assert send(api, "GET", "/api/v1/namespaces/demo/services/web")
+    send(api, "DELETE", "/api/v1/namespaces/demo/services/web")
+    marked["spec"]["finalizers"] = []
+    target = routes.target("/api/v1/namespaces/demo/finalize")
+    api.replace(target, msgspec.json.encode(marked))
+    assert failure(api, "GET", "/api/v1/namespaces/demo")["code"] == 404
     assert failure(api, "POST", "/api/v1/namespaces/demo/services", service())["code"] == 404
 
 
-def test_an_exact_old_list_is_expired(api):
-    query = {"resourceVersion": "1", "resourceVersionMatch": "Exact"}
-    assert failure(api, "GET", "/api/v1/pods", None, query)["code"] == 410
+@pytest.mark.parametrize("name", ["default", "kube-system", "kube-public"])
+def test_namespaces_that_a_cluster_needs_stay(api, name):
+    assert failure(api, "DELETE", f"/api/v1/namespaces/{name}")["code"] == 403
+
+
+def test_an_exact_old_list_is_that_of_then_or_expired(api):
+    send(api, "POST", f"{DEFAULT}/pods", pod("a"))
+    then = str(api.store.version)
+    send(api, "POST", f"{DEFAULT}/pods", pod("b"))
+    query = {"resourceVersion": then, "resourceVersionMatch": "Exact"}
+    found = send(api, "GET", "/api/v1/pods", None, query)
+    assert [item["metadata"]["name"] for item in found["items"]] == ["a"]
+    assert found["metadata"]["resourceVersion"] == then
+    query["resourceVersion"] = str(int(then) + 100)
+    assert failure(api, "GET", "/api/v1/pods", None, query)["code"] in (410, 504)
 
 
 def lines(api, path, count, **query):
@@ -298,7 +318,7 @@ def test_watch_of_a_version_too_old_is_an_error_event(api):
 
 
 def test_a_watch_ends_with_a_bookmark_when_its_time_is_over(api, monkeypatch):
-    monkeypatch.setattr(rest, "WATCH_SECONDS", 0.001)
+    monkeypatch.setattr(watches, "WATCH_SECONDS", 0.001)
     send(api, "POST", f"{DEFAULT}/services", service())
     query = {"resourceVersion": str(api.store.version), "allowWatchBookmarks": "true"}
     (event,) = [

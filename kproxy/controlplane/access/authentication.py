@@ -1,0 +1,59 @@
+"""Who a client is: by a certificate of the lab's authority, or by a bearer token."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kproxy import errors
+
+from . import identity, tokens
+from .identity import User
+
+
+class Authenticator:
+    """Tells who sent a request. May be used from several threads."""
+
+    def __init__(
+        self,
+        *,
+        static: Mapping[str, User] | None = None,
+        signer: tokens.Signer | None = None,
+        exists: tokens.Exists = lambda *_: False,
+    ) -> None:
+        self._static = static or {}
+        self._exists = exists
+        self.signer = signer
+
+    def user(self, certificate: Mapping[str, Any] | None, authorization: str) -> User:
+        """Return the user; without any proof that is nobody.
+
+        ``certificate`` is that of the connection, verified, as ``ssl`` decodes it. Raises ApiError
+        401 for a proof that is wrong.
+        """
+        if authorization:
+            scheme, _, token = authorization.partition(" ")
+            user = self.of_token(token.strip()) if scheme.lower() == "bearer" else None
+            if user is None:
+                raise errors.ApiError(401, "Unauthorized", "Unauthorized")
+            return user
+        if certificate:
+            return of_certificate(certificate.get("subject", ()))
+        return identity.ANONYMOUS
+
+    def of_token(self, token: str) -> User | None:
+        """Return whose token this is; None if nobody's."""
+        if not token.isascii():
+            return None
+        user = tokens.look_up(self._static, token)
+        if user is None and self.signer is not None:
+            user = self.signer.user(token, self._exists)
+        return user
+
+
+def of_certificate(subject: Sequence[Sequence[tuple[str, str]]]) -> User:
+    """Return whose certificate this is: CN is the name, each O a group."""
+    pairs = [pair for part in subject for pair in part]
+    name = next((value for key, value in pairs if key == "commonName"), "")
+    groups = tuple(value for key, value in pairs if key == "organizationName")
+    if not name:
+        raise errors.ApiError(401, "Unauthorized", "Unauthorized")
+    return identity.authenticated(name, groups)

@@ -1,0 +1,134 @@
+"""What somebody may do: a few built-in roles instead of RBAC objects. Pure.
+
+====================  ==========================================================================
+admin                 everything (group system:masters)
+controller manager    everything but exec
+scheduler             read everything but Secrets; bind pods, their status, Events, Leases
+proxy                 read Services, EndpointSlices, Nodes, Namespaces, ServiceCIDRs; Events
+node                  see :mod:`noderules`
+service account       ask what it may do; kube-system's kube-proxy is a proxy as well
+nobody                /healthz, /readyz, /livez, /version
+====================  ==========================================================================
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import identity
+from .identity import User
+
+OPEN_PATHS = ("/healthz", "/readyz", "/livez", "/version")
+_DISCOVERY = ("/api", "/apis", "/openapi", "/version", "/healthz", "/readyz", "/livez")
+READ = ("get", "list", "watch")
+_SELF_REVIEWS = ("selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews")
+_PROXY_READS = (
+    "services",
+    "endpointslices",
+    "endpoints",
+    "nodes",
+    "namespaces",
+    "servicecidrs",
+)
+_PROXY_ACCOUNT = f"{identity.ACCOUNT_PREFIX}kube-system:kube-proxy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attributes:
+    """What is asked for: an action on a resource, or (``path``) on what is no resource."""
+
+    verb: str
+    group: str = ""
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+    path: str = ""
+
+    def __str__(self) -> str:
+        """Return how messages tell it."""
+        if self.path:
+            return f"{self.verb} path {self.path!r}"
+        what = "/".join(part for part in (self.resource, self.subresource) if part)
+        where = f' in the namespace "{self.namespace}"' if self.namespace else ""
+        return f'{self.verb} resource "{what}" in API group "{self.group}"' + (
+            where or " at the cluster scope"
+        )
+
+
+def allowed(user: User, asked: Attributes) -> bool:
+    """Return whether somebody may do something, as far as his role says it.
+
+    Nodes are judged by their role here, and by :mod:`noderules` for the single object.
+    """
+    if asked.path:
+        return _path_allowed(user, asked)
+    if identity.ADMINS in user.groups:
+        return True
+    if identity.AUTHENTICATED in user.groups and asked.resource in _SELF_REVIEWS:
+        return asked.verb == "create"
+    role = _role(user)
+    return role is not None and role(asked)
+
+
+def _path_allowed(user: User, asked: Attributes) -> bool:
+    if identity.ADMINS in user.groups:
+        return True
+    if asked.verb != "get":
+        return False
+    if asked.path in OPEN_PATHS:
+        return True
+    top = "/" + asked.path.strip("/").partition("/")[0]
+    if identity.AUTHENTICATED not in user.groups:
+        return False
+    return top in _DISCOVERY or (asked.path == "/metrics" and _role(user) is _controller)
+
+
+def _role(user: User) -> Callable[[Attributes], bool] | None:
+    if user.node:
+        return _node
+    return {
+        identity.CONTROLLER_MANAGER: _controller,
+        identity.SCHEDULER: _scheduler,
+        identity.PROXY: _proxy,
+        _PROXY_ACCOUNT: _proxy,
+    }.get(user.name)
+
+
+def _controller(asked: Attributes) -> bool:
+    return asked.subresource != "exec"
+
+
+def _scheduler(asked: Attributes) -> bool:
+    if asked.verb in READ:
+        return asked.resource != "secrets" and asked.subresource in ("", "status")
+    if asked.resource == "pods":
+        return asked.subresource in ("binding", "status") or asked.verb == "delete"
+    return asked.resource in ("events", "leases")
+
+
+def _proxy(asked: Attributes) -> bool:
+    if asked.verb in READ:
+        return asked.resource in _PROXY_READS
+    return asked.resource == "events" and asked.verb in ("create", "patch", "update")
+
+
+_NODE_WRITES = {
+    ("nodes", ""): ("create", "patch", "update"),
+    ("nodes", "status"): ("patch", "update"),
+    ("leases", ""): ("create", "delete", "get", "patch", "update"),
+    ("pods", ""): ("create", "delete"),
+    ("pods", "status"): ("patch", "update"),
+    ("pods", "eviction"): ("create",),
+    ("events", ""): ("create", "patch", "update"),
+    ("serviceaccounts", "token"): ("create",),
+    ("tokenreviews", ""): ("create",),
+    ("subjectaccessreviews", ""): ("create",),
+}
+_NODE_READS = (*_PROXY_READS, "pods", "configmaps", "secrets", "serviceaccounts", "leases")
+
+
+def _node(asked: Attributes) -> bool:
+    if asked.verb in READ and asked.subresource in ("", "status"):
+        only_by_name = asked.resource in ("secrets", "configmaps", "serviceaccounts", "leases")
+        return asked.resource in _NODE_READS and (asked.verb == "get" or not only_by_name)
+    return asked.verb in _NODE_WRITES.get((asked.resource, asked.subresource), ())

@@ -1,0 +1,102 @@
+"""Fields that nobody may change once they are set, in Kubernetes' words. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from kproxy import errors
+from kproxy.api import catalog, kinds
+
+Object = dict[str, Any]
+
+IMMUTABLE = "field is immutable"
+_POD = (
+    "pod updates may not change fields other than `spec.containers[*].image`,"
+    "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only "
+    "additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set "
+    "to 1 if it was previously negative)"
+)
+_STATEFUL_SET = (
+    "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', "
+    "'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and "
+    "'minReadySeconds' are forbidden"
+)
+_STATEFUL_SET_MAY = (
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy",
+    "minReadySeconds",
+)
+_FIELDS: Mapping[kinds.Kind, tuple[str, ...]] = {
+    catalog.DEPLOYMENT: ("spec.selector",),
+    catalog.DAEMON_SET: ("spec.selector",),
+    catalog.REPLICA_SET: ("spec.selector",),
+    catalog.IP_ADDRESS: ("spec.parentRef",),
+    catalog.CONTROLLER_REVISION: ("data",),
+    catalog.SECRET: ("type",),
+    kinds.ENDPOINT_SLICE: ("addressType",),
+    kinds.SERVICE: ("spec.clusterIP",),
+    kinds.NODE: ("spec.podCIDR", "spec.podCIDRs"),
+}
+
+
+def check(kind: kinds.Kind, new: Object, old: Object) -> None:
+    """Raise InvalidObject if a change is not allowed; what was not set may be set."""
+    for path in _FIELDS.get(kind, ()):
+        before, after = _at(old, path), _at(new, path)
+        if kind is kinds.SERVICE and not _keeps_address(new, old):
+            continue
+        if before not in (None, "", [], {}) and before != after:
+            raise _fault(kind, new, path, IMMUTABLE)
+    if kind is catalog.POD and _fixed(new) != _fixed(old):
+        raise _fault(kind, new, "spec", _POD)
+    if kind is catalog.STATEFUL_SET and _without(new, _STATEFUL_SET_MAY) != _without(
+        old, _STATEFUL_SET_MAY
+    ):
+        raise _fault(kind, new, "spec", _STATEFUL_SET)
+    if kind in (catalog.CONFIG_MAP, catalog.SECRET) and old.get("immutable"):
+        _check_frozen(kind, new, old)
+
+
+def _keeps_address(new: Object, old: Object) -> bool:
+    """Return whether a Service's address may not change: it may with the type ExternalName."""
+    types = (_at(new, "spec.type"), _at(old, "spec.type"))
+    return "ExternalName" not in types
+
+
+def _check_frozen(kind: kinds.Kind, new: Object, old: Object) -> None:
+    words = "field is immutable when `immutable` is set"
+    for name in ("immutable", "data", "binaryData"):
+        if new.get(name) != old.get(name):
+            raise _fault(kind, new, name, words)
+
+
+def _fixed(pod: Object) -> Object:
+    """Return what of a pod's specification cannot change."""
+    spec = pod.get("spec") or {}
+    may = ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds")
+    fixed = {name: value for name, value in spec.items() if name not in may}
+    for field in ("containers", "initContainers"):
+        if field in fixed:
+            fixed[field] = [{**one, "image": ""} for one in fixed[field]]
+    return fixed
+
+
+def _without(obj: Object, names: tuple[str, ...]) -> Object:
+    spec = obj.get("spec") or {}
+    return {name: value for name, value in spec.items() if name not in names}
+
+
+def _at(obj: Any, path: str) -> Any:
+    for name in path.split("."):
+        obj = obj.get(name) if isinstance(obj, dict) else None
+    return obj
+
+
+def _fault(kind: kinds.Kind, obj: Object, field: str, problem: str) -> errors.InvalidObject:
+    meta = obj["metadata"]
+    label = kind.label(meta.get("namespace", ""), meta["name"])
+    remedy = "delete the object and create it again"
+    return errors.InvalidObject(label, field, problem, remedy=remedy)

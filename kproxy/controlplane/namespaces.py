@@ -1,0 +1,65 @@
+"""Namespaces end in two steps: marked first, gone when their finalizers are (Kubernetes' way).
+
+Between them a controller empties the namespace, and nothing new may be created in it.
+"""
+
+import time
+from collections.abc import Sequence
+
+from kproxy import errors
+from kproxy.api import kinds
+
+from .storage import base
+from .store import Store
+from .versions import Object, timestamp
+
+FIRST = ("default", "kube-system", "kube-public", "kube-node-lease")
+"""Those that every cluster has; they cannot be deleted."""
+
+
+def check_open(store: Store, kind: kinds.Kind, name: str, obj: Object) -> None:
+    """Raise ApiError if nothing can be created in a namespace: 404 or 403."""
+    item = store.get("namespaces", ("", name))
+    if item.obj["metadata"].get("deletionTimestamp"):
+        what = obj["metadata"].get("name") or obj["metadata"].get("generateName", "")
+        raise errors.ApiError(
+            403,
+            "Forbidden",
+            f'{kind.plural} "{what}" is forbidden: unable to create new content in namespace '
+            f"{name} because it is being terminated",
+        )
+
+
+def check_deletable(name: str) -> None:
+    """Raise ApiError 403 for the namespaces that a cluster needs."""
+    if name in FIRST[:3]:
+        message = f'namespaces "{name}" is forbidden: this namespace may not be deleted'
+        raise errors.ApiError(403, "Forbidden", message)
+
+
+def plan(old: Object | None, new: Object | None) -> tuple[Object | None, Sequence[base.Write]]:
+    """See :data:`store.Plan`: a deletion marks, the removal of the last finalizer deletes."""
+    if old is None:
+        return new, ()
+    if new is None:
+        if not _finalizers(old):
+            return None, ()
+        new = old
+        if not old["metadata"].get("deletionTimestamp"):
+            mark = {"deletionTimestamp": timestamp(time.time()), "deletionGracePeriodSeconds": 0}
+            new = {**old, "metadata": {**old["metadata"], **mark}}
+    if new["metadata"].get("deletionTimestamp"):
+        if not _finalizers(new) and not new["metadata"].get("finalizers"):
+            return None, ()
+        new = {**new, "status": {**(new.get("status") or {}), "phase": "Terminating"}}
+    return new, ()
+
+
+def finalized(old: Object, new: Object) -> Object:
+    """Return a namespace with the finalizers of another version of it."""
+    wanted = _finalizers(new)
+    return {**old, "spec": {**(old.get("spec") or {}), "finalizers": wanted}}
+
+
+def _finalizers(namespace: Object) -> list[str]:
+    return list((namespace.get("spec") or {}).get("finalizers") or ())

@@ -1,0 +1,1 @@
+"""The API over HTTP: connections, requests, answers, streams, tunnels, metrics."""

@@ -1,0 +1,219 @@
+"""What kubelets answer on behalf of the API: logs and exec of containers, passed through.
+
+``kubectl logs`` is a GET whose body is handed on as it comes. ``kubectl exec`` of today changes to
+a WebSocket, whose bytes are handed on both ways without looking at them. SPDY, which older
+kubectls speak, is refused with a word on what to use.
+"""
+
+import contextlib
+import http.client
+import select
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, urlencode
+
+from kproxy import errors
+
+from ..presentation import cells
+from ..store import Store
+from ..versions import Object
+from .http1 import Channel, Request
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
+PORT = 10250
+_PIECE = 64 * 1024
+_LOG_OPTIONS = (
+    "follow",
+    "limitBytes",
+    "previous",
+    "sinceSeconds",
+    "sinceTime",
+    "tailLines",
+    "timestamps",
+)
+_HANDED_ON = ("upgrade", "connection", "origin")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """How this server proves itself to kubelets, and whom it believes to be one."""
+
+    certificate: Path
+    key: Path
+    authority: Path
+
+    def context(self) -> ssl.SSLContext:
+        """Return what connections to kubelets are made with. Raises UsageError."""
+        try:
+            context = ssl.create_default_context(cafile=self.authority)
+            context.load_cert_chain(self.certificate, self.key)
+        except (OSError, ValueError) as error:
+            raise errors.UsageError(f"certificates for kubelets: {error}") from None
+        return context
+
+
+class Kubelets:
+    """Finds the kubelet of a pod and speaks to it; without TLS where there is no identity."""
+
+    def __init__(self, store: Store, context: ssl.SSLContext | None) -> None:
+        self._store = store
+        self._context = context
+
+    def log(self, namespace: str, name: str, query: Mapping[str, str]) -> Iterator[bytes]:
+        """Return the pieces of a container's log as they come."""
+        pod = self._store.get("pods", (namespace, name)).obj
+        container = _container(pod, query.get("container", ""))
+        options = {key: query[key] for key in _LOG_OPTIONS if key in query}
+        path = f"/containerLogs/{namespace}/{name}/{container}"
+        seconds = None if options.get("follow") in ("true", "1") else ANSWER_SECONDS
+        connection = self._connect(pod)
+        request = http.client.HTTPConnection("kubelet")
+        request.sock = connection
+        try:
+            request.request("GET", f"{quote(path)}?{urlencode(options)}")
+            connection.settimeout(ANSWER_SECONDS)
+            response = request.getresponse()
+            if response.status >= 300:
+                message = response.read(_PIECE).decode(errors="replace").strip()
+                raise errors.ApiError(response.status, "BadRequest", message)
+        except (OSError, http.client.HTTPException) as error:
+            request.close()
+            raise _unreachable(pod, error) from None
+        except errors.ApiError:
+            request.close()
+            raise
+        connection.settimeout(seconds)
+        return _pieces(request, response)
+
+    def open_exec(self, namespace: str, name: str, request: Request) -> socket.socket:
+        """Return a connection to the kubelet on which the client's exec has been asked for."""
+        if request.upgrade() != "websocket":
+            message = (
+                "exec is served over WebSocket only (kubectl 1.31 and newer speak it); with an "
+                f"older kubectl use: kproxy lab exec {name} -- COMMAND"
+            )
+            raise errors.ApiError(400, "BadRequest", message)
+        pod = self._store.get("pods", (namespace, name)).obj
+        pairs = parse_qsl(request.query, keep_blank_values=True)
+        container = _container(pod, dict(pairs).get("container", ""))
+        options = urlencode([(key, value) for key, value in pairs if key != "container"])
+        path = f"/exec/{namespace}/{name}/{container}"
+        connection = self._connect(pod)
+        kept = {
+            key: value
+            for key, value in request.headers.items()
+            if key in _HANDED_ON or key.startswith("sec-websocket-")
+        }
+        lines = [f"GET {quote(path)}?{options} HTTP/1.1", "Host: kubelet"]
+        lines += [f"{key}: {value}" for key, value in kept.items()]
+        try:
+            connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+        except OSError as error:
+            connection.close()
+            raise _unreachable(pod, error) from None
+        return connection
+
+    def _connect(self, pod: Object) -> socket.socket:
+        node = (pod.get("spec") or {}).get("nodeName")
+        if not node:
+            what = f"pod {pod['metadata']['name']} does not have a host assigned"
+            raise errors.ApiError(400, "BadRequest", what)
+        host, port = _place(self._store.get("nodes", ("", node)).obj)
+        try:
+            connection = socket.create_connection((host, port), CONNECT_SECONDS)
+            if self._context is not None:
+                connection = self._context.wrap_socket(connection, server_hostname=host)
+        except OSError as error:
+            raise _unreachable(pod, error) from None
+        connection.settimeout(ANSWER_SECONDS)
+        return connection
+
+
+def _pieces(
+    request: http.client.HTTPConnection, response: http.client.HTTPResponse
+) -> Iterator[bytes]:
+    try:
+        while piece := response.read1(_PIECE):
+            yield piece
+    except (OSError, http.client.HTTPException):
+        return  # what has been shown of a log cannot be taken back
+    finally:
+        request.close()
+
+
+def tunnel(client: Channel, kubelet: socket.socket) -> None:
+    """Hand bytes on, both ways, until one side hangs up."""
+    with kubelet:
+        early = client.take()
+        sides: dict[socket.socket, socket.socket] = {
+            client.connection: kubelet,
+            kubelet: client.connection,
+        }
+        with contextlib.suppress(OSError):
+            if early:
+                kubelet.sendall(early)
+            while True:
+                for side in _ready(list(sides)):
+                    side.settimeout(ANSWER_SECONDS)
+                    try:
+                        data = side.recv(_PIECE)
+                    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                        continue
+                    if not data:
+                        return
+                    sides[side].settimeout(ANSWER_SECONDS)
+                    sides[side].sendall(data)
+
+
+def _ready(sides: list[socket.socket]) -> list[socket.socket]:
+    """Return the sides from which something can be read; wait for one."""
+    # TLS may have decrypted more than was asked for; the kernel no longer knows of that.
+    full: list[socket.socket] = [
+        side for side in sides if isinstance(side, ssl.SSLSocket) and side.pending()
+    ]
+    if full:
+        return full
+    poll = select.poll()  # select cannot look at the descriptors of a server with many clients
+    for side in sides:
+        poll.register(side, select.POLLIN)
+    ready = {number for number, _ in poll.poll()}
+    return [side for side in sides if side.fileno() in ready]
+
+
+def _place(node: Object) -> tuple[str, int]:
+    """Return where the kubelet of a node listens."""
+    listed = cells.at(node, "status", "addresses") or ()
+    found = {one.get("type"): one.get("address") for one in reversed(listed)}
+    host = found.get("InternalIP") or found.get("Hostname")
+    if not host:
+        message = f"node {node['metadata']['name']} has no address"
+        raise errors.ApiError(503, "ServiceUnavailable", message)
+    port = cells.at(node, "status", "daemonEndpoints", "kubeletEndpoint", "Port") or PORT
+    return str(host), int(port)
+
+
+def _container(pod: Object, asked: str) -> str:
+    """Return the name of the container that is meant. Raises ApiError 400."""
+    spec = pod.get("spec") or {}
+    parts = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
+    names = [part["name"] for part in parts]
+    name = pod["metadata"]["name"]
+    if asked:
+        if asked in names:
+            return asked
+        message = f"container {asked} is not valid for pod {name}"
+        raise errors.ApiError(400, "BadRequest", message)
+    if len(spec.get("containers") or ()) == 1:
+        return str(spec["containers"][0]["name"])
+    message = f"a container name must be specified for pod {name}, choose one of: {names}"
+    raise errors.ApiError(400, "BadRequest", message)
+
+
+def _unreachable(pod: Object, error: Exception) -> errors.ApiError:
+    node = (pod.get("spec") or {}).get("nodeName", "")
+    message = f"the kubelet of node {node} cannot be reached: {error}"
+    return errors.ApiError(502, "ServiceUnavailable", message)

@@ -1,0 +1,215 @@
+"""Parts of objects with paths of their own: scale, binding, eviction, token, finalize."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from kproxy import errors
+from kproxy.api import catalog, shapes
+
+from . import bodies, deletion, namespaces, routes
+from .access import tokens
+from .patches import merge, strategic
+from .presentation import cells
+from .requests import DEFAULT, Answer, Options
+from .store import Store
+from .versions import Object, timestamp
+from .writes import Writes
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Subresources:
+    """Answers for parts of objects. May be used from several threads."""
+
+    def __init__(
+        self,
+        store: Store,
+        writes: Writes,
+        signer: tokens.Signer | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._writes = writes
+        self._signer = signer
+        self._now = now
+
+    def get_scale(self, target: routes.Target) -> Answer:
+        """Return how many replicas are wanted and there are (autoscaling/v1)."""
+        return Answer(200, _encode(scale_of(self._store.get(target.kind.plural, target.key).obj)))
+
+    def put_scale(self, target: routes.Target, body: bytes, options: Options) -> Answer:
+        """Set how many replicas are wanted, by a whole Scale."""
+        new = bodies.parse_object(body, options.content_type)
+        return self._scale(target, lambda scale: new, options)
+
+    def patch_scale(self, target: routes.Target, body: bytes, options: Options) -> Answer:
+        """Set how many replicas are wanted, by a patch of a Scale."""
+        patch = bodies.parse(body, options.content_type)
+
+        def change(scale: Object) -> Object:
+            match options.content_type:
+                case "application/json-patch+json":
+                    return dict(merge.json_patch(scale, patch))
+                case "application/strategic-merge-patch+json":
+                    return strategic.merge(scale, patch, shapes.ANY)
+            return dict(merge.merge(scale, patch))
+
+        return self._scale(target, change, options)
+
+    def _scale(
+        self, target: routes.Target, make: Callable[[Object], Object], options: Options
+    ) -> Answer:
+        def change(old: Object) -> Object:
+            new = make(scale_of(old))
+            replicas = cells.at(new, "spec", "replicas") or 0
+            if type(replicas) is not int or replicas < 0:
+                label = f"Scale {target.namespace}/{target.name}"
+                problem = f"{replicas!r} must be greater than or equal to 0"
+                raise errors.InvalidObject(label, "spec.replicas", problem)
+            version = cells.at(new, "metadata", "resourceVersion") or ""
+            meta = {**old["metadata"], "resourceVersion": version}
+            return {**old, "metadata": meta, "spec": {**old["spec"], "replicas": replicas}}
+
+        whole = routes.Target(kind=target.kind, namespace=target.namespace, name=target.name)
+        item = self._writes.update(whole, change, options)
+        return Answer(200, _encode(scale_of(item.obj)))
+
+    def bind(self, target: routes.Target, body: bytes, options: Options) -> Answer:
+        """Bind a pod to a node, once and for all (a scheduler does that)."""
+        wanted = bodies.parse_object(body, options.content_type)
+        node = cells.at(wanted, "target", "name")
+        if not isinstance(node, str) or not node:
+            label = f"Binding {target.namespace}/{target.name}"
+            raise errors.InvalidObject(label, "target.name", "is missing", remedy="name a node")
+        asked = wanted.get("metadata") or {}
+
+        def change(pod: Object) -> Object:
+            _check_bindable(pod, asked)
+            meta = dict(pod["metadata"])
+            if asked.get("annotations"):
+                meta["annotations"] = {**(meta.get("annotations") or {}), **asked["annotations"]}
+            scheduled = {
+                "type": "PodScheduled",
+                "status": "True",
+                "lastTransitionTime": timestamp(self._now()),
+            }
+            status = pod.get("status") or {}
+            others = [c for c in status.get("conditions") or () if c["type"] != "PodScheduled"]
+            return {
+                **pod,
+                "metadata": meta,
+                "spec": {**pod["spec"], "nodeName": node},
+                "status": {**status, "conditions": [*others, scheduled]},
+            }
+
+        if options.dry_run:
+            change(self._store.get("pods", target.key).obj)
+        else:
+            self._store.update("pods", target.key, change)
+        return Answer(201, _done())
+
+    def evict(self, target: routes.Target, body: bytes, options: Options) -> Answer:
+        """Delete a pod on behalf of who drains a node."""
+        wanted = bodies.parse_object(body, options.content_type)
+        raw = _encode(wanted.get("deleteOptions") or {})
+        pod = routes.Target(kind=catalog.POD, namespace=target.namespace, name=target.name)
+        plain = Options(dry_run=options.dry_run)
+        deletion.delete(self._store, self._writes, pod, {}, raw, plain)
+        return Answer(201, _done())
+
+    def finalize(self, target: routes.Target, body: bytes, options: Options) -> Answer:
+        """Set the finalizers of a namespace; without any, one that is to be deleted goes."""
+        new = bodies.parse_object(body, options.content_type)
+        item = self._store.update(
+            "namespaces",
+            target.key,
+            lambda old: namespaces.finalized(old, new),
+            self._writes.plan(target.kind),
+        )
+        return Answer(200, item.raw)
+
+    def token(self, target: routes.Target, body: bytes, options: Options = DEFAULT) -> Answer:
+        """Give out a token of a service account (TokenRequest)."""
+        if self._signer is None:
+            message = "this API server signs no tokens: start it with --token-key-file"
+            raise errors.ApiError(501, "NotImplemented", message)
+        account = self._store.get("serviceaccounts", target.key).obj["metadata"]
+        wanted = bodies.parse_object(body, options.content_type)
+        spec = wanted.get("spec") or {}
+        token, expires = self._signer.sign(
+            target.namespace,
+            target.name,
+            account["uid"],
+            _seconds(spec.get("expirationSeconds"), target),
+            audiences=spec.get("audiences") or (tokens.AUDIENCE,),
+            pod=self._bound_pod(spec.get("boundObjectRef"), target.namespace),
+        )
+        answer = {
+            "kind": "TokenRequest",
+            "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {"name": target.name, "namespace": target.namespace},
+            "spec": spec,
+            "status": {"token": token, "expirationTimestamp": timestamp(expires)},
+        }
+        return Answer(201, _encode(answer))
+
+    def _bound_pod(self, ref: Any, namespace: str) -> dict[str, str] | None:
+        if not isinstance(ref, dict):
+            return None
+        if ref.get("kind") != "Pod":
+            message = f"boundObjectRef: {ref.get('kind')!r}: tokens are bound to Pods only"
+            raise errors.ApiError(400, "BadRequest", message)
+        pod = self._store.get("pods", (namespace, str(ref.get("name")))).obj["metadata"]
+        if ref.get("uid") not in (None, "", pod["uid"]):
+            message = f'the UID in the bound object reference does not match "{pod["uid"]}"'
+            raise errors.Conflict(409, "Conflict", message)
+        return {"name": pod["name"], "uid": pod["uid"]}
+
+
+def scale_of(obj: Object) -> Object:
+    """Return the Scale of a workload."""
+    meta = obj["metadata"]
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    selector = cells.selector(cells.at(obj, "spec", "selector"))
+    return {
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {name: meta[name] for name in kept if name in meta},
+        "spec": {"replicas": cells.at(obj, "spec", "replicas") or 0},
+        "status": {
+            "replicas": cells.at(obj, "status", "replicas") or 0,
+            "selector": "" if selector == "<none>" else selector,
+        },
+    }
+
+
+def _check_bindable(pod: Object, asked: Object) -> None:
+    meta = pod["metadata"]
+    problem = ""
+    if asked.get("uid") not in (None, "", meta["uid"]):
+        problem = "the UID in the precondition does not match the UID in record"
+    elif meta.get("deletionTimestamp"):
+        problem = f"pod {meta['name']} is being deleted, cannot be assigned to a host"
+    elif pod["spec"].get("nodeName"):
+        node = pod["spec"]["nodeName"]
+        problem = f'pod {meta["name"]} is already assigned to node "{node}"'
+    if problem:
+        message = f'Operation cannot be fulfilled on pods/binding "{meta["name"]}": {problem}'
+        raise errors.Conflict(409, "Conflict", message)
+
+
+def _seconds(asked: Any, target: routes.Target) -> int:
+    if asked is None:
+        return tokens.USUAL
+    if type(asked) is not int or asked < tokens.SHORTEST:
+        label = f"TokenRequest {target.namespace}/{target.name}"
+        problem = "may not specify a duration less than 10 minutes"
+        raise errors.InvalidObject(label, "spec.expirationSeconds", problem)
+    return min(asked, tokens.LONGEST)
+
+
+def _done() -> bytes:
+    return _encode({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})
