@@ -257,6 +257,11 @@ def _trigger(old: discovery.EndpointSlice | None, new: discovery.EndpointSlice |
 
 def _newer(version: str, known: str) -> bool:
     """Compare resource versions, which are numbers in every store that is in use."""
-    if version.isdigit() and known.isdigit():
+    if _is_number(version) and _is_number(known):
         return int(version) > int(known)
     return version != known
+
+
+def _is_number(version: str) -> bool:
+    """Return whether it is one of 64 bits, as far as may be said without reading it."""
+    return version.isascii() and version.isdigit() and len(version) <= 20

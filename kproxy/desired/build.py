@@ -15,8 +15,9 @@ from kproxy.api import core, discovery
 from kproxy.errors import InvalidObject
 
 from .model import Family, NodePorts, Prefix, ServicePortName, ServiceState, State
+from .servicetracker import ServiceTracker
 from .topology import Place, categorize_endpoints
-from .trackers import EndpointSliceTracker, ObjectKey, ServiceTracker
+from .trackers import EndpointSliceTracker, ObjectKey
 
 T = TypeVar("T", core.Service, discovery.EndpointSlice)
 

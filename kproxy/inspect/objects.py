@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kproxy.api import core, discovery, networking
 from kproxy.client.rest import Rest
-from kproxy.desired.trackers import PROXY_NAME_LABEL
+from kproxy.desired.servicetracker import PROXY_NAME_LABEL
 from kproxy.errors import ApiError, InvalidObject, UsageError
 
 WANTED = "services,endpointslices,nodes,servicecidrs"

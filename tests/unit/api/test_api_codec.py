@@ -142,7 +142,8 @@ def test_what_is_nested_too_deeply_is_an_error_like_others():
 
 @pytest.mark.parametrize("raw", [
     b'{"items": [{}, [}], "metadata": {}}', b'{"items": [NaN], "metadata": 3}',
-    b'{"items": [NaN]} 3', b'{"items": ["]}', b'x {"items": [NaN]}', b'{"items": {"a": NaN}}', b"[NaN]", b"NaN",
+    b'{"items": [NaN]} 3', b'{"items": ["]}', b'x {"items": [NaN]}',
+    b'{"items": {"a": NaN}}', b"[NaN]", b"NaN",
 ])  # fmt: skip
 def test_what_has_no_parts_is_an_error(raw):
     with pytest.raises(KproxyError, match="cannot be read"):
