@@ -3,8 +3,8 @@
 The database is in WAL mode with ``synchronous=FULL``: a commit that was acknowledged has been
 written and synced, so it outlives a SIGKILL of any process at any moment, and a loss of power as
 far as disk and file system keep what they have synced (a tmpfs keeps nothing). One writer at a
-time: ``BEGIN IMMEDIATE``; who finds it taken sleeps within SQLite, longer and longer, and gives up
-as Unavailable after BUSY_SECONDS. Readers never wait.
+time: ``BEGIN IMMEDIATE``; who finds it taken sleeps until the other one has committed, and gives
+up as Unavailable after BUSY_SECONDS. Readers never wait.
 
 Every commit also writes its changes to a history, from which watches are served, and forgets the
 oldest: ``history`` revisions are kept. Files beside the database: ``PATH-wal`` and ``PATH-shm``
@@ -24,6 +24,9 @@ HISTORY = 10_000
 """So many revisions are kept for those who watch."""
 
 BUSY_SECONDS = 5.0
+
+BUSY_LOOK_SECONDS = 0.05
+"""So long a writer waits for another's commit before it looks whether that was in vain."""
 
 _BATCH = 512
 """A watch reads so many changes at once; more than a commit can have."""
@@ -54,8 +57,11 @@ class SqliteStorage:
         self._closed = False
         with _unavailable(f"cannot open {path}"):
             self._bell = wakeup.Bell(wake_path(path))
+            self._ear = wakeup.Ear(wake_path(path))
             self._writer = connect(path)
-            self._writer.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+            if not _has_tables(self._writer):
+                self._writer.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+            self._writer.execute("PRAGMA busy_timeout = 0")  # see _begin()
 
     def get(self, key: str) -> tuple[base.Entry | None, int]:
         """See :class:`base.Storage`."""
@@ -104,20 +110,23 @@ class SqliteStorage:
 
     def close(self) -> None:
         """See :class:`base.Storage`. Calls that are under way are finished first."""
+        if self._closed:
+            return
+        self._closed = True
+        self._ear.stop()
         with self._writing:
-            if not self._closed:
-                self._closed = True
-                self._writer.close()
-                self._bell.close()
-                while self._idle:
+            self._ear.close()
+            self._writer.close()
+            self._bell.close()
+            with contextlib.suppress(IndexError):
+                while True:
                     self._idle.pop().close()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Be the only writer; what was written is undone if the body raises."""
         with self._writing, _unavailable("cannot write"):
-            self._check_open()
-            self._writer.execute("BEGIN IMMEDIATE")
+            self._begin()
             try:
                 yield self._writer
                 # If this fails, SQLite itself cannot know whether the disk has it.
@@ -126,6 +135,25 @@ class SqliteStorage:
             finally:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
+
+    def _begin(self) -> None:
+        """Become the only writer. Whoever must wait for another one tries after its commit.
+
+        SQLite itself would wait longer and longer, so that a new writer never got in between
+        two busy ones.
+        """
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            self._check_open()
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                now = time.monotonic()
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or now >= deadline:
+                    raise
+                self._ear.wait(min(deadline, now + BUSY_LOOK_SECONDS))
+            else:
+                return
 
     @contextlib.contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
@@ -223,6 +251,11 @@ def connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA journal_size_limit = {16 * 1024 * 1024}")
     return connection
+
+
+def _has_tables(connection: sqlite3.Connection) -> bool:
+    query = "SELECT count(*) FROM sqlite_master WHERE name = 'state'"
+    return bool(connection.execute(query).fetchone()[0])
 
 
 @contextlib.contextmanager
