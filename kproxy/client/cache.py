@@ -10,7 +10,7 @@ what came before, cannot turn that back. (In Kubernetes' controllers "expectatio
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from kproxy.api import kinds
 from kproxy.api.whole import Whole, whole
@@ -26,6 +26,59 @@ Key = tuple[str, str]
 
 UNCONFIRMED_S = 30.0
 """So long after an own write of which the watch has not told the object is read anew."""
+
+
+class Client(Protocol):
+    """Reads and writes past the cache, as in ``Cluster``."""
+
+    def list_objects(
+        self, kind: kinds.Kind, namespace: str = "", labels: Mapping[str, str] | None = None
+    ) -> Sequence[Object]:
+        """See ``Cluster``."""
+        ...
+
+    def get(self, kind: kinds.Kind, namespace: str, name: str) -> Object | None:
+        """See ``Cluster``."""
+        ...
+
+    def finalize(self, namespace: Object) -> Object:
+        """See ``Cluster``."""
+        ...
+
+    def create(self, kind: kinds.Kind, obj: Object) -> Object:
+        """See ``Cluster``."""
+        ...
+
+    def update(self, kind: kinds.Kind, obj: Object) -> Object:
+        """See ``Cluster``."""
+        ...
+
+    def update_status(self, kind: kinds.Kind, obj: Object) -> Object:
+        """See ``Cluster``."""
+        ...
+
+    def patch(
+        self, kind: kinds.Kind, namespace: str, name: str, patch: Object, subresource: str = ""
+    ) -> Object:
+        """See ``Cluster``."""
+        ...
+
+    def bind(self, namespace: str, name: str, uid: str, node: str) -> None:
+        """See ``Cluster``."""
+        ...
+
+    def delete(
+        self,
+        kind: kinds.Kind,
+        namespace: str,
+        name: str,
+        *,
+        grace: int | None = None,
+        uid: str = "",
+        propagation: str = "",
+    ) -> None:
+        """See ``Cluster``."""
+        ...
 
 
 class Picture:
@@ -91,6 +144,12 @@ class Picture:
         with self._lock:
             return [key for key, (_, at) in self._own.items() if now - at > UNCONFIRMED_S]
 
+    def postpone(self, key: Key, now: float) -> None:
+        """Take note that an object could not be read anew now."""
+        with self._lock:
+            if key in self._own:
+                self._own[key] = self._own[key][0], now
+
     def reread(self, key: Key, obj: Object | None, now: float) -> None:
         """Take an object as it is now, read past this picture."""
         with self._lock:
@@ -120,11 +179,111 @@ class Picture:
         self._objects.setdefault(key[0], {})[key[1]] = obj
 
 
-class CachedObjects:
-    """A ``kproxy.controlplane.cluster.Cluster`` whose reads of some kinds ask nobody.
+class Cache:
+    """Reads of some kinds from pictures; all else, and writes, through ``client``.
 
-    What is read is shared with other readers: do not change it. Other kinds are read from the
-    server. Handlers run in the informers' threads, after the picture has changed.
+    What is read is shared with other readers: do not change it. Somebody has to tell of changes
+    by :meth:`heard`.
+    """
+
+    def __init__(self, client: Client, cached: Iterable[kinds.Kind]) -> None:
+        self._client = client
+        self._pictures = {kind: Picture() for kind in cached}
+
+    def heard(self, kind: kinds.Kind, old: Object | None, new: Object | None) -> None:
+        """Take what a watch tells of one object."""
+        self._pictures[kind].heard(old, new)
+
+    def list_objects(
+        self, kind: kinds.Kind, namespace: str = "", labels: Mapping[str, str] | None = None
+    ) -> Sequence[Object]:
+        """See ``Cluster``."""
+        picture = self._picture(kind)
+        if picture is None:
+            return self._client.list_objects(kind, namespace, labels)
+        found = picture.objects(namespace)
+        return list(_with_labels(found, labels)) if labels else found
+
+    def get(self, kind: kinds.Kind, namespace: str, name: str) -> Object | None:
+        """See ``Cluster``."""
+        picture = self._picture(kind)
+        if picture is None:
+            return self._client.get(kind, namespace, name)
+        return picture.get(namespace, name)
+
+    def fresh(self, kind: kinds.Kind, namespace: str, name: str) -> Object | None:
+        """See ``Cluster``."""
+        return self._client.get(kind, namespace, name)
+
+    def fresh_list(self, kind: kinds.Kind, namespace: str = "") -> Sequence[Object]:
+        """See ``Cluster``."""
+        return self._client.list_objects(kind, namespace)
+
+    def finalize(self, namespace: Object) -> Object:
+        """See ``Cluster``. The picture shows it when the watch tells of it."""
+        return self._client.finalize(namespace)
+
+    def create(self, kind: kinds.Kind, obj: Object) -> Object:
+        """See ``Cluster``."""
+        return self._wrote(kind, self._client.create(kind, obj))
+
+    def update(self, kind: kinds.Kind, obj: Object) -> Object:
+        """See ``Cluster``."""
+        return self._wrote(kind, self._client.update(kind, obj))
+
+    def update_status(self, kind: kinds.Kind, obj: Object) -> Object:
+        """See ``Cluster``."""
+        return self._wrote(kind, self._client.update_status(kind, obj))
+
+    def patch(
+        self, kind: kinds.Kind, namespace: str, name: str, patch: Object, subresource: str = ""
+    ) -> Object:
+        """See ``Cluster``."""
+        return self._wrote(kind, self._client.patch(kind, namespace, name, patch, subresource))
+
+    def bind(self, namespace: str, name: str, uid: str, node: str) -> None:
+        """See ``Cluster``. The picture shows it when the watch tells of it."""
+        self._client.bind(namespace, name, uid, node)
+
+    def delete(
+        self,
+        kind: kinds.Kind,
+        namespace: str,
+        name: str,
+        *,
+        grace: int | None = None,
+        uid: str = "",
+        propagation: str = "",
+    ) -> None:
+        """See ``Cluster``."""
+        self._client.delete(kind, namespace, name, grace=grace, uid=uid, propagation=propagation)
+        if kind in self._pictures:
+            self._pictures[kind].deleted(namespace, name, uid)
+
+    def _wrote(self, kind: kinds.Kind, obj: Object) -> Object:
+        if kind in self._pictures:
+            self._pictures[kind].wrote(obj, time.monotonic())
+        return obj
+
+    def _picture(self, kind: kinds.Kind) -> Picture | None:
+        picture = self._pictures.get(kind)
+        if picture is None:
+            return None
+        for key in picture.unconfirmed(time.monotonic()):
+            # Created by us and gone before the watch was opened anew, it would stay for ever.
+            try:
+                now = self._client.get(kind, *key)
+            except KproxyError:
+                picture.postpone(key, time.monotonic())
+            else:
+                picture.reread(key, now, time.monotonic())
+        return picture
+
+
+class CachedObjects(Cache):
+    """A cache kept up by informers; fulfils ``kproxy.controlplane.cluster.Cluster``.
+
+    Handlers run in the informers' threads, after the picture has changed.
     """
 
     def __init__(
@@ -135,8 +294,8 @@ class CachedObjects:
         guard: Callable[[], None] = lambda: None,
         on_problem: Callable[[KproxyError], None] | None = None,
     ) -> None:
-        self._client = ObjectClient(rest, guard=guard)
-        self._pictures = {kind: Picture() for kind in cached}
+        super().__init__(ObjectClient(rest, guard=guard), cached)
+        self._on_problem = on_problem
         self._handlers: dict[kinds.Kind, list[Handler]] = {kind: [] for kind in self._pictures}
         self._informers = [
             Informer(rest, whole(kind), on_change=self._listener(kind), on_problem=on_problem)
@@ -162,81 +321,19 @@ class CachedObjects:
         for informer in self._informers:
             informer.stop()
 
-    def list_objects(
-        self, kind: kinds.Kind, namespace: str = "", labels: Mapping[str, str] | None = None
-    ) -> Sequence[Object]:
-        """See ``Cluster``."""
-        picture = self._picture(kind)
-        if picture is None:
-            return self._client.list_objects(kind, namespace, labels)
-        found = picture.objects(namespace)
-        return list(_with_labels(found, labels)) if labels else found
-
-    def get(self, kind: kinds.Kind, namespace: str, name: str) -> Object | None:
-        """See ``Cluster``."""
-        picture = self._picture(kind)
-        if picture is None:
-            return self._client.get(kind, namespace, name)
-        return picture.get(namespace, name)
-
-    def fresh(self, kind: kinds.Kind, namespace: str, name: str) -> Object | None:
-        """See ``Cluster``."""
-        return self._client.get(kind, namespace, name)
-
-    def create(self, kind: kinds.Kind, obj: Object) -> Object:
-        """See ``Cluster``."""
-        return self._wrote(kind, self._client.create(kind, obj))
-
-    def update(self, kind: kinds.Kind, obj: Object) -> Object:
-        """See ``Cluster``."""
-        return self._wrote(kind, self._client.update(kind, obj))
-
-    def update_status(self, kind: kinds.Kind, obj: Object) -> Object:
-        """See ``Cluster``."""
-        return self._wrote(kind, self._client.update_status(kind, obj))
-
-    def patch(
-        self, kind: kinds.Kind, namespace: str, name: str, patch: Object, subresource: str = ""
-    ) -> Object:
-        """See ``Cluster``."""
-        return self._wrote(kind, self._client.patch(kind, namespace, name, patch, subresource))
-
-    def delete(
-        self,
-        kind: kinds.Kind,
-        namespace: str,
-        name: str,
-        *,
-        grace: int | None = None,
-        uid: str = "",
-    ) -> None:
-        """See ``Cluster``."""
-        self._client.delete(kind, namespace, name, grace=grace, uid=uid)
-        if kind in self._pictures:
-            self._pictures[kind].deleted(namespace, name, uid)
-
-    def _wrote(self, kind: kinds.Kind, obj: Object) -> Object:
-        if kind in self._pictures:
-            self._pictures[kind].wrote(obj, time.monotonic())
-        return obj
-
-    def _picture(self, kind: kinds.Kind) -> Picture | None:
-        picture = self._pictures.get(kind)
-        if picture is None:
-            return None
-        for key in picture.unconfirmed(time.monotonic()):
-            # Created by us and gone before the watch was opened anew, it would stay for ever.
-            picture.reread(key, self._client.get(kind, *key), time.monotonic())
-        return picture
-
     def _listener(self, kind: kinds.Kind) -> Callable[[Whole | None, Whole | None], None]:
-        picture, handlers = self._pictures[kind], self._handlers[kind]
+        handlers = self._handlers[kind]
 
         def heard(old: Whole | None, new: Whole | None) -> None:
             before, after = (one.data if one is not None else None for one in (old, new))
-            picture.heard(before, after)
+            self.heard(kind, before, after)
             for handler in handlers:
-                handler(before, after)
+                try:
+                    handler(before, after)
+                except KproxyError as error:
+                    # An object that one of them cannot take must not end the watch.
+                    if self._on_problem is not None:
+                        self._on_problem(error)
 
         return heard
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from kproxy.api import kinds
+from kproxy.api import catalog, kinds
 from kproxy.errors import ApiError
 
 from .rest import MERGE_PATCH, Rest
@@ -54,6 +54,14 @@ class ObjectClient:
         """Return one object as it is now: like :meth:`get`, which another client may cache."""
         return self.get(kind, namespace, name)
 
+    def fresh_list(self, kind: kinds.Kind, namespace: str = "") -> Sequence[Object]:
+        """Return the objects of a kind as they are now, where another client may cache."""
+        return self.list_objects(kind, namespace)
+
+    def finalize(self, namespace: Object) -> Object:
+        """Replace the finalizers of a Namespace."""
+        return self._write("PUT", _path(kinds.NAMESPACE, namespace, "finalize"), namespace)
+
     def create(self, kind: kinds.Kind, obj: Object) -> Object:
         """Create an object. Raises ``Conflict`` if there is one of that name."""
         path = kind.path(obj["metadata"].get("namespace", ""))
@@ -76,6 +84,16 @@ class ObjectClient:
         self._guard()
         return _decode(self._rest.request("PATCH", path, body=body, content_type=MERGE_PATCH))
 
+    def bind(self, namespace: str, name: str, uid: str, node: str) -> None:
+        """Bind a pod to a node. Raises ``Conflict`` if it is bound, or another one by now."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"namespace": namespace, "name": name, "uid": uid},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        }
+        self._write("POST", catalog.POD.path(namespace, name, "binding"), body)
+
     def delete(
         self,
         kind: kinds.Kind,
@@ -84,11 +102,14 @@ class ObjectClient:
         *,
         grace: int | None = None,
         uid: str = "",
+        propagation: str = "",
     ) -> None:
         """Delete an object; one that is gone already, or has another uid, is no error."""
         options: Object = {"preconditions": {"uid": uid}} if uid else {}
         if grace is not None:
             options["gracePeriodSeconds"] = grace
+        if propagation:
+            options["propagationPolicy"] = propagation
         body = _encode(options) if options else b""
         self._guard()
         try:

@@ -47,3 +47,33 @@ class RetryBackoff:
     def succeeded(self, key: str) -> None:
         """Forget the failures of a key."""
         self._failures.pop(key, None)
+
+
+FAILURE_FIRST = 1.0
+FAILURE_MOST = 900.0
+
+
+@dataclass(slots=True)
+class FailureBackoff:
+    """How long a pod that has failed stays before it is replaced, for each place it may have.
+
+    The first is replaced at once, the next ones 1 s, 2 s … 15 min after their failure was seen.
+    A place that has had no failure for twice the longest wait starts afresh.
+    """
+
+    _places: dict[str, tuple[str, float, float]] = field(default_factory=dict)
+    """Place -> pod seen last, how long it waits, when it was seen."""
+
+    def failed(self, place: str, pod: str, now: float) -> float:
+        """Return how many seconds the failed pod of a place has still to wait; 0: none."""
+        known = self._places.get(place)
+        if known is None or now - known[2] > 2 * FAILURE_MOST:
+            self._places = {
+                name: one for name, one in self._places.items() if now - one[2] <= 2 * FAILURE_MOST
+            }
+            self._places[place] = pod, 0.0, now
+        elif known[0] != pod:
+            wait = min(known[1] * 2, FAILURE_MOST) if known[1] else FAILURE_FIRST
+            self._places[place] = pod, wait, now
+        _, wait, since = self._places[place]
+        return max(since + wait - now, 0.0)

@@ -38,6 +38,10 @@ class Cluster(Protocol):
         """Return one object as it is now; None if there is none."""
         ...
 
+    def fresh_list(self, kind: kinds.Kind, namespace: str = "") -> Sequence[Object]:
+        """Return the objects of a kind (in one namespace) as they are now."""
+        ...
+
     def create(self, kind: kinds.Kind, obj: Object) -> Object:
         """Create an object. Raises Conflict if there is one of that name."""
         ...
@@ -56,6 +60,10 @@ class Cluster(Protocol):
         """Change an object by a merge patch (RFC 7386): null removes a field."""
         ...
 
+    def bind(self, namespace: str, name: str, uid: str, node: str) -> None:
+        """Bind a pod to a node. Raises Conflict if it is bound, or another one by now."""
+        ...
+
     def delete(
         self,
         kind: kinds.Kind,
@@ -64,6 +72,14 @@ class Cluster(Protocol):
         *,
         grace: int | None = None,
         uid: str = "",
+        propagation: str = "",
     ) -> None:
-        """Delete an object; one that is gone already, or has another uid, is no error."""
+        """Delete an object; one that is gone already, or has another uid, is no error.
+
+        ``propagation``: what becomes of the objects it owns: Background, Foreground or Orphan.
+        """
+        ...
+
+    def finalize(self, namespace: Object) -> Object:
+        """Replace the finalizers in a Namespace's ``spec``; without any, one in deletion goes."""
         ...

@@ -1,50 +1,48 @@
-"""The controller manager: the reconcile loops of a cluster in one process.
+"""The controller manager: the reconcile loops of a cluster; of several replicas one works.
 
-    python -m kproxy.controlplane.manager --kubeconfig FILE
+    python -m kproxy.controlplane.manager --kubeconfig FILE [--leader-elect=false] …
 
-Keeps nothing of its own: killed and started again it goes on from what the API says. Each
-controller works in a thread, on keys that informers queue for it; a key that fails comes back
-after a back-off.
+Keeps nothing of its own: killed and started again, or replaced by another replica, it goes on from
+what the API says. Each controller works in a thread, on keys that informers queue for it; a key
+that fails comes back after a back-off. ``controllers/registry.py`` lists the controllers.
 """
 
 import argparse
-import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from kproxy import costs, errors, logs
-from kproxy.api import apps, core, discovery
-from kproxy.api.pods import Pod
-from kproxy.client import informer, kubeconfig, objects, rest
+from kproxy.api import kinds
+from kproxy.client import cache, rest
+from kproxy.client.objects import ObjectClient
 
-from .controllers import daemonset, deployment, endpointslice, owned
+from . import component
+from .controllers import registry
+from .eventrecorder import Recorder
+from .queuemetrics import ManagerMetrics
 from .workqueue import WorkQueue
 
+Object = dict[str, Any]
 
-class Controller(Protocol):
-    """What brings one object, given by its key, nearer to what it should be."""
-
-    def reconcile(self, key: str) -> None:
-        """Do what is to be done now. Raises KproxyError: try again."""
-        ...
+NAME = "kube-controller-manager"
+PORT = 10257
 
 
 class Loop:
     """A controller, the queue of its keys and the thread that works on them."""
 
-    def __init__(self, name: str, log: logs.Log) -> None:
-        self.queue = WorkQueue()
+    def __init__(self, name: str, log: logs.Log, queue: WorkQueue) -> None:
+        self.queue = queue
         self._log = log
-        self._name = name
+        self.name = name
         self._thread: threading.Thread | None = None
 
-    def start(self, controller: Controller) -> None:
+    def start(self, controller: registry.Controller) -> None:
         """Begin to work."""
         thread = threading.Thread(
-            target=self._run, args=(controller,), name=self._name, daemon=True
+            target=self._run, args=(controller,), name=self.name, daemon=True
         )
         thread.start()
         # Only now: somebody may be about to join it, and one that has not started cannot be.
@@ -55,143 +53,140 @@ class Loop:
         if self._thread is not None:
             self._thread.join()
 
-    def _run(self, controller: Controller) -> None:
+    def _run(self, controller: registry.Controller) -> None:
         while (key := self.queue.get()) is not None:
-            try:
-                controller.reconcile(key)
-            except errors.Conflict as error:
-                self._log.debug("conflict", loop=self._name, key=key, error=str(error))
-                self.queue.retry(key)
-            except errors.KproxyError as error:
-                wait = self.queue.retry(key)
-                self._log.warning(
-                    "reconcile failed", loop=self._name, key=key, error=str(error), retry_s=wait
-                )
-            except Exception as error:
-                # A bug that one object brings to light must not stop the others.
-                wait = self.queue.retry(key)
-                self._log.error(
-                    "reconcile broke", loop=self._name, key=key, error=repr(error), retry_s=wait
-                )
-            else:
-                self.queue.succeeded(key)
+            self._work(controller, key)
+            self.queue.done()
+
+    def _work(self, controller: registry.Controller, key: str) -> None:
+        try:
+            again = controller.reconcile(key)
+        except errors.Conflict as error:
+            self._log.debug("conflict", loop=self.name, key=key, error=str(error))
+            self.queue.retry(key)
+        except errors.KproxyError as error:
+            wait = self.queue.retry(key)
+            self._log.warning(
+                "reconcile failed", loop=self.name, key=key, error=str(error), retry_s=wait
+            )
+        except Exception as error:
+            # A bug that one object brings to light must not stop the others.
+            wait = self.queue.retry(key)
+            self._log.error(
+                "reconcile broke", loop=self.name, key=key, error=repr(error), retry_s=wait
+            )
+        else:
+            self.queue.succeeded(key)
+            if again is not None:
+                self.queue.add_after(key, again)
 
 
 class Manager:
-    """All controllers of a cluster, fed by one informer per kind."""
+    """All controllers of a cluster over one cache of its objects. Can be started once."""
 
-    def __init__(self, client: rest.Rest, log: logs.Log, cost: costs.Costs = costs.FREE) -> None:
+    def __init__(
+        self,
+        client: rest.Rest,
+        log: logs.Log,
+        cost: costs.Costs = costs.FREE,
+        *,
+        guard: Callable[[], None] = lambda: None,
+        metrics: ManagerMetrics | None = None,
+        controllers: Sequence[registry.Registration] = registry.ALL,
+        name: str = NAME,
+    ) -> None:
         self._client = client
         self._log = log
         self._stopped = threading.Event()
-        cluster = objects.ObjectClient(client)
-        self._deployments = Loop("deployment", log)
-        self._daemon_sets = Loop("daemonset", log)
-        self._slices = Loop("endpointslice", log)
-        self._slice_controller = endpointslice.EndpointSliceController(
-            cluster, log, enqueue=self._slices.queue.add, cost=cost
-        )
-        self._work: list[tuple[Loop, Controller]] = [
-            (self._deployments, deployment.DeploymentController(cluster, log)),
-            (self._daemon_sets, daemonset.DaemonSetController(cluster, log)),
-            (self._slices, self._slice_controller),
-        ]
-        handlers: list[tuple[type[Any], Callable[[Any, Any], None]]] = [
-            (core.Service, self._slice_controller.service_changed),
-            (discovery.EndpointSlice, self._slice_controller.slice_changed),
-            (core.Node, self._node_changed),
-            (Pod, self._pod_changed),
-            (apps.Deployment, lambda old, new: self._changed(self._deployments, old, new)),
-            (apps.DaemonSet, lambda old, new: self._changed(self._daemon_sets, old, new)),
-        ]
-        self._informers = {
-            wanted: informer.Informer(client, wanted, on_change=handler, on_problem=self._problem)
-            for wanted, handler in handlers
-        }
+        self._ready = threading.Event()
+        metrics = metrics or ManagerMetrics()
+        cached: dict[kinds.Kind, None] = {}
+        for one in controllers:
+            cached |= dict.fromkeys((*one.watches, *one.reads))
+        self._cluster = cache.CachedObjects(client, cached, guard=guard, on_problem=self._problem)
+        self._events_client = client.derive()
+        sink = ObjectClient(self._events_client, guard=guard)
+        self._events = Recorder(sink, name, log)
+        self._work: list[tuple[Loop, registry.Controller]] = []
+        for one in controllers:
+            self._add(one, cost, metrics)
+        working = {loop.name: loop.queue.working_for for loop, _ in self._work}
+        metrics.working(working)
 
     def start(self) -> None:
         """Begin to work, in threads; nothing is written before everything has been listed."""
-        for one in self._informers.values():
-            one.start()
+        self._cluster.start()
         # A thread, because the API server may be away for long.
         threading.Thread(target=self._begin, name="begin", daemon=True).start()
 
     def stop(self) -> None:
         """End all work, also requests in hand; the client is closed then."""
         self._stopped.set()
-        for one in self._informers.values():
-            one.stop()
+        self._cluster.stop()
         for loop, _ in self._work:
             loop.queue.stop()
         self._client.close()
         for loop, _ in self._work:
             loop.join()
+        self._events_client.close()
+        self._events.stop()
+
+    def ready(self) -> bool:
+        """Return whether everything has been listed, so that work has begun."""
+        return self._ready.is_set()
+
+    def _add(self, one: registry.Registration, cost: costs.Costs, metrics: ManagerMetrics) -> None:
+        loop = Loop(one.name, self._log, WorkQueue(metrics.queue(one.name)))
+        context = registry.Context(
+            cluster=self._cluster,
+            log=self._log,
+            events=self._events,
+            enqueue=loop.queue.add,
+            cost=cost,
+        )
+        controller = one.make(context)
+        for kind, mapper in one.watches.items():
+            self._cluster.on_change(kind, _waker(loop.queue, mapper, context, controller))
+        self._work.append((loop, controller))
 
     def _begin(self) -> None:
-        for one in self._informers.values():
-            one.wait_synced()
+        self._cluster.wait_synced()
         if self._stopped.is_set():
             return
         self._log.info("synced")
         for loop, controller in self._work:
             loop.start(controller)
-
-    def _changed(self, loop: Loop, old: Any, new: Any) -> None:
-        of = (new or old).metadata
-        loop.queue.add(owned.key(of.namespace, of.name))
-
-    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
-        self._slice_controller.pod_changed(old, new)
-        loops = {"Deployment": self._deployments, "DaemonSet": self._daemon_sets}
-        for pod in (old, new):
-            for owner in (pod.metadata.owner_references if pod else None) or ():
-                if pod and owner.controller and owner.kind in loops:
-                    loops[owner.kind].queue.add(owned.key(pod.metadata.namespace, owner.name))
-
-    def _node_changed(self, old: core.Node | None, new: core.Node | None) -> None:
-        """Look at everything that runs on nodes, unless it is only a sign of life."""
-        if old is not None and new is not None and _use(old) == _use(new):
-            return
-        for wanted, loop in (
-            (apps.Deployment, self._deployments),
-            (apps.DaemonSet, self._daemon_sets),
-        ):
-            for namespace, name in self._informers[wanted].objects:
-                loop.queue.add(owned.key(namespace, name))
+        self._ready.set()
 
     def _problem(self, error: errors.KproxyError) -> None:
         self._log.warning("API server", error=str(error))
 
 
-def _use(node: core.Node) -> tuple[Any, ...]:
-    """Return what of a node matters for where pods go."""
-    conditions = (node.status.conditions if node.status else None) or ()
-    ready = any(one.type == "Ready" and one.status == "True" for one in conditions)
-    return ready, node.spec.unschedulable, node.spec.taints, node.metadata.labels
+def _waker(
+    queue: WorkQueue,
+    mapper: registry.Mapper,
+    context: registry.Context,
+    controller: registry.Controller,
+) -> cache.Handler:
+    def wake(old: Object | None, new: Object | None) -> None:
+        for key in mapper(context, controller, old, new):
+            queue.add(key)
+
+    return wake
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Work until SIGTERM or SIGINT."""
+    """Work while this is the leader, until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="kproxy.controlplane.manager")
-    parser.add_argument("--kubeconfig", type=Path, required=True, metavar="FILE")
+    component.add_options(parser, lease=NAME, port=PORT)
     options = parser.parse_args(arguments)
     log = logs.Log("manager")
-    try:
-        access = kubeconfig.load_kubeconfig(options.kubeconfig)
+
+    def make(parts: component.Parts) -> Manager:
         cost = costs.of(costs.MANAGER, log)
-    except errors.KproxyError as error:
-        log.error("cannot start", error=str(error))
-        return 2
-    # Blocked before any thread starts, so that they all leave them to sigwait.
-    ends = (signal.SIGTERM, signal.SIGINT)
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    log.info("started")
-    manager = Manager(rest.Rest(access, agent="kproxy-manager"), log, cost)
-    manager.start()
-    signal.sigwait(ends)
-    manager.stop()
-    log.info("stopped")
-    return 0
+        return Manager(parts.client, log, cost, guard=parts.guard, metrics=parts.metrics)
+
+    return component.run(options, log, "kproxy-manager", make)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,9 @@ def measure(host: LiveHost, directory: Path, kubeconfig: Path, runs: int) -> lis
     command = (sys.executable, "-m", "kproxy.controlplane.manager")
     events = EventLog(directory)
     rest = Rest(load_kubeconfig(kubeconfig), agent="kproxy-bench")
-    process = host.spawn((*command, "--kubeconfig", str(kubeconfig)), stdout=log, stderr=log)
+    alone = ("--leader-elect=false", "--healthz-bind-address=")
+    options = ("--kubeconfig", str(kubeconfig), *alone)
+    process = host.spawn((*command, *options), stdout=log, stderr=log)
     try:
         api = ObjectClient(rest)
         host.call(_fill, api)

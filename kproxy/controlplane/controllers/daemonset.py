@@ -1,25 +1,26 @@
 """DaemonSets: keeps one pod on every node, and replaces them one by one for a new template.
 
 As in Kubernetes, a pod that is being deleted keeps its place until it is gone (the new one may
-need its ports); a pod that has failed is deleted and replaced. A rolling update goes through the
-nodes in the order of their names. Either it never takes more than ``maxUnavailable`` (default 1)
-out of service; or, with ``maxSurge``, it starts new pods *beside* the old ones, on at most so many
-nodes at a time, and deletes an old one when the new one is ready.
+need its ports); a pod that has failed is deleted and replaced, more and more slowly if it fails
+again. A rolling update goes through the nodes in the order of their names. Either it never takes
+more than ``maxUnavailable`` (default 1) out of service; or, with ``maxSurge``, it starts new pods
+*beside* the old ones, on at most so many nodes at a time, and deletes an old one when the new one
+is available.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kproxy import logs
 from kproxy.api import catalog, kinds
+from kproxy.controlplane.backoff import FailureBackoff
 from kproxy.controlplane.cluster import Cluster
+from kproxy.controlplane.eventrecorder import Events
 
-from . import owned
+from . import claims, daemonpods, owned, podcontrol, revisions
 
 Object = dict[str, Any]
-
-HASH_LABEL = "controller-revision-hash"
-COUNTER = "lastPodNumber"
 
 
 class DaemonSetController:
@@ -27,177 +28,231 @@ class DaemonSetController:
 
     kind = catalog.DAEMON_SET
 
-    def __init__(self, cluster: Cluster, log: logs.Log) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        log: logs.Log,
+        events: Events,
+        *,
+        wall: Callable[[], float] = time.time,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._cluster = cluster
-        self._log = log
-        self._numbers: dict[str, int] = {}
+        self._events = events
+        self._control = podcontrol.PodControl(self.kind, cluster, log, events, wall)
+        self._wall = wall
+        self._now = now
+        self._failures = FailureBackoff()
 
-    def reconcile(self, key: str) -> None:
+    def reconcile(self, key: str) -> float | None:
         """Bring one DaemonSet nearer to what it should be. Raises KproxyError: try again."""
-        namespace, name = owned.split(key)
-        daemon_set = self._cluster.get(self.kind, namespace, name)
-        found = self._cluster.list_objects(catalog.POD, namespace)
-        pods = owned.owned_by(self.kind, name, found)
+        daemon_set = self._cluster.get(self.kind, *owned.split(key))
         if daemon_set is None:
-            self._numbers.pop(key, None)
-            for pod in pods:
-                self._delete(pod, "owner is gone")
-            return
-        self._count(key, daemon_set, pods)
-        selector = daemon_set["spec"]["template"]["spec"].get("nodeSelector")
-        nodes = sorted(
-            node["metadata"]["name"]
-            for node in self._cluster.list_objects(kinds.NODE, labels=selector)
-        )
-        digest = owned.template_hash(daemon_set["spec"]["template"])
-        kept = self._clean(daemon_set, digest, nodes, pods)
-        for node in nodes:
-            if not kept[node]:
-                kept[node] = [self._create(key, daemon_set, digest, node)]
-        if _max_surge(daemon_set, len(nodes)):
-            self._surge(key, daemon_set, digest, kept)
-        else:
-            self._roll(daemon_set, digest, kept)
-        self._report(key, daemon_set, digest, kept)
+            return None
+        listed = self._control.pods(daemon_set)
+        pods = claims.claim(self._cluster, self.kind, daemon_set, catalog.POD, listed)
+        nodes = {one["metadata"]["name"]: one for one in self._cluster.list_objects(kinds.NODE)}
+        places = {name: daemonpods.should_run(daemon_set, nodes[name]) for name in sorted(nodes)}
+        history = revisions.of(self._cluster, self.kind, daemon_set)
+        if owned.terminating(daemon_set):
+            # What runs is left to the garbage collector, which also knows the pods to be kept.
+            digest = revisions.digest(history[-1]) if history else ""
+            self._report(daemon_set, digest, places, daemonpods.by_node(places, pods), pods)
+            return None
+        newest = revisions.current(self._cluster, self.kind, daemon_set, history)
+        digest = revisions.digest(newest)
+        kept, waits = self._clean(daemon_set, digest, places, pods)
+        for name, (runs, _) in places.items():
+            if runs and not kept[name]:
+                kept[name] = [self._create(daemon_set, digest, name, pods)]
+        wanted = {name: kept[name] for name, (runs, _) in places.items() if runs}
+        self._update(daemon_set, digest, wanted, pods)
+        self._report(daemon_set, digest, places, kept, pods)
+        self._forget(daemon_set, [*history, newest], digest, pods)
+        least = daemon_set["spec"].get("minReadySeconds") or 0
+        soon = [owned.available_in(pod, least, self._wall()) for pod in pods]
+        return podcontrol.look_again([*soon, *waits])
 
-    def _count(self, key: str, daemon_set: Object, pods: Sequence[Object]) -> None:
-        name = daemon_set["metadata"]["name"]
-        known = (daemon_set.get("status") or {}).get(COUNTER, 0)
-        highest = max((owned.number(name, pod) for pod in pods), default=0)
-        self._numbers[key] = max(self._numbers.get(key, 0), known, highest)
+    def _forget(
+        self, daemon_set: Object, history: Sequence[Object], digest: str, pods: Sequence[Object]
+    ) -> None:
+        live = {(pod["metadata"].get("labels") or {}).get(revisions.HASH_LABEL) for pod in pods}
+        live.add(digest)
+        dead = [one for one in history if revisions.digest(one) not in live]
+        revisions.forget(self._cluster, daemon_set, dead)
 
     def _clean(
-        self, daemon_set: Object, digest: str, nodes: Sequence[str], pods: Sequence[Object]
-    ) -> dict[str, list[Object]]:
+        self,
+        daemon_set: Object,
+        digest: str,
+        places: Mapping[str, tuple[bool, bool]],
+        pods: Sequence[Object],
+    ) -> tuple[dict[str, list[Object]], list[float]]:
         """Delete the pods that must go; return those that hold a place on each node.
 
-        Where surge is allowed an old and a new pod may run side by side.
+        And for how long pods that have failed must stay, because that happens often. Where surge
+        is allowed an old and a new pod may run side by side.
         """
-        kept: dict[str, list[Object]] = {node: [] for node in nodes}
-        surge = bool(_max_surge(daemon_set, len(nodes)))
-        for pod in pods:
-            node = pod["spec"].get("nodeName", "")
-            if owned.owner(pod)["uid"] != daemon_set["metadata"]["uid"]:
-                self._delete(pod, "owner is gone")
-                kept.setdefault(node, []).append(pod)
-            elif owned.finished(pod):
-                # Nothing of it runs, so the API removes it at once and its place is free.
-                self._delete(pod, "pod has ended")
-            elif node not in kept:
-                # Its kubelet may be gone with the node and would never confirm.
-                self._delete(pod, "no such node", grace=0)
-            elif owned.terminating(pod):
-                kept[node].append(pod)
-            elif _is_one_too_many(pod, kept[node], digest, surge=surge):
-                self._delete(pod, "second pod of its node")
-            else:
-                kept[node].append(pod)
-        return {node: kept[node] for node in nodes}
+        found = daemonpods.by_node(places, pods)
+        kept: dict[str, list[Object]] = {node: [] for node in found}
+        waits: list[float] = []
+        surge = daemonpods.limits(daemon_set, len(places))[0] > 0
+        surge = surge and not daemonpods.on_delete(daemon_set)
+        for node, there in found.items():
+            for pod in there:
+                if owned.terminating(pod):
+                    kept[node].append(pod)
+                elif node not in places:
+                    if not pod["spec"].get("nodeName"):
+                        # No scheduler will ever place it. One that ran there is left to the pod
+                        # garbage collector, as in Kubernetes.
+                        self._control.delete(daemon_set, pod, "no such node")
+                elif not places[node][1]:
+                    self._control.delete(daemon_set, pod, "does not belong on this node")
+                elif owned.finished(pod):
+                    wait = self._ended(daemon_set, pod, node)
+                    if wait:
+                        kept[node].append(pod)
+                        waits.append(wait)
+                elif _is_one_too_many(pod, kept[node], digest, surge=surge):
+                    self._control.delete(daemon_set, pod, "second pod of its node")
+                else:
+                    kept[node].append(pod)
+        return kept, waits
 
-    def _roll(self, daemon_set: Object, digest: str, kept: Mapping[str, Sequence[Object]]) -> None:
-        """Delete as many pods of an old template as may be out of service now."""
-        if _strategy(daemon_set).get("type") == "OnDelete":
+    def _ended(self, daemon_set: Object, pod: Object, node: str) -> float:
+        """Delete a pod that has ended; if that happens often return how long to wait first."""
+        name = pod["metadata"]["name"]
+        if owned.phase(pod) == "Failed":
+            wait = self._failures.failed(
+                f"{owned.uid(daemon_set)}/{node}", owned.uid(pod), self._now()
+            )
+            if wait > 0:
+                return wait
+            text = f"Found failed daemon pod {owned.key_of(pod)} on node {node}, will try to kill"
+            self._events.event(self.kind, daemon_set, "FailedDaemonPod", text, warning=True)
+        else:
+            text = f"Found succeeded daemon pod {name} on node {node}, will try to delete it"
+            self._events.event(self.kind, daemon_set, "SucceededDaemonPod", text)
+        # Nothing of it runs, so the API removes it at once and its place is free.
+        self._control.delete(daemon_set, pod, "pod has ended")
+        return 0.0
+
+    def _update(
+        self,
+        daemon_set: Object,
+        digest: str,
+        wanted: Mapping[str, list[Object]],
+        pods: Sequence[Object],
+    ) -> None:
+        if daemonpods.on_delete(daemon_set):
             return
-        limits = _strategy(daemon_set).get("rollingUpdate") or {}
-        limit = owned.share(limits.get("maxUnavailable"), len(kept), up=True, default=1)
-        out = sum(not any(map(owned.ready, pods)) for pods in kept.values())
-        for pods in kept.values():
+        surge, unavailable = daemonpods.limits(daemon_set, len(wanted))
+        if surge:
+            self._surge(daemon_set, digest, wanted, pods, surge)
+        else:
+            self._roll(daemon_set, digest, wanted, unavailable)
+
+    def _roll(
+        self, daemon_set: Object, digest: str, wanted: Mapping[str, list[Object]], limit: int
+    ) -> None:
+        """Delete as many pods of an old template as may be out of service now."""
+        out = sum(not any(self._available(daemon_set, pod) for pod in there)
+                  for there in wanted.values())  # fmt: skip
+        for node, there in wanted.items():
             # One that is being deleted keeps the place of the next one.
-            pod = pods[0]
-            if any(map(owned.terminating, pods)) or _is_new(pod, digest):
+            if not there or any(map(owned.terminating, there)):
                 continue
-            if owned.ready(pod):
-                if out >= max(limit, 1):
+            pod = there[0]
+            if daemonpods.is_new(pod, digest):
+                continue
+            if self._available(daemon_set, pod):
+                if out >= limit:
                     continue
                 out += 1
-            self._delete(pod, "template has changed")
+            self._control.delete(daemon_set, pod, "template has changed")
+            wanted[node][0] = _marked(pod, self._wall())
 
     def _surge(
-        self, key: str, daemon_set: Object, digest: str, kept: Mapping[str, list[Object]]
+        self,
+        daemon_set: Object,
+        digest: str,
+        wanted: Mapping[str, list[Object]],
+        pods: Sequence[Object],
+        limit: int,
     ) -> None:
         """Start new pods beside old ones, on as many nodes as allowed; delete what is replaced."""
-        limit = _max_surge(daemon_set, len(kept))
         surging = sum(
-            len(pods) > 1 and any(_is_new(pod, digest) for pod in pods) for pods in kept.values()
+            len(there) > 1 and any(daemonpods.is_new(pod, digest) for pod in there)
+            for there in wanted.values()
         )
-        for node, pods in kept.items():
-            old = [pod for pod in pods if not owned.terminating(pod) and not _is_new(pod, digest)]
-            new = [pod for pod in pods if not owned.terminating(pod) and _is_new(pod, digest)]
+        made: list[Object] = []
+        for node, there in wanted.items():
+            staying = [pod for pod in there if not owned.terminating(pod)]
+            old = [pod for pod in staying if not daemonpods.is_new(pod, digest)]
+            new = [pod for pod in staying if daemonpods.is_new(pod, digest)]
             if not old:
                 continue
-            if any(map(owned.ready, new)):
-                self._delete(old[0], "its successor is ready")
-            elif not new and (surging < limit or not owned.ready(old[0])):
+            serves = self._available(daemon_set, old[0])
+            if any(self._available(daemon_set, pod) for pod in new):
+                self._control.delete(daemon_set, old[0], "its successor is available")
+            elif not new and (surging < limit or not serves):
                 # One that serves nobody is replaced without waiting for its turn.
-                surging += owned.ready(old[0])
-                pods.append(self._create(key, daemon_set, digest, node))
+                surging += serves
+                made.append(self._create(daemon_set, digest, node, [*pods, *made]))
+                there.append(made[-1])
 
-    def _create(self, key: str, daemon_set: Object, digest: str, node: str) -> Object:
-        self._numbers[key] += 1
-        name = f"{daemon_set['metadata']['name']}-{self._numbers[key]}"
-        pod = owned.make(self.kind, daemon_set, name, node, {HASH_LABEL: digest})
-        made = self._cluster.create(catalog.POD, pod)
-        self._log.info(
-            "pod created",
-            pod=f"{made['metadata']['namespace']}/{name}",
-            node=node,
-            uid=made["metadata"]["uid"],
-        )
-        return made
+    def _create(
+        self, daemon_set: Object, digest: str, node: str, pods: Sequence[Object]
+    ) -> Object:
+        pod = daemonpods.new(daemon_set, digest, node)
+        return self._control.create(daemon_set, pods, pod)
 
-    def _delete(self, pod: Object, reason: str, grace: int | None = None) -> None:
-        meta = pod["metadata"]
-        if owned.terminating(pod) and grace is None:
-            return
-        self._log.info(
-            "pod deleted",
-            pod=f"{meta['namespace']}/{meta['name']}",
-            uid=meta["uid"],
-            reason=reason,
-        )
-        self._cluster.delete(
-            catalog.POD, meta["namespace"], meta["name"], grace=grace, uid=meta["uid"]
-        )
+    def _available(self, daemon_set: Object, pod: Object) -> bool:
+        least = daemon_set["spec"].get("minReadySeconds") or 0
+        return owned.available_in(pod, least, self._wall()) == 0.0
 
     def _report(
-        self, key: str, daemon_set: Object, digest: str, kept: Mapping[str, Sequence[Object]]
+        self,
+        daemon_set: Object,
+        digest: str,
+        places: Mapping[str, tuple[bool, bool]],
+        kept: Mapping[str, Sequence[Object]],
+        pods: Sequence[Object],
     ) -> None:
-        ready = sum(any(map(owned.ready, pods)) for pods in kept.values())
-        updated = sum(any(_is_new(pod, digest) for pod in pods) for pods in kept.values())
+        wanted = {name: kept[name] for name, (runs, _) in places.items() if runs}
+        available = sum(
+            any(self._available(daemon_set, pod) for pod in there) for there in wanted.values()
+        )
         status: Object = {
-            "observedGeneration": daemon_set["metadata"]["generation"],
-            "desiredNumberScheduled": len(kept),
-            "currentNumberScheduled": len(kept),
-            "updatedNumberScheduled": updated,
-            "numberReady": ready,
-            "numberAvailable": ready,
-            "numberUnavailable": len(kept) - ready,
-            "numberMisscheduled": 0,
-            COUNTER: self._numbers[key],
+            "observedGeneration": daemon_set["metadata"].get("generation", 0),
+            "desiredNumberScheduled": len(wanted),
+            "currentNumberScheduled": sum(map(bool, wanted.values())),
+            "updatedNumberScheduled": sum(
+                any(daemonpods.is_new(pod, digest) for pod in there) for there in wanted.values()
+            ),
+            "numberReady": sum(any(map(owned.ready, there)) for there in wanted.values()),
+            "numberAvailable": available,
+            "numberUnavailable": len(wanted) - available,
+            "numberMisscheduled": sum(
+                bool(kept[name]) for name, (runs, _) in places.items() if not runs
+            ),
+            podcontrol.COUNTER: self._control.number(daemon_set, pods),
         }
         if status != daemon_set.get("status"):
             self._cluster.update_status(self.kind, {**daemon_set, "status": status})
 
 
-def _strategy(daemon_set: Object) -> Object:
-    return daemon_set["spec"].get("updateStrategy") or {}
-
-
-def _max_surge(daemon_set: Object, nodes: int) -> int:
-    """Return on how many nodes two pods may run during an update; 0: replace them in place."""
-    if _strategy(daemon_set).get("type") == "OnDelete":
-        return 0
-    limits = _strategy(daemon_set).get("rollingUpdate") or {}
-    return owned.share(limits.get("maxSurge"), nodes, up=True, default=0)
-
-
-def _is_new(pod: Object, digest: str) -> bool:
-    return bool(pod["metadata"]["labels"].get(HASH_LABEL) == digest)
+def _marked(pod: Object, wall: float) -> Object:
+    """Return a pod as it is once its deletion has been asked for."""
+    return {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": owned.stamp(wall)}}
 
 
 def _is_one_too_many(pod: Object, kept: Sequence[Object], digest: str, *, surge: bool) -> bool:
     """Return whether a pod's place on its node is taken by those that were kept before it."""
     if not surge:
         return bool(kept)
-    alike = [one for one in kept if _is_new(one, digest) == _is_new(pod, digest)]
+    alike = [
+        one for one in kept if daemonpods.is_new(one, digest) == daemonpods.is_new(pod, digest)
+    ]
     return any(not owned.terminating(one) for one in alike)

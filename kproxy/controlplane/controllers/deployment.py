@@ -1,161 +1,274 @@
-"""Deployments: keeps the wanted number of pods, each bound to a node.
+"""Deployments: a ReplicaSet for each revision of the template, and the way from one to the next.
 
-Simpler than Kubernetes: pods belong to the Deployment itself (no ReplicaSet; a label tells the
-pods of one template from those of another), and this controller chooses their nodes (no
-scheduler): the ready node with the fewest pods of the Deployment, then the first by name.
+This controller touches no pods. It looks at the ReplicaSets and what they report, and changes how
+many pods each of them should have, within the limits of the strategy: one step each time. Rules,
+annotations and reasons are those of Kubernetes, so that ``kubectl rollout`` works.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from kproxy import errors, logs
-from kproxy.api import catalog, kinds
+from kproxy.api import catalog
 from kproxy.controlplane.cluster import Cluster
+from kproxy.controlplane.eventrecorder import Events
 
-from . import owned
+from . import claims, deploymentstatus, owned, revisionsets, rollout
+from .replicaset import replicas
 
 Object = dict[str, Any]
 
-HASH_LABEL = "pod-template-hash"
-COUNTER = "lastPodNumber"
-"""Where the status keeps the highest number ever used in a pod's name: names are not reused."""
+
+@dataclass(slots=True)
+class _Round:
+    """What is known of one Deployment during one reconcile; writes bring it up to date."""
+
+    deployment: Object
+    new: Object | None
+    old: list[Object]
+    conditions: list[Object] = field(default_factory=list)
+
+    @property
+    def everything(self) -> list[Object]:
+        return [*self.old, *([self.new] if self.new else [])]
+
+    @property
+    def bounds(self) -> rollout.Limits:
+        return rollout.limits(self.deployment["spec"], replicas(self.deployment))
+
+    def replace(self, changed: Object) -> None:
+        """Take the newest version of one of the ReplicaSets."""
+        uid = owned.uid(changed)
+        if self.new is not None and owned.uid(self.new) == uid:
+            self.new = changed
+        self.old = [changed if owned.uid(one) == uid else one for one in self.old]
 
 
 class DeploymentController:
-    """Makes the pods of Deployments what they should be, one Deployment at a time."""
+    """Makes the ReplicaSets of Deployments what they should be, one Deployment at a time."""
 
     kind = catalog.DEPLOYMENT
 
-    def __init__(self, cluster: Cluster, log: logs.Log) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        log: logs.Log,
+        events: Events,
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._cluster = cluster
         self._log = log
-        self._numbers: dict[str, int] = {}
+        self._events = events
+        self._wall = wall
 
-    def reconcile(self, key: str) -> None:
+    def reconcile(self, key: str) -> float | None:
         """Bring one Deployment nearer to what it should be. Raises KproxyError: try again."""
-        namespace, name = owned.split(key)
-        deployment = self._cluster.get(self.kind, namespace, name)
-        pods = owned.owned_by(self.kind, name, self._cluster.list_objects(catalog.POD, namespace))
-        uid = deployment["metadata"]["uid"] if deployment else ""
-        for pod in pods:
-            stray = owned.owner(pod)["uid"] != uid
-            if (stray or owned.finished(pod)) and not owned.terminating(pod):
-                self._delete(pod, "owner is gone" if stray else "pod has ended")
+        deployment = self._cluster.get(self.kind, *owned.split(key))
         if deployment is None:
-            self._numbers.pop(key, None)
+            return None
+        listed = self._cluster.list_objects(
+            catalog.REPLICA_SET, deployment["metadata"]["namespace"]
+        )
+        mine = claims.claim(self._cluster, self.kind, deployment, catalog.REPLICA_SET, listed)
+        new = revisionsets.find_new(deployment, mine)
+        old = [one for one in mine if new is None or owned.uid(one) != owned.uid(new)]
+        now = _Round(deployment, new, sorted(old, key=revisionsets.age))
+        now.conditions = list((deployment.get("status") or {}).get("conditions") or ())
+        if owned.terminating(deployment):
+            return self._report(now)
+        now.conditions = deploymentstatus.paused(deployment, now.conditions, self._stamp())
+        try:
+            self._step(now)
+        except errors.Conflict:
+            raise
+        except errors.ApiError as error:
+            self._report_failure(now, error)
+            raise
+        return self._report(now)
+
+    def _step(self, now: _Round) -> None:
+        """Do the next step."""
+        if now.deployment["spec"].get("paused") or self._was_scaled(now):
+            self._renew(now, create=False)
+            self._scale(now)
+        elif _recreates(now.deployment):
+            self._recreate(now)
+        else:
+            self._roll(now)
+        if deploymentstatus.complete(now.deployment, now.new, now.everything):
+            self._forget(now)
+
+    def _roll(self, now: _Round) -> None:
+        self._renew(now, create=True)
+        if now.new is None:
             return
-        pods = [pod for pod in pods if owned.owner(pod)["uid"] == uid]
-        self._count(key, deployment, pods)
-        active = [pod for pod in pods if not owned.terminating(pod) and not owned.finished(pod)]
-        made = self._roll(key, deployment, active)
-        self._report(key, deployment, active + made)
+        shares = [revisionsets.share(one) for one in now.everything]
+        size = rollout.grow_new(revisionsets.share(now.new), shares, now.bounds)
+        if size != replicas(now.new):
+            self._resize(now, now.new, size)
+            return
+        old = [revisionsets.share(one) for one in now.old]
+        sizes = rollout.shrink_old(revisionsets.share(now.new), old, now.bounds)
+        for one in list(now.old):
+            if one["metadata"]["name"] in sizes:
+                self._resize(now, one, sizes[one["metadata"]["name"]])
 
-    def _count(self, key: str, deployment: Object, pods: Iterable[Object]) -> None:
-        name = deployment["metadata"]["name"]
-        known = (deployment.get("status") or {}).get(COUNTER, 0)
-        highest = max((owned.number(name, pod) for pod in pods), default=0)
-        self._numbers[key] = max(self._numbers.get(key, 0), known, highest)
+    def _recreate(self, now: _Round) -> None:
+        """Stop all pods of old templates, and begin only when none of them runs any more."""
+        large = [one for one in now.old if replicas(one)]
+        for one in large:
+            self._resize(now, one, 0)
+        if large or self._run_still(now):
+            self._renew(now, create=False)
+            return
+        self._renew(now, create=True)
+        if now.new is not None and replicas(now.new) != now.bounds.wanted:
+            self._resize(now, now.new, now.bounds.wanted)
 
-    def _roll(self, key: str, deployment: Object, active: Sequence[Object]) -> list[Object]:
-        """Create and delete pods as far as the strategy allows now; return the new ones."""
-        spec = deployment["spec"]
-        wanted = spec["replicas"]
-        digest = owned.template_hash(spec["template"])
-        new = [pod for pod in active if pod["metadata"]["labels"].get(HASH_LABEL) == digest]
-        old = [pod for pod in active if pod not in new]
-        surge, unavailable = _limits(deployment)
-        for pod in sorted(new, key=_worst_first)[: max(len(new) - wanted, 0)]:
-            self._delete(pod, "too many replicas")
-        room = wanted + surge - len(active)
-        made = []
-        nodes = self._places(key, deployment, active) if min(wanted - len(new), room) > 0 else {}
-        for _ in range(min(wanted - len(new), room)):
-            node = min(nodes, key=lambda name: (nodes[name], name))
-            nodes[node] += 1
-            made.append(self._create(key, deployment, digest, node))
-        # Old pods that are not ready serve nobody; of the ready ones some must stay.
-        spare = sum(owned.ready(pod) for pod in active) - (wanted - unavailable)
-        for pod in old:
-            if owned.ready(pod):
-                if spare <= 0:
-                    continue
-                spare -= 1
-            self._delete(pod, "template has changed" if wanted else "too many replicas")
-        return made
+    def _run_still(self, now: _Round) -> bool:
+        old = {owned.uid(one) for one in now.old}
+        namespace = now.deployment["metadata"]["namespace"]
+        return any(
+            owned.owner(pod).get("uid") in old and not owned.finished(pod)
+            for pod in self._cluster.list_objects(catalog.POD, namespace)
+        )
 
-    def _create(self, key: str, deployment: Object, digest: str, node: str) -> Object:
-        self._numbers[key] += 1
-        name = f"{deployment['metadata']['name']}-{self._numbers[key]}"
-        pod = owned.make(self.kind, deployment, name, node, {HASH_LABEL: digest})
-        made = self._cluster.create(catalog.POD, pod)
-        self._log.info("pod created", pod=_label(made), node=node, uid=made["metadata"]["uid"])
-        return made
+    def _was_scaled(self, now: _Round) -> bool:
+        """Return whether the Deployment's size is not the one that its ReplicaSets are for."""
+        large = [one for one in now.everything if replicas(one)]
+        if len(large) > 1 and _recreates(now.deployment):
+            return False  # They are about to go anyway.
+        names = ("", str(now.bounds.wanted))
+        return any(revisionsets.annotation(one, rollout.DESIRED) not in names for one in large)
 
-    def _places(self, key: str, deployment: Object, active: Iterable[Object]) -> dict[str, int]:
-        """Return the nodes that may be chosen, with their number of pods of the Deployment."""
-        selector = deployment["spec"]["template"]["spec"].get("nodeSelector")
-        nodes = self._cluster.list_objects(kinds.NODE, labels=selector)
-        load = Counter(pod["spec"].get("nodeName") for pod in active)
-        names = [node["metadata"]["name"] for node in nodes if schedulable(node)]
-        if not names:
-            raise errors.KproxyError(
-                f"Deployment {key}: no node is ready for its pods",
-                remedy="start a kubelet, or uncordon a node",
-            )
-        return {name: load[name] for name in names}
+    def _scale(self, now: _Round) -> None:
+        """Give a new size to what is there, without moving between revisions."""
+        bounds = now.bounds
+        large = [one for one in now.everything if replicas(one)]
+        if len(large) <= 1:
+            newest = max(now.old, key=revisionsets.age, default=None)
+            only = large[0] if large else now.new or newest
+            if only is not None:
+                self._resize(now, only, bounds.wanted)
+            return
+        if now.new is not None and _saturated(now.new, bounds):
+            for one in list(now.old):
+                self._resize(now, one, 0)
+            return
+        if _recreates(now.deployment):
+            return
+        before = (now.deployment.get("status") or {}).get("replicas") or 0
+        shares = [revisionsets.share(one) for one in large]
+        sizes = rollout.in_proportion(shares, bounds, before)
+        for one in large:
+            self._resize(now, one, sizes[one["metadata"]["name"]])
 
-    def _delete(self, pod: Object, reason: str) -> None:
-        meta = pod["metadata"]
-        self._log.info("pod deleted", pod=_label(pod), uid=meta["uid"], reason=reason)
-        self._cluster.delete(catalog.POD, meta["namespace"], meta["name"], uid=meta["uid"])
+    def _renew(self, now: _Round, *, create: bool) -> None:
+        """See that the ReplicaSet of the template is there, and has the newest revision."""
+        deployment = now.deployment
+        number = max((revisionsets.revision(one) for one in now.old), default=0) + 1
+        if now.new is not None:
+            annotations = revisionsets.inherited(deployment, now.new, number)
+            least = deployment["spec"].get("minReadySeconds") or 0
+            meta, spec = now.new["metadata"], now.new["spec"]
+            same = annotations == (meta.get("annotations") or {})
+            if not same or (spec.get("minReadySeconds") or 0) != least:
+                changed = {
+                    **now.new,
+                    "metadata": {**meta, "annotations": annotations},
+                    "spec": {**spec, "minReadySeconds": least},
+                }
+                now.new = self._cluster.update(catalog.REPLICA_SET, changed)
+            now.conditions = deploymentstatus.found(deployment, now, self._stamp())
+        elif create:
+            self._create(now, number)
+        if now.new is not None:
+            self._number(now, revisionsets.revision(now.new))
 
-    def _report(self, key: str, deployment: Object, pods: Sequence[Object]) -> None:
-        spec, wanted = deployment["spec"], deployment["spec"]["replicas"]
-        digest = owned.template_hash(spec["template"])
-        ready = sum(owned.ready(pod) for pod in pods)
-        updated = sum(pod["metadata"]["labels"].get(HASH_LABEL) == digest for pod in pods)
-        _, unavailable = _limits(deployment)
-        available = "True" if ready >= wanted - unavailable else "False"
-        status: Object = {
-            "observedGeneration": deployment["metadata"]["generation"],
-            "replicas": len(pods),
-            "updatedReplicas": updated,
-            "readyReplicas": ready,
-            "availableReplicas": ready,
-            "unavailableReplicas": max(wanted - ready, 0),
-            "conditions": [{"type": "Available", "status": available}],
-            COUNTER: self._numbers[key],
+    def _create(self, now: _Round, number: int) -> None:
+        bounds = now.bounds
+        empty = rollout.Share(key="", wanted=0)
+        shares = [revisionsets.share(one) for one in now.old]
+        size = (
+            bounds.wanted
+            if _recreates(now.deployment)
+            else rollout.grow_new(empty, shares, bounds)
+        )
+        annotations = revisionsets.inherited(now.deployment, None, number)
+        annotations = revisionsets.sized(annotations, bounds)
+        now.new = revisionsets.create(self._cluster, now.deployment, size, annotations)
+        name = now.new["metadata"]["name"]
+        self._log.info("replica set created", replica_set=owned.key_of(now.new), replicas=size)
+        if size:
+            text = f"Scaled up replica set {name} from 0 to {size}"
+            self._events.event(self.kind, now.deployment, "ScalingReplicaSet", text)
+        now.conditions = deploymentstatus.created(now.deployment, now, self._stamp())
+
+    def _number(self, now: _Round, number: int) -> None:
+        """Note the revision on the Deployment itself."""
+        meta = now.deployment["metadata"]
+        if revisionsets.revision(now.deployment) == number:
+            return
+        annotations = {**(meta.get("annotations") or {}), rollout.REVISION: str(number)}
+        changed = {**now.deployment, "metadata": {**meta, "annotations": annotations}}
+        now.deployment = self._cluster.update(self.kind, changed)
+
+    def _resize(self, now: _Round, replica_set: Object, size: int) -> None:
+        meta, before = replica_set["metadata"], replicas(replica_set)
+        annotations = revisionsets.sized(meta.get("annotations") or {}, now.bounds)
+        if before == size and annotations == meta.get("annotations"):
+            return
+        changed = {
+            **replica_set,
+            "metadata": {**meta, "annotations": annotations},
+            "spec": {**replica_set["spec"], "replicas": size},
         }
-        if status != deployment.get("status"):
-            self._cluster.update_status(self.kind, {**deployment, "status": status})
+        now.replace(self._cluster.update(catalog.REPLICA_SET, changed))
+        if before == size:
+            return
+        way = "up" if size > before else "down"
+        text = f"Scaled {way} replica set {meta['name']} from {before} to {size}"
+        self._log.info("replica set scaled", replica_set=owned.key_of(replica_set), replicas=size)
+        self._events.event(self.kind, now.deployment, "ScalingReplicaSet", text)
+
+    def _forget(self, now: _Round) -> None:
+        for one in revisionsets.superfluous(now.deployment, now.old):
+            meta = one["metadata"]
+            self._cluster.delete(
+                catalog.REPLICA_SET, meta["namespace"], meta["name"], uid=meta["uid"]
+            )
+
+    def _report(self, now: _Round) -> float | None:
+        """Write the status if it says something new; return when to look again."""
+        status = deploymentstatus.status(
+            now.deployment, now.new, now.everything, now.conditions, self._wall()
+        )
+        if status != now.deployment.get("status"):
+            self._cluster.update_status(self.kind, {**now.deployment, "status": status})
+        return deploymentstatus.deadline_in(now.deployment, status, self._wall())
+
+    def _report_failure(self, now: _Round, error: errors.ApiError) -> None:
+        if now.new is not None:
+            return
+        now.conditions = deploymentstatus.not_created(
+            now.deployment, now.conditions, str(error), self._stamp()
+        )
+        self._report(now)
+
+    def _stamp(self) -> str:
+        return owned.stamp(self._wall())
 
 
-def schedulable(node: Object) -> bool:
-    """Return whether a node takes new pods: ready, not cordoned, without a taint against it."""
-    spec = node.get("spec") or {}
-    if spec.get("unschedulable") or not owned.condition(node, "Ready"):
-        return False
-    taints = spec.get("taints") or ()
-    return not any(taint.get("effect") in ("NoSchedule", "NoExecute") for taint in taints)
+def _saturated(new: Object, bounds: rollout.Limits) -> bool:
+    """Return whether a new ReplicaSet is all that the Deployment wants."""
+    available = (new.get("status") or {}).get("availableReplicas") or 0
+    desired = revisionsets.annotation(new, rollout.DESIRED)
+    wanted = bounds.wanted
+    return replicas(new) == wanted and desired == str(wanted) and available == wanted
 
 
-def _limits(deployment: Object) -> tuple[int, int]:
-    """Return how many pods there may be too many, and too few, during a rolling update."""
-    strategy, wanted = deployment["spec"].get("strategy") or {}, deployment["spec"]["replicas"]
-    if strategy.get("type") == "Recreate":
-        return 0, wanted
-    limits = strategy.get("rollingUpdate") or {}
-    surge = owned.share(limits.get("maxSurge"), wanted, up=True, default=1)
-    unavailable = owned.share(limits.get("maxUnavailable"), wanted, up=False, default=0)
-    # Both zero could never make a step (Kubernetes refuses it, too).
-    return surge, unavailable if surge or unavailable else 1
-
-
-def _worst_first(pod: Object) -> tuple[bool, int]:
-    name = owned.owner(pod)["name"]
-    return owned.ready(pod), -owned.number(name, pod)
-
-
-def _label(pod: Object) -> str:
-    return f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+def _recreates(deployment: Object) -> bool:
+    return (deployment["spec"].get("strategy") or {}).get("type") == "Recreate"

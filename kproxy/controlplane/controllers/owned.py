@@ -1,11 +1,11 @@
-"""Pods that belong to a controller: telling them, naming them, making them. Pure."""
+"""Objects and who controls them: selectors, references, the state of a pod. Pure."""
 
-import hashlib
-import json
+import calendar
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kproxy.api import catalog, kinds
+from kproxy.api import kinds
 
 Object = dict[str, Any]
 
@@ -21,82 +21,119 @@ def split(text: str) -> tuple[str, str]:
     return namespace, name
 
 
-def owner(pod: Object) -> Object:
-    """Return the reference to the controller of a pod; empty if it has none."""
-    for reference in pod["metadata"].get("ownerReferences") or ():
+def key_of(obj: Object) -> str:
+    """Return the work queue's key of an object."""
+    return key(obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+
+
+def uid(obj: Object) -> str:
+    """Return an object's uid."""
+    return str(obj["metadata"]["uid"])
+
+
+def owner(obj: Object) -> Object:
+    """Return the reference to the controller of an object; empty if it has none."""
+    for reference in obj["metadata"].get("ownerReferences") or ():
         if reference.get("controller"):
             return dict(reference)
     return {}
 
 
-def owned_by(kind: kinds.Kind, name: str, pods: Iterable[Object]) -> list[Object]:
-    """Return the pods that a controller of this kind and name made, also a former one."""
-    found = []
-    for pod in pods:
-        reference = owner(pod)
-        if reference.get("kind") == kind.name and reference.get("name") == name:
-            found.append(pod)
-    return sorted(found, key=lambda pod: number(name, pod))
-
-
-def template_hash(template: Object) -> str:
-    """Return a short hash of a pod template: a label that tells old pods from new ones."""
-    text = json.dumps(template, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def number(owner_name: str, pod: Object) -> int:
-    """Return the number in a pod's name (``web-7``: 7); 0 if it has none."""
-    text = pod["metadata"]["name"].removeprefix(f"{owner_name}-")
-    return int(text) if text.isascii() and text.isdigit() else 0
-
-
-def make(
-    kind: kinds.Kind, parent: Object, name: str, node: str, labels: Mapping[str, str]
-) -> Object:
-    """Return a new pod of a Deployment's or DaemonSet's template, bound to a node."""
-    template = parent["spec"]["template"]
-    meta = template.get("metadata") or {}
-    made: Object = {
-        "name": name,
-        "namespace": parent["metadata"]["namespace"],
-        "labels": {**(meta.get("labels") or {}), **labels},
-        "ownerReferences": [
-            {
-                "apiVersion": kind.api_version,
-                "kind": kind.name,
-                "name": parent["metadata"]["name"],
-                "uid": parent["metadata"]["uid"],
-                "controller": True,
-                "blockOwnerDeletion": True,
-            }
-        ],
-    }
-    if meta.get("annotations"):
-        made["annotations"] = meta["annotations"]
+def reference(kind: kinds.Kind, obj: Object) -> Object:
+    """Return a reference to a controller."""
     return {
-        "apiVersion": catalog.POD.api_version,
-        "kind": catalog.POD.name,
-        "metadata": made,
-        "spec": {**(template.get("spec") or {}), "nodeName": node},
+        "apiVersion": kind.api_version,
+        "kind": kind.name,
+        "name": obj["metadata"]["name"],
+        "uid": uid(obj),
+        "controller": True,
+        "blockOwnerDeletion": True,
     }
 
 
-def terminating(pod: Object) -> bool:
-    """Return whether a pod is being deleted."""
-    return "deletionTimestamp" in pod["metadata"]
+def controlled(objects: Iterable[Object], controller: Object) -> list[Object]:
+    """Return those of the objects that a controller has."""
+    return [one for one in objects if owner(one).get("uid") == uid(controller)]
+
+
+def selects(selector: Object | None, labels: Mapping[str, str] | None) -> bool:
+    """Return whether a LabelSelector selects labels; an empty one selects nothing here."""
+    have = labels or {}
+    exact = (selector or {}).get("matchLabels") or {}
+    expressions = (selector or {}).get("matchExpressions") or ()
+    if not exact and not expressions:
+        return False
+    return all(have.get(name) == value for name, value in exact.items()) and all(
+        satisfied(expression, have) for expression in expressions
+    )
+
+
+def satisfied(expression: Object, have: Mapping[str, str]) -> bool:
+    """Return whether labels satisfy one expression of a selector (of nodes, too)."""
+    value, values = have.get(expression["key"]), list(expression.get("values") or [])
+    match expression.get("operator"):
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt" | "Lt" as operator:
+            if value is None or not _whole(value) or len(values) != 1 or not _whole(values[0]):
+                return False
+            more = int(value) > int(values[0])
+            return more if operator == "Gt" else int(value) < int(values[0])
+    return False
+
+
+def _whole(text: str) -> bool:
+    return text.removeprefix("-").isdecimal()
+
+
+def terminating(obj: Object) -> bool:
+    """Return whether an object is being deleted."""
+    return bool(obj["metadata"].get("deletionTimestamp"))
+
+
+def phase(pod: Object) -> str:
+    """Return a pod's phase."""
+    return str((pod.get("status") or {}).get("phase") or "Pending")
 
 
 def finished(pod: Object) -> bool:
     """Return whether a pod has ended and will not run again."""
-    return (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded")
+    return phase(pod) in ("Failed", "Succeeded")
+
+
+def active(pod: Object) -> bool:
+    """Return whether a pod runs, or is going to: neither ended nor being deleted."""
+    return not terminating(pod) and not finished(pod)
 
 
 def ready(pod: Object) -> bool:
     """Return whether a pod is ready and stays."""
-    if terminating(pod) or finished(pod):
-        return False
-    return condition(pod, "Ready")
+    return active(pod) and condition(pod, "Ready")
+
+
+def available_in(pod: Object, least: int, wall: float) -> float | None:
+    """Return in how many seconds a pod will have been ready for ``least`` seconds; None: never.
+
+    0: it is available now. ``wall`` is the time of day in seconds.
+    """
+    if not ready(pod):
+        return None
+    since = ready_since(pod)
+    return max(since + least - wall, 0.0) if least and since is not None else 0.0
+
+
+def ready_since(pod: Object) -> float | None:
+    """Return when a pod became ready, by the time of day; None if nobody says."""
+    for one in (pod.get("status") or {}).get("conditions") or ():
+        if one.get("type") == "Ready" and one.get("lastTransitionTime"):
+            return seconds(one["lastTransitionTime"])
+    return None
 
 
 def condition(obj: Object, name: str) -> bool:
@@ -113,3 +150,16 @@ def share(limit: int | str | None, total: int, *, up: bool, default: int) -> int
         return limit
     percent = int(limit.rstrip("%"))
     return -(-percent * total // 100) if up else percent * total // 100
+
+
+def seconds(stamp: str) -> float:
+    """Return an RFC 3339 time (UTC, fractions dropped) in seconds; 0 for what is none."""
+    try:
+        return float(calendar.timegm(time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S")))
+    except ValueError:
+        return 0.0
+
+
+def stamp(wall: float) -> str:
+    """Return a time in seconds as Kubernetes writes it: RFC 3339, whole seconds, UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(wall))

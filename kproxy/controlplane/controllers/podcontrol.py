@@ -1,0 +1,137 @@
+"""Pods of a controller: made from its template, deleted, and both told as events.
+
+Pods are made one after the other, and the first failure ends the round: so a quota that is used
+up, or an API server in trouble, costs one request a round.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from kproxy import errors, logs
+from kproxy.api import catalog, kinds
+from kproxy.controlplane.cluster import Cluster
+from kproxy.controlplane.eventrecorder import Events
+
+from . import names, owned
+
+Object = dict[str, Any]
+
+COUNTER = "lastPodNumber"
+"""Where a status keeps the highest number ever used for a pod: names are not used again."""
+_TAKEN_MOST = 100
+"""So many names in a row that others have taken are passed over."""
+
+
+class PodControl:
+    """Makes and deletes pods of owners of one kind."""
+
+    def __init__(
+        self,
+        kind: kinds.Kind,
+        cluster: Cluster,
+        log: logs.Log,
+        events: Events,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.cluster = cluster
+        self.events = events
+        self.wall = wall
+        self.kind = kind
+        self._log = log
+        self._numbers: dict[str, int] = {}
+
+    def pods(self, owner: Object) -> list[Object]:
+        """Return all pods of the owner's namespace."""
+        return list(self.cluster.list_objects(catalog.POD, owner["metadata"]["namespace"]))
+
+    def number(self, owner: Object, pods: Iterable[Object]) -> int:
+        """Return the highest number that a pod of this owner ever had, as far as known."""
+        uid = owned.uid(owner)
+        known = max((owner.get("status") or {}).get(COUNTER) or 0, self._numbers.get(uid, 0))
+        listed = (pod["metadata"]["name"] for pod in pods)
+        self._numbers[uid] = names.next_number(uid, owner["metadata"]["name"], listed, known) - 1
+        return self._numbers[uid]
+
+    def forget(self, uid: str) -> None:
+        """Forget an owner that is gone."""
+        self._numbers.pop(uid, None)
+
+    def create(self, owner: Object, pods: Sequence[Object], pod: Object) -> Object:
+        """Create a pod under the next free name.
+
+        ``pods`` are those the owner has. Raises Conflict if one of ours has that name already,
+        so that ``pods`` is an old picture.
+        """
+        uid = owned.uid(owner)
+        for _ in range(_TAKEN_MOST):
+            number = self.number(owner, pods) + 1
+            name = f"{owner['metadata']['name']}-{names.suffix(uid, number)}"
+            try:
+                made = self.create_named(owner, pod, name)
+            except errors.Conflict:
+                there = self.cluster.fresh(catalog.POD, owner["metadata"]["namespace"], name)
+                if there is None or owned.owner(there).get("uid") == uid:
+                    raise
+                self._numbers[uid] = number
+            else:
+                self._numbers[uid] = number
+                return made
+        raise errors.KproxyError(f"{self.kind.name} {uid}: no free name for a pod")
+
+    def create_named(self, owner: Object, pod: Object, name: str) -> Object:
+        """Create a pod of this name."""
+        pod = {**pod, "metadata": {**pod["metadata"], "name": name}}
+        try:
+            made = self.cluster.create(catalog.POD, pod)
+        except errors.ApiError as error:
+            if not isinstance(error, errors.Conflict):
+                text = f"Error creating: {error.message}"
+                self.events.event(self.kind, owner, "FailedCreate", text, warning=True)
+            raise
+        self._log.info(
+            "pod created",
+            pod=owned.key_of(made),
+            uid=owned.uid(made),
+            owner=f"{self.kind.name} {owner['metadata']['name']}",
+        )
+        self.events.event(self.kind, owner, "SuccessfulCreate", f"Created pod: {name}")
+        return made
+
+    def delete(self, owner: Object, pod: Object, reason: str) -> None:
+        """Delete a pod; one that is being deleted already is left alone."""
+        if owned.terminating(pod):
+            return
+        meta = pod["metadata"]
+        self._log.info("pod deleted", pod=owned.key_of(pod), uid=meta["uid"], reason=reason)
+        self.cluster.delete(catalog.POD, meta["namespace"], meta["name"], uid=meta["uid"])
+        text = f"Deleted pod: {meta['name']}"
+        self.events.event(self.kind, owner, "SuccessfulDelete", text)
+
+
+def from_template(
+    kind: kinds.Kind, owner: Object, labels: Mapping[str, str], template: Object | None = None
+) -> Object:
+    """Return a new pod, without a name, of an owner's template (or of another one)."""
+    if template is None:
+        template = owner["spec"]["template"]
+    meta = template.get("metadata") or {}
+    made: Object = {
+        "namespace": owner["metadata"]["namespace"],
+        "labels": {**(meta.get("labels") or {}), **labels},
+        "ownerReferences": [owned.reference(kind, owner)],
+    }
+    for name in ("annotations", "finalizers"):
+        if meta.get(name):
+            made[name] = meta[name]
+    return {
+        "apiVersion": catalog.POD.api_version,
+        "kind": catalog.POD.name,
+        "metadata": made,
+        "spec": {**(template.get("spec") or {})},
+    }
+
+
+def look_again(waits: Iterable[float | None]) -> float | None:
+    """Return the shortest of the waits that are not over; None: there is none."""
+    return min((wait for wait in waits if wait), default=None)
