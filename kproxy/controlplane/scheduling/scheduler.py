@@ -1,0 +1,210 @@
+"""The scheduler's loop over single pods: choose a node, bind; or say why not, and wait.
+
+A pod without a fitting node is looked at again when something has changed that may help (a node,
+a pod with a place), but not before its back-off is over: 1 s, 2 s … 10 s; and after five minutes
+in any case. Pods are bound one at a time, and a place is taken as soon as it has been bound, also
+while nobody knows whether it was; the API server binds no pod twice.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from kproxy import errors, logs
+from kproxy.api import catalog, kinds
+from kproxy.controlplane.cluster import Cluster
+from kproxy.controlplane.controllers import owned
+from kproxy.controlplane.eventrecorder import Events
+
+from . import placement
+from .picture import Picture
+
+Object = dict[str, Any]
+
+NAME = "default-scheduler"
+"""As which pods name it in ``schedulerName``; an empty name means it, too."""
+BACKOFF_FIRST = 1.0
+BACKOFF_MOST = 10.0
+LOOK_AGAIN = 300.0
+
+
+@dataclass(slots=True)
+class _Parked:
+    """A pod that found no place."""
+
+    uid: str
+    attempts: int
+    due: float
+    """Not to be tried before."""
+
+
+class Scheduler:
+    """Binds pods. The ``…_changed`` methods are told of changes, in any thread, and return keys.
+
+    ``now`` is a monotonic clock in seconds, ``wall`` the time of day.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        log: logs.Log,
+        events: Events,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._cluster = cluster
+        self._log = log
+        self._events = events
+        self._now = now
+        self._wall = wall
+        self._picture = Picture()
+        self._lock = threading.Lock()
+        self._parked: dict[str, _Parked] = {}
+        self._doubtful: set[str] = set()
+        """Uids of pods that may or may not be bound: the answer was lost."""
+
+    def pod_changed(self, old: Object | None, new: Object | None) -> Iterable[str]:
+        """Note a change of a pod; return the pods to look at."""
+        self._picture.heard_pod(old, new)
+        keys = set()
+        if new is not None and waits(new) and (old is None or _wish(old) != _wish(new)):
+            keys.add(owned.key_of(new))
+            self._unpark(owned.key_of(new))
+        if _place(old) != _place(new):
+            keys |= self._waiting()
+        return keys
+
+    def node_changed(self, old: Object | None, new: Object | None) -> Iterable[str]:
+        """Note a change of a node; return the pods to look at."""
+        self._picture.heard_node(old, new)
+        if old is not None and new is not None and _offer(old) == _offer(new):
+            return ()
+        return self._waiting()
+
+    def reconcile(self, key: str) -> float | None:
+        """Bind a pod if it waits; return in how many seconds to look again (None: no need).
+
+        Raises KproxyError: try again.
+        """
+        namespace, name = owned.split(key)
+        pod = self._cluster.get(catalog.POD, namespace, name)
+        if pod is not None and owned.uid(pod) in self._doubtful:
+            pod = self._resolve(pod)
+        if pod is None or not waits(pod) or self._picture.knows(owned.uid(pod)):
+            self._unpark(key)
+            return None
+        parked = self._parked_of(key, owned.uid(pod))
+        if parked is not None and self._now() < parked.due:
+            return parked.due - self._now()
+        services = self._cluster.list_objects(kinds.SERVICE, namespace)
+        decision = placement.decide(pod, self._picture.nodes(), services)
+        if not decision.node:
+            self._park(key, owned.uid(pod))
+            self._tell_failure(pod, decision.message)
+            return LOOK_AGAIN
+        self._bind(pod, decision.node)
+        self._unpark(key)
+        self._log.info("pod bound", pod=key, uid=owned.uid(pod), node=decision.node)
+        text = f"Successfully assigned {key} to {decision.node}"
+        self._events.event(catalog.POD, pod, "Scheduled", text)
+        return None
+
+    def _bind(self, pod: Object, node: str) -> None:
+        meta = pod["metadata"]
+        self._picture.assume(pod, node)
+        try:
+            self._cluster.bind(meta["namespace"], meta["name"], meta["uid"], node)
+        except errors.KproxyError as error:
+            if isinstance(error, errors.ApiError) and error.code < 500:
+                self._picture.forget(meta["uid"])
+            else:
+                self._doubtful.add(meta["uid"])
+            raise
+
+    def _resolve(self, pod: Object) -> Object | None:
+        """Find out what became of a binding whose answer was lost; return the pod as it is."""
+        meta = pod["metadata"]
+        now = self._cluster.fresh(catalog.POD, meta["namespace"], meta["name"])
+        self._doubtful.discard(meta["uid"])
+        if now is None or owned.uid(now) != meta["uid"] or waits(now):
+            self._picture.forget(meta["uid"])
+        return now
+
+    def _tell_failure(self, pod: Object, message: str) -> None:
+        self._log.info("pod not bound", pod=owned.key_of(pod), why=message)
+        self._events.event(catalog.POD, pod, "FailedScheduling", message, warning=True)
+        condition = {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": message,
+        }
+        status = pod.get("status") or {}
+        conditions = status.get("conditions") or ()
+        old: Object = next((one for one in conditions if one["type"] == "PodScheduled"), {})
+        if all(old.get(name) == value for name, value in condition.items()):
+            return
+        since = old.get("lastTransitionTime") if old.get("status") == "False" else None
+        condition["lastTransitionTime"] = since or owned.stamp(self._wall())
+        others = [one for one in conditions if one["type"] != "PodScheduled"]
+        try:
+            told = {**pod, "status": {**status, "conditions": [*others, condition]}}
+            self._cluster.update_status(catalog.POD, told)
+        except errors.ApiError as error:
+            # It has changed or is gone: then it is looked at again anyway.
+            if error.code not in (404, 409):
+                raise
+
+    def _waiting(self) -> set[str]:
+        with self._lock:
+            return set(self._parked)
+
+    def _parked_of(self, key: str, uid: str) -> _Parked | None:
+        with self._lock:
+            found = self._parked.get(key)
+            return found if found is not None and found.uid == uid else None
+
+    def _park(self, key: str, uid: str) -> None:
+        with self._lock:
+            old = self._parked.get(key)
+            attempts = old.attempts + 1 if old is not None and old.uid == uid else 1
+            wait = min(BACKOFF_FIRST * 2.0 ** min(attempts - 1, 10), BACKOFF_MOST)
+            self._parked[key] = _Parked(uid, attempts, self._now() + wait)
+
+    def _unpark(self, key: str) -> None:
+        with self._lock:
+            self._parked.pop(key, None)
+
+
+def waits(pod: Object) -> bool:
+    """Return whether a pod waits for this scheduler."""
+    spec = pod["spec"]
+    return (
+        not spec.get("nodeName")
+        and spec.get("schedulerName") in (None, "", NAME)
+        and not spec.get("schedulingGates")
+        and owned.active(pod)
+    )
+
+
+def _wish(pod: Object) -> tuple[Any, ...]:
+    """Return what of a waiting pod matters for its place."""
+    return owned.uid(pod), pod["spec"], pod["metadata"].get("labels"), waits(pod)
+
+
+def _place(pod: Object | None) -> tuple[Any, ...]:
+    """Return what of a pod matters for the places of others; empty: it has no place."""
+    if pod is None or not pod["spec"].get("nodeName") or owned.finished(pod):
+        return ()
+    leaving = owned.terminating(pod)
+    return owned.uid(pod), pod["spec"]["nodeName"], pod["metadata"].get("labels"), leaving
+
+
+def _offer(node: Object) -> tuple[Any, ...]:
+    """Return what of a node matters for who may run on it."""
+    spec, status = node.get("spec") or {}, node.get("status") or {}
+    labels = node["metadata"].get("labels")
+    return labels, spec.get("taints") or [], spec.get("unschedulable"), status.get("allocatable")
