@@ -11,6 +11,12 @@ Object = dict[str, Any]
 
 CLIENT_IP_TIMEOUT = 10_800
 GRACE_PERIOD = 30
+LOST_NODE_SECONDS = 300
+"""So long a pod stays bound to a node that is lost, unless it says otherwise."""
+NOT_READY = "node.kubernetes.io/not-ready"
+UNREACHABLE = "node.kubernetes.io/unreachable"
+MIRROR = "kubernetes.io/config.mirror"
+"""The annotation of pods that a kubelet shows the API: they are there already."""
 
 
 def apply(kind: str, obj: Object) -> Object:
@@ -49,21 +55,95 @@ def _pod_spec(spec: Object) -> Object:
     spec = {
         "restartPolicy": "Always",
         "terminationGracePeriodSeconds": GRACE_PERIOD,
+        "dnsPolicy": "ClusterFirst",
+        "securityContext": {},
+        "schedulerName": "default-scheduler",
         **spec,
     }
     spec["containers"] = [_container(container) for container in spec.get("containers") or ()]
+    if spec.get("initContainers"):
+        spec["initContainers"] = [_container(container) for container in spec["initContainers"]]
     return spec
 
 
 def _container(container: Object) -> Object:
-    if not container.get("ports"):
-        return container
-    ports = [{"protocol": "TCP", **port} for port in container["ports"]]
-    return {**container, "ports": ports}
+    container = {
+        "resources": {},
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "File",
+        "imagePullPolicy": _pull_policy(container.get("image") or ""),
+        **container,
+    }
+    if container.get("ports"):
+        container["ports"] = [{"protocol": "TCP", **port} for port in container["ports"]]
+    for name in ("readinessProbe", "livenessProbe", "startupProbe"):
+        if container.get(name):
+            container[name] = _probe(container[name])
+    if container.get("env"):
+        container["env"] = [_variable(variable) for variable in container["env"]]
+    return container
+
+
+def _pull_policy(image: str) -> str:
+    """Return when an image is fetched: always, where the name may mean another one tomorrow."""
+    name = image.rpartition("/")[2]
+    tag = name.partition(":")[2]
+    return "IfNotPresent" if "@" in name or tag not in ("", "latest") else "Always"
+
+
+def _probe(probe: Object) -> Object:
+    probe = {
+        "timeoutSeconds": 1,
+        "periodSeconds": 10,
+        "successThreshold": 1,
+        "failureThreshold": 3,
+        **probe,
+    }
+    if probe.get("httpGet"):
+        probe["httpGet"] = {"path": "/", "scheme": "HTTP", **probe["httpGet"]}
+    return probe
+
+
+def _variable(variable: Object) -> Object:
+    source = variable.get("valueFrom") or {}
+    if not isinstance(source.get("fieldRef"), dict):
+        return variable
+    ref = {"apiVersion": "v1", **source["fieldRef"]}
+    return {**variable, "valueFrom": {**source, "fieldRef": ref}}
 
 
 def _pod(obj: Object) -> Object:
-    return {**obj, "spec": _pod_spec(obj.get("spec") or {})}
+    spec = _pod_spec(obj.get("spec") or {})
+    account = spec.get("serviceAccountName") or spec.get("serviceAccount")
+    if MIRROR not in (obj["metadata"].get("annotations") or {}):
+        account = account or "default"
+    if account:
+        spec |= {"serviceAccountName": account, "serviceAccount": account}
+    spec["tolerations"] = _tolerations(spec.get("tolerations") or [])
+    return {**obj, "spec": spec}
+
+
+def _tolerations(given: list[Object]) -> list[Object]:
+    """Return tolerations with those that let a pod stay for a while on a node that is lost."""
+    result = list(given)
+    for key in (NOT_READY, UNREACHABLE):
+        if not any(_tolerates(one, key) for one in given):
+            result.append(
+                {
+                    "key": key,
+                    "operator": "Exists",
+                    "effect": "NoExecute",
+                    "tolerationSeconds": LOST_NODE_SECONDS,
+                }
+            )
+    return result
+
+
+def _tolerates(toleration: Object, key: str) -> bool:
+    if toleration.get("effect") not in (None, "", "NoExecute"):
+        return False
+    everything = not toleration.get("key") and toleration.get("operator") == "Exists"
+    return everything or toleration.get("key") == key
 
 
 def _template(spec: Object) -> Object:
@@ -72,15 +152,38 @@ def _template(spec: Object) -> Object:
 
 
 def _deployment(obj: Object) -> Object:
-    spec = {"replicas": 1, **(obj.get("spec") or {})}
+    spec = {
+        "replicas": 1,
+        "revisionHistoryLimit": 10,
+        "progressDeadlineSeconds": 600,
+        **(obj.get("spec") or {}),
+    }
     spec["template"] = _template(spec)
     limits = {"maxUnavailable": "25%", "maxSurge": "25%"}
     spec["strategy"] = _strategy(spec.get("strategy"), limits)
     return {**obj, "spec": spec}
 
 
+def _replica_set(obj: Object) -> Object:
+    spec = {"replicas": 1, **(obj.get("spec") or {})}
+    spec["template"] = _template(spec)
+    return {**obj, "spec": spec}
+
+
+def _stateful_set(obj: Object) -> Object:
+    spec = {
+        "replicas": 1,
+        "podManagementPolicy": "OrderedReady",
+        "revisionHistoryLimit": 10,
+        **(obj.get("spec") or {}),
+    }
+    spec["template"] = _template(spec)
+    spec["updateStrategy"] = _strategy(spec.get("updateStrategy"), {"partition": 0})
+    return {**obj, "spec": spec}
+
+
 def _daemon_set(obj: Object) -> Object:
-    spec = {**(obj.get("spec") or {})}
+    spec = {"revisionHistoryLimit": 10, **(obj.get("spec") or {})}
     spec["template"] = _template(spec)
     spec["updateStrategy"] = _strategy(
         spec.get("updateStrategy"), {"maxUnavailable": 1, "maxSurge": 0}
@@ -107,5 +210,7 @@ _DEFAULTS: Mapping[str, Callable[[Object], Object]] = {
     "Pod": _pod,
     "Deployment": _deployment,
     "DaemonSet": _daemon_set,
+    "ReplicaSet": _replica_set,
+    "StatefulSet": _stateful_set,
     "Namespace": _namespace,
 }

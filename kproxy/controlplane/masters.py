@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from kproxy import errors, logs
-from kproxy.api import catalog, kinds
+from kproxy.api import addresses, catalog, kinds
 
 from . import routes
 from .presentation import cells
@@ -44,7 +44,15 @@ class Masters:
         log: logs.Log,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """``address``: where clients reach this server; ``first_address``: the Service's."""
+        """``address``: where clients reach this server; ``first_address``: the Service's.
+
+        Raises UsageError for an address that nobody else can reach.
+        """
+        if problem := addresses.special_use(address):
+            raise errors.UsageError(
+                f"--advertise-address {address} is a {problem} address",
+                remedy="give one at which pods reach this server",
+            )
         self._api = api
         self._address = str(ipaddress.ip_address(address))
         self._port = port

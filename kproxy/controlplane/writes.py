@@ -112,7 +112,8 @@ class Writes:
 
         def change(old: Object) -> Object:
             new = managers.apply(old, config, shape, by, force=options.force)
-            asked = {name: config["metadata"].get(name) for name in ("uid", "resourceVersion")}
+            named = ("uid", "resourceVersion")
+            asked = {n: config["metadata"][n] for n in named if config["metadata"].get(n)}
             return {**new, "metadata": {**new["metadata"], **asked}}
 
         try:

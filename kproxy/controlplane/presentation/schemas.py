@@ -39,7 +39,11 @@ def group_version_kind(kind: kinds.Kind) -> Object:
 
 
 def _object(kind: kinds.Kind, shape: Shape, root: str) -> Object:
-    schema: Object = {"type": "object", "description": shape.description}
+    # What a part is, is told where it is a field; explain would show it twice.
+    is_whole = "apiVersion" in shape.fields and "kind" in shape.fields
+    schema: Object = {"type": "object"}
+    if is_whole:
+        schema["description"] = shape.description
     schema["properties"] = {
         name: _field(kind, inner, root) for name, inner in shape.fields.items()
     }
