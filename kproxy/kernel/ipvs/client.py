@@ -90,7 +90,10 @@ class IPVS:
         """
         with bulk.collector_paused():
             everything = self._services()
-            services = [one for one in everything if family in (None, one[0].family)]
+            services = everything
+            if family is not None:
+                size = family.bits // 8 + 3
+                services = [one for one in everything if len(one[0]) == size]
             if len(everything) >= MANY:
                 return self._dump_many(services)
             listed = _listing()
