@@ -185,14 +185,18 @@ def test_nothing_that_both_states_have_is_touched(a: State, b: State) -> None:
                     assert key not in left or left[key] != before.elements[name][key]
             case FlushChain(name) | AddRule(name):
                 assert before.chains.get(name) != after.chains.get(name)
-            case AddSet(name) | AddChain(name):
-                assert name not in before.sets or name not in before.chains
+            case AddSet(name):
+                assert name not in before.sets
+            case AddChain(name):
+                assert name not in before.chains
             case DelSet(name):
                 assert name not in after.sets
             case DelChain(name):
                 assert name not in after.chains
-            case AddElements():
-                pass
+            case AddElements(name, _, elements):
+                known = before.elements.get(name, {})
+                for key, data in elements.items():
+                    assert key not in known or known[key] != data
             case _:
                 raise AssertionError(step)
 
