@@ -259,7 +259,8 @@ class Cluster:
         config = str(self.files.kubeconfig)
         # One replica, on a host where nobody asks how it is.
         alone = ("--leader-elect=false", "--healthz-bind-address=")
-        self._spawn(plan.CONTROL, "controlplane.manager", "--kubeconfig", config, *alone)
+        for program in ("manager", "scheduler"):
+            self._spawn(plan.CONTROL, f"controlplane.{program}", "--kubeconfig", config, *alone)
         for node in self.plan.each_node():
             state = str(self.lab.state_dir)
             cidr = str(self.plan.cluster_cidr)

@@ -20,7 +20,7 @@ from kproxy.api import catalog, codec, kinds
 from kproxy.controlplane.cluster import Cluster
 from kproxy.controlplane.eventrecorder import Events
 
-from . import daemonset, deployment, endpointslice, interimbinding, owned, replicaset, statefulset
+from . import daemonset, deployment, endpointslice, owned, replicaset, statefulset
 
 Object = dict[str, Any]
 
@@ -188,10 +188,5 @@ ALL: tuple[Registration, ...] = (
             catalog.POD: told(catalog.POD, "pod_changed"),
             kinds.ENDPOINT_SLICE: told(kinds.ENDPOINT_SLICE, "slice_changed"),
         },
-    ),
-    Registration(
-        "interim-binding",
-        lambda context: interimbinding.InterimBinding(context.cluster, context.log),
-        {catalog.POD: interimbinding.unbound, kinds.NODE: interimbinding.all_unbound},
     ),
 )

@@ -1,6 +1,7 @@
 """A cluster with nodes and controllers but no kubelets: tests say what becomes of pods."""
 
 import io
+import itertools
 from typing import Any
 
 from fake_cluster import FakeCluster
@@ -10,11 +11,11 @@ from kproxy.api import catalog, kinds
 from kproxy.controlplane.controllers import (
     daemonset,
     deployment,
-    interimbinding,
     owned,
     replicaset,
     statefulset,
 )
+from kproxy.controlplane.scheduling.scheduler import Scheduler
 
 Object = dict[str, Any]
 
@@ -52,7 +53,10 @@ class World:
         self.controllers: dict[kinds.Kind, Any] = {}
         for kind in CONTROLLERS:
             self.restart(kind)
-        self.binding = interimbinding.InterimBinding(self.cluster, self.log)
+        self.scheduler = Scheduler(
+            self.cluster, self.log, Told(), now=itertools.count(0.0, 100.0).__next__
+        )
+        self._told = 0
         for number in range(1, nodes + 1):
             self.node(f"n{number}")
 
@@ -109,10 +113,17 @@ class World:
         raise AssertionError("controllers do not come to rest")
 
     def bind(self) -> None:
-        """Do what the scheduler does."""
+        """Let the scheduler work on what has changed."""
+        changes = self.cluster.changes[self._told :]
+        self._told += len(changes)
+        for kind, old, new in changes:
+            if kind is catalog.POD:
+                self.scheduler.pod_changed(old, new)
+            elif kind is kinds.NODE:
+                self.scheduler.node_changed(old, new)
         for pod in self.cluster.list_objects(catalog.POD):
             try:
-                self.binding.reconcile(owned.key_of(pod))
+                self.scheduler.reconcile(owned.key_of(pod))
             except errors.KproxyError:
                 continue
 

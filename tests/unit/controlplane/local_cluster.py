@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from kproxy import errors
-from kproxy.api import kinds
+from kproxy.api import catalog, kinds
 from kproxy.controlplane import addresses, routes
 from kproxy.controlplane.allocations import Allocations
 from kproxy.controlplane.rest import Api
@@ -56,6 +56,20 @@ class LocalCluster:
         """See :class:`Cluster`."""
         return self.get(kind, namespace, name)
 
+    def fresh_list(self, kind: kinds.Kind, namespace: str = "") -> Sequence[Object]:
+        """See :class:`Cluster`."""
+        return self.list_objects(kind, namespace)
+
+    def finalize(self, namespace: Object) -> Object:
+        """See :class:`Cluster`."""
+        target = _target(kinds.NAMESPACE, "", namespace["metadata"]["name"], "finalize")
+        return _object(self._api.replace(target, _encode(namespace)).body)
+
+    def bind(self, namespace: str, name: str, uid: str, node: str) -> None:
+        """See :class:`Cluster`."""
+        body = {"metadata": {"uid": uid}, "target": {"kind": "Node", "name": node}}
+        self._api.create(_target(catalog.POD, namespace, name, "binding"), _encode(body))
+
     def patch(
         self, kind: kinds.Kind, namespace: str, name: str, patch: Object, subresource: str = ""
     ) -> Object:
@@ -85,11 +99,14 @@ class LocalCluster:
         *,
         grace: int | None = None,
         uid: str = "",
+        propagation: str = "",
     ) -> None:
         """See :class:`Cluster`."""
         options: Object = {"preconditions": {"uid": uid}} if uid else {}
         if grace is not None:
             options["gracePeriodSeconds"] = grace
+        if propagation:
+            options["propagationPolicy"] = propagation
         try:
             self._api.delete(_target(kind, namespace, name), {}, _encode(options))
         except errors.ApiError as error:

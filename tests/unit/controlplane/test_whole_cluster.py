@@ -19,6 +19,7 @@ from kproxy.client import informer, kubeconfig, objects, rest
 from kproxy.controlplane import addresses, apiserver, supervisor
 from kproxy.controlplane.fakeruntime import FakeRuntime
 from kproxy.controlplane.manager import Manager
+from kproxy.controlplane.scheduler import SCHEDULER
 
 PATIENCE = 20.0
 
@@ -71,6 +72,8 @@ class Cluster:
             thread.start()
         self.manager = Manager(self.client(), self.log)
         self.manager.start()
+        self.scheduler = Manager(self.client(), self.log, controllers=(SCHEDULER,))
+        self.scheduler.start()
         self.api = objects.ObjectClient(self.client())
 
     def serve(self) -> None:
@@ -93,6 +96,7 @@ class Cluster:
     def close(self) -> None:
         """End all of it, in the order in which it would otherwise complain."""
         self.manager.stop()
+        self.scheduler.stop()
         for one in self.supervisors:
             one.stop()
         for thread in self.threads:
