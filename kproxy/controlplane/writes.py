@@ -175,7 +175,7 @@ class Writes:
         self, kind: kinds.Kind, new: Object, old: Object | None, options: Options, operation: str
     ) -> Object:
         """Return an object in which it is noted who manages what, if anybody cares."""
-        known = (old or new)["metadata"].get("managedFields")
+        known = old is not None and old["metadata"].get("managedFields")
         if not options.manager and not known:
             return new
         by = self._manager(kind, options, operation)

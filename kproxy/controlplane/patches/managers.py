@@ -102,8 +102,9 @@ def updated(new: Object, old: Object | None, shape: Shape, by: Manager) -> Objec
         path for path, value in after.items() if path not in before or before[path] != value
     }
     lost = changed | (before.keys() - after.keys())
-    told = "managedFields" in new["metadata"]
-    managers = read(new) if told or old is None else read(old)
+    managers: list[Manager] = []
+    if old is not None:
+        managers = read(new if "managedFields" in new["metadata"] else old)
     kept = [replace(one, paths=one.paths - lost) for one in managers]
     if changed and by.name:
         kept = _owning(kept, replace(by, paths=frozenset(changed)))
@@ -145,7 +146,8 @@ def apply(old: Object | None, config: Object, shape: Shape, by: Manager, *, forc
     others = _settled(others, changed, force=force)
     result = _merged(copy.deepcopy(old), config, shape)
     taken: set[Path] = set().union(*(one.paths for one in others))
-    for path in sorted((own.paths if own else frozenset()) - wanted.keys(), key=len, reverse=True):
+    # An item of a list goes before what is in it, by which it is known.
+    for path in sorted((own.paths if own else frozenset()) - wanted.keys(), key=len):
         if path not in taken and not any(_within(other, path) for other in taken):
             fieldsets.remove(result, path, shape)
     mine = replace(by, paths=frozenset(wanted))
