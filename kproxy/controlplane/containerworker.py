@@ -11,40 +11,23 @@ to be asked again. What it begins (hooks, probes) is done by the performer, who 
 """
 
 import math
-from dataclasses import dataclass
 
 from kproxy import errors
 from kproxy.api.pods import Container, ContainerStatus, Pod
 
 from . import containerenv, podstatus
 from .backoff import CRASH_FIRST, CrashBackoff
-from .containerprobes import Probes, Where, action
-from .containerstop import Stop
+from .containerprobes import Where
+from .containerrun import ContainerRun
 from .images import Program, UnknownImage
 from .podstatus import Terminated
 from .podtools import Tools, names
-from .probesockets import Outcome
 from .runtime import ContainerId, ContainerSpec, Exit, Sandbox
 
-GRACE_SECONDS = 30
 PULL_ERROR_SHOWN = 1.0
 """So long the reason is ErrImagePull; then, until the next attempt, ImagePullBackOff."""
 START_ERROR = 128
 """Exit code that container runtimes report for a program that could not be started."""
-
-
-@dataclass(slots=True)
-class _Run:
-    """One process of the container; no probes: its postStart hook is under way."""
-
-    id: ContainerId
-    where: Where
-    program: Program
-    since: float
-    today: str
-    hook: int | None = None
-    probes: Probes | None = None
-    stop: Stop | None = None
 
 
 class ContainerWorker:
@@ -58,7 +41,7 @@ class ContainerWorker:
         self.starts = 0
         self._pod = pod
         self._tools = tools
-        self._run: _Run | None = None
+        self._run: ContainerRun | None = None
         self._crash, self._setup = CrashBackoff(), CrashBackoff(CRASH_FIRST)
         self._due = self._turn = 0.0
         self._ended: Terminated | None = None
@@ -66,7 +49,7 @@ class ContainerWorker:
         # Why it waits; an empty reason: it does not, it has ended.
         self._reason = "PodInitializing" if pod.spec.init_containers else "ContainerCreating"
         self._message = ""
-        self._told_ready = self._ever_ran = False
+        self._ever_ran = False
 
     @property
     def id(self) -> ContainerId | None:
@@ -76,12 +59,12 @@ class ContainerWorker:
     @property
     def starting(self) -> bool:
         """Return whether the containers after it have to wait for its postStart hook."""
-        return self._run is not None and self._run.hook is not None
+        return self._run is not None and self._run.starting
 
     @property
     def ready(self) -> bool:
         """Return whether it may get traffic."""
-        return self._run is not None and self._run.probes is not None and self._run.probes.ready
+        return self._run is not None and self._run.ready
 
     @property
     def succeeded(self) -> bool:
@@ -91,7 +74,7 @@ class ContainerWorker:
     @property
     def kill_at(self) -> float:
         """Return when it is killed; infinite: not known yet."""
-        return self._run.stop.kill_at if self._run and self._run.stop else math.inf
+        return self._run.kill_at if self._run else math.inf
 
     def spec(self, sandbox: Sandbox, program: Program | None = None) -> ContainerSpec:
         """Return what is started. Raises UnknownImage, or KproxyError for a wrong ``env``."""
@@ -114,21 +97,19 @@ class ContainerWorker:
     def state(self) -> podstatus.ContainerState:
         """Return what is reported of it."""
         run, ended = self._run, self._ended
-        shown = run is not None and run.probes is not None
         over = run is None and not self._reason
-        probes = run.probes if run else None
         process = str(run.id) if run else ""
         return podstatus.ContainerState(
             name=self.container.name,
             image=self.container.image,
             id=process or (ended.id if ended else ""),
-            running_since=run.today if run and shown else None,
+            running_since=run.today if run and run.shown else None,
             terminated=ended if over else None,
             waiting=self._reason,
             message=self._message,
             last=self._before if over else ended,
             ready=self.succeeded if self.init else self.ready,
-            started=probes.started if probes else False,
+            started=run is not None and run.started,
             restarts=max(self.starts - 1, 0),
         )
 
@@ -153,22 +134,7 @@ class ContainerWorker:
 
     def go_on(self, now: float) -> float | None:
         """Do what is due of a process that runs; start none."""
-        run = self._run
-        if run is None:
-            return None
-        times = []
-        if run.probes is not None:
-            times.append(run.probes.advance(now))
-            self._tell_ready(run)
-            failed = run.probes.failed
-            if failed is not None and run.stop is None:
-                why = f"failed {failed.lower()} probe, will be restarted"
-                self._tools.log.warning("container unhealthy", **self._named(run.id), probe=failed)
-                grace = run.probes.probe(failed).termination_grace_period_seconds
-                self.stop(now, self._grace() if grace is None else grace, why)
-        if run.stop is not None:
-            times.append(run.stop.advance(now))
-        return min((time for time in times if time is not None), default=None)
+        return self._run.go_on(now) if self._run else None
 
     def exited(self, end: Exit, now: float) -> bool:
         """Note the end of its process; return whether it was this container's.
@@ -203,15 +169,8 @@ class ContainerWorker:
     def lost(self) -> None:
         """Note that its process is gone; forget hooks and probes under way."""
         run, self._run = self._run, None
-        if run is None:
-            return
-        if run.hook is not None:
-            self._tools.performer.cancel(run.hook)
-        if run.probes is not None:
-            run.probes.close()
-        if run.stop is not None:
-            run.stop.close()
-        self._told_ready = False
+        if run is not None:
+            run.close()
 
     def vanish(self) -> None:
         """Note that its process went with its sandbox: it is over, nobody knows how."""
@@ -232,20 +191,8 @@ class ContainerWorker:
 
     def stop(self, now: float, grace: float, why: str) -> None:
         """Begin to stop it, or shorten a stop under way; ``grace``: seconds in all."""
-        run = self._run
-        if run is None:
-            return
-        if run.stop is not None:
-            run.stop.shorten(now, grace)
-            return
-        if run.hook is not None:
-            self._tools.performer.cancel(run.hook)
-            run.hook = None
-        if run.probes is not None:
-            run.probes.stopping()
-        message = f"Stopping container {self.container.name}" + (f": {why}" if why else "")
-        self._tools.events.note(self._pod, "Killing", message)
-        run.stop = Stop(run.id, self._tools, now=now, grace=grace, where=run.where)
+        if self._run is not None:
+            self._run.stop(now, grace, why)
 
     def adopt(
         self, found: ContainerId, sandbox: Sandbox, status: ContainerStatus | None, now: float
@@ -257,9 +204,8 @@ class ContainerWorker:
         self.starts = max(self.starts, found.attempt + 1)
         program = self._tools.images.program(self.container)
         run = self._process(found, sandbox, (program, self.spec(sandbox, program)), now, today)
-        self._probe(run, now, adopted=True, known=known)
-        self._told_ready = bool(known and known.ready)
-        self._tools.log.info("container adopted", **self._named(found))
+        run.adopted(now, known)
+        self._tools.log.info("container adopted", **run.words())
 
     def assume_done(self) -> None:
         """Note that it must have ended well, because what comes after it runs."""
@@ -300,9 +246,9 @@ class ContainerWorker:
         self.starts += 1
         run = self._process(found, sandbox, (program, spec), now, tools.today())
         tools.metrics.started_containers.add(kind)
-        tools.log.info("container started", **self._named(found), restarts=self.starts - 1)
+        tools.log.info("container started", **run.words(), restarts=self.starts - 1)
         tools.events.note(self._pod, "Started", f"Started container {self.container.name}")
-        self._post_start(run, now)
+        run.begin(now)
 
     def _process(
         self,
@@ -311,48 +257,12 @@ class ContainerWorker:
         what: tuple[Program, ContainerSpec],
         now: float,
         today: str,
-    ) -> _Run:
+    ) -> ContainerRun:
         program, spec = what
         where = Where(pod=self._pod, container=self.container, sandbox=sandbox, spec=spec)
         self._message = ""
-        run = _Run(id=found, where=where, program=program, since=now, today=today)
-        self._run = run
-        return run
-
-    def _post_start(self, run: _Run, now: float) -> None:
-        """Run the hook, if there is one; probes begin when it is over."""
-        lifecycle = self.container.lifecycle
-        if lifecycle is None or lifecycle.post_start is None:
-            self._probe(run, now)
-            return
-
-        def done(outcome: Outcome, then: float) -> None:
-            run.hook = None
-            if outcome.success:
-                self._probe(run, then)
-                return
-            message = f"PostStartHook failed: {outcome.message}"
-            self._tools.events.note(self._pod, "FailedPostStartHook", message, warning=True)
-            self.stop(then, self._grace(), "FailedPostStartHook")
-
-        try:
-            what = action(lifecycle.post_start, run.where)
-        except errors.KproxyError as error:
-            done(Outcome(success=False, message=str(error)), now)
-            return
-        run.hook = self._tools.performer.begin(what, now=now, timeout=math.inf, done=done)
-
-    def _probe(
-        self, run: _Run, now: float, *, adopted: bool = False, known: ContainerStatus | None = None
-    ) -> None:
-        run.probes = Probes(
-            run.where,
-            self._tools,
-            now,
-            listens=run.program.listens,
-            adopted=adopted,
-            known=known,
-        )
+        self._run = ContainerRun(found, where, program, self._tools, now=now, today=today)
+        return self._run
 
     def _not_set_up(self, error: errors.KproxyError, now: float) -> None:
         """Wait until somebody maps the image, or for ever: the manifest cannot be changed."""
@@ -410,21 +320,8 @@ class ContainerWorker:
     def _wait(self, reason: str, message: str) -> None:
         self._reason, self._message = reason, message
 
-    def _tell_ready(self, run: _Run) -> None:
-        if self.ready is not self._told_ready:
-            self._told_ready = self.ready
-            words = "container ready" if self.ready else "container not ready"
-            self._tools.log.info(words, **self._named(run.id))
-
-    def _grace(self) -> float:
-        grace = self._pod.spec.termination_grace_period_seconds
-        return GRACE_SECONDS if grace is None else grace
-
     def _words(self) -> dict[str, object]:
         return {**names(self._pod), "container": self.container.name}
-
-    def _named(self, process: ContainerId) -> dict[str, object]:
-        return {**self._words(), "pid": process.pid, "start_time": process.start_time}
 
 
 def _duration(seconds: float) -> str:

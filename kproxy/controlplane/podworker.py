@@ -21,7 +21,8 @@ from kproxy.api.pods import ContainerStatus, Pod
 
 from . import podstatus
 from .backoff import RetryBackoff
-from .containerworker import GRACE_SECONDS, ContainerWorker
+from .containerrun import GRACE_SECONDS
+from .containerworker import ContainerWorker
 from .kubeletmetrics import Census
 from .outbox import Report
 from .podtools import Tools, names
@@ -151,7 +152,7 @@ class PodWorker:
 
     def report(self) -> Report | None:
         """Return what the API server should know and does not yet; None: nothing new."""
-        status = None if self.stage is Stage.GONE else self._status()
+        status = None if self.stage is Stage.GONE else self.status()
         meta = self.pod.metadata
         report = Report(
             namespace=meta.namespace,
@@ -323,7 +324,8 @@ class PodWorker:
             [one.state() for one in self._main],
         )
 
-    def _status(self) -> Object:
+    def status(self) -> Object:
+        """Return what is reported of it."""
         facts = podstatus.Facts(
             phase=self._phase(),
             init=[one.state() for one in self._init],

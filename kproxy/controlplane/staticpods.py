@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from kproxy import errors
-from kproxy.api import catalog, codec, validation, yamltext
+from kproxy.api import codec, validation, yamltext
 from kproxy.api.pods import Pod
 
 from . import defaults
@@ -94,7 +94,8 @@ class ManifestDirectory:
             yield self._pod(document, digest)
 
     def _pod(self, document: Object, digest: str) -> StaticPod:
-        meta = document.get("metadata") or {}
+        codec.from_dict(document, Pod)  # its shape, before anything is read from it
+        meta = document["metadata"]
         name = f"{meta.get('name', '')}-{self._node_name}"
         marks = {**(meta.get("annotations") or {}), HASH: digest, SOURCE: "file"}
         meta = {**meta, "name": name, "namespace": meta.get("namespace") or "default"}
@@ -103,13 +104,12 @@ class ManifestDirectory:
         whole = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
         whole = defaults.apply("Pod", whole)
         pod = codec.from_dict(
-            {**whole, "metadata": {**meta, "annotations": marks, "uid": digest}}, catalog.POD.type
+            {**whole, "metadata": {**meta, "annotations": marks, "uid": digest}}, Pod
         )
         problems = validation.validate(pod)
         if problems:
             raise ExceptionGroup("invalid pod", problems)
         mirror = {**whole, "metadata": {**meta, "annotations": {**marks, MIRROR: digest}}}
-        assert isinstance(pod, Pod)
         return StaticPod(pod, mirror)
 
     def _tell(self, path: Path, error: errors.KproxyError | ExceptionGroup[Exception]) -> None:

@@ -7,14 +7,18 @@ hosts of the lab (:mod:`kproxy.lab.podruntime`). SIGTERM ends it and leaves its 
 
 ``--images FILE``: YAML or JSON with the key ``images``, or just its value
 (:mod:`kproxy.controlplane.images`). ``--any-image``: an unknown image runs the echo server.
-``--pod-manifest-path DIR``: static pods.
+``--pod-manifest-path DIR``: static pods; with ``--standalone`` without any API server.
+``--serve-port PORT``: answer logs and exec there (:mod:`kproxy.controlplane.kubeletserver`), over
+TLS if certificates are given.
 """
 
 import argparse
 import os
 import signal
 import sys
-from ipaddress import IPv4Network
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from types import FrameType
 
@@ -22,25 +26,33 @@ from kproxy import errors, logs
 from kproxy.api import yamltext
 from kproxy.client.kubeconfig import load_kubeconfig
 from kproxy.client.rest import Rest
-from kproxy.controlplane import images
-from kproxy.controlplane.supervisor import Options, Supervisor
+from kproxy.controlplane import images, nodestatus
+from kproxy.controlplane.kubelet import Kubelet
+from kproxy.controlplane.supervisor import Options, Service, Supervisor
 from kproxy.lab import layout, plan
 from kproxy.lab.podruntime import NetnsRuntime, Room
 from netns.errors import NetnsError
 from netns.lab import Lab
 
 
-def run(state_dir: Path, node: plan.NodePlan, room: Room, log: logs.Log, options: Options) -> None:
+def run(given: argparse.Namespace, log: logs.Log) -> None:
     """Supervise the node's pods until SIGTERM or SIGINT."""
-    with Lab.attach(state_dir) as lab:
+    everyone = plan.Plan(nodes=plan.MAX_NODES, cluster_cidr=given.cluster_cidr)
+    node = everyone.node(given.node)
+    if given.cluster_cidr6 is not None:
+        node = replace(node, cluster_cidr6=given.cluster_cidr6)
+    room = Room(rate=given.rate, records=given.records)
+    with Lab.attach(given.state_dir) as lab:
         files = layout.Layout(lab.scratch)
+        kubeconfig = given.kubeconfig or files.kubeconfig
+        access = None if given.standalone else load_kubeconfig(kubeconfig)
         supervisor = Supervisor(
             node.name,
-            Rest(load_kubeconfig(files.kubeconfig), agent=f"kubelet/{node.name}"),
+            Rest(access, agent=f"kubelet/{node.name}") if access else None,
             NetnsRuntime(lab, node, files, dict(os.environ), room),
             addresses=[str(one) for one in (node.address, node.address6) if one],
             pod_cidrs=[str(one) for one in (node.pod_cidr, node.pod_cidr6) if one],
-            options=options,
+            options=_options(given),
             log=log,
         )
 
@@ -58,17 +70,20 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--node", required=True)
     parser.add_argument("--cluster-cidr", type=IPv4Network, default=plan.CLUSTER_CIDR)
+    parser.add_argument("--cluster-cidr6", type=IPv6Network)
     parser.add_argument("--rate", type=int, default=Room().rate)
     parser.add_argument("--records", type=int, default=Room().records)
+    parser.add_argument("--kubeconfig", type=Path)
+    parser.add_argument("--standalone", action="store_true")
     parser.add_argument("--images", type=Path)
     parser.add_argument("--any-image", action="store_true")
     parser.add_argument("--pod-manifest-path", type=Path)
-    options = parser.parse_args(arguments)
+    parser.add_argument("--serve-port", type=int, default=0)
+    for name in ("tls-cert-file", "tls-private-key-file", "client-ca-file", "token-file"):
+        parser.add_argument(f"--{name}", type=Path)
     log = logs.Log("kubelet")
-    everyone = plan.Plan(nodes=plan.MAX_NODES, cluster_cidr=options.cluster_cidr)
     try:
-        room = Room(rate=options.rate, records=options.records)
-        run(options.state_dir, everyone.node(options.node), room, log, _options(options))
+        run(parser.parse_args(arguments), log)
     except (errors.KproxyError, NetnsError) as error:
         log.error("kubelet ended", error=str(error))
         return 1
@@ -80,7 +95,24 @@ def _options(given: argparse.Namespace) -> Options:
     known = images.Images(otherwise=otherwise)
     if given.images is not None:
         known = images.Images.parse(_images(given.images), otherwise)
-    return Options(images=known, manifests=given.pod_manifest_path)
+    serving = _serving(given) if given.serve_port else None
+    port = given.serve_port or nodestatus.KUBELET_PORT
+    return Options(images=known, manifests=given.pod_manifest_path, port=port, serve=serving)
+
+
+def _serving(given: argparse.Namespace) -> Callable[[Kubelet], Service]:
+    """Return what makes the kubelet's server, on all the node's addresses."""
+    # Its libraries take long to import, and not every lab wants them.
+    from kproxy.controlplane import kubeletserver
+
+    access = kubeletserver.Access(
+        cert_file=given.tls_cert_file,
+        key_file=given.tls_private_key_file,
+        client_ca_file=given.client_ca_file,
+        token=given.token_file.read_text().strip() if given.token_file else "",
+    )
+    address = "::" if given.cluster_cidr6 else "0.0.0.0"  # noqa: S104 the node's namespace only
+    return lambda kubelet: kubeletserver.start((address, given.serve_port), kubelet, access)
 
 
 def _images(path: Path) -> object:

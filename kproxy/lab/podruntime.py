@@ -238,15 +238,18 @@ class NetnsRuntime:
 
     def exits(self) -> Sequence[Exit]:
         """Return the containers that ended since the last call, without waiting."""
+        ready = [fd for fd, _ in self._epoll.poll(0)]
+        # First what was written, then who has ended: an end must not overtake last words.
+        for fd in ready:
+            if fd in self._taps:
+                self._drain(fd)
         ended = []
-        for fd, _ in self._epoll.poll(0):
+        for fd in ready:
             if fd in self._watched:
                 process, container = self._watched.pop(fd)
                 self._epoll.unregister(fd)
                 _kill_rest(process.pid)
                 ended.append(Exit(container=container, code=process.wait(0)))
-            elif fd in self._taps:
-                self._drain(fd)
         return ended
 
     def list(self) -> Sequence[tuple[Sandbox, Sequence[ContainerId]]]:

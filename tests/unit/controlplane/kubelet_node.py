@@ -27,6 +27,12 @@ class Node:
         self.boot()
 
     def boot(self) -> None:
+        """Start a (new) kubelet, and give it the API's pods."""
+        self.start()
+        self.kubelet.replace(self.pods())
+        self.turn()
+
+    def start(self) -> None:
         """Start a (new) kubelet; a former one is just forgotten, as if killed."""
         if self.kubelets:
             self.performer = FakePerformer(self.performer.answers)
@@ -42,8 +48,6 @@ class Node:
             log=logs.Log("kubelet", stream=self.log),
         )
         self.kubelets.append(self.kubelet)
-        self.kubelet.replace(self.pods())
-        self.turn()
 
     def close(self) -> None:
         for kubelet in self.kubelets:
@@ -58,8 +62,10 @@ class Node:
         """Deliver the API's state, step, send reports; return when the kubelet wants to wake."""
         self.kubelet.replace(self.pods())
         wait = self.kubelet.step()
-        while wait == 0 and self.performer.due() is not None:
-            wait = self.kubelet.step()
+        for _ in range(20):
+            if wait == 0:
+                wait = self.kubelet.step()
+        assert wait != 0, "the kubelet would spin"
         assert self.kubelet.outbox.flush() is None
         return wait
 
@@ -92,6 +98,15 @@ class Node:
 
     def restarts(self) -> int:
         return self.status()["containerStatuses"][0]["restartCount"]
+
+    def pod_events(self, name: str = "a") -> list[tuple[str, str]]:
+        """Return reason and message of the pod's Events."""
+        found = self.cluster.list_objects(catalog.EVENT, "default")
+        return [
+            (one["reason"], one["message"])
+            for one in found
+            if one["involvedObject"]["name"] == name
+        ]
 
     def events(self) -> list[str]:
         return [json.loads(line)["msg"] for line in self.log.getvalue().splitlines()]

@@ -1,0 +1,389 @@
+"""Init containers, hooks, restart policies, images, what kubectl shows; on the test's clock."""
+
+import pytest
+from kubelet_node import Node, is_ready
+
+from kproxy.api.pods import Container
+from kproxy.controlplane.actions import Connect, Run, Sleep
+from kproxy.controlplane.images import Images
+from kproxy.controlplane.probesockets import Outcome
+
+GOOD, BAD = Outcome(success=True), Outcome(success=False, message="exit code 1: oh no")
+
+
+@pytest.fixture
+def node():
+    made = Node()
+    yield made
+    made.close()
+
+
+def container(name="c", **fields):
+    return {"name": name, "image": "pause", **fields}
+
+
+def started(node):
+    return [call.removeprefix("start ") for call in node.runtime.calls if call.startswith("start")]
+
+
+def conditions(node):
+    return {one["type"]: one["status"] for one in node.status()["conditions"]}
+
+
+def shown(node, name="c", field="state", of="containerStatuses"):
+    (found,) = [one for one in node.status()[of] if one["name"] == name]
+    return found[field]
+
+
+# Init containers.
+
+
+def with_init(node, **spec):
+    return node.create(
+        initContainers=[container("i1"), container("i2")], containers=[container()], **spec
+    )
+
+
+def test_init_containers_run_in_order_before_the_others(node):
+    with_init(node)
+    node.turn()
+    assert started(node) == ["i1"]
+    assert node.status()["phase"] == "Pending"
+    assert shown(node) == {"waiting": {"reason": "PodInitializing"}}
+    assert shown(node, "i2", of="initContainerStatuses") == {
+        "waiting": {"reason": "PodInitializing"}
+    }
+    assert conditions(node)["Initialized"] == "False"
+    node.runtime.kill(name="i1", code=0)
+    node.turn()
+    assert started(node) == ["i1", "i2"]
+    node.runtime.kill(name="i2", code=0)
+    node.turn()
+    assert started(node) == ["i1", "i2", "c"]
+    assert node.status()["phase"] == "Running"
+    assert set(conditions(node).values()) == {"True"}
+    ended = shown(node, "i1", of="initContainerStatuses")["terminated"]
+    assert (ended["reason"], ended["exitCode"]) == ("Completed", 0)
+    assert shown(node, "i1", "ready", "initContainerStatuses") is True
+
+
+def test_a_failed_init_container_is_tried_again_with_back_off(node):
+    with_init(node)
+    node.turn()
+    node.runtime.kill(name="i1", code=1)
+    node.turn()
+    node.runtime.kill(name="i1", code=1)
+    assert node.turn() == 10
+    assert shown(node, "i1", of="initContainerStatuses")["waiting"]["reason"] == "CrashLoopBackOff"
+    assert node.status()["phase"] == "Pending"
+    assert started(node) == ["i1", "i1"]
+
+
+def test_a_failed_init_container_fails_the_pod_that_is_never_restarted(node):
+    with_init(node, restartPolicy="Never")
+    node.turn()
+    node.runtime.kill(name="i1", code=3)
+    node.turn()
+    assert node.status()["phase"] == "Failed"
+    assert started(node) == ["i1"]
+
+
+def test_a_new_kubelet_does_not_run_init_containers_again(node):
+    with_init(node)
+    node.turn()
+    for name in ("i1", "i2"):
+        node.runtime.kill(name=name, code=0)
+        node.turn()
+    node.boot()
+    node.turn()
+    assert started(node) == ["i1", "i2", "c"]
+    assert node.status()["phase"] == "Running"
+
+
+# How containers end and come back.
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "told"), [(0, "Completed", 0), (1, "Error", 1), (-15, "Error", 143)]
+)
+def test_how_an_end_is_shown(node, code, reason, told):
+    node.create(containers=[container()], restartPolicy="Never")
+    node.turn()
+    node.time = 5.0
+    node.runtime.kill(code=code)
+    node.turn()
+    ended = shown(node)["terminated"]
+    assert (ended["reason"], ended["exitCode"]) == (reason, told)
+    assert ended["startedAt"] == "1970-01-01T00:00:00Z"
+    assert ended["finishedAt"] == "1970-01-01T00:00:05Z"
+    assert ended["containerID"] == shown(node, field="containerID")
+
+
+def test_a_crash_loop_as_kubectl_shows_it(node):
+    uid = node.create(containers=[container()])
+    node.turn()
+    for _ in range(3):
+        node.runtime.kill(code=1)
+        node.time += node.turn() or 0
+        node.turn()
+    node.runtime.kill(code=1)
+    node.turn()
+    waiting = shown(node)["waiting"]
+    assert waiting == {
+        "reason": "CrashLoopBackOff",
+        "message": f"back-off 40s restarting failed container=c pod=a_default({uid})",
+    }
+    assert shown(node, field="lastState")["terminated"]["exitCode"] == 1
+    assert node.restarts() == 3
+    assert node.status()["phase"] == "Running"
+    assert conditions(node)["Ready"] == "False"
+    assert any(reason == "BackOff" for reason, _ in node.pod_events())
+
+
+def test_one_container_of_two_that_ended_well_does_not_end_the_pod(node):
+    node.create(containers=[container("a"), container("b")], restartPolicy="OnFailure")
+    node.turn()
+    node.runtime.kill(name="a", code=0)
+    node.turn()
+    assert node.status()["phase"] == "Running"
+    assert not is_ready(node.status())
+    node.runtime.kill(name="b", code=0)
+    node.turn()
+    assert node.status()["phase"] == "Succeeded"
+    assert conditions(node)["PodReadyToStartContainers"] == "False"
+    reasons = {one["type"]: one.get("reason") for one in node.status()["conditions"]}
+    assert reasons["Ready"] == "PodCompleted"
+
+
+def test_conditions_keep_the_time_of_their_last_change(node):
+    node.create(containers=[container()])
+    node.turn()
+    node.time = 7.0
+    node.runtime.kill()
+    node.turn()
+    node.runtime.kill()
+    node.turn()
+    times = {one["type"]: one["lastTransitionTime"][-3:-1] for one in node.status()["conditions"]}
+    assert times["Ready"] == times["ContainersReady"] == "07"
+    assert times["Initialized"] == times["PodReadyToStartContainers"] == "00"
+
+
+def test_what_ended_while_there_was_no_kubelet_is_unknown(node):
+    node.create(containers=[container()], restartPolicy="Never")
+    node.turn()
+    node.runtime.kill(code=0)
+    node.runtime.exits()
+    node.boot()
+    node.turn()
+    assert node.status()["phase"] == "Failed"
+    ended = shown(node)["terminated"]
+    assert (ended["reason"], ended["exitCode"]) == ("ContainerStatusUnknown", 137)
+
+
+def test_back_off_begins_anew_with_a_new_kubelet(node):
+    node.create(containers=[container()])
+    node.turn()
+    for _ in range(4):
+        node.runtime.kill(code=1)
+        node.time += node.turn() or 0
+        node.turn()
+    node.boot()
+    node.runtime.kill(code=1)
+    node.turn()
+    assert len(node.runtime.running()) == 1
+    assert node.restarts() == 5
+
+
+# Hooks.
+
+
+def hook(kind, **handler):
+    return {"lifecycle": {kind: handler}}
+
+
+def test_a_container_is_not_shown_running_before_post_start_is_over(node):
+    node.performer.answers = lambda action: None
+    first = container("a", **hook("postStart", exec={"command": ["prepare"]}))
+    node.create(containers=[first, container("b")])
+    node.run(100.0)
+    assert started(node) == ["a"]
+    assert shown(node, "a") == {"waiting": {"reason": "ContainerCreating"}}
+    assert node.status()["phase"] == "Pending"
+    node.performer.answers = lambda action: GOOD
+    node.turn()
+    assert started(node) == ["a", "b"]
+    assert is_ready(node.status())
+
+
+def test_a_failed_post_start_hook_restarts_the_container(node):
+    node.performer.answers = lambda action: BAD
+    node.create(containers=[container(**hook("postStart", exec={"command": ["prepare"]}))])
+    node.run(1.0)
+    assert node.runtime.calls.count("signal 15") >= 1
+    assert ("FailedPostStartHook", "PostStartHook failed: exit code 1: oh no") in node.pod_events()
+    assert node.restarts() >= 1
+
+
+def test_pre_stop_comes_before_sigterm(node):
+    node.performer.answers = lambda action: None
+    node.create(containers=[container(**hook("preStop", exec={"command": ["drain"]}))])
+    node.turn()
+    node.delete()
+    node.run(10.0)
+    (run,) = node.performer.begun
+    assert isinstance(run, Run)
+    assert "signal 15" not in node.runtime.calls
+    node.performer.answers = lambda action: GOOD
+    node.run(11.0)
+    assert "signal 15" in node.runtime.calls
+    assert node.get() is None
+
+
+@pytest.mark.parametrize(
+    ("handler", "action"),
+    [
+        ({"sleep": {"seconds": 5}}, Sleep(seconds=5)),
+        ({"tcpSocket": {"port": 80}}, Connect(host="10.244.1.2", port=80)),
+    ],
+)
+def test_other_kinds_of_hooks(node, handler, action):
+    node.create(containers=[container(**hook("preStop", **handler))])
+    node.turn()
+    node.delete()
+    node.turn()
+    assert node.performer.begun == [action]
+
+
+def test_grace_counts_from_the_beginning_the_hook_included(node):
+    node.runtime.stubborn = True
+    node.performer.answers = lambda action: None
+    node.create(
+        terminationGracePeriodSeconds=20,
+        containers=[container(**hook("preStop", exec={"command": ["drain"]}))],
+    )
+    node.turn()
+    node.delete()
+    node.run(5.0)
+    node.performer.answers = lambda action: GOOD
+    node.turn()
+    node.run(19.9)
+    assert node.get() is not None
+    node.run(20.1)
+    assert node.get() is None
+
+
+def test_a_hook_that_does_not_end_leaves_two_seconds_after_sigterm(node):
+    node.runtime.stubborn = True
+    node.performer.answers = lambda action: None
+    node.create(
+        terminationGracePeriodSeconds=20,
+        containers=[container(**hook("preStop", exec={"command": ["drain"]}))],
+    )
+    node.turn()
+    node.delete()
+    node.run(19.9)
+    assert "signal 15" not in node.runtime.calls
+    node.run(20.1)
+    assert "signal 15" in node.runtime.calls
+    assert ("FailedPreStopHook", "PreStopHook failed: timed out") in node.pod_events()
+    node.run(21.9)
+    assert node.get() is not None
+    node.run(22.1)
+    assert node.get() is None
+
+
+def test_a_pod_whose_status_is_written_meanwhile_is_not_killed_earlier(node):
+    node.runtime.stubborn = True
+    node.performer.answers = lambda action: GOOD if node.time >= 20 else None
+    node.create(
+        terminationGracePeriodSeconds=20,
+        containers=[container(**hook("preStop", exec={"command": ["drain"]}))],
+    )
+    node.turn()
+    node.delete()
+    for second in range(22):
+        node.run(float(second))
+    assert node.get() is not None
+    node.run(22.1)
+    assert node.get() is None
+
+
+# Images and setting up.
+
+
+def test_an_unknown_image_without_command_cannot_be_pulled(node):
+    node.create(containers=[container(image="example.org/shop/cart:3.1"), container("d")])
+    assert node.turn() == 1
+    waiting = shown(node)["waiting"]
+    assert waiting["reason"] == "ErrImagePull"
+    assert '"example.org/shop/cart:3.1" is not known here' in waiting["message"]
+    assert "echo" in waiting["message"]
+    assert "images: {example.org/shop/cart: {command: [...]}}" in waiting["message"]
+    assert started(node) == ["d"]
+    node.time += 1
+    assert node.turn() == 9
+    assert shown(node)["waiting"]["reason"] == "ImagePullBackOff"
+    assert node.status()["phase"] == "Pending"
+    node.time += 9
+    node.turn()
+    assert shown(node)["waiting"]["reason"] == "ErrImagePull"
+    node.time += 1
+    assert node.turn() == 19
+    assert node.restarts() == 0
+
+
+def test_an_image_that_is_mapped_meanwhile_is_found(node):
+    node.create(containers=[container(image="nginx")])
+    node.turn()
+    node.images._mapped.update(Images.parse({"nginx": {"image": "web"}})._mapped)
+    node.run(11.0)
+    assert node.status()["phase"] == "Running"
+
+
+def test_a_command_runs_whatever_the_image_is_called(node):
+    node.create(containers=[container(image="nobody/knows:1", command=["true"])])
+    node.turn()
+    assert node.status()["phase"] == "Running"
+
+
+def test_an_env_that_cannot_be_followed_is_a_configuration_error(node):
+    env = [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]
+    node.create(containers=[container(env=env)])
+    node.turn()
+    waiting = shown(node)["waiting"]
+    assert waiting["reason"] == "CreateContainerConfigError"
+    assert "env A: valueFrom secretKeyRef is not supported" in waiting["message"]
+
+
+def program(images=None, **fields):
+    known = Images.parse(images or {})
+    return known.program(Container(name="c", **fields))
+
+
+@pytest.mark.parametrize(
+    "image", ["registry.k8s.io/pause:3.9", "pause", "pause@sha256:00", "localhost:5000/x/pause"]
+)
+def test_names_of_built_in_images(image):
+    assert program(image=image).command == ("sleep", "infinity")
+
+
+def test_command_and_args_take_the_place_of_the_images_as_in_kubernetes():
+    images = {"i": {"command": ["run"], "args": ["slowly"], "env": {"A": "1"}}}
+    assert program(images, image="i").command == ("run", "slowly")
+    assert program(images, image="i", args=["fast"]).command == ("run", "fast")
+    assert program(images, image="i", command=["walk"]).command == ("walk",)
+    assert program(images, image="i", command=["walk"], args=["x"]).command == ("walk", "x")
+    assert program(images, image="i").env == {"A": "1"}
+
+
+def test_a_mapping_may_name_tag_or_last_part_and_goes_before_built_in_images():
+    images = {"busybox": {"command": ["mine"]}, "x/y:2": {"command": ["two"]}}
+    assert program(images, image="docker.io/busybox:1").command == ("mine",)
+    assert program(images, image="x/y:2").command == ("two",)
+
+
+def test_the_echo_server_is_the_image_of_containers_without_one():
+    assert program().command == ()
+    assert program().listens
+    assert not program(command=["x"]).listens
+    assert program(image="kproxy", command=["x"]).listens
