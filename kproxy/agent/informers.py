@@ -14,7 +14,7 @@ from kproxy.api import addresses, core, discovery, networking
 from kproxy.client.informer import Informer, Selection
 from kproxy.client.rest import Rest
 from kproxy.desired.model import Family, Prefix
-from kproxy.errors import ApiError, KproxyError
+from kproxy.errors import ApiError, InvalidObject, KproxyError
 from kproxy.logs import Log
 
 PROBLEM_SILENCE_S = 30.0
@@ -143,6 +143,8 @@ class Informers:
                 self._ranges.pop(old.metadata.name, None)
             else:
                 self._ranges[new.metadata.name] = new
+                for error in _wrong_networks(new):
+                    self._log.warning("invalid object", error=str(error))
         self._proxier.set_service_cidrs(service_networks(self._ranges.values()))
         self._changed()
 
@@ -244,6 +246,15 @@ def service_networks(
                 family = Family.IPV4 if parsed.version == 4 else Family.IPV6
                 found[family].add(Prefix(parsed.text))
     return {family: tuple(sorted(networks)) for family, networks in found.items()}
+
+
+def _wrong_networks(one: networking.ServiceCIDR) -> Iterable[InvalidObject]:
+    """Yield what a ServiceCIDR names that is no network."""
+    for index, text in enumerate(one.spec.cidrs or ()):
+        if addresses.parse_network(text) is None:
+            label, field = f"ServiceCIDR {one.metadata.name}", f"spec.cidrs[{index}]"
+            remedy = "correct the ServiceCIDR"
+            yield InvalidObject(label, field, f"{text!r} is not a network", remedy=remedy)
 
 
 def _trigger(old: discovery.EndpointSlice | None, new: discovery.EndpointSlice | None) -> Trigger:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from kproxy.agent.nodeaddresses import pod_networks
+from kproxy.agent.nodeaddresses import pod_networks, wrong_networks
 from kproxy.agent.settings import Settings
 from kproxy.api import core
 from kproxy.backends.base import FAMILIES
@@ -52,6 +52,8 @@ class NodeFacts:
         self._node: core.Node | None = None
         self._own: own.Own = {}
         self._zone = ""
+        self._wrong: set[str] = set()
+        """What was wrong in the Node object, in words."""
         self._pods: Mapping[Family, tuple[Prefix, ...]] = {}
         self._node_ports: Mapping[Family, NodePorts] = {}
 
@@ -132,7 +134,13 @@ class NodeFacts:
         return True
 
     def _look_at_pods(self, node: core.Node) -> bool:
-        pods = pod_networks(node) if self._settings.pods_by_node else {}
+        if not self._settings.pods_by_node:
+            return False
+        wrong = {str(problem) for problem in wrong_networks(node)}
+        for error in sorted(wrong - self._wrong):  # a node is told of every few seconds
+            self._log.warning("invalid object", error=error)
+        self._wrong = wrong
+        pods = pod_networks(node)
         if not pods or pods == self._pods:
             return False
         self._pods = pods

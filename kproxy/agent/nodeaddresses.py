@@ -13,7 +13,7 @@ import msgspec
 from kproxy.api import addresses, core
 from kproxy.api.config import PRIMARY, KubeProxyConfiguration
 from kproxy.desired.model import Address, Family, NodePorts, Prefix
-from kproxy.errors import UsageError
+from kproxy.errors import InvalidObject, UsageError
 
 _ANYWHERE = {Family.IPV4: "0.0.0.0/0", Family.IPV6: "::/0"}
 _VERSIONS = {4: Family.IPV4, 6: Family.IPV6}
@@ -117,6 +117,20 @@ def _override(given: Sequence[str], family: Family) -> Address | None:
             unspecified = parsed.text in ("0.0.0.0", "::")  # noqa: S104 compared, not bound
             return None if unspecified else Address(parsed.text)
     return None
+
+
+def wrong_networks(node: core.Node) -> list[InvalidObject]:
+    """Return what a Node object says of its pods' networks that is none."""
+    several = enumerate(node.spec.pod_cidrs or ())
+    listed = [(f"spec.podCIDRs[{index}]", text) for index, text in several]
+    if node.spec.pod_cidr:
+        listed.append(("spec.podCIDR", node.spec.pod_cidr))
+    label = f"Node {node.metadata.name}"
+    return [
+        InvalidObject(label, field, f"{text!r} is not a network", remedy="correct the Node")
+        for field, text in listed
+        if addresses.parse_network(text) is None
+    ]
 
 
 def pod_networks(node: core.Node | None) -> Mapping[Family, tuple[Prefix, ...]]:

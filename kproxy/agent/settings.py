@@ -1,12 +1,14 @@
 """What the daemon needs to know, taken from kube-proxy's configuration."""
 
 import os
+from collections.abc import Iterable
 
 import msgspec
 
 from kproxy.agent import nodeaddresses
 from kproxy.agent.healthserver import parse_bind_address
 from kproxy.agent.nodeaddresses import NodePortPolicy
+from kproxy.api import addresses
 from kproxy.api.config import KubeProxyConfiguration
 from kproxy.backends.base import BACKENDS, Options
 from kproxy.desired.build import NodeSettings
@@ -70,7 +72,8 @@ def from_config(config: KubeProxyConfiguration) -> Settings:
 
 
 def _family(config: KubeProxyConfiguration, node: str, family: Family) -> NodeSettings:
-    own = [cidr for cidr in config.cluster_cidrs() if (":" in cidr) == (family is Family.IPV6)]
+    every = _networks(config.cluster_cidrs())
+    own = [cidr for cidr in every if (":" in cidr) == (family is Family.IPV6)]
     if len(own) > 1:
         raise UsageError(
             f"clusterCIDR: {', '.join(own)} are several networks of one IP family",
@@ -80,7 +83,7 @@ def _family(config: KubeProxyConfiguration, node: str, family: Family) -> NodeSe
     return NodeSettings(
         family=family,
         node=node,
-        cluster_cidrs=tuple(map(Prefix, own)) if local else (),
+        cluster_cidrs=tuple(own) if local else (),
         masquerade_all=config.linux.masquerade_all,
         masquerade_bit=config.masquerade_bit,
         local_interface=_local_interface(config),
@@ -97,12 +100,18 @@ def _local_interface(config: KubeProxyConfiguration) -> str:
     return ""
 
 
+def _networks(texts: Iterable[str]) -> tuple[Prefix, ...]:
+    """Return networks in canonical form: as for kube-proxy, one may be named by any address."""
+    parsed = map(addresses.parse_network, texts)
+    return tuple(Prefix(network.text) for network in parsed if network is not None)
+
+
 def _options(config: KubeProxyConfiguration) -> Options:
     ipvs = config.ipvs
     return Options(
         scheduler=ipvs.scheduler,
         strict_arp=ipvs.strict_arp,
-        exclude_cidrs=tuple(map(Prefix, ipvs.exclude_cidrs or ())),
+        exclude_cidrs=_networks(ipvs.exclude_cidrs or ()),
         tcp_timeout_s=int(ipvs.tcp_timeout),
         tcp_fin_timeout_s=int(ipvs.tcp_fin_timeout),
         udp_timeout_s=int(ipvs.udp_timeout),

@@ -29,7 +29,7 @@ def parse(text: str, where: str) -> tuple[list[Document], list[InvalidObject]]:
     if text.lstrip()[:1] in ("{", "["):
         try:
             return [Document(where, msgspec.json.decode(text))], []
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             pass  # flow-style YAML, or several JSON documents: YAML reads both
     return _parse_yaml(text, where)
 
@@ -63,6 +63,10 @@ def _parse_yaml(text: str, where: str) -> tuple[list[Document], list[InvalidObje
     except yaml.YAMLError as error:
         number = max(number, 1 + text.count("\n---", 0, _offset(text, error)))
         return documents, [_broken(error, where, number)]
+    except (RecursionError, ValueError) as error:
+        # Numbers with thousands of digits, tags that promise what is not there, endless nesting.
+        label = f"{where}, document {number}"
+        return documents, [InvalidObject(label, "", f"cannot be read: {error}")]
     finally:
         loader.dispose()
     return documents, []
@@ -109,12 +113,13 @@ def _loader() -> Any:
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             seen = set()
             for key, _ in node.value:
+                if not isinstance(key.value, str):
+                    continue  # no name at all: the rest is told by what reads on
                 if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
                     raise yaml.constructor.ConstructorError(
                         None, None, f"key {key.value!r} is there twice", key.start_mark
                     )
-                if isinstance(key.value, str):
-                    seen.add(key.value)
+                seen.add(key.value)
             return super().construct_mapping(node, deep=deep)
 
     return Loader

@@ -17,7 +17,7 @@ from fake_node import FakeNode
 from kproxy.agent.daemon import Agent
 from kproxy.agent.metrics import Metrics
 from kproxy.agent.servicehealth import ServiceHealth
-from kproxy.agent.settings import from_config
+from kproxy.agent.settings import Settings, from_config
 from kproxy.api.config import KubeProxyConfiguration, with_defaults
 from kproxy.client.kubeconfig import Access
 from kproxy.client.rest import Rest
@@ -71,7 +71,7 @@ class _Beside:
 class WholeProxy:
     """One proxy on one kernel. What goes wrong inside is raised at the caller."""
 
-    def __init__(self, mode: str, **configured: Any) -> None:
+    def __init__(self, mode: str, settings: Settings | None = None, **configured: Any) -> None:
         self.kernel = FakeNode()
         self.lists: dict[str, bytes] = {}
         self.lines: dict[str, Sequence[bytes]] = {}
@@ -79,8 +79,9 @@ class WholeProxy:
         rest: Any = Rest(Access(server="http://127.0.0.1:1"))
         rest.request = self._request  # kept by the clients that informers derive
         rest.watch = self._watch
-        fields: dict[str, Any] = {"hostname_override": "n1", "mode": mode, **configured}
-        settings = from_config(with_defaults(KubeProxyConfiguration(**fields)))
+        if settings is None:
+            fields: dict[str, Any] = {"hostname_override": "n1", "mode": mode, **configured}
+            settings = from_config(with_defaults(KubeProxyConfiguration(**fields)))
         agent: Any = Agent(settings, rest, Log("proxy", "debug", self._output))
         _share(agent._listeners)
         agent._start_health_server = agent._start_companions = lambda *_: None
@@ -89,7 +90,7 @@ class WholeProxy:
         agent._node._read = lambda device: OWN
         agent._companions = _Beside(agent, mode)
         for proxier in agent._proxier.proxiers:
-            proxier._load = lambda family: self.kernel.backend(mode, family=family)
+            proxier._load = lambda family: self.kernel.backend(mode, settings.options, family)
         self.agent = agent
         self._informers = {informer._thread.name: informer for informer in agent._informers._all}
 
