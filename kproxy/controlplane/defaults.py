@@ -213,4 +213,5 @@ _DEFAULTS: Mapping[str, Callable[[Object], Object]] = {
     "ReplicaSet": _replica_set,
     "StatefulSet": _stateful_set,
     "Namespace": _namespace,
+    "Secret": lambda obj: {"type": "Opaque", **obj},
 }

@@ -94,7 +94,7 @@ def _wishes(query: Query, body: bytes, options: Options) -> Object:
         raise errors.ApiError(400, "BadRequest", message)
     wishes["propagationPolicy"] = Propagation(policy)
     wishes["dryRun"] = bool(wishes.get("dryRun")) or options.dry_run
-    if not isinstance(wishes.get("preconditions") or {}, dict):
+    if not isinstance(wishes.get("preconditions", {}), dict | None):
         raise errors.ApiError(400, "BadRequest", "preconditions: must be an object")
     return wishes
 
