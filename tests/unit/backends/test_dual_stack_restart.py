@@ -40,10 +40,10 @@ def started(node: FakeNode, mode: str, *ips: str) -> DualStack:
             for family in Family
         ]
     )
-    both.on_services([(None, service(f"s{ip}", ip)) for ip in ips])
-    both.on_slices(
-        [(None, endpoints(f"s{ip}", "fd01::1" if ":" in ip else "10.1.0.1")) for ip in ips]
-    )
+    for ip in ips:
+        six = ":" in ip
+        both.on_services([(None, service(f"web{4 + 2 * six}", ip))])
+        both.on_slices([(None, endpoints(f"web{4 + 2 * six}", "fd01::1" if six else "10.1.0.1"))])
     assert not any(report.failed for report in both.sync())
     return both
 
