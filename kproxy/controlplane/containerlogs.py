@@ -7,7 +7,7 @@ have their time in them. A reader never waits; :func:`follow` says when to look 
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -61,36 +61,46 @@ class Line:
     text: bytes
 
 
-def read(files: LogFiles, options: LogOptions, *, over: Callable[[], bool]) -> Iterator[bytes]:
+def read(
+    files: LogFiles, options: LogOptions, *, over: Callable[[], bool]
+) -> Generator[bytes, None, None]:
     """Yield what is to be sent; an empty piece: nothing now, look again a little later.
 
     ``over`` tells whether nothing will be added any more; then, or where nobody follows, it ends.
     """
     reader = Reader(files)
+    try:
+        yield from _limited(_pieces(reader, options, over), options.limit)
+    finally:
+        reader.close()
+
+
+def _pieces(reader: "Reader", options: LogOptions, over: Callable[[], bool]) -> Iterator[bytes]:
     lines: Iterable[Line] = reader.lines()
     if options.since is not None:
         lines = _since(lines, options.since)
     if options.tail is not None:
         lines = deque(lines, maxlen=options.tail)
-    left = options.limit
-    for data in _shown(lines, options.timestamps):
-        left = None if left is None else left - len(data)
-        yield data if left is None or left >= 0 else data[:left]
-        if left is not None and left <= 0:
-            return
+    yield from _shown(lines, options.timestamps)
     while options.follow:
         ended = over()  # asked before reading: what was written before the end is there then
-        sent = False
-        for data in _shown(reader.lines(), options.timestamps):
-            sent = True
-            left = None if left is None else left - len(data)
-            yield data if left is None or left >= 0 else data[:left]
-            if left is not None and left <= 0:
-                return
+        fresh = list(_shown(reader.lines(), options.timestamps))
+        yield from fresh
         if ended:
             return
-        if not sent:
+        if not fresh:
             yield b""
+
+
+def _limited(pieces: Iterator[bytes], limit: int | None) -> Iterator[bytes]:
+    for data in pieces:
+        if limit is None:
+            yield data
+            continue
+        yield data[:limit]
+        limit -= len(data)
+        if limit <= 0:
+            return
 
 
 class Reader:
@@ -114,6 +124,11 @@ class Reader:
             # It may have grown between the last read and its being full.
             yield from self._parse(self._read(current))
             self._waiting.pop(0).close()
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._waiting:
+            self._waiting.pop().close()
 
     def _add(self, path: Path, begin: int = 0) -> bool:
         try:

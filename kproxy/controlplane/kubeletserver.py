@@ -21,7 +21,7 @@ import ssl
 import sys
 import time
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -211,9 +211,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         def over() -> bool:
             return kubelet.ask(lambda: podaccess.is_over(kubelet.workers, logged, where[2]))
 
-        self._stream(containerlogs.read(logged.files, options, over=over))
+        # A generator, which holds files open.
+        with contextlib.closing(containerlogs.read(logged.files, options, over=over)) as pieces:
+            self._stream(pieces)
 
-    def _stream(self, pieces: Iterator[bytes]) -> None:
+    def _stream(self, pieces: Iterable[bytes]) -> None:
         """Send pieces as they come, until they end or the client goes away."""
         self.send_response(200)
         self.send_header("Content-Type", TEXT)
@@ -231,6 +233,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _exec(self, where: tuple[str, str, str], raw: str) -> None:
+        self.close_connection = True
         request = execstream.Request.parse(urllib.parse.parse_qsl(raw, keep_blank_values=True))
         if self.headers.get("Upgrade", "").lower() != "websocket":
             raise errors.ApiError(
@@ -241,7 +244,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             )
         kubelet = self.server.kubelet
         found = kubelet.ask(lambda: podaccess.running(kubelet.workers, *where))
-        self.close_connection = True
         headers = [(name.lower().encode(), text.encode()) for name, text in self.headers.items()]
         execstream.serve(self.connection, self.path, headers, kubelet.runtime, found, request)
 

@@ -265,9 +265,9 @@ class Cluster:
             state = str(self.lab.state_dir)
             cidr = str(self.plan.cluster_cidr)
             options = ("--state-dir", state, "--node", node.name, "--cluster-cidr", cidr)
-            options += ("--any-image",)  # a workload's own images run echo servers here
+            images = ("--any-image",)  # a workload's own images run echo servers here
             room = ("--rate", str(self._room.rate), "--records", str(self._room.records))
-            self._spawn(node.name, "lab.node", *options, *room)
+            self._spawn(node.name, "lab.node", *options, *images, *room)
 
     def _spawn(self, host: str, module: str, *options: str) -> None:
         log = self.files.log(f"{host}-{module.rpartition('.')[2]}")

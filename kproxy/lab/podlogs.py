@@ -121,6 +121,7 @@ class Tap:
         old = self._place.pieces()
         number = int(old[-1].suffix[1:]) + 1 if old else 1
         self._place.current.rename(self._place.current.with_suffix(f".log.{number}"))
+        self._place.current.touch()
         for path in old[: max(len(old) - PIECES + 2, 0)]:
             path.unlink(missing_ok=True)
 
