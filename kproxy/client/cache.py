@@ -5,8 +5,12 @@ picture at once: an object is there as soon as its creation has been acknowledge
 as being deleted as soon as its deletion has. The watch, which tells of the same later, and of
 what came before, cannot turn that back. (In Kubernetes' controllers "expectations" do this.) What
 *others* wrote may be missing for as long as the watch takes.
+
+A write whose answer was lost may have been done or not. Before anything is decided by the picture
+again, the object is read anew.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +18,7 @@ from typing import Any, Protocol
 
 from kproxy.api import kinds
 from kproxy.api.whole import Whole, whole
-from kproxy.errors import KproxyError
+from kproxy.errors import ApiError, KproxyError
 
 from .informer import Informer
 from .objects import ObjectClient
@@ -91,6 +95,8 @@ class Picture:
         """Version and time of own writes that the watch has not told of yet."""
         self._deleting: dict[Key, str] = {}
         """Uids of objects whose deletion was acknowledged, but not told yet."""
+        self._doubtful: set[Key] = set()
+        """Objects for which a write has failed that may have been done all the same."""
 
     def get(self, namespace: str, name: str) -> Object | None:
         """Return an object, None if there is none."""
@@ -139,6 +145,16 @@ class Picture:
                 self._deleting[namespace, name] = _uid(current)
                 self._put(current)
 
+    def doubt(self, key: Key) -> None:
+        """Take note that nobody knows what became of a write."""
+        with self._lock:
+            self._doubtful.add(key)
+
+    def doubtful(self) -> list[Key]:
+        """Return the objects that must be read anew before anything is decided."""
+        with self._lock:
+            return sorted(self._doubtful)
+
     def unconfirmed(self, now: float) -> list[Key]:
         """Return the objects of which the watch should have told long ago."""
         with self._lock:
@@ -153,11 +169,20 @@ class Picture:
     def reread(self, key: Key, obj: Object | None, now: float) -> None:
         """Take an object as it is now, read past this picture."""
         with self._lock:
+            self._doubtful.discard(key)
+            current = self._objects.get(key[0], {}).get(key[1])
             if obj is not None:
-                self._own[key] = _version(obj), now
-                self._put(obj)
+                if current is None or _version(obj) > _version(current):
+                    self._own[key] = _version(obj), now
+                    self._put(obj)
+                elif key in self._own:
+                    self._own[key] = _version(obj), now
             elif self._own.pop(key, None) is not None:
                 self._objects.get(key[0], {}).pop(key[1], None)
+            elif current is not None:
+                # The watch will tell. Until then it must not bring it back to life.
+                self._deleting[key] = _uid(current)
+                self._put(current)
 
     def _gone(self, old: Object) -> None:
         key = _key(old)
@@ -189,6 +214,7 @@ class Cache:
     def __init__(self, client: Client, cached: Iterable[kinds.Kind]) -> None:
         self._client = client
         self._pictures = {kind: Picture() for kind in cached}
+        self.known = Known(self._pictures)
 
     def heard(self, kind: kinds.Kind, old: Object | None, new: Object | None) -> None:
         """Take what a watch tells of one object."""
@@ -225,21 +251,25 @@ class Cache:
 
     def create(self, kind: kinds.Kind, obj: Object) -> Object:
         """See ``Cluster``."""
-        return self._wrote(kind, self._client.create(kind, obj))
+        with self._attempt(kind, _key(obj)):
+            return self._wrote(kind, self._client.create(kind, obj))
 
     def update(self, kind: kinds.Kind, obj: Object) -> Object:
         """See ``Cluster``."""
-        return self._wrote(kind, self._client.update(kind, obj))
+        with self._attempt(kind, _key(obj)):
+            return self._wrote(kind, self._client.update(kind, obj))
 
     def update_status(self, kind: kinds.Kind, obj: Object) -> Object:
         """See ``Cluster``."""
-        return self._wrote(kind, self._client.update_status(kind, obj))
+        with self._attempt(kind, _key(obj)):
+            return self._wrote(kind, self._client.update_status(kind, obj))
 
     def patch(
         self, kind: kinds.Kind, namespace: str, name: str, patch: Object, subresource: str = ""
     ) -> Object:
         """See ``Cluster``."""
-        return self._wrote(kind, self._client.patch(kind, namespace, name, patch, subresource))
+        with self._attempt(kind, (namespace, name)):
+            return self._wrote(kind, self._client.patch(kind, namespace, name, patch, subresource))
 
     def bind(self, namespace: str, name: str, uid: str, node: str) -> None:
         """See ``Cluster``. The picture shows it when the watch tells of it."""
@@ -256,7 +286,10 @@ class Cache:
         propagation: str = "",
     ) -> None:
         """See ``Cluster``."""
-        self._client.delete(kind, namespace, name, grace=grace, uid=uid, propagation=propagation)
+        with self._attempt(kind, (namespace, name)):
+            self._client.delete(
+                kind, namespace, name, grace=grace, uid=uid, propagation=propagation
+            )
         if kind in self._pictures:
             self._pictures[kind].deleted(namespace, name, uid)
 
@@ -265,10 +298,21 @@ class Cache:
             self._pictures[kind].wrote(obj, time.monotonic())
         return obj
 
+    @contextlib.contextmanager
+    def _attempt(self, kind: kinds.Kind, key: Key) -> Iterator[None]:
+        try:
+            yield
+        except KproxyError as error:
+            if kind in self._pictures and not _is_definite(error):
+                self._pictures[kind].doubt(key)
+            raise
+
     def _picture(self, kind: kinds.Kind) -> Picture | None:
         picture = self._pictures.get(kind)
         if picture is None:
             return None
+        for key in picture.doubtful():
+            picture.reread(key, self._client.get(kind, *key), time.monotonic())
         for key in picture.unconfirmed(time.monotonic()):
             # Created by us and gone before the watch was opened anew, it would stay for ever.
             try:
@@ -278,6 +322,21 @@ class Cache:
             else:
                 picture.reread(key, now, time.monotonic())
         return picture
+
+
+class Known:
+    """What a cache knows of its kinds; asks nobody, so reading cannot fail."""
+
+    def __init__(self, pictures: Mapping[kinds.Kind, Picture]) -> None:
+        self._pictures = pictures
+
+    def list_objects(self, kind: kinds.Kind, namespace: str = "") -> Sequence[Object]:
+        """Return the objects of a cached kind (in one namespace)."""
+        return self._pictures[kind].objects(namespace)
+
+    def get(self, kind: kinds.Kind, namespace: str, name: str) -> Object | None:
+        """Return one object of a cached kind; None if there is none."""
+        return self._pictures[kind].get(namespace, name)
 
 
 class CachedObjects(Cache):
@@ -352,6 +411,11 @@ def _key(obj: Object) -> Key:
 
 def _uid(obj: Object) -> str:
     return str(obj["metadata"].get("uid", ""))
+
+
+def _is_definite(error: KproxyError) -> bool:
+    """Return whether an error says that nothing was written."""
+    return isinstance(error, ApiError) and error.code < 500
 
 
 def _version(obj: Object) -> int:

@@ -4,7 +4,7 @@
 
 Keeps nothing of its own: killed and started again, or replaced by another replica, it goes on from
 what the API says. Each controller works in a thread, on keys that informers queue for it; a key
-that fails comes back after a back-off. ``controllers/registry.py`` lists the controllers.
+that fails comes back after a back-off. ``controllers/registry.py`` and ``clusterwide.py`` list them.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from kproxy.client import cache, rest
 from kproxy.client.objects import ObjectClient
 
 from . import component
-from .controllers import registry
+from .controllers import clusterwide, registry, times
 from .eventrecorder import Recorder
 from .queuemetrics import ManagerMetrics
 from .workqueue import WorkQueue
@@ -28,6 +28,7 @@ Object = dict[str, Any]
 
 NAME = "kube-controller-manager"
 PORT = 10257
+ALL = (*registry.ALL, *clusterwide.ALL)
 
 
 class Loop:
@@ -92,8 +93,9 @@ class Manager:
         *,
         guard: Callable[[], None] = lambda: None,
         metrics: ManagerMetrics | None = None,
-        controllers: Sequence[registry.Registration] = registry.ALL,
+        controllers: Sequence[registry.Registration] = ALL,
         name: str = NAME,
+        waits: times.Times = times.DEFAULT,
     ) -> None:
         self._client = client
         self._log = log
@@ -109,7 +111,7 @@ class Manager:
         self._events = Recorder(sink, name, log)
         self._work: list[tuple[Loop, registry.Controller]] = []
         for one in controllers:
-            self._add(one, cost, metrics)
+            self._add(one, cost, metrics, waits)
         working = {loop.name: loop.queue.working_for for loop, _ in self._work}
         metrics.working(working)
 
@@ -135,14 +137,22 @@ class Manager:
         """Return whether everything has been listed, so that work has begun."""
         return self._ready.is_set()
 
-    def _add(self, one: registry.Registration, cost: costs.Costs, metrics: ManagerMetrics) -> None:
+    def _add(
+        self,
+        one: registry.Registration,
+        cost: costs.Costs,
+        metrics: ManagerMetrics,
+        waits: times.Times,
+    ) -> None:
         loop = Loop(one.name, self._log, WorkQueue(metrics.queue(one.name)))
         context = registry.Context(
             cluster=self._cluster,
+            known=self._cluster.known,
             log=self._log,
             events=self._events,
             enqueue=loop.queue.add,
             cost=cost,
+            times=waits,
         )
         controller = one.make(context)
         for kind, mapper in one.watches.items():
@@ -179,14 +189,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Work while this is the leader, until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="kproxy.controlplane.manager")
     component.add_options(parser, lease=NAME, port=PORT)
+    parser.add_argument(
+        "--controllers",
+        type=_chosen,
+        default=ALL,
+        metavar="LIST",
+        help=f"of {', '.join(one.name for one in ALL)}; *: all; -NAME: but for that one",
+    )
+    times.add_options(parser)
     options = parser.parse_args(arguments)
     log = logs.Log("manager")
 
     def make(parts: component.Parts) -> Manager:
         cost = costs.of(costs.MANAGER, log)
-        return Manager(parts.client, log, cost, guard=parts.guard, metrics=parts.metrics)
+        return Manager(
+            parts.client,
+            log,
+            cost,
+            guard=parts.guard,
+            metrics=parts.metrics,
+            controllers=options.controllers,
+            waits=times.of(options),
+        )
 
     return component.run(options, log, "kproxy-manager", make)
+
+
+def _chosen(text: str) -> tuple[registry.Registration, ...]:
+    """Return the controllers that a list of names, ``*`` and ``-name`` chooses."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    known = {one.name for one in ALL}
+    unknown = [word for word in words if word != "*" and word.removeprefix("-") not in known]
+    if unknown:
+        names = ", ".join(sorted(known))
+        raise argparse.ArgumentTypeError(f"there is no controller {unknown[0]!r}: use {names}")
+    return tuple(
+        one for one in ALL if f"-{one.name}" not in words and ("*" in words or one.name in words)
+    )
 
 
 if __name__ == "__main__":

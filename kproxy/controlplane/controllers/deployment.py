@@ -6,7 +6,7 @@ annotations and reasons are those of Kubernetes, so that ``kubectl rollout`` wor
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,6 +107,8 @@ class DeploymentController:
             return
         shares = [revisionsets.share(one) for one in now.everything]
         size = rollout.grow_new(revisionsets.share(now.new), shares, now.bounds)
+        if size > replicas(now.new) and not _observed(now.old):
+            return  # How many pods the old ones still have will be told in a moment.
         if size != replicas(now.new):
             self._resize(now, now.new, size)
             return
@@ -192,11 +194,9 @@ class DeploymentController:
         bounds = now.bounds
         empty = rollout.Share(key="", wanted=0)
         shares = [revisionsets.share(one) for one in now.old]
-        size = (
-            bounds.wanted
-            if _recreates(now.deployment)
-            else rollout.grow_new(empty, shares, bounds)
-        )
+        size = bounds.wanted
+        if not _recreates(now.deployment):
+            size = rollout.grow_new(empty, shares, bounds) if _observed(now.old) else 0
         annotations = revisionsets.inherited(now.deployment, None, number)
         annotations = revisionsets.sized(annotations, bounds)
         now.new = revisionsets.create(self._cluster, now.deployment, size, annotations)
@@ -268,6 +268,15 @@ def _saturated(new: Object, bounds: rollout.Limits) -> bool:
     desired = revisionsets.annotation(new, rollout.DESIRED)
     wanted = bounds.wanted
     return replicas(new) == wanted and desired == str(wanted) and available == wanted
+
+
+def _observed(replica_sets: Sequence[Object]) -> bool:
+    """Return whether what ReplicaSets report is about their newest sizes."""
+    return all(
+        (one.get("status") or {}).get("observedGeneration", 0)
+        >= one["metadata"].get("generation", 0)
+        for one in replica_sets
+    )
 
 
 def _recreates(deployment: Object) -> bool:

@@ -1,6 +1,6 @@
-"""All controllers of a manager: what each is called, what it is woken by, and how it is made.
+"""The controllers of workloads and Services: names, what wakes each, and how it is made.
 
-A new controller is one more :class:`Registration` in :data:`ALL`. Its ``watches`` say which
+A new controller is one more :class:`Registration` in :data:`ALL`, or in :mod:`clusterwide`. Its ``watches`` say which
 objects' changes it wants to hear of, and which keys such a change makes it look at::
 
     Registration("thing", ThingController.of, {THING: own_key, catalog.POD: keys_of_pod})
@@ -11,7 +11,7 @@ A controller that wants to see the changes itself has methods for it, which :fun
 mapper of.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,8 +21,21 @@ from kproxy.controlplane.cluster import Cluster
 from kproxy.controlplane.eventrecorder import Events
 
 from . import daemonset, deployment, endpointslice, owned, replicaset, statefulset
+from .times import DEFAULT, Times
 
 Object = dict[str, Any]
+
+
+class Known(Protocol):
+    """Reads of cached kinds that ask nobody."""
+
+    def list_objects(self, kind: kinds.Kind, namespace: str = "") -> Sequence[Object]:
+        """Return the objects of a cached kind (in one namespace)."""
+        ...
+
+    def get(self, kind: kinds.Kind, namespace: str, name: str) -> Object | None:
+        """Return one object of a cached kind; None if there is none."""
+        ...
 
 
 class Controller(Protocol):
@@ -43,9 +56,12 @@ class Context:
     cluster: Cluster
     log: logs.Log
     events: Events
+    known: Known
+    """What the cache knows: for mappers, which must not ask the server."""
     enqueue: Callable[[str], None]
     """Queues a key of this controller; for what it learns by itself."""
     cost: costs.Costs = costs.FREE
+    times: Times = DEFAULT
 
 
 Mapper = Callable[[Context, Any, Object | None, Object | None], Iterable[str]]
@@ -87,7 +103,7 @@ def owners(kind: kinds.Kind) -> Mapper:
                 keys.add(owned.key(namespace, owner["name"]))
             elif not owner and one is new and not owned.terminating(one):
                 labels = one["metadata"].get("labels")
-                for parent in context.cluster.list_objects(kind, namespace):
+                for parent in context.known.list_objects(kind, namespace):
                     if owned.selects(parent["spec"].get("selector"), labels):
                         keys.add(owned.key_of(parent))
         return keys
@@ -114,7 +130,7 @@ def _every_daemon_set(
     """Return all DaemonSets, unless what is new of a node is only a sign of life."""
     if old is not None and new is not None and _use(old) == _use(new):
         return ()
-    return [owned.key_of(one) for one in context.cluster.list_objects(catalog.DAEMON_SET)]
+    return [owned.key_of(one) for one in context.known.list_objects(catalog.DAEMON_SET)]
 
 
 def _use(node: Object) -> tuple[Any, ...]:
@@ -131,7 +147,7 @@ def _deployments_of_pod(
     owner, namespace = owned.owner(old), old["metadata"].get("namespace", "")
     if owner.get("kind") != catalog.REPLICA_SET.name:
         return ()
-    parent = context.cluster.get(catalog.REPLICA_SET, namespace, owner["name"])
+    parent = context.known.get(catalog.REPLICA_SET, namespace, owner["name"])
     name = owned.owner(parent).get("name") if parent else None
     return [owned.key(namespace, name)] if name else ()
 
@@ -187,6 +203,7 @@ ALL: tuple[Registration, ...] = (
             kinds.SERVICE: told(kinds.SERVICE, "service_changed"),
             catalog.POD: told(catalog.POD, "pod_changed"),
             kinds.ENDPOINT_SLICE: told(kinds.ENDPOINT_SLICE, "slice_changed"),
+            kinds.NODE: told(kinds.NODE, "node_changed"),
         },
     ),
 )

@@ -29,11 +29,12 @@ _SALTS = 100
 def share(replica_set: Object) -> rollout.Share:
     """Return a ReplicaSet as the arithmetic wants it."""
     status = replica_set.get("status") or {}
-    meta = replica_set["metadata"]
+    wanted = replicaset.replicas(replica_set)
     return rollout.Share(
-        key=meta["name"],
-        wanted=replicaset.replicas(replica_set),
-        available=status.get("availableReplicas") or 0,
+        key=replica_set["metadata"]["name"],
+        wanted=wanted,
+        available=min(status.get("availableReplicas") or 0, wanted),
+        present=status.get("replicas") or 0,
         age=age(replica_set),
         maximum=_number(annotation(replica_set, rollout.MAXIMUM)),
     )

@@ -28,6 +28,9 @@ class Share:
     wanted: int
     """``spec.replicas``."""
     available: int = 0
+    """Of the wanted ones: what is reported of pods that are about to go does not count."""
+    present: int = 0
+    """Pods that there are, or may be at any moment."""
     age: tuple[str, str] = ("", "")
     maximum: int = 0
     """How many pods the Deployment could have when it was scaled last; 0: unknown."""
@@ -70,7 +73,9 @@ def grow_new(new: Share, everything: Sequence[Share], bounds: Limits) -> int:
     """Return how many pods the new ReplicaSet should have now."""
     if new.wanted >= bounds.wanted:
         return bounds.wanted
-    room = bounds.wanted + bounds.surge - _total(everything)
+    # Where pods have still to go, theirs is no room yet. (Kubernetes counts what is wanted only,
+    # and so has more pods than it may for a moment.)
+    room = bounds.wanted + bounds.surge - sum(max(one.wanted, one.present) for one in everything)
     if room <= 0:
         return new.wanted
     return new.wanted + min(room, bounds.wanted - new.wanted)
