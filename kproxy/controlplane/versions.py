@@ -105,14 +105,17 @@ def item_of(value: bytes, revision: int) -> Item:
 
 def item(obj: Object, revision: int) -> Item:
     """Return an object as the version that a revision of the storage wrote."""
-    obj = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(revision)}}
+    obj = {**obj, "metadata": {**_unversioned(obj), "resourceVersion": str(revision)}}
     return Item(obj, _encode(obj))
 
 
 def stored(obj: Object) -> bytes:
     """Return what the storage is given: its revision is the version, so the version is not in."""
-    meta = {name: value for name, value in obj["metadata"].items() if name != "resourceVersion"}
-    return _encode({**obj, "metadata": meta})
+    return _encode({**obj, "metadata": _unversioned(obj)})
+
+
+def _unversioned(obj: Object) -> Object:
+    return {name: value for name, value in obj["metadata"].items() if name != "resourceVersion"}
 
 
 def created(obj: Object, identity: Object) -> Object:

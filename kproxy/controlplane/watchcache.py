@@ -51,6 +51,7 @@ class WatchCache:
         self._moved = threading.Condition(self._lock)
         self._revision = -1
         self._first = 0
+        self._lists = 0
         self._kinds: dict[str, _Kind] = {}
         self._watch: base.Watch | None = None
         self._end = threading.Event()
@@ -125,18 +126,17 @@ class WatchCache:
         after :meth:`close`, is an empty list. Raises Gone if changes may be forgotten.
         """
         with self._lock:
-            kind = self._known(resource)
-            if since < kind.compacted:
-                raise _too_old(since, kind.compacted)
+            kind, lists = self._known(resource), self._lists
             kind.changed.wait_for(
                 lambda: (
                     self.closed
                     or since < kind.compacted
+                    or lists != self._lists
                     or bool(kind.events and kind.events[-1].version > since)
                 ),
                 timeout,
             )
-            if since < kind.compacted:
+            if since < kind.compacted or lists != self._lists:
                 raise _too_old(since, kind.compacted)
             start = bisect.bisect_right(kind.events, since, key=lambda event: event.version)
             return kind.events[start:], max(since, self._revision)
@@ -226,6 +226,7 @@ class WatchCache:
         entries, revision = self._storage.list(ALL)
         with self._lock:
             self._first = revision
+            self._lists += 1
             for kind in self._kinds.values():
                 kind.items, kind.events, kind.compacted = {}, [], revision
             for entry in entries:

@@ -33,7 +33,7 @@ class Counting:
     """Counts a key up by compare and swap, in a thread, and watches it, in another."""
 
     def __init__(self, cluster: EtcdCluster, since: int) -> None:
-        self._storages = [etcd.EtcdStorage(cluster.endpoints) for _ in range(2)]
+        self._storages = [etcd.EtcdStorage(cluster.endpoints, patience=30) for _ in range(2)]
         self.acknowledged: list[tuple[int, int]] = []
         """(value, revision)"""
         self.seen: list[tuple[int, int]] = []

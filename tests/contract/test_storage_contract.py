@@ -30,6 +30,7 @@ def etcd_member(directory: Path) -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+        shutil.rmtree(directory / "data", ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
