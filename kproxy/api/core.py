@@ -51,6 +51,7 @@ class ServiceSpec(Object, frozen=True, kw_only=True, rename="camel"):
     allocate_load_balancer_node_ports: bool | None = None
     health_check_node_port: int = 0
     traffic_distribution: str | None = None
+    publish_not_ready_addresses: bool = False
 
 
 class LoadBalancerIngress(Object, frozen=True, kw_only=True, rename="camel"):

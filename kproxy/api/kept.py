@@ -12,7 +12,7 @@ from collections.abc import Mapping
 FIELDS: Mapping[str, str] = {
     "ObjectMeta": "generateName selfLink managedFields:[any]",
     "OwnerReference": "blockOwnerDeletion:boolean",
-    "ServiceSpec": "loadBalancerIP loadBalancerClass publishNotReadyAddresses:boolean",
+    "ServiceSpec": "loadBalancerIP loadBalancerClass",
     "LoadBalancerIngress": "ports:[any]",
     "ServiceStatus": "conditions:[any]",
     "Taint": "timeAdded",

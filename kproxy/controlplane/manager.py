@@ -4,7 +4,8 @@
 
 Keeps nothing of its own: killed and started again, or replaced by another replica, it goes on from
 what the API says. Each controller works in a thread, on keys that informers queue for it; a key
-that fails comes back after a back-off. ``controllers/registry.py`` and ``clusterwide.py`` list them.
+that fails comes back after a back-off. Which there are: ``controllers/registry.py`` and
+``clusterwide.py``.
 """
 
 import argparse

@@ -23,6 +23,7 @@ from netns.host import LiveHost
 
 NAMESPACE = "costs"
 NAME = "pods"
+NODE = "node1"
 PODS = 3
 PATIENCE_S = 60.0
 QUIET_S = 0.5
@@ -40,7 +41,8 @@ def measure(host: LiveHost, directory: Path, kubeconfig: Path, runs: int) -> lis
     command = (sys.executable, "-m", "kproxy.controlplane.manager")
     events = EventLog(directory)
     rest = Rest(load_kubeconfig(kubeconfig), agent="kproxy-bench")
-    alone = ("--leader-elect=false", "--healthz-bind-address=")
+    # Alone, and without those who would take the node, which has no kubelet, for lost.
+    alone = ("--leader-elect=false", "--healthz-bind-address=", "--controllers=endpointslice")
     options = ("--kubeconfig", str(kubeconfig), *alone)
     process = host.spawn((*command, *options), stdout=log, stderr=log)
     try:
@@ -58,12 +60,13 @@ def measure(host: LiveHost, directory: Path, kubeconfig: Path, runs: int) -> lis
 def _fill(api: ObjectClient) -> None:
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     api.create(kinds.NAMESPACE, namespace)
+    api.create(kinds.NODE, {"metadata": {"name": NODE}})
     meta = {"namespace": NAMESPACE, "name": NAME}
     service = {"selector": {"app": NAME}, "ports": [{"port": 53, "protocol": "UDP"}]}
     for number in range(PODS):
         labelled = {**meta, "name": f"{NAME}-{number}", "labels": {"app": NAME}}
         containers = [{"name": "c", "image": "echo"}]
-        spec = {"nodeName": "node1", "containers": containers}
+        spec = {"nodeName": NODE, "containers": containers}
         api.create(catalog.POD, {"metadata": labelled, "spec": spec})
         api.update_status(catalog.POD, _pod(number, "Running"))
     api.create(kinds.SERVICE, {"metadata": meta, "spec": service})

@@ -7,21 +7,20 @@ lags behind the writes of others, the server answers with a conflict and the key
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from kproxy import costs, logs
-from kproxy.api import codec, core, discovery, kinds, meta
+from kproxy.api import core, discovery, kinds, meta
 from kproxy.api.pods import Pod
 from kproxy.controlplane.cluster import Cluster
 
-from . import owned, slices
-
-Object = dict[str, Any]
+from . import owned, slices, slicewriting
 
 MANAGER = "endpointslice-controller.k8s.io"
 TRIGGER_ANNOTATION = "endpoints.kubernetes.io/last-change-trigger-time"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
+ZONE_LABEL = "topology.kubernetes.io/zone"
 
 
 class EndpointSliceController:
@@ -42,12 +41,13 @@ class EndpointSliceController:
         wall: Callable[[], float] = time.time,
         cost: costs.Costs = costs.FREE,
     ) -> None:
-        self._cost = cost
-        self._cluster = cluster
-        self._log = log
+        self._writer = slicewriting.SliceWriter(
+            cluster, log, MANAGER, noted=self._noted, cost=cost
+        )
         self._enqueue = enqueue
         self._wall = wall
         self._lock = threading.Lock()
+        self._zones: dict[str, str] = {}
         self._services: dict[str, dict[str, core.Service]] = {}
         self._pods: dict[str, dict[str, Pod]] = {}
         self._slices: dict[str, dict[str, discovery.EndpointSlice]] = {}
@@ -75,6 +75,29 @@ class EndpointSliceController:
             if any(meta.matches(service.spec.selector, pod.metadata.labels) for pod in versions):
                 self._trigger(owned.key(service.metadata.namespace, service.metadata.name))
 
+    def node_changed(self, old: core.Node | None, new: core.Node | None) -> None:
+        """Look at the Services with pods on a node that has come, gone or changed its zone."""
+        one = new or old
+        if one is None:
+            return
+        name = one.metadata.name
+        with self._lock:
+            before = self._zones.pop(name, None)
+            if new is not None:
+                self._zones[name] = (new.metadata.labels or {}).get(ZONE_LABEL, "")
+            if self._zones.get(name) == before:
+                return
+            keys = [
+                owned.key(namespace, service.metadata.name)
+                for namespace, pods in self._pods.items()
+                for pod in pods.values()
+                if pod.spec.node_name == name
+                for service in self._services.get(namespace, {}).values()
+                if meta.matches(service.spec.selector, pod.metadata.labels)
+            ]
+        for key in dict.fromkeys(keys):
+            self._enqueue(key)
+
     def slice_changed(
         self, old: discovery.EndpointSlice | None, new: discovery.EndpointSlice | None
     ) -> None:
@@ -84,8 +107,8 @@ class EndpointSliceController:
             return
         with self._lock:
             _note(self._slices, old, new)
-        name = (one.metadata.labels or {}).get(discovery.SERVICE_NAME_LABEL)
-        if name and _ours(one):
+        if self._writer.owns(one):
+            name = (one.metadata.labels or {})[discovery.SERVICE_NAME_LABEL]
             self._enqueue(owned.key(one.metadata.namespace, name))
 
     def reconcile(self, key: str) -> None:
@@ -93,19 +116,13 @@ class EndpointSliceController:
         namespace, name = owned.split(key)
         with self._lock:
             service = self._services.get(namespace, {}).get(name)
-            pods = list(self._pods.get(namespace, {}).values())
-            existing = [
-                one
-                for one in self._slices.get(namespace, {}).values()
-                if _ours(one) and (one.metadata.labels or {})[discovery.SERVICE_NAME_LABEL] == name
-            ]
             triggered = self._triggered.pop(key, None)
-        if service is None or not slices.selects_pods(service):
-            for one in existing:
-                self._delete(one)
-            return
         try:
-            self._apply(service, pods, existing, triggered)
+            if service is None or not slices.selects_pods(service):
+                for one in self._existing(namespace, name):
+                    self._writer.delete(one)
+            else:
+                self._apply(service, triggered)
         except Exception:
             with self._lock:
                 if triggered is not None:
@@ -113,103 +130,49 @@ class EndpointSliceController:
                     self._triggered[key] = min(triggered, earlier)
             raise
 
-    def _apply(
-        self,
-        service: core.Service,
-        pods: Sequence[Pod],
-        existing: Sequence[discovery.EndpointSlice],
-        triggered: float | None,
-    ) -> None:
-        families = service.spec.ip_families or ["IPv4"]
-        plan = slices.plan(slices.wanted(service, pods), existing, families)
-        moment = _precise(self._wall() if triggered is None else triggered)
-        for group, endpoints in plan.create:
-            made = self._slice(service, group, endpoints, moment)
-            self._write(self._cluster.create, made)
-            self._tell("slice created", made)
-        for one, endpoints in plan.keep:
-            group = slices.Group(one.address_type, tuple(one.ports or ()))
-            made = self._slice(service, group, endpoints, moment, one.metadata)
-            if _content(made) != _content(one):
-                self._cost.pay(costs.SLICE)
-                self._write(self._cluster.update, made)
-                self._tell("slice updated", made)
-        for one in plan.delete:
-            self._delete(one)
-
-    def _write(
-        self, write: Callable[[kinds.Kind, Object], Object], made: discovery.EndpointSlice
-    ) -> None:
-        data = codec.to_dict(made)
-        # to_dict leaves out empty text, but a label may well be empty.
-        data["metadata"]["labels"] = made.metadata.labels
-        written = codec.from_dict(write(kinds.ENDPOINT_SLICE, data), discovery.EndpointSlice)
-        with self._lock:
-            _note(self._slices, None, written)
-
-    def _delete(self, one: discovery.EndpointSlice) -> None:
-        of = one.metadata
-        self._cluster.delete(kinds.ENDPOINT_SLICE, of.namespace, of.name, uid=of.uid)
-        with self._lock:
-            _note(self._slices, one, None)
-        self._tell("slice deleted", one)
-
-    def _slice(
-        self,
-        service: core.Service,
-        group: slices.Group,
-        endpoints: slices.Endpoints,
-        moment: str,
-        old: meta.ObjectMeta | None = None,
-    ) -> discovery.EndpointSlice:
-        """Return a slice as it should be; with ``old`` a new version of that one."""
+    def _apply(self, service: core.Service, triggered: float | None) -> None:
         of = service.metadata
-        labels = {
-            **(of.labels or {}),
-            discovery.SERVICE_NAME_LABEL: of.name,
-            discovery.MANAGED_BY_LABEL: MANAGER,
-        }
-        if service.spec.cluster_ip == "None":
-            labels[HEADLESS_LABEL] = ""
-        reference = meta.OwnerReference(
-            api_version="v1", kind="Service", name=of.name, uid=of.uid, controller=True
-        )
-        return discovery.EndpointSlice(
-            metadata=meta.ObjectMeta(
-                name=old.name if old else self._free_name(of.namespace, of.name),
-                namespace=of.namespace,
-                resource_version=old.resource_version if old else "",
-                labels=labels,
-                annotations={TRIGGER_ANNOTATION: moment},
-                owner_references=[reference],
-            ),
-            address_type=group.family,
-            endpoints=list(endpoints),
-            ports=list(group.ports),
-        )
-
-    def _free_name(self, namespace: str, service: str) -> str:
-        """Return a name for a new slice; a reader of the API sees them in order."""
         with self._lock:
-            taken = self._slices.get(namespace, {})
-            number = 1
-            while f"{service}-{number}" in taken:
-                number += 1
-        return f"{service}-{number}"
+            pods = list(self._pods.get(of.namespace, {}).values())
+            zones = dict(self._zones)
+            taken = set(self._slices.get(of.namespace, {}))
+        families = service.spec.ip_families or ["IPv4"]
+        endpoints = slices.wanted(service, pods, zones)
+        plan = slices.plan(endpoints, self._existing(of.namespace, of.name), families)
+        moment = _precise(self._wall() if triggered is None else triggered)
+        self._writer.apply(_head(service, moment), plan, taken)
+
+    def _existing(self, namespace: str, service: str) -> list[discovery.EndpointSlice]:
+        with self._lock:
+            found = self._slices.get(namespace, {}).values()
+            return [one for one in found if self._writer.owns(one, service)]
+
+    def _noted(
+        self, old: discovery.EndpointSlice | None, new: discovery.EndpointSlice | None
+    ) -> None:
+        with self._lock:
+            _note(self._slices, old, new)
 
     def _trigger(self, key: str) -> None:
         with self._lock:
             self._triggered.setdefault(key, self._wall())
         self._enqueue(key)
 
-    def _tell(self, msg: str, one: discovery.EndpointSlice) -> None:
-        ready = [e.conditions for e in one.endpoints or () if e.conditions and e.conditions.ready]
-        self._log.info(
-            msg,
-            slice=f"{one.metadata.namespace}/{one.metadata.name}",
-            endpoints=len(one.endpoints or ()),
-            ready=len(ready),
-        )
+
+def _head(service: core.Service, moment: str) -> slicewriting.Head:
+    of = service.metadata
+    labels = dict(of.labels or {})
+    if service.spec.cluster_ip == "None":
+        labels[HEADLESS_LABEL] = ""
+    return slicewriting.Head(
+        namespace=of.namespace,
+        service=of.name,
+        labels=labels,
+        owner=meta.OwnerReference(
+            api_version="v1", kind="Service", name=of.name, uid=of.uid, controller=True
+        ),
+        annotations={TRIGGER_ANNOTATION: moment},
+    )
 
 
 def _note(picture: dict[str, dict[str, Any]], old: Any, new: Any) -> None:
@@ -218,19 +181,6 @@ def _note(picture: dict[str, dict[str, Any]], old: Any, new: Any) -> None:
         picture.setdefault(new.metadata.namespace, {})[new.metadata.name] = new
     else:
         picture.get(old.metadata.namespace, {}).pop(old.metadata.name, None)
-
-
-def _ours(one: discovery.EndpointSlice) -> bool:
-    labels = one.metadata.labels or {}
-    return labels.get(discovery.MANAGED_BY_LABEL) == MANAGER and bool(
-        labels.get(discovery.SERVICE_NAME_LABEL)
-    )
-
-
-def _content(one: discovery.EndpointSlice) -> tuple[Any, ...]:
-    """Return what decides whether a slice has to be written."""
-    ports, endpoints = one.ports or [], one.endpoints or []
-    return one.metadata.labels, one.metadata.owner_references, one.address_type, ports, endpoints
 
 
 def _precise(seconds: float) -> str:

@@ -1,7 +1,8 @@
 """The controllers of workloads and Services: names, what wakes each, and how it is made.
 
-A new controller is one more :class:`Registration` in :data:`ALL`, or in :mod:`clusterwide`. Its ``watches`` say which
-objects' changes it wants to hear of, and which keys such a change makes it look at::
+A new controller is one more :class:`Registration` in :data:`ALL`, or in :mod:`clusterwide`. Its
+``watches`` say which objects' changes it wants to hear of, and which keys such a change makes it
+look at::
 
     Registration("thing", ThingController.of, {THING: own_key, catalog.POD: keys_of_pod})
 

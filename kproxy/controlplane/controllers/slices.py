@@ -13,6 +13,8 @@ from kproxy.api import core, discovery, meta
 from kproxy.api.pods import Pod, PodStatus
 
 SLICE_SIZE = 100
+SAME_ZONE = ("PreferClose", "PreferSameZone")
+SAME_NODE = "PreferSameNode"
 
 
 class Group(NamedTuple):
@@ -40,11 +42,15 @@ def selects_pods(service: core.Service) -> bool:
     return bool(service.spec.selector) and service.spec.type != "ExternalName"
 
 
-def wanted(service: core.Service, pods: Iterable[Pod]) -> dict[Group, list[discovery.Endpoint]]:
+def wanted(
+    service: core.Service, pods: Iterable[Pod], zones: Mapping[str, str]
+) -> dict[Group, list[discovery.Endpoint]]:
     """Return the endpoints of a Service by what their slices share.
 
-    Pods that have ended or have no address are left out; terminating ones stay until they are
-    gone, as not ready. Pods whose containers lack a named target port lack that port only.
+    ``zones``: of every node its zone, or empty. Pods that have ended or have no address are left
+    out, and those of nodes that do not exist, unless addresses are published that are not ready.
+    Terminating pods stay until they are gone. Pods whose containers lack a named target port lack
+    that port only.
     """
     groups: dict[Group, list[discovery.Endpoint]] = {}
     families = service.spec.ip_families or ["IPv4"]
@@ -54,12 +60,15 @@ def wanted(service: core.Service, pods: Iterable[Pod]) -> dict[Group, list[disco
             continue
         if not meta.matches(service.spec.selector, pod.metadata.labels):
             continue
+        zone = zones.get(pod.spec.node_name)
+        if zone is None and not service.spec.publish_not_ready_addresses:
+            continue
         ports = tuple(_ports(service, pod))
         for family in families:
             address = _address(status, family)
             if address:
                 group = groups.setdefault(Group(family, ports), [])
-                group.append(_endpoint(pod, status, address))
+                group.append(_endpoint(service, pod, status, address, zone or None))
     return groups
 
 
@@ -128,15 +137,28 @@ def _identity(endpoint: discovery.Endpoint) -> tuple[str, str]:
     return endpoint.target_ref.uid if endpoint.target_ref else "", endpoint.addresses[0]
 
 
-def _endpoint(pod: Pod, status: PodStatus, address: str) -> discovery.Endpoint:
+def _endpoint(
+    service: core.Service, pod: Pod, status: PodStatus, address: str, zone: str | None
+) -> discovery.Endpoint:
+    """Return a pod as an endpoint.
+
+    One that is being deleted is not ready, even if it still serves; what is published as ready
+    that is not is said by ``serving``.
+    """
     serving = any(one.type == "Ready" and one.status == "True" for one in status.conditions or ())
     terminating = pod.metadata.deletion_timestamp is not None
+    ready = service.spec.publish_not_ready_addresses or (serving and not terminating)
+    node = pod.spec.node_name or None
+    named = pod.spec.hostname and pod.spec.subdomain == service.metadata.name
     return discovery.Endpoint(
         addresses=[address],
         conditions=discovery.EndpointConditions(
-            ready=serving and not terminating, serving=serving, terminating=terminating
+            ready=ready, serving=serving, terminating=terminating
         ),
-        node_name=pod.spec.node_name or None,
+        hints=hints(service, node, zone) if ready else None,
+        hostname=pod.spec.hostname if named else None,
+        node_name=node,
+        zone=zone,
         target_ref=discovery.ObjectReference(
             kind="Pod",
             namespace=pod.metadata.namespace,
@@ -144,6 +166,23 @@ def _endpoint(pod: Pod, status: PodStatus, address: str) -> discovery.Endpoint:
             uid=pod.metadata.uid,
         ),
     )
+
+
+def hints(
+    service: core.Service, node: str | None, zone: str | None
+) -> discovery.EndpointHints | None:
+    """Return for whom a ready endpoint is meant by the Service's ``trafficDistribution``.
+
+    For a zone that prefers its own, or for a node (KEP-3015), with its zone as the second choice.
+    """
+    wish = service.spec.traffic_distribution
+    if wish not in (*SAME_ZONE, SAME_NODE):
+        return None
+    for_zones = [discovery.ForZone(name=zone)] if zone else None
+    for_nodes = [discovery.ForNode(name=node)] if node and wish == SAME_NODE else None
+    if for_zones is None and for_nodes is None:
+        return None
+    return discovery.EndpointHints(for_zones=for_zones, for_nodes=for_nodes)
 
 
 def _address(status: PodStatus, family: str) -> str:

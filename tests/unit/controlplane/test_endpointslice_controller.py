@@ -30,6 +30,11 @@ class World:
             cost=cost,
         )
         self.known: dict[type, dict[str, object]] = {}
+        self.node("n1", "a")
+
+    def node(self, name: str, zone: str) -> None:
+        labels = {"topology.kubernetes.io/zone": zone} if zone else {}
+        self.cluster.create(kinds.NODE, {"metadata": {"name": name, "labels": labels}})
 
     def service(self, name: str = "web", **spec: object) -> None:
         spec.setdefault("selector", {"app": name})
@@ -59,6 +64,7 @@ class World:
             (core.Service, self.controller.service_changed),
             (Pod, self.controller.pod_changed),
             (discovery.EndpointSlice, self.controller.slice_changed),
+            (core.Node, self.controller.node_changed),
         ):
             found = self.cluster.list_objects(kinds.for_type(wanted))
             now = {obj["metadata"]["name"]: codec.from_dict(obj, wanted) for obj in found}
