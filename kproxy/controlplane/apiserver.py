@@ -98,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bind", default="127.0.0.1:6443", metavar="ADDRESS:PORT")
     parser.add_argument("--service-cidr", default="10.96.0.0/16", metavar="CIDR[,CIDR]")
     parser.add_argument("--store", default="memory", metavar=locations.FORMS)
+    for name in ("cafile", "certfile", "keyfile"):
+        parser.add_argument(f"--etcd-{name}", type=Path, metavar="FILE")
     parser.add_argument(
         "--advertise-address",
         metavar="ADDRESS",
@@ -155,7 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         host, port = parse_address(options.bind)
         cidrs = addresses.parse_cidrs(options.service_cidr)
         security = _security(options, host, port)
-        storage = locations.parse(options.store)()
+        files = (options.etcd_cafile, options.etcd_certfile, options.etcd_keyfile)
+        storage = locations.parse(options.store, locations.Certificates(*files))()
         server = start((host, port), cidrs, log, storage, security=security)
     except (errors.KproxyError, OSError) as error:
         log.error("cannot start", error=str(error), bind=options.bind)

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from . import base
-from .etcdgateway import Gateway, Message, b64
+from .etcdgateway import Gateway, Message, Rejected, b64
 
 PATIENCE_SECONDS = 8.0
 """Longer than an election: 1 to 2 seconds with etcd's defaults, and a member may be silent."""
@@ -55,6 +55,15 @@ class EtcdStorage:
 
     def list(self, prefix: str) -> tuple[Sequence[base.Entry], int]:
         """See :class:`base.Storage`."""
+        while True:
+            try:
+                return self._list(prefix)
+            except Rejected as error:
+                # It took so long that its revision was compacted: a newer one, then.
+                if "has been compacted" not in str(error):
+                    raise
+
+    def _list(self, prefix: str) -> tuple[Sequence[base.Entry], int]:
         found: list[base.Entry] = []
         question: Message = {**_range(prefix), "limit": _PAGE}
         while True:
@@ -100,7 +109,7 @@ class EtcdStorage:
         """See :class:`base.Storage`."""
         try:
             self._call("/v3/kv/compaction", {"revision": revision, "physical": False})
-        except base.Unavailable as error:
+        except Rejected as error:
             if "has been compacted" not in str(error):
                 raise
 

@@ -50,6 +50,10 @@ class Refusal(Exception):
         self.unknown = unknown
 
 
+class Rejected(base.Unavailable):
+    """All members would say the same: the question itself is wrong, or too late."""
+
+
 class Gateway:
     """The members of a cluster. May be used by any number of threads.
 
@@ -158,6 +162,8 @@ class Gateway:
             words = _words(answer)
             if "too large" in words:
                 raise errors.ApiError(413, "RequestEntityTooLarge", f"etcd: {words}")
+            if response.status == 400:
+                raise Rejected(f"etcd: {words}")
             raise Refusal(words, not any(part in words for part in _NOT_DONE))
         return _message(answer)
 

@@ -12,7 +12,7 @@ from . import base
 FORMS = "sqlite:PATH|etcd:URL[,URL...]|memory"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Certificates:
     """PEM files for etcd endpoints with https: whom to believe, and who we are."""
 
