@@ -325,3 +325,29 @@ def test_slices_that_become_empty_are_deleted_except_the_last():
     assert [one.metadata.name for one in plan.delete] == [existing[1].metadata.name]
     plan = slices.plan({}, existing, ["IPv4"])
     assert (len(plan.keep), len(plan.delete), plan.create) == (1, 1, [])
+
+
+def test_endpoints_follow_their_nodes(world):
+    world.service(trafficDistribution="PreferClose")
+    world.pod("a", "10.244.1.2")
+    world.settle()
+    ((endpoint,),) = [one.endpoints for one in world.slices()]
+    assert (endpoint.zone, endpoint.hints.for_zones[0].name) == ("a", "a")
+    patch = {"metadata": {"labels": {"topology.kubernetes.io/zone": "b"}}}
+    world.cluster.patch(kinds.NODE, "", "n1", patch)
+    world.settle()
+    ((endpoint,),) = [one.endpoints for one in world.slices()]
+    assert (endpoint.zone, endpoint.hints.for_zones[0].name) == ("b", "b")
+    world.cluster.delete(kinds.NODE, "", "n1")
+    world.settle()
+    assert world.endpoints() == {}
+
+
+def test_signs_of_life_of_nodes_are_nothing_to_look_at(world):
+    world.service()
+    world.pod("a", "10.244.1.2")
+    world.settle()
+    status = {"conditions": [{"type": "Ready", "status": "True"}]}
+    world.cluster.update_status(kinds.NODE, {"metadata": {"name": "n1"}, "status": status})
+    world.hear()
+    assert world.queue == []
