@@ -49,10 +49,16 @@ def failure(error: Exception) -> Object:
 
 
 def _of_api_error(error: errors.ApiError) -> Object:
-    status = _status(error.code, error.reason, error.message)
+    message = error.message
     details: Object = {}
-    if about := _ABOUT.match(error.message):
-        details |= {"kind": about["kind"], "name": about["name"]}
+    if about := _ABOUT.match(message):
+        details |= {"name": about["name"], "kind": about["kind"]}
+        if group := _group_of(about["kind"]):
+            # The store knows resources, not groups; clients want to be told both.
+            place = about.end("kind")
+            message = f"{message[:place]}.{group}{message[place:]}"
+            details["group"] = group
+    status = _status(error.code, error.reason, message)
     if error.retry_after:
         details["retryAfterSeconds"] = int(error.retry_after)
     if isinstance(error, ApplyConflict):
@@ -61,6 +67,13 @@ def _of_api_error(error: errors.ApiError) -> Object:
             for message, field in error.causes
         ]
     return {**status, "details": details} if details else status
+
+
+def _group_of(plural: str) -> str:
+    found = (
+        kind.api_version.rpartition("/")[0] for kind in kinds.known() if kind.plural == plural
+    )
+    return next(found, "")
 
 
 def _invalid(problems: list[errors.InvalidObject]) -> Object:

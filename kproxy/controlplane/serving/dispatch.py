@@ -82,7 +82,7 @@ class Dispatcher:
         if self.api.store.closed:
             message = "the API server is stopping"
             raise errors.ApiError(503, "ServiceUnavailable", message)
-        path = urllib.parse.unquote(request.path)
+        path = urllib.parse.unquote(request.path).rstrip("/") or "/"
         pairs = urllib.parse.parse_qsl(request.query, keep_blank_values=True)
         query = dict(pairs)
         accept = request.headers.get("accept", "")

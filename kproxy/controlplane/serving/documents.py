@@ -29,13 +29,13 @@ def answer(path: str, accept: str, store: Store) -> Answer | None:
     top, _, rest = path.strip("/").partition("/")
     if f"/{top}" in _HEALTH:
         return _health(top, store)
-    if path.rstrip("/") == "":
+    if path == "/":
         return _json({"paths": _paths()})
     if path == "/version":
         return _json(VERSION)
     if top == "openapi":
         return _openapi(rest, accept)
-    return _discovery(path.rstrip("/"), accept)
+    return _discovery(path, accept)
 
 
 def _health(name: str, store: Store) -> Answer:
