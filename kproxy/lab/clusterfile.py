@@ -15,7 +15,7 @@ Everything has a default, so an empty file is a cluster. ::
     dns: true
     profile: production             # or lab: short leases and periods
     links: {default: {delay: 0.1ms}, node2: {loss: 1%}}
-    images: {nginx: {command: [kproxy-web]}}
+    images: {nginx: {image: web}}   # or {command: [python3, shop.py]}
     proxy: {ipvs: {scheduler: sh}}  # fields of KubeProxyConfiguration
     manifests: [shop.yaml]
 """
@@ -28,6 +28,7 @@ from typing import Any
 import msgspec
 
 from kproxy.api import codec, yamltext
+from kproxy.controlplane.images import Images
 from kproxy.errors import InvalidObject, UsageError
 from kproxy.lab.modes import MODES
 from netns.errors import TopologyError
@@ -86,10 +87,12 @@ class ControlPlane(_Part, frozen=True, kw_only=True, rename="camel"):
 
 
 class Image(_Part, frozen=True, kw_only=True, rename="camel"):
-    """What a container of an image runs that gives no ``command`` of its own."""
+    """What an image runs: a built-in one, or a command; :mod:`kproxy.controlplane.images`."""
 
-    command: list[str]
-    ports: list[int] = []
+    image: str = ""
+    command: list[str] = []
+    args: list[str] = []
+    env: dict[str, str] = {}
 
 
 class ClusterFile(_Part, frozen=True, kw_only=True, rename="camel"):
@@ -158,6 +161,10 @@ def check(file: ClusterFile, where: str) -> None:
         raise fault("families", f"{file.families!r}", "list IPv4, IPv6 or both, each once")
     _check_numbers(file, where)
     _check_names(file, where)
+    try:
+        Images.parse(msgspec.to_builtins(file.images))
+    except UsageError as error:
+        raise fault("images", error.message.removeprefix("images: "), error.remedy) from None
     for host in file.links:
         try:
             file.impairment(host)

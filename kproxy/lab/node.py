@@ -2,6 +2,8 @@
 
     python -m kproxy.lab.node --state-dir DIR --node node1 --cluster-cidr 10.244.0.0/16
 
+``--site FILE`` instead of ranges: the lab's file (:mod:`kproxy.lab.clusterfile`) says where it is.
+
 Supervises the pods assigned to the node (:mod:`kproxy.controlplane.supervisor`) and runs them as
 hosts of the lab (:mod:`kproxy.lab.podruntime`). SIGTERM ends it and leaves its pods running.
 
@@ -29,18 +31,15 @@ from kproxy.client.rest import Rest
 from kproxy.controlplane import images, nodestatus
 from kproxy.controlplane.kubelet import Kubelet
 from kproxy.controlplane.supervisor import Options, Service, Supervisor
-from kproxy.lab import layout, plan
-from kproxy.lab.podruntime import NetnsRuntime, Room
+from kproxy.lab import clusterfile, layout, plan, site
+from kproxy.lab.podruntime import NetnsRuntime, Place, Room
 from netns.errors import NetnsError
 from netns.lab import Lab
 
 
 def run(given: argparse.Namespace, log: logs.Log) -> None:
     """Supervise the node's pods until SIGTERM or SIGINT."""
-    everyone = plan.Plan(nodes=plan.MAX_NODES, cluster_cidr=given.cluster_cidr)
-    node = everyone.node(given.node)
-    if given.cluster_cidr6 is not None:
-        node = replace(node, cluster_cidr6=given.cluster_cidr6)
+    node = _node(given)
     room = Room(rate=given.rate, records=given.records)
     with Lab.attach(given.state_dir) as lab:
         files = layout.Layout(lab.scratch)
@@ -52,6 +51,7 @@ def run(given: argparse.Namespace, log: logs.Log) -> None:
             NetnsRuntime(lab, node, files, dict(os.environ), room),
             addresses=[str(one) for one in (node.address, node.address6) if one],
             pod_cidrs=[str(one) for one in (node.pod_cidr, node.pod_cidr6) if one],
+            labels=node.labels if isinstance(node, site.SiteNode) else None,
             options=_options(given),
             log=log,
         )
@@ -64,11 +64,23 @@ def run(given: argparse.Namespace, log: logs.Log) -> None:
         supervisor.run()
 
 
+def _node(given: argparse.Namespace) -> Place:
+    """Return the node's place: in the cluster of a lab's file, or by its number alone."""
+    if given.site is not None:
+        return site.Site(clusterfile.load(given.site)).node(given.node)
+    everyone = plan.Plan(nodes=plan.MAX_NODES, cluster_cidr=given.cluster_cidr)
+    node = everyone.node(given.node)
+    if given.cluster_cidr6 is not None:
+        node = replace(node, cluster_cidr6=given.cluster_cidr6)
+    return node
+
+
 def main(arguments: list[str]) -> int:
     """Run as a process; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m kproxy.lab.node", description=__doc__)
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--node", required=True)
+    parser.add_argument("--site", type=Path)
     parser.add_argument("--cluster-cidr", type=IPv4Network, default=plan.CLUSTER_CIDR)
     parser.add_argument("--cluster-cidr6", type=IPv6Network)
     parser.add_argument("--rate", type=int, default=Room().rate)
@@ -111,7 +123,8 @@ def _serving(given: argparse.Namespace) -> Callable[[Kubelet], Service]:
         client_ca_file=given.client_ca_file,
         token=given.token_file.read_text().strip() if given.token_file else "",
     )
-    address = "::" if given.cluster_cidr6 else "0.0.0.0"  # noqa: S104 the node's namespace only
+    dual = _node(given).address6 is not None
+    address = "::" if dual else "0.0.0.0"  # noqa: S104 the node's namespace only
     return lambda kubelet: kubeletserver.start((address, given.serve_port), kubelet, access)
 
 

@@ -27,7 +27,7 @@ from kproxy.controlplane.runtime import (
     Sandbox,
     Streams,
 )
-from kproxy.lab import carrier, layout, listening, plan, podlogs
+from kproxy.lab import carrier, layout, listening, plan, podlogs, site
 from kproxy.lab.podexec import Beside
 from netns.errors import NetnsError
 from netns.lab import AttachedLab
@@ -35,6 +35,7 @@ from netns.process import Process, ProcessId
 from netns.topology import Host
 
 UPLINK = "eth0"
+Place = plan.NodePlan | site.SiteNode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ class NetnsRuntime:
     def __init__(
         self,
         lab: AttachedLab,
-        node: plan.NodePlan,
+        node: Place,
         files: layout.Layout,
         env: dict[str, str],
         room: Room,

@@ -4,7 +4,8 @@
 
     outside1 … 198.51.100.11 ──┐ "outside"
                      edge .1 ──┘
-                     edge 192.168.50.5 ──┐   the virtual IP 192.168.49.1 of the API servers,
+                    admin 192.168.50.6 ──┐   from where kubectl asks
+                     edge 192.168.50.5 ──┤   the virtual IP 192.168.49.1 of the API servers,
     control1 …           192.168.50.201 ─┤   203.0.113.0/24 for Services of type LoadBalancer
     etcd1 …              192.168.50.221 ─┤
     node1                 192.168.50.11 ─┤ one Ethernet segment, "lan"
@@ -46,8 +47,9 @@ API_PORT = 6443
 DNS_ADDRESS = SERVICES.network_address + 10
 GATEWAY, GATEWAY6 = IPv4Address("169.254.1.1"), IPv6Address("fe80::1")
 DEFAULT, DEFAULT6 = IPv4Network("0.0.0.0/0"), IPv6Network("::/0")
-EDGE, LAN_NAME, OUTSIDE_NAME = "edge", "lan", "outside"
-_EDGE, _NODES, _CONTROL, _ETCD, _CLIENT = 5, 10, 200, 220, 254
+ZONE_LABEL = "topology.kubernetes.io/zone"
+EDGE, ADMIN, LAN_NAME, OUTSIDE_NAME = "edge", "admin", "lan", "outside"
+_EDGE, _ADMIN, _NODES, _CONTROL, _ETCD, _CLIENT = 5, 6, 10, 200, 220, 254
 
 QUIET = {"net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0"}
 ROUTER = {
@@ -73,18 +75,42 @@ class SiteNode:
         return self.file.name
 
     @property
+    def labels(self) -> dict[str, str]:
+        """Return the labels that the Node object gets: the file's, and its zone."""
+        zone = {ZONE_LABEL: self.file.zone} if self.file.zone else {}
+        return {**self.file.labels, **zone}
+
+    @property
     def addresses(self) -> tuple[Address, ...]:
         """Return the node's addresses on the segment, IPv4 first."""
-        return lan_addresses(_NODES + self.number, self.dual)
+        return (self.address, self.address6) if self.address6 else (self.address,)
 
     @property
     def pod_ranges(self) -> tuple[Network, ...]:
         """Return the ranges of the node's pods, IPv4 first."""
-        four = IPv4Network((PODS.network_address + 256 * self.number, 24))
+        return (self.pod_cidr, self.pod_cidr6) if self.pod_cidr6 else (self.pod_cidr,)
+
+    @property
+    def address(self) -> IPv4Address:
+        """Return the node's IPv4 address on the segment."""
+        return LAN.network_address + _NODES + self.number
+
+    @property
+    def address6(self) -> IPv6Address | None:
+        """Return the node's IPv6 address on the segment."""
+        return LAN6.network_address + _NODES + self.number if self.dual else None
+
+    @property
+    def pod_cidr(self) -> IPv4Network:
+        """Return the range of the node's pods' IPv4 addresses."""
+        return IPv4Network((PODS.network_address + 256 * self.number, 24))
+
+    @property
+    def pod_cidr6(self) -> IPv6Network | None:
+        """Return the range of the node's pods' IPv6 addresses."""
         if not self.dual:
-            return (four,)
-        six = IPv6Network((PODS6.network_address + (self.number << 64), 64))
-        return four, six
+            return None
+        return IPv6Network((PODS6.network_address + (self.number << 64), 64))
 
     @property
     def client(self) -> str:
@@ -151,7 +177,7 @@ class Site:
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
-        found = {EDGE: _EDGE}
+        found = {EDGE: _EDGE, ADMIN: _ADMIN}
         found |= {node.name: _NODES + node.number for node in self.nodes}
         for base, names in ((_CONTROL, self.control), (_ETCD, self.etcd)):
             found |= {name: base + number for number, name in enumerate(names, start=1)}
@@ -159,7 +185,8 @@ class Site:
 
     def check(self, where: str) -> None:
         """Raise :class:`InvalidObject` for names that clash, and links of hosts there are not."""
-        taken = {*self.control, *numbered("etcd", 9), *self.outside, EDGE, LAN_NAME, OUTSIDE_NAME}
+        taken = {*self.control, *numbered("etcd", 9), *self.outside}
+        taken |= {EDGE, ADMIN, LAN_NAME, OUTSIDE_NAME}
         for index, node in enumerate(self.nodes):
             if node.name in taken or node.name.startswith("client-"):
                 field = f"nodes[{index}].name"

@@ -23,7 +23,7 @@ outside: 2
 dns: false
 profile: lab
 links: {default: {delay: 1ms}, alpha: {loss: 1%}}
-images: {nginx: {command: [kproxy-web], ports: [80]}}
+images: {nginx: {command: [kproxy-web]}}
 proxy: {ipvs: {scheduler: sh}}
 manifests: [shop.yaml]
 """
@@ -51,7 +51,7 @@ def test_a_whole_file_is_understood() -> None:
     topology.validate()
     names = {host.name for host in topology.hosts}
     assert names == {
-        "edge", "alpha", "node2", "client-alpha", "client-node2", "control1", "control2",
+        "edge", "admin", "alpha", "node2", "client-alpha", "client-node2", "control1", "control2",
         "control3", "etcd1", "etcd2", "etcd3", "etcd4", "etcd5", "outside1", "outside2",
     }  # fmt: skip
     assert found.node("alpha").addresses == tuple(map(ip_address, ("192.168.50.11", "fd00:50::b")))

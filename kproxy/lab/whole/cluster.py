@@ -1,0 +1,201 @@
+"""A whole cluster in a lab: started from what a lab's file says, and at hand while it runs.
+
+::
+
+    with Lab(site.topology(), name="demo") as lab, WholeCluster(lab, site) as cluster:
+        cluster.api.apply_all(manifests)
+        cluster.wait_ready(120)
+        cluster.processes.kill("control1", Role.API_SERVER)
+        print(cluster.leader(Role.MANAGER))
+
+Every part is a process of its own, in the host where it belongs, with credentials of its own. A
+host's init (:mod:`init`) starts again who has ended; proxies and DNS are pods, which kubelets
+start again. Nothing of it outlives the lab.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import IPv4Network
+from typing import Self
+
+from kproxy import errors
+from kproxy.lab.eventlog import EventLog
+from kproxy.lab.site import API_ADDRESS, EDGE, Site
+from kproxy.lab.whole import addons, init, leaders, readiness, units
+from kproxy.lab.whole.api import Api, Applied, Object
+from kproxy.lab.whole.places import Places
+from kproxy.lab.whole.processes import Processes
+from kproxy.lab.whole.roles import Role
+from netns import wait
+from netns.errors import WaitTimeout
+from netns.lab import AttachedLab
+from netns.topology import Route
+
+START_SECONDS = 300.0
+UPLINK = "eth0"
+_LOOK_AGAIN = 0.1
+
+Told = Callable[[str], None]
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+class WholeCluster:
+    """A cluster in a lab that runs: :meth:`start` it, or look at one that somebody started.
+
+    To be closed; that ends nothing, because the processes are the lab's and go with it.
+    """
+
+    def __init__(self, lab: AttachedLab, site: Site, *, progress: Told = _silent) -> None:
+        self.lab = lab
+        self.site = site
+        self.places = Places(lab.scratch, site)
+        self._units = units.plan(self.places)
+        self.processes = Processes(lab, self.places, tuple(self._units))
+        self._progress = progress
+        self._api: Api | None = None
+        self._events: EventLog | None = None
+
+    @property
+    def api(self) -> Api:
+        """The API through its virtual IP, from the host ``admin``, with all rights."""
+        if self._api is None:
+            self._api = Api(self.lab, self.places)
+        return self._api
+
+    def api_of(self, host: str, *, timeout: float = 5.0) -> Api:
+        """Return the API of one server; to be closed."""
+        return Api(self.lab, self.places, server=host, timeout=timeout)
+
+    @property
+    def events(self) -> EventLog:
+        """The log lines of all processes; a source is ``HOST-ROLE``, or a pod's log."""
+        if self._events is None:
+            self._events = EventLog(self.places.files.logs)
+        return self._events
+
+    def start(self, *, addons_too: bool = True) -> Self:
+        """Start everything that the site says; returns when the API is ready and has the add-ons.
+
+        Raises MeasurementError if that takes too long, with what a process reported last.
+        """
+        self._progress("making certificates and configuration")
+        self.places.prepare()
+        addons.write_configuration(self.places)
+        for host, its_units in self._units.items():
+            init.write(self.places.init(host) / init.UNITS, its_units)
+        if self.site.etcd:
+            self._progress(f"starting {len(self.site.etcd)} etcd members")
+            self._start(self.site.etcd)
+            self.wait_for(lambda: bool(self.leader(Role.ETCD)), START_SECONDS, "etcd's leader")
+        self._progress("starting the control plane")
+        self._lead_to_the_api()
+        self._start([host for host in self._units if host in (EDGE, *self.site.control)])
+        self.wait_for(self.api.ready, START_SECONDS, "the API to be ready")
+        self._progress("starting the nodes")
+        self._start([node.name for node in self.site.nodes])
+        if addons_too:
+            self.must_apply([addons.proxy(self.places)])
+        return self
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close connections and files."""
+        if self._api is not None:
+            self._api.close()
+        if self._events is not None:
+            self._events.close()
+
+    def must_apply(self, objects: Sequence[Object]) -> list[Applied]:
+        """Apply objects; MeasurementError for the first that the API refuses."""
+        done = self.api.apply_all(objects)
+        for one in done:
+            if one.error:
+                raise errors.MeasurementError(f"{one.label}: {one.error}")
+        return done
+
+    def leader(self, role: Role) -> str:
+        """Return the host of the replica of a role that leads; empty: none does."""
+        return leaders.leader(role, self.api, self.lab, self.places)
+
+    # Waiting.
+
+    def wait_ready(self, timeout: float = START_SECONDS) -> None:
+        """Wait until nodes are Ready, and what is declared runs and is ready."""
+        told = ""
+
+        def done() -> bool:
+            nonlocal told
+            missing = readiness.missing(self.api, self.site)
+            text = "waiting for " + ", ".join(missing[:3]) + (", …" if missing[3:] else "")
+            if missing and text != told:
+                told = text
+                self._progress(text)
+            return not missing
+
+        self.wait_for(done, timeout, "everything that is declared to be ready")
+
+    def wait_for(self, done: Callable[[], bool], timeout: float, why: str) -> None:
+        """Wait for something; MeasurementError after ``timeout`` seconds.
+
+        While the API does not answer the thing is not there yet.
+        """
+
+        def asked() -> bool:
+            try:
+                return done()
+            except errors.KproxyError:
+                return False
+
+        try:
+            wait.wait_until(asked, timeout, why, interval=_LOOK_AGAIN)
+        except WaitTimeout as late:
+            self.events.refresh()
+            raise errors.MeasurementError(str(late), remedy=self.events.trouble()) from None
+
+    # Hosts and cables.
+
+    def unplug(self, host: str) -> None:
+        """Pull the cable of a host on the segment: a node is cut off, and its pods with it."""
+        self.lab.plug(host, UPLINK, connected=False)
+
+    def plug(self, host: str) -> None:
+        """Plug the cable in again."""
+        self.lab.plug(host, UPLINK, connected=True)
+
+    def power_off(self, host: str) -> None:
+        """Let a host die: its cable is out, and all its processes are killed, its pods' too."""
+        self.unplug(host)
+        self.processes.kill_everything(host)
+
+    def power_on(self, host: str) -> None:
+        """Let a host that died come up again: its init starts what belongs there."""
+        self.plug(host)
+        self.processes.start_init(host)
+
+    def environment(self) -> Mapping[str, str]:
+        """Return the environment of an administrator's programs, kubectl for one."""
+        return self.places.kubectl_environment()
+
+    def _start(self, hosts: Sequence[str]) -> None:
+        for host in hosts:
+            self.processes.start_init(host)
+
+    def _lead_to_the_api(self) -> None:
+        """Without a balancer the virtual IP is the first API server's."""
+        if EDGE in self._units:
+            return
+        first = self.site.control[0]
+        self.lab.host(first).run(["ip", "address", "add", f"{API_ADDRESS}/32", "dev", "lo"])
+        way = Route(to=IPv4Network(API_ADDRESS), via=self.site.lan_address(first))
+        self.lab.host(EDGE).set_route(way)

@@ -1,0 +1,132 @@
+"""Where a whole cluster keeps its files, and the files that its parts prove themselves with."""
+
+import os
+import stat
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+
+from kproxy.controlplane.access import kubeconfigs
+from kproxy.controlplane.access.kubeconfigs import Credentials
+from kproxy.controlplane.access.pki import write_private
+from kproxy.lab.clusterfile import Security, Store
+from kproxy.lab.layout import Layout
+from kproxy.lab.site import API_ADDRESS, SERVICES, SERVICES6, Site
+
+USERS = (
+    kubeconfigs.ADMIN,
+    kubeconfigs.CONTROLLER_MANAGER,
+    kubeconfigs.SCHEDULER,
+    kubeconfigs.PROXY,
+)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Paths below ``root``. :meth:`prepare` makes the directories and the secrets."""
+
+    root: Path
+    site: Site
+
+    @property
+    def files(self) -> Layout:
+        """Return where logs, records and pods are."""
+        return Layout(self.root)
+
+    @property
+    def secure(self) -> bool:
+        """Whether there are certificates at all."""
+        return self.site.file.control_plane.security is Security.TLS
+
+    @property
+    def pki(self) -> Path:
+        """Return the directory of secrets."""
+        return self.root / "pki"
+
+    @property
+    def site_file(self) -> Path:
+        """Return the file that describes the cluster, defaults included."""
+        return self.root / "lab.json"
+
+    @property
+    def images(self) -> Path:
+        """Return the file with the lab's images."""
+        return self.root / "images.json"
+
+    def init(self, host: str) -> Path:
+        """Return the directory of a host's init."""
+        return self.root / "init" / host
+
+    def etcd(self, member: str) -> Path:
+        """Return the directory in which a member keeps its data."""
+        return self.root / "etcd" / member
+
+    def kubeconfig(self, who: str = kubeconfigs.ADMIN) -> Path:
+        """Return the kubeconfig of one of USERS."""
+        return self.pki / f"{who}.conf"
+
+    def node_kubeconfig(self, node: str) -> Path:
+        """Return the kubeconfig of a node's kubelet."""
+        return self.pki / f"kubelet-{node}.conf"
+
+    @cached_property
+    def credentials(self) -> Credentials:
+        """The lab's secrets; each is made when first asked for."""
+        first = [str(one.network_address + 1) for one in (SERVICES, SERVICES6)]
+        control = [str(self.site.lan_address(host)) for host in self.site.control]
+        names = [str(API_ADDRESS), *control, *first, *self.site.control]
+        return Credentials(self.pki, tuple(names), self.site.api_url)
+
+    def store(self) -> str:
+        """Return what API servers are told with ``--store``."""
+        if self.site.file.control_plane.store is Store.SQLITE:
+            return f"sqlite:{self.root / 'store.db'}"
+        addresses = (self.site.lan_address(host) for host in self.site.etcd)
+        return "etcd:" + ",".join(f"http://{address}:2379" for address in addresses)
+
+    def prepare(self) -> None:
+        """Make directories, certificates and kubeconfigs; only the owner may read the latter."""
+        hosts = [host.name for host in self.site.topology().hosts]
+        files = self.files
+        self.root.chmod(stat.S_IRWXU)  # what a store holds is not for everybody
+        for path in (files.logs, files.records, self.pki, *map(self.init, hosts)):
+            path.mkdir(parents=True, exist_ok=True)
+        for path in (self.pki, self.root / "etcd"):
+            path.mkdir(exist_ok=True)
+            path.chmod(stat.S_IRWXU)
+        for member in self.site.etcd:
+            self.etcd(member).mkdir(mode=stat.S_IRWXU, exist_ok=True)
+        self.site_file.write_bytes(msgspec.json.encode(self.site.file))
+        self.images.write_bytes(msgspec.json.encode(self.site.file.images))
+        if self.secure:
+            self._prove()
+        else:
+            self._trust()
+
+    def _prove(self) -> None:
+        secrets = self.credentials
+        secrets.api_server()
+        secrets.kubelet_client()
+        secrets.token_key()
+        for who in USERS:
+            secrets.kubeconfig(who)
+        for node in self.site.nodes:
+            secrets.node_kubeconfig(node.name)
+            secrets.node_server(node.name, [str(one) for one in node.addresses])
+
+    def _trust(self) -> None:
+        text = kubeconfigs.document({"server": self.site.api_url}, "lab", {})
+        paths = [self.kubeconfig(who) for who in USERS]
+        paths += [self.node_kubeconfig(node.name) for node in self.site.nodes]
+        for path in paths:
+            write_private(path, text)
+
+    def kubectl_environment(self) -> dict[str, str]:
+        """Return the environment of kubectl and of shells: kubeconfig, and a home of the lab's."""
+        return {
+            **os.environ,
+            "KUBECONFIG": str(self.kubeconfig()),
+            "KUBECACHEDIR": str(self.root / "kubectl-cache"),
+        }

@@ -1,0 +1,126 @@
+"""Which programs run on which host of a whole cluster, with which options. Pure."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from kproxy.client.leaderelection import Terms
+from kproxy.controlplane.access import kubeconfigs
+from kproxy.controlplane.storage import etcdmember
+from kproxy.lab.clusterfile import Profile
+from kproxy.lab.site import API_PORT, SERVICES, SERVICES6, SiteNode
+from kproxy.lab.whole.init import Unit
+from kproxy.lab.whole.places import Places
+from kproxy.lab.whole.roles import Role
+
+KUBELET_RESTART_S = 10.0
+"""``RestartSec`` of kubelet.service, as kubeadm's packages ship it."""
+BALANCER_RESTART_S = 0.1
+"""systemd's ``RestartSec`` where a service does not say any."""
+KUBELET_PORT = 10250
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long the cluster's parts wait: in seconds, etcd's in milliseconds."""
+
+    terms: Terms = field(default_factory=Terms)
+    etcd_heartbeat_ms: int = etcdmember.HEARTBEAT_MS
+    etcd_election_ms: int = etcdmember.ELECTION_MS
+
+
+TIMINGS = {
+    Profile.PRODUCTION: Timing(),
+    Profile.LAB: Timing(terms=Terms(lease=3.0, renew=2.0, retry=0.5)),
+}
+
+
+def plan(places: Places) -> dict[str, list[Unit]]:
+    """Return the units of every host that has any, in the order in which they are started."""
+    site = places.site
+    found: dict[str, list[Unit]] = {}
+    for host in site.etcd:
+        found[host] = [_etcd(places, host)]
+    for host in site.control:
+        found[host] = list(_control(places, host))
+    for node in site.nodes:
+        found[node.name] = [_kubelet(places, node)]
+    return found
+
+
+def log_name(host: str, role: Role) -> str:
+    """Return the source of a process's events: the name of its log file, without suffix."""
+    return f"{host}-{role}"
+
+
+def _unit(
+    places: Places, host: str, role: Role, command: list[str], restart_s: float | None = None
+) -> Unit:
+    # What etcd writes is no line of ours, so it is not to be read as one.
+    suffix = ".txt" if role is Role.ETCD else ".log"
+    log = str(places.files.logs / (log_name(host, role) + suffix))
+    return Unit(name=role, command=command, log=log, restart_s=restart_s)
+
+
+def _module(name: str, *options: str) -> list[str]:
+    return [sys.executable, "-m", f"kproxy.{name}", *options]
+
+
+def _etcd(places: Places, host: str) -> Unit:
+    timing = TIMINGS[places.site.file.profile]
+    peers = {one: str(places.site.lan_address(one)) for one in places.site.etcd}
+    command = etcdmember.command(
+        host,
+        places.etcd(host),
+        peers,
+        heartbeat_ms=timing.etcd_heartbeat_ms,
+        election_ms=timing.etcd_election_ms,
+    )
+    return _unit(places, host, Role.ETCD, command)
+
+
+def _control(places: Places, host: str) -> Iterator[Unit]:
+    site = places.site
+    cidrs = f"{SERVICES},{SERVICES6}" if site.dual else str(SERVICES)
+    access = [f"--pki={places.pki}"] if places.secure else ["--insecure"]
+    server = _module(
+        "controlplane.apiserver",
+        f"--bind=0.0.0.0:{API_PORT}",
+        f"--advertise-address={site.lan_address(host)}",
+        f"--service-cidr={cidrs}",
+        f"--store={places.store()}",
+        *access,
+    )
+    yield _unit(places, host, Role.API_SERVER, server)
+    terms = TIMINGS[site.file.profile].terms
+    election = [
+        f"--leader-elect-lease-duration={terms.lease:g}s",
+        f"--leader-elect-renew-deadline={terms.renew:g}s",
+        f"--leader-elect-retry-period={terms.retry:g}s",
+    ]
+    for role, user in (
+        (Role.MANAGER, kubeconfigs.CONTROLLER_MANAGER),
+        (Role.SCHEDULER, kubeconfigs.SCHEDULER),
+    ):
+        options = [f"--kubeconfig={places.kubeconfig(user)}", *election]
+        yield _unit(places, host, role, _module(f"controlplane.{role}", *options))
+
+
+def _kubelet(places: Places, node: SiteNode) -> Unit:
+    state_dir = places.root.parent
+    options = [
+        f"--state-dir={state_dir}",
+        f"--site={places.site_file}",
+        f"--node={node.name}",
+        f"--kubeconfig={places.node_kubeconfig(node.name)}",
+        f"--images={places.images}",
+        f"--serve-port={KUBELET_PORT}",
+    ]
+    if places.secure:
+        options += [
+            f"--tls-cert-file={places.pki / f'kubelet-{node.name}.crt'}",
+            f"--tls-private-key-file={places.pki / f'kubelet-{node.name}.key'}",
+            f"--client-ca-file={places.pki / 'ca.crt'}",
+        ]
+    command = _module("lab.node", *options)
+    return _unit(places, node.name, Role.KUBELET, command, KUBELET_RESTART_S)
