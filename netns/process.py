@@ -7,6 +7,7 @@ is held by a pidfd, so that a signal never reaches a stranger and its end is an 
 
 import contextlib
 import dataclasses
+import errno
 import os
 import select
 import signal
@@ -69,6 +70,11 @@ class Process:
         try:
             self._pidfd = os.pidfd_open(identity.pid)
         except ProcessLookupError:
+            raise NetnsError(gone) from None
+        except OSError as problem:
+            if problem.errno != errno.EINVAL:
+                raise
+            # The number lives on as that of a group whose leader has ended.
             raise NetnsError(gone) from None
         self._close = weakref.finalize(self, os.close, self._pidfd)
         # Looked up after the pidfd was opened: if it agrees, the pidfd is of the same process.

@@ -67,6 +67,7 @@ class Cluster:
         self.events = EventLog(self.files.logs)
         self.targets: list[workload.Target] = []
         self.clients: dict[str, generators.Client] = {}
+        self.kubelets: dict[str, Process] = {}
         self._progress = progress
 
     def __enter__(self) -> Self:
@@ -262,17 +263,24 @@ class Cluster:
         for program in ("manager", "scheduler"):
             self._spawn(plan.CONTROL, f"controlplane.{program}", "--kubeconfig", config, *alone)
         for node in self.plan.each_node():
-            state = str(self.lab.state_dir)
-            cidr = str(self.plan.cluster_cidr)
-            options = ("--state-dir", state, "--node", node.name, "--cluster-cidr", cidr)
-            images = ("--any-image",)  # a workload's own images run echo servers here
-            room = ("--rate", str(self._room.rate), "--records", str(self._room.records))
-            self._spawn(node.name, "lab.node", *options, *images, *room)
+            self.start_kubelet(node)
 
-    def _spawn(self, host: str, module: str, *options: str) -> None:
+    def start_kubelet(self, node: plan.NodePlan) -> Process:
+        """Start a node's kubelet, also another one after it was killed."""
+        state = str(self.lab.state_dir)
+        cidr = str(self.plan.cluster_cidr)
+        options = ("--state-dir", state, "--node", node.name, "--cluster-cidr", cidr)
+        images = ("--any-image",)  # a workload's own images run echo servers here
+        room = ("--rate", str(self._room.rate), "--records", str(self._room.records))
+        process = self._spawn(node.name, "lab.node", *options, *images, *room)
+        self.kubelets[node.name] = process
+        return process
+
+    def _spawn(self, host: str, module: str, *options: str) -> Process:
         log = self.files.log(f"{host}-{module.rpartition('.')[2]}")
         command = [sys.executable, "-m", f"kproxy.{module}", *options]
-        self.lab.host(host).spawn(command, stdout=log, stderr=log, env=dict(os.environ))
+        host_of_it = self.lab.host(host)
+        return host_of_it.spawn(command, stdout=log, stderr=log, env=dict(os.environ))
 
     def _apply(self) -> None:
         self._progress("applying the workload")

@@ -114,3 +114,19 @@ def test_wait_readable() -> None:
     wait.wait_readable(reading, 10, "a byte")
     os.close(reading)
     os.close(writing)
+
+
+def test_the_number_of_a_group_whose_leader_has_ended_is_no_process() -> None:
+    """Some kernels (6.12) know the number then, but not as a process: EINVAL of pidfd_open(2)."""
+    script = ["sh", "-c", "sleep 1000 & echo"]
+    leader = subprocess.Popen(script, process_group=0, stdout=subprocess.PIPE)
+    assert leader.stdout
+    assert leader.stdout.readline() == b"\n"
+    identity = ProcessId.of(leader.pid) or ProcessId(leader.pid, 0)
+    leader.wait()
+    try:
+        with pytest.raises(NetnsError, match="there is no process"):
+            Process(identity)
+    finally:
+        os.killpg(leader.pid, signal.SIGKILL)  # its child still has the group
+        leader.stdout.close()
