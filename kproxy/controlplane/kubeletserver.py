@@ -31,7 +31,7 @@ import msgspec
 
 from kproxy import errors, exposition
 
-from . import containerlogs, execstream, podaccess, status
+from . import containerlogs, execstream, podaccess
 from .access import authentication, identity
 from .kubelet import Kubelet
 from .supervisor import Service
@@ -259,8 +259,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.rfile.read(int(length))
 
     def _fail(self, error: errors.KproxyError) -> None:
-        told = status.failure(error)
-        self._send(int(told["code"]), _encode(told), JSON)
+        """Answer in words, as kubelets do; the API server makes a Status of them."""
+        code = error.code if isinstance(error, errors.ApiError) else 500
+        self._send(code, f"{error}\n".encode(), TEXT)
 
     def _send(self, code: int, body: bytes, content_type: str) -> None:
         self.send_response(code)

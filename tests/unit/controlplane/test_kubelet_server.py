@@ -108,7 +108,7 @@ def serving() -> Iterator[Serving]:
 
 
 def message(answer: tuple[int, str]) -> tuple[int, str]:
-    return answer[0], json.loads(answer[1])["message"]
+    return answer[0], answer[1].removesuffix("\n")
 
 
 # Logs.
