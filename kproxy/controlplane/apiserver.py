@@ -13,7 +13,7 @@ import contextlib
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kproxy import errors, logs
@@ -70,19 +70,28 @@ def start(
     metrics = Metrics()
     limits = limits or Limits(metrics)
 
-    def exists(kind: str, namespace: str, name: str, uid: str) -> bool:
-        item = store.peek(kind, (namespace, name))
-        return item is not None and item.obj["metadata"]["uid"] == uid
-
     authenticator = None
     if security is not None:
-        authenticator = Authenticator(static=static, signer=signer, exists=exists)
+        authenticator = Authenticator(static=static, signer=signer, exists=_looking_into(store))
     api = Api(store, taken, signer)
     dispatcher = Dispatcher(api, metrics, Kubelets(store, to_kubelets), authenticator)
     conversation = Conversation(dispatcher, metrics, limits, log)
     server = Server(address, api, conversation, limits, log, tls)
     allocations.keep_repaired(taken, log)
     return server
+
+
+def _looking_into(store: Store) -> Callable[[str, str, str, str], bool]:
+    """Return what tells whether an object is there; see :data:`tokens.Exists`."""
+
+    def exists(resource: str, namespace: str, name: str, uid: str) -> bool:
+        key = (namespace, name)
+        item = store.peek(resource, key)
+        if item is None and store.exists(resource, key):  # newer than our memory
+            item = store.get(resource, key)
+        return item is not None and item.obj["metadata"]["uid"] == uid
+
+    return exists
 
 
 def parse_address(text: str) -> tuple[str, int]:

@@ -12,7 +12,7 @@ from kproxy import errors, logs
 from .. import status
 from ..requests import JSON, Answer
 from . import http1, kubelets
-from .dispatch import Call, Dispatcher, Stream, Tunnel
+from .dispatch import Call, Dispatcher, Outcome, Stream, Tunnel
 from .http1 import Channel, ClientGone, Request
 from .limits import Limits
 from .metrics import Metrics, Stopwatch
@@ -85,20 +85,7 @@ class Conversation:
             return body
 
         call = Call(request=request, certificate=certificate, read_body=read_body)
-        try:
-            with self._limits.request():
-                outcome = self._dispatcher.answer(call)
-                if isinstance(outcome, Answer):
-                    self._count(call, outcome.code, watch)
-        except (errors.KproxyError, ExceptionGroup) as error:
-            outcome = _failure(error)
-            self._count(call, outcome.code, watch)
-        except (ClientGone, OSError):
-            raise
-        except Exception as error:
-            self._log.error("request failed", path=request.path, error=repr(error))
-            outcome = _failure(error)
-            self._count(call, outcome.code, watch)
+        outcome = self._outcome(call, watch)
         match outcome:
             case Answer():
                 keep = request.keep and is_read and not self._dispatcher.api.store.closed
@@ -113,6 +100,22 @@ class Conversation:
                 with self._open(call):
                     kubelets.tunnel(channel, outcome.other)
                 return False
+
+    def _outcome(self, call: Call, watch: Stopwatch) -> Outcome:
+        """Return the answer to a request, be it that something is wrong with it, or with us."""
+        try:
+            with self._limits.request():
+                outcome = self._dispatcher.answer(call)
+        except (errors.KproxyError, ExceptionGroup) as error:
+            outcome = _failure(error)
+        except (ClientGone, OSError):
+            raise
+        except Exception as error:
+            self._log.error("request failed", path=call.request.path, error=repr(error))
+            outcome = _failure(error)
+        if isinstance(outcome, Answer):
+            self._count(call, outcome.code, watch)
+        return outcome
 
     def _count(self, call: Call, code: int, watch: Stopwatch) -> None:
         asked = call.asked
