@@ -21,6 +21,7 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "kproxy-stamp"
 CONSTRAINTS = ROOT / "constraints.txt"
 PACKAGES = ROOT / "scripts" / "debian-packages.txt"
+ETCD_PACKAGES = ROOT / "scripts" / "debian-packages-etcd.txt"
 KERNEL_PACKAGES = ROOT / "scripts" / "debian-packages-kernel.txt"
 NO_KERNEL_VARIABLE = "KPROXY_NO_KERNEL_BUILD"  # 1: --kernel does nothing
 EXIT_NO_KERNEL = 3
@@ -38,6 +39,8 @@ def main(arguments: list[str]) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             install_debian_packages(PACKAGES, allowed=options.apt)
+            if options.etcd:
+                install_etcd(apt=options.apt)
             install_python_packages(upgrade=options.upgrade)
         except subprocess.CalledProcessError as error:
             command = " ".join(map(str, error.cmd))
@@ -68,6 +71,12 @@ def parser() -> argparse.ArgumentParser:
         help="install no Debian package, only name those that are missing",
     )
     result.add_argument(
+        "--etcd",
+        action="store_true",
+        help="also install etcd, for labs whose API servers keep their objects in it rather than "
+        f"in SQLite (packages of scripts/{ETCD_PACKAGES.name}); it is not started",
+    )
+    result.add_argument(
         "--kernel",
         action=argparse.BooleanOptionalAction,
         default=False,
@@ -82,6 +91,15 @@ def parser() -> argparse.ArgumentParser:
         "and write their versions to constraints.txt",
     )
     return result
+
+
+def install_etcd(*, apt: bool) -> None:
+    """Install etcd unless it is there, and stop what Debian starts with it."""
+    if shutil.which("etcd"):
+        return
+    install_debian_packages(ETCD_PACKAGES, allowed=apt)
+    if shutil.which("etcd") and Path("/run/systemd/system").is_dir():
+        subprocess.run(["systemctl", "--quiet", "disable", "--now", "etcd"], check=False)
 
 
 def install_kernel(*, apt: bool) -> int:

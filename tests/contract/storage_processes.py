@@ -20,12 +20,13 @@ Log = list[tuple[str, int]]
 
 def start(path: Path, number: str, commits: int, total: int, since: int) -> subprocess.Popen:
     arguments = [str(path), number, str(commits), str(total), str(since)]
-    # Nobody gets far ahead of who reads what he says: computing takes no time in virtual time.
+    # Who writes until he is killed must wait for his reader now and then: in virtual time a
+    # process that only computes would go on for ever.
     return subprocess.Popen(
         [sys.executable, __file__, *arguments],
         stdout=subprocess.PIPE,
         start_new_session=True,
-        pipesize=8192,
+        pipesize=-1 if commits else 8192,
     )
 
 

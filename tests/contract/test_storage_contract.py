@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from storage_processes import free_loopback, run_writers
 
+from kproxy import errors
 from kproxy.controlplane.storage import base, etcd, etcdmember, memory, sqlite
 from kproxy.controlplane.storage.base import ABSENT, Change, Compacted, Mismatch, Write
 
@@ -35,8 +36,10 @@ def etcd_member(directory: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def etcd_endpoint(tmp_path_factory) -> Iterator[str]:
-    if shutil.which("etcd") is None:
-        pytest.skip("no etcd here (Debian package etcd-server)")
+    try:
+        etcdmember.program()
+    except errors.Unsupported as error:
+        pytest.skip(str(error))
     with etcd_member(tmp_path_factory.mktemp("etcd")) as endpoint:
         yield endpoint
 

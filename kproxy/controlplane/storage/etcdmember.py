@@ -1,14 +1,25 @@
-"""The command line of an etcd member, for those who start one. Pure.
+"""The command line of an etcd member, for those who start one.
 
 The defaults are etcd's own: heartbeats every 100 ms, an election after a second of silence.
 """
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+
+from kproxy import errors
 
 CLIENT_PORT, PEER_PORT = 2379, 2380
 HEARTBEAT_MS, ELECTION_MS = 100, 1000
 KEPT_REVISIONS = 10_000
+
+
+def program() -> str:
+    """Return the path of etcd. Raises Unsupported."""
+    found = shutil.which("etcd")
+    if found is None:
+        raise errors.Unsupported("etcd is not installed", remedy="run scripts/install --etcd")
+    return found
 
 
 def command(
@@ -18,17 +29,17 @@ def command(
     *,
     heartbeat_ms: int = HEARTBEAT_MS,
     election_ms: int = ELECTION_MS,
-    program: str = "etcd",
 ) -> list[str]:
     """Return the command that runs a member of a new cluster, or of one that it was in before.
 
-    ``peers`` are names and addresses of all members, this one's too.
+    ``peers`` are names and addresses of all members, this one's too. ``data`` is its directory;
+    etcd takes 128 MB for it at once, where the file system keeps no holes (tmpfs does not).
     """
     host = _bracketed(peers[name])
     client, peer = f"http://{host}:{CLIENT_PORT}", f"http://{host}:{PEER_PORT}"
     everyone = (f"{one}=http://{_bracketed(at)}:{PEER_PORT}" for one, at in peers.items())
     return [
-        program,
+        "etcd",
         f"--name={name}",
         f"--data-dir={data}",
         f"--listen-client-urls={client}",
