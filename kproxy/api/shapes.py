@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import msgspec.inspect as types
 
-from . import kept, kinds
+from . import fielddocs, kept, kinds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +92,8 @@ def _struct(wanted: type[msgspec.Struct]) -> Shape:
     fields: dict[str, Shape] = {}
     required = []
     for found in types.type_info(wanted).fields:  # type: ignore[attr-defined]  # a StructType
-        text = described.get(found.name, "")
         place = f"{wanted.__name__}.{found.encode_name}"
+        text = described.get(found.name, "") or fielddocs.FIELDS.get(place, "")
         fields[found.encode_name] = _placed(_convert(found.type), place, text)
         if found.required and found.encode_name != "metadata":
             required.append(found.encode_name)
@@ -147,7 +147,9 @@ def _kept(name: str) -> Iterator[tuple[str, Shape]]:
     for word in kept.FIELDS.get(name, "").split():
         key, _, type_name = word.partition(":")
         shape = _word(type_name or "string")
-        yield key, _placed(shape, f"{name}.{key}", "Kept as it is; nothing here acts on it.")
+        place = f"{name}.{key}"
+        text = fielddocs.FIELDS.get(place, "Kept as it is; nothing here acts on it.")
+        yield key, _placed(shape, place, text)
 
 
 def _word(name: str) -> Shape:
