@@ -13,7 +13,7 @@ import pytest
 from storage_processes import free_loopback, run_writers
 
 from kproxy import errors
-from kproxy.controlplane.storage import base, etcd, etcdmember, memory, sqlite
+from kproxy.controlplane.storage import base, etcd, etcdmember, measure, memory, sqlite
 from kproxy.controlplane.storage.base import ABSENT, Change, Compacted, Mismatch, Write
 
 Open = Callable[[], base.Storage]
@@ -349,3 +349,10 @@ def test_nobody_there_is_unavailable_and_surely_not_written():
     with pytest.raises(base.Unavailable):
         storage.watch("/", 1)
     storage.close()
+
+
+def test_what_is_measured_is_of_all_commits(opened):
+    measured = measure.measure(opened, commits=20, writers=2)
+    assert len(measured.commit_s) == len(measured.watch_s) == 20
+    assert measured.commits_per_s > 0
+    assert opened().list("/measure/")[0] == []

@@ -4,9 +4,10 @@ For ``kproxy bench controlplane``. Meaningful under the real clock only: in virt
 takes no time.
 """
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from . import base
@@ -37,17 +38,45 @@ def measure(
 
     Each of the writers, and the watch, has a client of its own. Raises Unavailable.
     """
-    watched = open_storage()
-    watch = watched.watch("/measure/", watched.revision())
     arrived: dict[str, float] = {}
-    watcher = threading.Thread(target=_listen, args=(watch, commits, arrived))
-    watcher.start()
-    clients = [open_storage() for _ in range(writers)]
     returned: dict[str, float] = {}
     took: list[float] = []
+    with contextlib.ExitStack() as stack:
+        clients = [
+            stack.enter_context(contextlib.closing(open_storage())) for _ in range(writers + 1)
+        ]
+        watch = clients[0].watch("/measure/", clients[0].revision())
+        watcher = threading.Thread(target=_listen, args=(watch, commits, arrived))
+        watcher.start()
+        elapsed = _write_all(clients[1:], commits, returned, took)
+        if len(returned) < commits:
+            watch.close()
+            watcher.join()
+            raise base.Unavailable(f"only {len(returned)} of {commits} commits were acknowledged")
+        watcher.join()
+        watch.close()
+        begin = time.perf_counter()
+        for key in returned:
+            clients[0].get(key)
+        get_s = (time.perf_counter() - begin) / commits
+        for key in returned:
+            clients[0].commit([base.Write(key, None)])
+    return Measured(
+        writers=writers,
+        commits_per_s=commits / elapsed,
+        commit_s=tuple(sorted(took)),
+        watch_s=tuple(sorted(max(arrived[key] - at, 0.0) for key, at in returned.items())),
+        get_s=get_s,
+    )
+
+
+def _write_all(
+    clients: Sequence[base.Storage], commits: int, returned: dict[str, float], took: list[float]
+) -> float:
+    """Let all clients write at once; return how long it took."""
     threads = [
         threading.Thread(
-            target=_write, args=(client, range(number, commits, writers), returned, took)
+            target=_write, args=(client, range(number, commits, len(clients)), returned, took)
         )
         for number, client in enumerate(clients)
     ]
@@ -56,29 +85,7 @@ def measure(
         thread.start()
     for thread in threads:
         thread.join()
-    written = time.perf_counter()
-    if len(returned) < commits:
-        watch.close()
-    watcher.join()
-    read = time.perf_counter()
-    for key in returned:
-        clients[0].get(key)
-    get_s = (time.perf_counter() - read) / commits
-    for key in returned:
-        clients[0].commit([base.Write(key, None)])
-    watch.close()
-    for client in (*clients, watched):
-        client.close()
-    if len(returned) < commits:
-        raise base.Unavailable(f"only {len(returned)} of {commits} commits were acknowledged")
-    delays = sorted(max(arrived[key] - at, 0.0) for key, at in returned.items())
-    return Measured(
-        writers=writers,
-        commits_per_s=commits / (written - begin),
-        commit_s=tuple(sorted(took)),
-        watch_s=tuple(delays),
-        get_s=get_s,
-    )
+    return time.perf_counter() - begin
 
 
 def _write(

@@ -1,0 +1,136 @@
+"""Storages in trouble: a full disk, no inotify, a busy file, certificates."""
+
+import contextlib
+import ssl
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from kproxy.controlplane.storage import base, etcdgateway, sqlite, wakeup
+from kproxy.controlplane.storage.base import ABSENT, Change, Write
+
+FILL = """
+import resource, sys
+from pathlib import Path
+from kproxy.controlplane.storage import base, sqlite
+
+storage = sqlite.SqliteStorage(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+done = 0
+try:
+    while True:
+        storage.commit([base.Write(f"/{done}", b"x" * 2000, base.ABSENT)])
+        done += 1
+except base.Unavailable as error:
+    full = str(error)
+assert len(storage.list("/")[0]) == done
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+storage.commit([base.Write("/after", b"1", base.ABSENT)])
+print(done, full)
+"""
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from kproxy.controlplane.storage import wakeup
+
+bell = wakeup.Bell(Path(sys.argv[1]))
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_full_disk_is_unavailable_and_costs_nothing_that_was_acknowledged(tmp_path):
+    """A limit on the size of files stands for the disk."""
+    path = tmp_path / "db"
+    output = subprocess.run(
+        [sys.executable, "-c", FILL, path], stdout=subprocess.PIPE, check=True, text=True
+    ).stdout
+    done = int(output.split()[0])
+    assert done > 10
+    assert "cannot" in output
+    with contextlib.closing(sqlite.SqliteStorage(path)) as storage:
+        keys = {entry.key for entry in storage.list("/")[0]}
+    assert keys == {f"/{number}" for number in range(done)} | {"/after"}
+
+
+def test_without_inotify_a_watch_looks_again_by_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(wakeup, "_watch", lambda _path: -1)
+    with (
+        contextlib.closing(sqlite.SqliteStorage(tmp_path / "db")) as storage,
+        contextlib.closing(storage.watch("/", storage.revision())) as watch,
+    ):
+        assert watch.next(0)[0] == []
+        timer = threading.Timer(0.1, storage.commit, [[Write("/a", b"1", ABSENT)]])
+        timer.start()
+        changes, revision = watch.next(30)
+        assert changes == [Change("/a", b"1", None, revision)]
+        timer.join()
+
+
+def test_inotify_is_tried_not_guessed(tmp_path):
+    bell = wakeup.Bell(tmp_path / "wake")
+    ear = wakeup.Ear(tmp_path / "wake")
+    assert not ear.polls
+    ear.close()
+    bell.close()
+
+
+def test_the_end_of_a_process_rings(tmp_path):
+    """It may have been killed after its commit, before it could ring."""
+    path = tmp_path / "wake"
+    wakeup.Bell(path).close()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    ear = wakeup.Ear(path)
+    woken = threading.Event()
+
+    def listen() -> None:
+        ear.wait(None)
+        woken.set()
+
+    listener = threading.Thread(target=listen)
+    listener.start()
+    holder.kill()
+    holder.communicate()
+    assert woken.wait(30)
+    listener.join()
+    ear.close()
+
+
+def test_a_writer_that_holds_the_file_makes_others_unavailable(tmp_path, monkeypatch):
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
+    path = tmp_path / "db"
+    with contextlib.closing(sqlite.SqliteStorage(path)) as storage:
+        other = sqlite.connect(path)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(base.Unavailable) as caught:
+            storage.commit([Write("/a", b"1")])
+        assert not caught.value.unknown
+        assert storage.get("/a")[0] is None  # readers do not wait
+        other.execute("ROLLBACK")
+        other.close()
+        storage.commit([Write("/a", b"1")])
+
+
+def test_a_file_that_is_no_database_is_unavailable(tmp_path):
+    path = tmp_path / "db"
+    path.write_text("not a database\n" * 100)
+    with pytest.raises(base.Unavailable, match="cannot open"):
+        sqlite.SqliteStorage(path)
+    with pytest.raises(base.Unavailable, match="cannot open"):
+        sqlite.SqliteStorage(tmp_path / "nowhere" / "db")
+
+
+def test_certificates_that_are_not_there_are_told(tmp_path):
+    with pytest.raises((OSError, ssl.SSLError)):
+        etcdgateway.Gateway(["https://127.0.0.1:1"], authority=Path(tmp_path / "none"), patience=1)
