@@ -143,14 +143,13 @@ class Wanted:
                 self._replace(name, render_(wanted))
             self._services = services
         if before is not None and before is not renderer:
-            self._move(before.context, renderer)
+            self._move(renderer)
         return self._take_delta()
 
-    def _move(self, before: Context, renderer: Renderer) -> None:
-        """Render again what depends on what has changed."""
-        everything = before.scheduler != renderer.context.scheduler
+    def _move(self, renderer: Renderer) -> None:
+        """Render again what depends on what has changed, which is the node alone."""
         for name, wanted in self._services.items():
-            if everything or render.depends_on_node(wanted.service):
+            if render.depends_on_node(wanted.service):
                 self._replace(name, renderer.render(wanted))
 
     def _take_delta(self) -> Delta:
