@@ -51,3 +51,47 @@ def test_adding_wakes_and_stopping_ends_who_waits():
     queue.stop()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_a_key_comes_back_at_the_earliest_of_its_times():
+    queue = WorkQueue()
+    queue.add_after("a", 1000.0)
+    queue.add_after("a", 0.0)
+    queue.add_after("a", 500.0)
+    assert queue.get(0) == "a"
+    assert queue.get(0) is None
+    queue.add_after("a", 0.0)
+    assert queue.get(0) == "a"
+
+
+def test_a_queue_tells_what_it_does():
+    told = []
+
+    class Metrics:
+        def added(self, depth):
+            told.append(("added", depth))
+
+        def taken(self, depth, waited):
+            told.append(("taken", depth, waited >= 0))
+
+        def done(self, worked):
+            told.append(("done", worked >= 0))
+
+        def retried(self):
+            told.append(("retried",))
+
+    queue = WorkQueue(Metrics())
+    queue.add("a")
+    queue.add("b")
+    assert queue.working_for() == 0.0
+    queue.get(0)
+    assert queue.working_for() >= 0.0
+    queue.done()
+    queue.retry("a")
+    assert told == [
+        ("added", 1),
+        ("added", 2),
+        ("taken", 1, True),
+        ("done", True),
+        ("retried",),
+    ]
