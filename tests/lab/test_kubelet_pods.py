@@ -8,9 +8,10 @@ from pathlib import Path
 
 import kubelet_lab
 import pytest
-from kubelet_lab import NODE, PORT, KubeletLab
+from kubelet_lab import NODE, PLAN, PORT, KubeletLab
 from wsproto import ConnectionType, WSConnection, events
 
+from kproxy import errors
 from netns.kernels import base
 
 pytestmark = [
@@ -132,20 +133,38 @@ def test_a_command_in_a_pod_over_the_kubelets_server(lab: KubeletLab) -> None:
     lab.until(lambda: lab.ready("a"), "the pod")
     pod = lab.get("a")
     assert pod
-    output, status = execute(lab, "sh", "-c", "echo $WHO; cat /proc/net/fib_trie; exit 5")
+    words = ("sh", "-c", "echo $WHO; cat /proc/net/fib_trie; exit 5")
+    output, status = execute(lab, (str(NODE.address), PORT), "/exec/default/a/c", *words)
     assert output.startswith("me\n")
     assert pod["status"]["podIP"] in output  # it is in the pod's own network
     assert str(NODE.address) not in output
     assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "5"}]
+    server = (str(PLAN.control_address), PLAN.api_port)
+    path = "/api/v1/namespaces/default/pods/a/exec"
+    assert execute(lab, server, path, "echo", "hi") == ("hi\n", OK)
 
 
-def execute(lab: KubeletLab, *command: str) -> tuple[str, dict]:
-    address = (str(NODE.address), PORT)
+def test_logs_through_the_api_server(lab: KubeletLab) -> None:
+    lab.create("a", {"command": ["sh", "-c", "echo one; echo two; sleep 10000"]})
+    lab.until(lambda: lab.ready("a"), "the pod")
+    lab.until(lambda: lab.log("a") == "one\ntwo\n", "the lines")
+    path = "/api/v1/namespaces/default/pods/a/log"
+    assert lab.through_api(f"{path}?tailLines=1") == "two\n"
+    with pytest.raises(errors.ApiError, match='container "c" in pod "a" not found'):
+        lab.through_api(f"{path}?previous=true")
+
+
+OK = {"metadata": {}, "status": "Success"}
+
+
+def execute(
+    lab: KubeletLab, address: tuple[str, int], path: str, *command: str
+) -> tuple[str, dict]:
     words = "&".join(f"command={word.replace(' ', '%20')}" for word in command)
     socketed = WSConnection(ConnectionType.CLIENT)
     request = events.Request(
         host="node1",
-        target=f"/exec/default/a/c?{words}&stdout=true",
+        target=f"{path}?{words}&stdout=true",
         subprotocols=["v5.channel.k8s.io"],
     )
     output, status, message = b"", {}, b""
