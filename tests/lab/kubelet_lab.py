@@ -111,10 +111,11 @@ class KubeletLab:
     def log(self, name: str, query: str = "") -> str:
         return self.ask(f"/containerLogs/default/{name}/c?{query}")
 
-    def through_api(self, path: str) -> str:
+    def through_api(self, path: str, **query: str) -> str:
         """Ask the API server, which asks the kubelet."""
-        assert self._rest is not None
-        return self.call(self._rest.request, "GET", path).decode()
+        rest = self._rest
+        assert rest is not None
+        return self.call(lambda: rest.request("GET", path, query=query)).decode()
 
     def close(self) -> None:
         if self._rest is not None:

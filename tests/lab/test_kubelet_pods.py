@@ -149,9 +149,9 @@ def test_logs_through_the_api_server(lab: KubeletLab) -> None:
     lab.until(lambda: lab.ready("a"), "the pod")
     lab.until(lambda: lab.log("a") == "one\ntwo\n", "the lines")
     path = "/api/v1/namespaces/default/pods/a/log"
-    assert lab.through_api(f"{path}?tailLines=1") == "two\n"
-    with pytest.raises(errors.ApiError, match='container "c" in pod "a" not found'):
-        lab.through_api(f"{path}?previous=true")
+    assert lab.through_api(path, tailLines="1") == "two\n"
+    with pytest.raises(errors.ApiError, match='previous terminated container "c"'):
+        lab.through_api(path, previous="true")
 
 
 OK = {"metadata": {}, "status": "Success"}
