@@ -21,6 +21,7 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "kproxy-stamp"
 CONSTRAINTS = ROOT / "constraints.txt"
 PACKAGES = ROOT / "scripts" / "debian-packages.txt"
+KUBECTL_PACKAGES = ROOT / "scripts" / "debian-packages-kubectl.txt"
 ETCD_PACKAGES = ROOT / "scripts" / "debian-packages-etcd.txt"
 KERNEL_PACKAGES = ROOT / "scripts" / "debian-packages-kernel.txt"
 NO_KERNEL_VARIABLE = "KPROXY_NO_KERNEL_BUILD"  # 1: --kernel does nothing
@@ -39,6 +40,8 @@ def main(arguments: list[str]) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             install_debian_packages(PACKAGES, allowed=options.apt)
+            if options.kubectl and not shutil.which("kubectl"):
+                install_debian_packages(KUBECTL_PACKAGES, allowed=options.apt)
             if options.etcd:
                 install_etcd(apt=options.apt)
             install_python_packages(upgrade=options.upgrade)
@@ -75,6 +78,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also install etcd, for labs whose API servers keep their objects in it rather than "
         f"in SQLite (packages of scripts/{ETCD_PACKAGES.name}); it is not started",
+    )
+    result.add_argument(
+        "--kubectl",
+        action="store_true",
+        help="also install kubectl unless there is one, for labs and the tests of the API server "
+        f"(packages of scripts/{KUBECTL_PACKAGES.name})",
     )
     result.add_argument(
         "--kernel",

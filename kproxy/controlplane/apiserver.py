@@ -18,7 +18,7 @@ from pathlib import Path
 
 from kproxy import errors, logs
 
-from . import addresses, allocations
+from . import addresses, allocations, eventexpiry
 from .access.authentication import Authenticator
 from .masters import Masters
 from .rest import Api
@@ -78,6 +78,7 @@ def start(
     conversation = Conversation(dispatcher, metrics, limits, log)
     server = Server(address, api, conversation, limits, log, tls)
     allocations.keep_repaired(taken, log)
+    eventexpiry.keep_expiring(store, log)
     return server
 
 

@@ -8,8 +8,9 @@ import pytest
 from local_cluster import new_api
 
 from kproxy import errors
-from kproxy.controlplane import routes, status
+from kproxy.controlplane import eventexpiry, routes, status
 from kproxy.controlplane.access.tokens import AUDIENCE, Signer
+from kproxy.controlplane.presentation import cells
 from kproxy.controlplane.requests import Options
 from kproxy.controlplane.rest import Api
 
@@ -200,6 +201,24 @@ def test_events_are_one_store_in_two_versions(api):
     assert (patched["count"], get(api, f"{new}/a.1")["deprecatedCount"]) == (2, 2)
     lines = next(iter(api.watch(routes.target(new), {}))).splitlines()
     assert msgspec.json.decode(lines[0])["object"]["note"] == "again"
+
+
+def test_events_are_forgotten_after_an_hour(api):
+    def told(name, **times):
+        about = {"kind": "Pod", "name": "a"}
+        post(
+            api,
+            f"{DEFAULT}/events",
+            {"metadata": {"name": name}, "involvedObject": about, **times},
+        )
+
+    now = cells.seconds_of("2100-01-01T01:00:00Z")
+    told("new", lastTimestamp="2100-01-01T00:00:01Z")
+    told("old", lastTimestamp="2099-12-31T23:59:59Z")
+    told("again", series={"lastObservedTime": "2100-01-01T00:30:00.000000Z"})
+    assert eventexpiry.expire(api.store, now) == 1
+    names = [item["metadata"]["name"] for item in get(api, f"{DEFAULT}/events")["items"]]
+    assert names == ["again", "new"]
 
 
 def test_leases_keep_microseconds(api):
