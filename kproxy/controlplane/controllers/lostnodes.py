@@ -12,10 +12,10 @@ _CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 
 
 def sign_of_life(node: Object, lease: Object | None) -> tuple[Any, ...]:
-    """Return what changes as long as a node's kubelet lives."""
+    """Return what changes as long as a node's kubelet lives, and which nobody else changes."""
     renewed = ((lease or {}).get("spec") or {}).get("renewTime")
     ready = next((one for one in _conditions(node) if one["type"] == "Ready"), {})
-    return renewed, ready.get("lastHeartbeatTime"), ready.get("status")
+    return renewed, ready.get("lastHeartbeatTime")
 
 
 def lost(node: Object, stamp: str) -> list[Object] | None:

@@ -25,6 +25,8 @@ Object = dict[str, Any]
 KEY = "nodes"
 """All nodes are one key: they are looked at together."""
 LEASE_NAMESPACE = "kube-node-lease"
+TRIES = 3
+"""So often a node is written at once, where others write it, too; then at the next look."""
 
 
 @dataclass(slots=True)
@@ -80,13 +82,27 @@ class NodeLifecycleController:
         waits = [self._taint(node, now) for node in nodes.values()]
         return min([self._look_at - now, *(wait for wait in waits if wait is not None)])
 
-    def _guarded(self, node: Object, look: Callable[[Object], None]) -> None:
-        """Look at one node; its trouble is not the others'. It is looked at again in time."""
+    def _guarded(self, node: Object, look: Callable[[Object], None]) -> bool:
+        """Look at one node; return whether it went well. Its trouble is not the others'.
+
+        Our picture of it may be old, as others taint it in the same moment: then it is read anew.
+        """
+        name = node["metadata"]["name"]
         try:
-            look(node)
+            for tries_left in reversed(range(TRIES)):
+                try:
+                    look(node)
+                    return True
+                except errors.Conflict:
+                    found = self._cluster.fresh(kinds.NODE, "", name)
+                    if found is None:
+                        return False
+                    if not tries_left:
+                        raise
+                    node = found
         except errors.KproxyError as error:
-            name = node["metadata"]["name"]
             self._log.warning("node not dealt with", node=name, error=str(error))
+        return False
 
     def _look(self, node: Object) -> None:
         """Take note of a node's signs of life, and mark one that is lost."""
@@ -121,9 +137,6 @@ class NodeLifecycleController:
         self._log.warning("node lost", node=name, silent_s=round(self._now() - life.seen, 3))
         text = f"Node {name} status is now: NodeNotReady"
         self._events.event(kinds.NODE, node, "NodeNotReady", text)
-        # What we wrote is no sign of life.
-        lease = self._cluster.get(catalog.LEASE, LEASE_NAMESPACE, name)
-        life.sign = lostnodes.sign_of_life(written, lease)
         return written
 
     def _mark_pods(self, node: Object) -> None:
@@ -169,9 +182,11 @@ class NodeLifecycleController:
             return None
         swaps = any(taints.has(node, one, "NoExecute") for one in lostnodes.TAINTS.values())
         limiter = self._limiters.get(zones.zone_of(node))
-        if key and not swaps and limiter is not None and not limiter.take(now):
+        limited = key and not swaps and limiter is not None
+        if limited and limiter is not None and limiter.wait(now) != 0.0:
             return limiter.wait(now)
-        self._guarded(node, lambda one: self._set_taint(one, key))
+        if self._guarded(node, lambda one: self._set_taint(one, key)) and limited and limiter:
+            limiter.take(now)
         return None
 
     def _set_taint(self, node: Object, key: str) -> None:

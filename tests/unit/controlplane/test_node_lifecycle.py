@@ -206,3 +206,22 @@ def test_a_limiter_lets_one_through_at_once_and_the_next_in_its_time():
     assert limiter.wait(1e9) is None
     limiter.change(1.0, 12.0)
     assert limiter.wait(12.0) == 1.0
+
+
+def test_a_taint_that_another_one_came_before_costs_no_time():
+    """Two controllers taint a lost node in the same moment; whoever is second reads it anew."""
+    world = lively()
+    world.die("n1")
+    patch, disturbed = world.cluster.patch, []
+
+    def disturb(kind, namespace, name, change, subresource=""):
+        if change.get("spec", {}).get("taints") and not disturbed:
+            disturbed.append(name)
+            patch(kind, namespace, name, {"metadata": {"labels": {"changed": "meanwhile"}}})
+        return patch(kind, namespace, name, change, subresource)
+
+    world.cluster.patch = disturb
+    del world.working["nodetaints"]
+    world.run(55)
+    assert disturbed == ["n1"]
+    assert world.taints_of("n1") == {"unreachable:NoExecute"}
