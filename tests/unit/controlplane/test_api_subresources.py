@@ -216,6 +216,7 @@ def test_events_are_forgotten_after_an_hour(api):
     told("new", lastTimestamp="2100-01-01T00:00:01Z")
     told("old", lastTimestamp="2099-12-31T23:59:59Z")
     told("again", series={"lastObservedTime": "2100-01-01T00:30:00.000000Z"})
+    assert len(get(api, f"{DEFAULT}/events")["items"]) == 3
     assert eventexpiry.expire(api.store, now) == 1
     names = [item["metadata"]["name"] for item in get(api, f"{DEFAULT}/events")["items"]]
     assert names == ["again", "new"]
