@@ -112,7 +112,8 @@ class ContainerRun:
         self._forget_hook()
         if self._probes is not None:
             self._probes.stopping()
-        message = f"Stopping container {self.id.name}" + (f": {why}" if why else "")
+        name = self.id.name
+        message = f"Container {name} {why}" if why else f"Stopping container {name}"
         self._tools.events.note(self._where.pod, "Killing", message)
         self._stop = Stop(self.id, self._tools, now=now, grace=grace, where=self._where)
 
@@ -141,7 +142,7 @@ class ContainerRun:
             return
         message = f"PostStartHook failed: {outcome.message}"
         self._tools.events.note(self._where.pod, "FailedPostStartHook", message, warning=True)
-        self.stop(now, self._grace(), "FailedPostStartHook")
+        self.stop(now, self._grace(), "failed postStart hook")
 
     def _probe(
         self, now: float, *, adopted: bool = False, known: ContainerStatus | None = None

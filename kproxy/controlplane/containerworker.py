@@ -197,15 +197,23 @@ class ContainerWorker:
     def adopt(
         self, found: ContainerId, sandbox: Sandbox, status: ContainerStatus | None, now: float
     ) -> None:
-        """Take over a process that a former kubelet started. Raises KproxyError."""
+        """Take over a process that a former kubelet started."""
         known = status if status is not None and status.container_id == str(found) else None
         running = ((known.state if known else None) or {}).get("running") or {}
         today = running.get("startedAt") or self._tools.today()
         self.starts = max(self.starts, found.attempt + 1)
-        program = self._tools.images.program(self.container)
-        run = self._process(found, sandbox, (program, self.spec(sandbox, program)), now, today)
+        run = self._process(found, sandbox, self._known_program(sandbox), now, today)
         run.adopted(now, known)
         self._tools.log.info("container adopted", **run.words())
+
+    def _known_program(self, sandbox: Sandbox) -> tuple[Program, ContainerSpec]:
+        """Return what runs; as little as can be if the image is not known any more."""
+        try:
+            program = self._tools.images.program(self.container)
+            return program, self.spec(sandbox, program)
+        except errors.KproxyError:
+            program = Program(command=(), env={}, own_log=False, listens=False)
+            return program, ContainerSpec(name=self.container.name, command=())
 
     def assume_done(self) -> None:
         """Note that it must have ended well, because what comes after it runs."""

@@ -123,7 +123,7 @@ class PodWorker:
         """Do what is due; return the time of the next thing to do, None: nothing but events."""
         try:
             return self._advance(now)
-        except errors.KproxyError as error:
+        except (errors.KproxyError, OSError) as error:  # OSError: the machine lacks something
             if self.stage is Stage.RUNNING and not self._check_sandbox():
                 return now
             self._message = str(error)
@@ -136,7 +136,7 @@ class PodWorker:
         try:
             self._remove()
             self._tools.runtime.forget(self.uid)
-        except errors.KproxyError as error:
+        except (errors.KproxyError, OSError) as error:
             self._tools.log.error("sandbox not removed", **names(self.pod), error=str(error))
             return now + self._retry.failed(self.uid)
         self.stage = Stage.GONE

@@ -387,3 +387,37 @@ def test_the_echo_server_is_the_image_of_containers_without_one():
     assert program().listens
     assert not program(command=["x"]).listens
     assert program(image="kproxy", command=["x"]).listens
+
+
+def test_a_container_whose_image_is_known_no_more_is_adopted_all_the_same(node):
+    node.images._mapped.update(Images.parse({"mine": {"image": "pause"}})._mapped)
+    node.create(containers=[container(image="mine")])
+    node.turn()
+    before = node.runtime.running()
+    node.images._mapped.clear()
+    node.boot()
+    assert node.runtime.running() == before
+    assert is_ready(node.status())
+
+
+def test_a_machine_that_lacks_something_is_tried_again(node):
+    original = node.runtime.run_sandbox
+
+    def full(**_: object):
+        raise OSError(28, "No space left on device")
+
+    node.runtime.run_sandbox = full
+    node.create(containers=[container()])
+    node.turn()
+    assert "No space left" in node.status()["message"]
+    node.runtime.run_sandbox = original
+    node.run(1.0)
+    assert node.status()["phase"] == "Running"
+
+
+def test_what_is_told_of_a_container_that_fails_its_liveness_probe(node):
+    node.performer.answers = lambda action: BAD
+    probe = {"tcpSocket": {"port": 80}, "periodSeconds": 1, "failureThreshold": 1}
+    node.create(containers=[container(livenessProbe=probe)])
+    node.run(1.5)
+    assert ("Killing", "Container c failed liveness probe, will be restarted") in node.pod_events()
