@@ -4,6 +4,7 @@ import pytest
 
 from kproxy.api import catalog
 from kproxy.client import cache
+from kproxy.client.picture import UNCONFIRMED_S
 from kproxy.client.rest import Unreachable
 from kproxy.errors import ApiError, Conflict
 
@@ -151,7 +152,7 @@ def test_what_the_watch_never_confirms_is_read_anew(server, cached, monkeypatch)
     server.answer = pod("a", 5)
     cached.create(POD, pod("a", 0))
     now = cache.time.monotonic()
-    monkeypatch.setattr(cache.time, "monotonic", lambda: now + cache.UNCONFIRMED_S + 1)
+    monkeypatch.setattr(cache.time, "monotonic", lambda: now + UNCONFIRMED_S + 1)
     assert names(cached) == []
     assert server.asked == ["a"]
 
