@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from kproxy import errors, logs
@@ -64,17 +65,16 @@ class Kubelet:
         self.runtime = runtime
         self._now = now
         self._performer = performer or Actions(runtime)
+        today = partial(_today, wall)
         self._tools = Tools(
             node_name=node_name,
             runtime=runtime,
             performer=self._performer,
             log=self.log,
-            today=lambda: timestamp(wall()),
+            today=today,
             host_ips=tuple(host_ips),
             images=images or Images(),
-            events=PodEvents(
-                node_name, self.outbox.put_event, now=now, today=lambda: timestamp(wall())
-            ),
+            events=PodEvents(node_name, self.outbox.put_event, now=now, today=today),
             metrics=self.metrics,
         )
         self._workers: dict[str, PodWorker] = {}
@@ -304,3 +304,7 @@ class Kubelet:
         else:
             self._leaving_due[uid] = due
         return due
+
+
+def _today(wall: Callable[[], float]) -> str:
+    return timestamp(wall())

@@ -75,26 +75,21 @@ class Supervisor:
         self._client = client
         self._options = options
         cluster: Cluster = objects.ObjectClient(client) if client else _Nobody()
-        self.kubelet = Kubelet(
-            node_name,
-            cluster,
-            runtime,
-            host_ips=addresses,
-            images=options.images,
-            performer=options.performer,
-            log=self._log,
-        )
-        facts = NodeFacts(
-            name=node_name,
-            addresses=addresses,
-            pod_cidrs=pod_cidrs,
-            labels=labels or {},
-            info=runtime.machine(),
-            pods=options.pods,
-            port=options.port,
-        )
+        self.kubelet = _kubelet(node_name, cluster, runtime, addresses, options, self._log)
         self._keeper = NodeKeeper(
-            cluster, facts, self._log, trouble=runtime.trouble, times=options.times
+            cluster,
+            NodeFacts(
+                name=node_name,
+                addresses=addresses,
+                pod_cidrs=pod_cidrs,
+                labels=labels or {},
+                info=runtime.machine(),
+                pods=options.pods,
+                port=options.port,
+            ),
+            self._log,
+            trouble=runtime.trouble,
+            times=options.times,
         )
         self._manifests = staticpods.ManifestDirectory(
             options.manifests or Path(), node_name, self._complain
@@ -213,6 +208,25 @@ class Supervisor:
             self._log.warning("static pods not read", error=str(error))
             return
         self.kubelet.post(lambda: self.kubelet.replace_static(found))
+
+
+def _kubelet(
+    node_name: str,
+    cluster: Cluster,
+    runtime: PodRuntime,
+    addresses: Sequence[str],
+    options: Options,
+    log: logs.Log,
+) -> Kubelet:
+    return Kubelet(
+        node_name,
+        cluster,
+        runtime,
+        host_ips=addresses,
+        images=options.images,
+        performer=options.performer,
+        log=log,
+    )
 
 
 class _Nobody:
