@@ -129,6 +129,13 @@ STEPS = (
     Step("-n shop wait --for=condition=Available deploy/web --timeout=60s", ["met"], whole=True),
     Step("-n shop logs deploy/web", ["started"], whole=True),
     Step(
+        "-n shop exec deploy/web -- sh -c 'echo hello; exit 3'",
+        ["hello", "exit code 3"],
+        code=3,
+        whole=True,
+        since=(1, 30),
+    ),
+    Step(
         "-n shop get all -o wide", ["service/web +NodePort +10", "deployment.apps/web", "IMAGES"]
     ),
     Step("-n shop get deploy,ds,sts -o name", ["deployment.apps/web", "daemonset", "statefulset"]),

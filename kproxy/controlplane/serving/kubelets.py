@@ -93,7 +93,7 @@ class Kubelets:
         """Return a connection to the kubelet on which the client's exec has been asked for."""
         if request.upgrade() != "websocket":
             message = (
-                "exec is served over WebSocket only (kubectl 1.31 and newer speak it); with an "
+                "exec is served over WebSocket only (kubectl 1.30 and newer speak it); with an "
                 f"older kubectl use: kproxy lab exec {name} -- COMMAND"
             )
             raise errors.ApiError(400, "BadRequest", message)
