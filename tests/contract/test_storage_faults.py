@@ -1,6 +1,7 @@
 """Storages in trouble: a full disk, no inotify, a busy file, certificates."""
 
 import contextlib
+import shutil
 import ssl
 import subprocess
 import sys
@@ -8,8 +9,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from storage_processes import free_loopback
 
-from kproxy.controlplane.storage import base, etcdgateway, sqlite, wakeup
+from kproxy.controlplane.access.pki import Authority
+from kproxy.controlplane.storage import base, etcd, etcdgateway, etcdmember, sqlite, wakeup
 from kproxy.controlplane.storage.base import ABSENT, Change, Write
 
 FILL = """
@@ -134,3 +137,33 @@ def test_a_file_that_is_no_database_is_unavailable(tmp_path):
 def test_certificates_that_are_not_there_are_told(tmp_path):
     with pytest.raises((OSError, ssl.SSLError)):
         etcdgateway.Gateway(["https://127.0.0.1:1"], authority=Path(tmp_path / "none"), patience=1)
+
+
+@pytest.mark.needs_tool("etcd")
+def test_etcd_with_certificates(tmp_path):
+    authority = Authority.make()
+    authority.pair.save(tmp_path, "ca")
+    address = free_loopback(etcdmember.CLIENT_PORT)
+    certificate, key = authority.server("etcd", [address]).save(tmp_path, "etcd")
+    command = etcdmember.command("one", tmp_path / "data", {"one": address})
+    port = etcdmember.CLIENT_PORT
+    plain, secured = f"http://{address}:{port}", f"https://{address}:{port}"
+    command = [argument.replace(plain, secured) for argument in command]
+    command += [f"--cert-file={certificate}", f"--key-file={key}"]
+    with (tmp_path / "log").open("wb") as log:
+        member = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        trusting = etcd.EtcdStorage([secured], authority=tmp_path / "ca.crt")
+        with contextlib.closing(trusting) as storage:
+            revision = storage.commit([Write("/a", b"1", ABSENT)])
+            with contextlib.closing(storage.watch("/", revision - 1)) as watch:
+                assert watch.next(30)[0] == [Change("/a", b"1", None, revision)]
+        wary = etcd.EtcdStorage([secured], patience=0.5)
+        with contextlib.closing(wary) as storage:
+            with pytest.raises(base.Unavailable, match="certificate verify failed") as caught:
+                storage.commit([Write("/a", b"2")])
+            assert not caught.value.unknown
+    finally:
+        member.kill()
+        member.wait()
+        shutil.rmtree(tmp_path / "data", ignore_errors=True)

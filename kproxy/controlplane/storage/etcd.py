@@ -137,8 +137,8 @@ class EtcdWatch:
     """See :class:`base.Watch`. A thread reads from the connection, as fast as :meth:`next` takes.
 
     The whole store is watched whatever the prefix: so every revision is heard of, and which one
-    has been reached is known without asking for progress (whose answer may overtake events in
-    etcd up to 3.4.24).
+    has been reached is known without asking for progress (whose answer may overtake events:
+    etcd issue 15220).
     """
 
     def __init__(
