@@ -10,7 +10,6 @@ from kproxy.api import catalog, kinds
 
 from . import (
     endpointmirroring,
-    eventttl,
     garbagecollector,
     namespace,
     nodelifecycle,
@@ -46,10 +45,6 @@ def _node_lifecycle(context: Context) -> Controller:
 
 def _pod_gc(context: Context) -> Controller:
     return podgc.PodGarbageCollector(context.cluster, context.log, times=context.times)
-
-
-def _event_ttl(context: Context) -> Controller:
-    return eventttl.EventTtlController(context.cluster, context.log, times=context.times)
 
 
 def _pods_of_node(
@@ -151,5 +146,4 @@ ALL: tuple[Registration, ...] = (
         lambda context: serviceaccount.ServiceAccountController(context.cluster, context.log),
         {kinds.NAMESPACE: own_key, catalog.SERVICE_ACCOUNT: _own_namespace},
     ),
-    Registration("eventttl", _all_at_once(_event_ttl, eventttl.KEY), {}),
 )

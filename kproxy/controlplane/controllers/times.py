@@ -1,7 +1,6 @@
 """How long controllers wait before they act, and the options of a manager that say so.
 
-The defaults are those of production Kubernetes (``kube-controller-manager``; the events' are its
-API server's).
+The defaults are those of production Kubernetes' ``kube-controller-manager``.
 """
 
 import argparse
@@ -35,8 +34,6 @@ class Times:
     """Pods of a node that is not there are left alone for so long."""
     terminated_pods: int = 12_500
     """So many pods that have ended are kept."""
-    event_ttl: float = 3600.0
-    """Events are kept for so long after they happened last."""
 
 
 DEFAULT = Times()
@@ -47,7 +44,6 @@ _DURATIONS = (
     ("--node-startup-grace-period", "node_startup"),
     ("--pod-gc-period", "pod_gc"),
     ("--pod-gc-orphan-quarantine", "orphan_quarantine"),
-    ("--event-ttl", "event_ttl"),
 )
 _NUMBERS = (
     ("--node-eviction-rate", "eviction_rate", float),

@@ -16,7 +16,6 @@ from kproxy import errors, logs
 from kproxy.api import catalog, kinds
 from kproxy.controlplane.controllers import (
     clusterwide,
-    eventttl,
     garbagecollector,
     namespace,
     nodelifecycle,
@@ -67,7 +66,7 @@ class ClusterwideWorld:
         self.controllers: dict[str, Any] = {}
         for name in self.working:
             self.controllers[name] = self.make(name)
-            if name in ("nodelifecycle", "podgc", "eventttl"):
+            if name in ("nodelifecycle", "podgc"):
                 self.queue(name, "all")
         self.hear()
 
@@ -88,9 +87,6 @@ class ClusterwideWorld:
             "namespace": lambda: namespace.NamespaceController(self.cluster, self.log),
             "serviceaccount": lambda: serviceaccount.ServiceAccountController(
                 self.cluster, self.log
-            ),
-            "eventttl": lambda: eventttl.EventTtlController(
-                self.cluster, self.log, times=self.waits, wall=self.wall
             ),
         }.get(name, lambda: self.working[name].make(self.context(name)))()
 

@@ -1,13 +1,13 @@
 """What belongs to nobody goes, in the way that was asked for; namespaces end empty."""
 
 import pytest
-from clusterwide_world import START, ClusterwideWorld
+from clusterwide_world import ClusterwideWorld
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kproxy import errors
 from kproxy.api import catalog, kinds
-from kproxy.controlplane.controllers import eventttl, owned, podgc, times
+from kproxy.controlplane.controllers import owned, podgc, times
 
 
 def config(world, name, *owners, block=True, namespace="default", finalizers=()):
@@ -284,39 +284,6 @@ class TestPods:
     def test_all_ended_pods_may_stay_where_no_number_is_given(self):
         pods = [{"metadata": {"name": "p"}, "status": {"phase": "Failed"}}]
         assert podgc.ended(pods, 0) == []
-
-
-class TestEvents:
-    def event(self, world, name, age=0.0):
-        about = {"kind": "Pod", "namespace": "default", "name": "p"}
-        meta = {"namespace": "default", "name": name}
-        body = {
-            "metadata": meta,
-            "involvedObject": about,
-            "lastTimestamp": owned.stamp(world.wall() - age),
-        }
-        world.cluster.create(catalog.EVENT, body)
-
-    def names(self, world):
-        found = world.cluster.list_objects(catalog.EVENT)
-        return [one["metadata"]["name"] for one in found]
-
-    def test_events_go_an_hour_after_they_happened_last(self):
-        world = ClusterwideWorld("eventttl")
-        world.run(100)
-        self.event(world, "a")
-        world.run(3000)
-        self.event(world, "b")
-        assert self.names(world) == ["a", "b"]
-        world.run(660)
-        assert self.names(world) == ["b"]
-        world.run(3060)
-        assert self.names(world) == []
-
-    def test_the_newest_of_an_events_times_counts(self):
-        old, new = owned.stamp(START), owned.stamp(START + 60)
-        event = {"metadata": {"creationTimestamp": old}, "series": {"lastObservedTime": new}}
-        assert eventttl.last(event) == START + 60
 
 
 def test_a_conflict_is_tried_again_with_what_is_there_by_then():
