@@ -78,8 +78,7 @@ class Kubelet:
             metrics=self.metrics,
         )
         self._workers: dict[str, PodWorker] = {}
-        self._leaving: dict[str, PodWorker] = {}
-        self._leaving_due: dict[str, float] = {}
+        self._leaving: dict[str, tuple[PodWorker, float]] = {}
         self._static: dict[str, staticpods.StaticPod] = {}
         self._left: dict[str, tuple[Sandbox, Sequence[ContainerId]]] | None = None
         """What a former kubelet left and nobody has claimed yet; None: not looked at yet."""
@@ -248,7 +247,9 @@ class Kubelet:
 
     def _exited(self, end: Exit, now: float) -> None:
         uid = end.container.uid
-        worker = self._workers.get(uid) or self._leaving.get(uid)
+        worker = self._workers.get(uid)
+        if worker is None and uid in self._leaving:
+            worker, _ = self._leaving[uid]
         pod = worker.pod.metadata if worker else None
         self.log.info(
             "container exited",
@@ -291,19 +292,19 @@ class Kubelet:
         )
 
     def _remove(self, uid: str) -> None:
-        self._leaving[uid] = self._workers.pop(uid)
-        self._leaving_due[uid] = 0.0
+        self._leaving[uid] = (self._workers.pop(uid), 0.0)
 
     def _leave(self, uid: str, now: float) -> float | None:
         """Remove what a pod without an object left; try again later if it cannot be."""
-        if now < self._leaving_due[uid]:
-            return self._leaving_due[uid]
-        due = self._leaving[uid].gone(now)
-        if due is None:
-            del self._leaving[uid], self._leaving_due[uid]
+        worker, due = self._leaving[uid]
+        if now < due:
+            return due
+        again = worker.gone(now)
+        if again is None:
+            del self._leaving[uid]
         else:
-            self._leaving_due[uid] = due
-        return due
+            self._leaving[uid] = (worker, again)
+        return again
 
 
 def _today(wall: Callable[[], float]) -> str:
