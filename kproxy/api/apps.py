@@ -44,6 +44,8 @@ class DaemonSetStatus(Object, frozen=True, kw_only=True, rename="camel"):
     number_available: int = 0
     number_unavailable: int = 0
     number_misscheduled: int = 0
+    last_pod_number: int = 0
+    """Highest number that a pod's name has had (ours): names are not used again."""
 
 
 class DaemonSet(Object, frozen=True, kw_only=True, rename="camel"):
@@ -104,6 +106,8 @@ class ReplicaSetStatus(Object, frozen=True, kw_only=True, rename="camel"):
     fully_labeled_replicas: int = 0
     ready_replicas: int = 0
     available_replicas: int = 0
+    last_pod_number: int = 0
+    """Highest number that a pod's name has had (ours): names are not used again."""
 
 
 class ReplicaSet(Object, frozen=True, kw_only=True, rename="camel"):
