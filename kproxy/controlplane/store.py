@@ -42,7 +42,7 @@ class Store:
         self,
         storage: base.Storage,
         *,
-        history: int = 10_000,
+        history: int = 2_000,
         now: Callable[[], float] = time.time,
         new_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
         patience: float = 3.0,
@@ -69,6 +69,7 @@ class Store:
         """
         self._cache.close()
         self._storage.close()
+        self._cache.join()
 
     def wait_closed(self, timeout: float) -> bool:
         """Wait until :meth:`close` is called, at most so many seconds; return whether it was."""

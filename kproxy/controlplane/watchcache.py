@@ -71,13 +71,19 @@ class WatchCache:
         return self._end.is_set()
 
     def close(self) -> None:
-        """Wake everybody for the last time: nobody waits any more. The storage stays open."""
+        """Wake everybody for the last time: nobody waits any more. The storage stays open.
+
+        The thread that follows it may still be within a call; see :meth:`join`.
+        """
         self._end.set()
         with self._lock:
             watch = self._watch
             self._wake_all()
         if watch is not None:
             watch.close()
+
+    def join(self) -> None:
+        """Wait, after :meth:`close`, until the storage is used no more."""
         self._thread.join()
 
     def wait_closed(self, timeout: float) -> bool:
