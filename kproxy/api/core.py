@@ -47,6 +47,8 @@ class ServiceSpec(Object, frozen=True, kw_only=True, rename="camel"):
     session_affinity_config: SessionAffinityConfig | None = None
     external_traffic_policy: str = ""
     internal_traffic_policy: str | None = None
+    load_balancer_ip: str = msgspec.field(default="", name="loadBalancerIP")
+    load_balancer_class: str | None = None
     load_balancer_source_ranges: list[str] | None = None
     allocate_load_balancer_node_ports: bool | None = None
     health_check_node_port: int = 0

@@ -126,6 +126,21 @@ class Toleration(Object, frozen=True, kw_only=True, rename="camel"):
     toleration_seconds: int | None = None
 
 
+class PodDNSOption(Object, frozen=True, kw_only=True, rename="camel"):
+    """One of the ``options`` in a resolv.conf."""
+
+    name: str = ""
+    value: str | None = None
+
+
+class PodDNSConfig(Object, frozen=True, kw_only=True, rename="camel"):
+    """What a pod's resolv.conf has beside what its ``dnsPolicy`` gives."""
+
+    nameservers: list[str] | None = None
+    searches: list[str] | None = None
+    options: list[PodDNSOption] | None = None
+
+
 class PodSpec(Object, frozen=True, kw_only=True, rename="camel"):
     """What a user wants of a Pod."""
 
@@ -139,6 +154,8 @@ class PodSpec(Object, frozen=True, kw_only=True, rename="camel"):
     host_network: bool = False
     hostname: str = ""
     subdomain: str = ""
+    dns_policy: str = "ClusterFirst"
+    dns_config: PodDNSConfig | None = None
     restart_policy: str = "Always"
     termination_grace_period_seconds: int | None = None
     service_account_name: str = ""

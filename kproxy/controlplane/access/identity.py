@@ -11,6 +11,9 @@ AUTHENTICATED = "system:authenticated"
 CONTROLLER_MANAGER = "system:kube-controller-manager"
 SCHEDULER = "system:kube-scheduler"
 PROXY = "system:kube-proxy"
+DNS = "system:kube-dns"
+BALANCER = "system:cloud-controller-manager"
+"""Who makes Services of type LoadBalancer reachable: elsewhere a cloud does."""
 API_SERVER = "kube-apiserver-kubelet-client"
 
 

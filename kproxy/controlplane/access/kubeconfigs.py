@@ -15,12 +15,16 @@ ADMIN = "admin"
 CONTROLLER_MANAGER = "controller-manager"
 SCHEDULER = "scheduler"
 PROXY = "kube-proxy"
+DNS = "kube-dns"
+BALANCER = "balancer"
 
 _USERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ADMIN: ("kubernetes-admin", (identity.ADMINS,)),
     CONTROLLER_MANAGER: (identity.CONTROLLER_MANAGER, ()),
     SCHEDULER: (identity.SCHEDULER, ()),
     PROXY: (identity.PROXY, ()),
+    DNS: (identity.DNS, ()),
+    BALANCER: (identity.BALANCER, ()),
 }
 
 
@@ -46,7 +50,7 @@ class Credentials:
         return self.directory / "ca.crt"
 
     def kubeconfig(self, who: str) -> Path:
-        """Return the kubeconfig of ADMIN, CONTROLLER_MANAGER, SCHEDULER or PROXY."""
+        """Return the kubeconfig of one of the names above: ADMIN, PROXY …"""
         name, groups = _USERS[who]
         return self._kubeconfig(self.directory / f"{who}.conf", name, groups)
 

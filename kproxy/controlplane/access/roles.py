@@ -5,6 +5,8 @@ admin                 everything (group system:masters)
 controller manager    everything but exec
 scheduler             read everything but Secrets; bind pods, their status, Events, Leases
 proxy                 read Services, EndpointSlices, Nodes, Namespaces, ServiceCIDRs; Events
+name server           read Services, EndpointSlices, Namespaces, Pods
+load balancer         read what a proxy reads; write the status of Services, Events
 node                  see :mod:`noderules`
 service account       ask what it may do; kube-system's kube-proxy is a proxy as well
 nobody                /healthz, /readyz, /livez, /version
@@ -90,6 +92,8 @@ def _role(user: User) -> Callable[[Attributes], bool] | None:
         identity.CONTROLLER_MANAGER: _controller,
         identity.SCHEDULER: _scheduler,
         identity.PROXY: _proxy,
+        identity.DNS: _name_server,
+        identity.BALANCER: _balancer,
         _PROXY_ACCOUNT: _proxy,
     }.get(user.name)
 
@@ -110,6 +114,17 @@ def _proxy(asked: Attributes) -> bool:
     if asked.verb in READ:
         return asked.resource in _PROXY_READS
     return asked.resource == "events" and asked.verb in ("create", "patch", "update")
+
+
+def _name_server(asked: Attributes) -> bool:
+    readable = ("services", "endpointslices", "namespaces", "pods")
+    return asked.verb in READ and asked.resource in readable and not asked.subresource
+
+
+def _balancer(asked: Attributes) -> bool:
+    if (asked.resource, asked.subresource) == ("services", "status"):
+        return asked.verb in ("get", "patch", "update")
+    return _proxy(asked)
 
 
 _NODE_WRITES = {
