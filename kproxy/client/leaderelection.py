@@ -173,7 +173,9 @@ class Elector:
 
     def _ends(self) -> float:
         """Return when the term that was seen last ends, as far as others may know."""
-        return self._seen_at + float(_spec(self._seen).get("leaseDurationSeconds") or 0)
+        lasts = _spec(self._seen).get("leaseDurationSeconds")
+        # Who writes nonsense is left alone for as long as we would want to be.
+        return self._seen_at + (lasts if isinstance(lasts, int | float) else self._terms.lease)
 
     def _later(self, now: float) -> float:
         return now + self._terms.retry * (1 + JITTER * self._lot())
@@ -204,7 +206,7 @@ def _spec(lease: Object | None) -> Object:
 
 def _record(lease: Object) -> tuple[str, Object]:
     """Return what a holder changes when it renews."""
-    return str(lease["metadata"].get("uid", "")), _spec(lease)
+    return str((lease.get("metadata") or {}).get("uid", "")), _spec(lease)
 
 
 class Leases(Protocol):
