@@ -218,7 +218,7 @@ class ContainerWorker:
     def assume_done(self) -> None:
         """Note that it must have ended well, because what comes after it runs."""
         if not self.done:
-            self.done, self._ended = True, self._ended or Terminated(code=0)
+            self.done, self._ended = True, Terminated(code=0)
             self._wait("", "")
 
     def resume(self, status: ContainerStatus) -> None:

@@ -63,9 +63,8 @@ class Kubelet:
         self.outbox = Outbox(cluster, self.log)
         self.metrics = KubeletMetrics()
         self.runtime = runtime
-        self._now = now
+        self._now, today = now, partial(_today, wall)
         self._performer = performer or Actions(runtime)
-        today = partial(_today, wall)
         self._tools = Tools(
             node_name=node_name,
             runtime=runtime,
@@ -80,8 +79,8 @@ class Kubelet:
         self._workers: dict[str, PodWorker] = {}
         self._leaving: dict[str, tuple[PodWorker, float]] = {}
         self._static: dict[str, staticpods.StaticPod] = {}
+        # What a former kubelet left and nobody has claimed yet; None: not looked at yet.
         self._left: dict[str, tuple[Sandbox, Sequence[ContainerId]]] | None = None
-        """What a former kubelet left and nobody has claimed yet; None: not looked at yet."""
         self._settled = False
         self._posted: deque[Callable[[], None]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

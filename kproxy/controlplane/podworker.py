@@ -98,15 +98,15 @@ class PodWorker:
         self._started = self._started or self._tools.today()
         by_name = {container.name: container for container in running}
         statuses = self._statuses()
+        if any(one.container.name in by_name for one in self._main):
+            for one in self._init:
+                one.assume_done()
         for one in self.containers:
             name = one.container.name
             if name in by_name:
                 one.adopt(by_name[name], sandbox, statuses.get(name), now)
             elif not one.done:
                 one.ended_unseen(now)
-        if any(one.id for one in self._main):
-            for one in self._init:
-                one.assume_done()
 
     def lost_before(self) -> bool:
         """Return whether the API says that this pod ran here, so it once had a sandbox."""

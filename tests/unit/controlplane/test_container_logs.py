@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from kproxy import errors
-from kproxy.controlplane.containerlogs import LogOptions, read
+from kproxy.controlplane.containerlogs import LogOptions, Reader, read
 from kproxy.controlplane.runtime import LogFiles
 
 NOW = datetime(2026, 11, 26, 10, 0, 10, tzinfo=UTC)
@@ -114,6 +114,23 @@ def test_following_over_a_rotation_loses_nothing(log):
     assert next(pieces) == b"five\n"
     over = True
     assert list(pieces) == []
+
+
+def test_what_is_written_last_before_a_rotation_is_read(log, monkeypatch):
+    """Between the reader's last look at the file and the moment at which it is put aside."""
+    path = log.paths[0]
+    original = Reader._rotated
+
+    def rotated(reader, file) -> bool:
+        monkeypatch.setattr(Reader, "_rotated", original)
+        with path.open("a") as last:
+            last.write(cri(4, "last words"))
+        path.rename(path.with_suffix(".log.1"))
+        path.write_text(cri(5, "five"))
+        return original(reader, file)
+
+    monkeypatch.setattr(Reader, "_rotated", rotated)
+    assert text(log, tailLines="2") == "last words\nfive\n"
 
 
 def test_a_file_that_comes_later_is_followed(tmp_path):

@@ -163,8 +163,8 @@ def test_liveness_failure_with_policy_never_fails_the_pod(node):
 
 
 def test_nothing_else_is_asked_before_the_startup_probe_has_succeeded(node):
-    asked = {81: BAD, 82: GOOD, 83: GOOD}
-    node.performer.answers = lambda action: asked[action.port]
+    asked, times = {81: BAD, 82: GOOD, 83: GOOD}, {81: set(), 82: set(), 83: set()}
+    node.performer.answers = lambda action: times[action.port].add(node.time) or asked[action.port]
     create(
         node,
         startupProbe={"tcpSocket": {"port": 81}, "periodSeconds": 1, "failureThreshold": 30},
@@ -180,7 +180,10 @@ def test_nothing_else_is_asked_before_the_startup_probe_has_succeeded(node):
     assert status(node)["started"] is True
     assert is_ready(node.status())  # readiness was asked at once, not ten seconds later
     before = [action.port for action in node.performer.begun].count(81)
-    node.run(20.0)
+    node.run(35.0)
+    first, second, third = sorted(times[83])
+    assert first == max(times[81])
+    assert (second - first, third - second) == pytest.approx((10, 10))  # from the start on
     assert [action.port for action in node.performer.begun].count(81) == before
 
 
@@ -261,3 +264,14 @@ def test_probes_are_counted(node):
     line = next(one for one in text.splitlines() if 'result="failed"' in one)
     assert line.startswith('prober_probe_total{probe_type="Readiness",result="failed",')
     assert line.endswith(" 1")
+
+
+def test_a_liveness_probe_under_way_is_forgotten_when_the_pod_is_deleted(node):
+    node.runtime.stubborn = True
+    node.performer.answers = lambda action: None
+    create(node, livenessProbe={**TCP, "periodSeconds": 10, "timeoutSeconds": 5})
+    while not node.performer.begun:
+        node.run(node.time + 1.0)
+    node.delete()
+    node.run(node.time + 8.0)
+    assert not any(reason == "Unhealthy" for reason, _ in node.pod_events())

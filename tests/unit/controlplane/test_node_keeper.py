@@ -177,6 +177,17 @@ def test_after_an_outage_nodes_come_back_at_different_times():
     assert len({round(one, 1) for one in found}) > 10
 
 
+def test_nodes_whose_server_is_away_do_not_ask_in_step():
+    def waits(name: str) -> list[float]:
+        node = Node(name)
+        node.cluster.away = True
+        return [node.keeper.step() for _ in range(10)]
+
+    first, second = waits("n1"), waits("n2")
+    assert first == waits("n1")
+    assert all(one != other for one, other in zip(first, second, strict=True))
+
+
 def test_failures_are_tried_again_less_and_less_often(node):
     node.cluster.away = True
     waits = []

@@ -421,3 +421,27 @@ def test_what_is_told_of_a_container_that_fails_its_liveness_probe(node):
     node.create(containers=[container(livenessProbe=probe)])
     node.run(1.5)
     assert ("Killing", "Container c failed liveness probe, will be restarted") in node.pod_events()
+
+
+def test_init_containers_whose_end_was_not_reported_any_more_are_not_run_again(node):
+    with_init(node)
+    node.turn()
+    for name in ("i1", "i2"):  # the kubelet is killed before its reports are through
+        node.runtime.kill(name=name, code=0)
+        node.kubelet.step()
+    assert started(node) == ["i1", "i2", "c"]
+    node.boot()
+    node.turn()
+    assert started(node) == ["i1", "i2", "c"]
+    assert node.status()["phase"] == "Running"
+
+
+def test_a_pod_that_is_always_restarted_runs_also_while_all_of_it_has_ended_well(node):
+    node.create(containers=[container()])
+    node.turn()
+    for _ in range(2):
+        node.runtime.kill(code=0)
+        node.turn()
+    assert shown(node)["waiting"]["reason"] == "CrashLoopBackOff"
+    assert shown(node, field="lastState")["terminated"]["reason"] == "Completed"
+    assert node.status()["phase"] == "Running"

@@ -8,6 +8,7 @@ from kubelet_node import Node
 
 from kproxy import errors
 from kproxy.api import catalog
+from kproxy.controlplane.outbox import Report
 from kproxy.controlplane.staticpods import MIRROR, ManifestDirectory
 
 POD = """
@@ -178,3 +179,22 @@ def test_a_directory_that_is_away_ends_nothing(files):
     missing = ManifestDirectory(files.path / "none", "n1", lambda error: None)
     with pytest.raises(errors.KproxyError, match="--pod-manifest-path"):
         missing.read()
+
+
+def test_the_end_of_a_former_static_pod_does_not_take_its_successors_mirror(node, files):
+    files.write(POD)
+    (old,) = files.read()
+    files.write(POD.replace("COMMAND", "other"))
+    turn(node, files)
+    meta = old.pod.metadata
+    node.kubelet.outbox.put(
+        Report(
+            namespace=meta.namespace,
+            name=meta.name,
+            uid=meta.uid,
+            status=None,
+            mirror=old.mirror,
+        )
+    )
+    node.kubelet.outbox.flush()
+    assert mirror(node) is not None
