@@ -24,6 +24,7 @@ COMMANDS = {
     "doctor": "kproxy.cli.doctor:doctor",
     "explain": "kproxy.cli.explain:explain",
     "kernel": "kproxy.cli.kernel:kernel",
+    "lab": "kproxy.cli.lab:lab",
     "proxy": "kproxy.cli.proxy:proxy",
     "state": "kproxy.cli.state:state",
 }

@@ -113,6 +113,14 @@ class Child:
                 os.close(descriptor)
                 del self.outputs[descriptor]
 
+    def close(self) -> None:
+        """Let go of all streams; for those who run several commands, one after the other."""
+        for descriptor in {*self.outputs, self._input, self._master} - {None}:
+            assert descriptor is not None
+            os.close(descriptor)
+        self.outputs.clear()
+        self._input = self._master = None
+
     def signal(self, number: int) -> None:
         """Send a signal to where a terminal or kill(1) would send it."""
         from_terminal = number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)

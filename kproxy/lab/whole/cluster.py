@@ -124,6 +124,11 @@ class WholeCluster:
                 raise errors.MeasurementError(f"{one.label}: {one.error}")
         return done
 
+    def wanted(self) -> list[tuple[str, Role]]:
+        """Return the processes that are to run: host and role, the proxies among them."""
+        found = [(host, Role(unit.name)) for host, some in self._units.items() for unit in some]
+        return found + [(node.name, Role.PROXY) for node in self.site.nodes]
+
     def leader(self, role: Role) -> str:
         """Return the host of the replica of a role that leads; empty: none does."""
         return leaders.leader(role, self.api, self.lab, self.places)
