@@ -165,10 +165,6 @@ class NodeLifecycleController:
             self._log.warning("all nodes lost: nothing is evicted", nodes=len(nodes))
             for node in nodes.values():
                 self._guarded(node, lambda one: self._set_taint(one, ""))
-        elif self._blind and not blind:
-            # It was us who saw nothing; whoever is still silent gets his whole time again.
-            for life in self._lives.values():
-                life.seen = now
         self._blind = blind
         for zone, rate in wanted.items():
             self._limiters.setdefault(zone, zones.Limiter(rate)).change(rate, now)
@@ -178,7 +174,7 @@ class NodeLifecycleController:
     def _taint(self, node: Object, now: float) -> float | None:
         """Give a node the taint it should have; return in how many seconds that may be done."""
         key = lostnodes.TAINTS.get(taints.condition(node, "Ready"), "")
-        if taints.no_execute(node, key, 0.0) is None or (key and self._blind):
+        if taints.no_execute(node, key, 0.0) is None:
             return None
         swaps = any(taints.has(node, one, "NoExecute") for one in lostnodes.TAINTS.values())
         limiter = self._limiters.get(zones.zone_of(node))

@@ -258,6 +258,18 @@ class TestPods:
         world.run(100)
         assert world.pods() == ["q"]
 
+    def test_a_node_that_only_our_picture_lacks_keeps_its_pods(self, world):
+        world.pod("q", node="n2")
+        world.node("n2")
+        known = world.cluster.list_objects
+
+        def lagging(kind, *rest):
+            return [] if kind is kinds.NODE else known(kind, *rest)
+
+        world.cluster.list_objects = lagging
+        world.run(100)
+        assert world.pods() == ["q"]
+
     def test_the_oldest_of_too_many_ended_pods_go(self, world):
         for number in range(4):
             world.run(1)

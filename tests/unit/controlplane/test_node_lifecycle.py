@@ -103,6 +103,15 @@ def test_a_new_leader_marks_pods_that_the_old_one_did_not():
     assert world.pods(owned.ready) == []
 
 
+def test_whoever_says_so_no_pod_of_a_lost_node_is_ready():
+    world = lively()
+    world.die("n1")
+    world.run(60)
+    world.pod("late")
+    world.run(5)
+    assert world.pods(owned.ready) == []
+
+
 def test_a_node_that_never_reported_is_lost_after_a_minute():
     world = lively()
     world.node("n4", ready="")
@@ -155,7 +164,7 @@ def test_when_all_nodes_are_lost_nothing_is_evicted():
     assert leaving(world) == []
 
 
-def test_after_all_were_lost_each_gets_its_whole_time_again():
+def test_after_all_were_lost_those_that_stay_away_are_evicted_in_turn():
     world = lively()
     world.die("n1", "n2", "n3")
     world.run(100)

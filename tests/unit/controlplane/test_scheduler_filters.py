@@ -108,6 +108,12 @@ SPREAD = {
             "node(s) didn't match pod topology spread constraints",
         ),
         (
+            pod("p", WEB, topologySpreadConstraints=[{**SPREAD, "minDomains": 2}]),
+            [node("n1", {ZONE: "a"})],
+            [("n1", pod("q", WEB))],
+            "node(s) didn't match pod topology spread constraints",
+        ),
+        (
             pod("p", WEB, topologySpreadConstraints=[SPREAD]),
             [node("n1")],
             [],
