@@ -91,6 +91,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--any-image", action="store_true")
     parser.add_argument("--pod-manifest-path", type=Path)
     parser.add_argument("--serve-port", type=int, default=0)
+    times = nodestatus.Times()
+    parser.add_argument("--lease-renew", type=float, default=times.lease_renew)
+    parser.add_argument("--lease-duration", type=int, default=times.lease_duration)
     for name in ("tls-cert-file", "tls-private-key-file", "client-ca-file", "token-file"):
         parser.add_argument(f"--{name}", type=Path)
     log = logs.Log("kubelet")
@@ -109,7 +112,10 @@ def _options(given: argparse.Namespace) -> Options:
         known = images.Images.parse(_images(given.images), otherwise)
     serving = _serving(given) if given.serve_port else None
     port = given.serve_port or nodestatus.KUBELET_PORT
-    return Options(images=known, manifests=given.pod_manifest_path, port=port, serve=serving)
+    times = nodestatus.Times(lease_renew=given.lease_renew, lease_duration=given.lease_duration)
+    return Options(
+        images=known, manifests=given.pod_manifest_path, port=port, serve=serving, times=times
+    )
 
 
 def _serving(given: argparse.Namespace) -> Callable[[Kubelet], Service]:

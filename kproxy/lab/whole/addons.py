@@ -1,6 +1,7 @@
 """What an administrator applies to a fresh cluster: the node proxies, and the cluster's DNS. Pure.
 
-As on a kubeadm cluster, the proxies are a DaemonSet in ``kube-system``.
+As on a kubeadm cluster, the proxies are a DaemonSet in ``kube-system``, and the name servers a
+Deployment behind the Service ``kube-dns``.
 """
 
 import json
@@ -8,14 +9,16 @@ import sys
 from typing import Any
 
 from kproxy.controlplane.access import kubeconfigs
-from kproxy.lab.site import PODS, PODS6
+from kproxy.lab.site import DNS_ADDRESS, DNS_ADDRESS6, PODS, PODS6
 from kproxy.lab.whole.places import Places
 
 Object = dict[str, Any]
 
 NAMESPACE = "kube-system"
-PROXY = "kube-proxy"
+PROXY, DNS = "kube-proxy", "kube-dns"
 HEALTHZ_PORT = 10256
+DNS_REPLICAS = 2
+DNS_HEALTH_PORT = 8080
 
 
 def proxy_configuration(places: Places) -> Object:
@@ -77,3 +80,59 @@ def proxy(places: Places) -> Object:
         "metadata": {"name": PROXY, "namespace": NAMESPACE, "labels": labels},
         "spec": {"selector": {"matchLabels": labels}, "template": template},
     }
+
+
+def manifests(places: Places) -> list[Object]:
+    """Return all add-ons that the lab's file asks for."""
+    return [proxy(places), *(dns(places) if places.site.file.dns else [])]
+
+
+def dns(places: Places) -> list[Object]:
+    """Return the Service and the Deployment of the cluster's name servers."""
+    labels = {"k8s-app": DNS}
+    meta = {"name": DNS, "namespace": NAMESPACE, "labels": labels}
+    addresses = [str(DNS_ADDRESS)] + [str(DNS_ADDRESS6)] * places.site.dual
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": meta,
+        "spec": {
+            "selector": labels,
+            "clusterIP": addresses[0],
+            "clusterIPs": addresses,
+            "ipFamilies": ["IPv4", "IPv6"][: len(addresses)],
+            "ipFamilyPolicy": "RequireDualStack" if places.site.dual else "SingleStack",
+            "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP"},
+                {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+            ],
+        },
+    }
+    container = {
+        "name": DNS,
+        "image": "kproxy-dns",
+        "args": [f"--kubeconfig={places.kubeconfig(kubeconfigs.DNS)}"],
+        "ports": [
+            {"name": "dns", "containerPort": 53, "protocol": "UDP"},
+            {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"},
+        ],
+        "readinessProbe": _probe("/ready", period=2),
+        "livenessProbe": {**_probe("/health", period=10), "initialDelaySeconds": 60},
+    }
+    template = {
+        "metadata": {"labels": labels},
+        "spec": {
+            "dnsPolicy": "Default",
+            "priorityClassName": "system-cluster-critical",
+            "containers": [container],
+        },
+    }
+    selector = {"matchLabels": labels}
+    spec = {"replicas": DNS_REPLICAS, "selector": selector, "template": template}
+    deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec}
+    return [service, deployment]
+
+
+def _probe(path: str, period: int) -> Object:
+    ask = {"path": path, "port": DNS_HEALTH_PORT}
+    return {"httpGet": ask, "periodSeconds": period, "timeoutSeconds": 5}

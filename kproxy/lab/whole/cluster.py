@@ -17,7 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Network
 from typing import Self
 
+import msgspec
+
 from kproxy import errors
+from kproxy.api import kinds
 from kproxy.lab.eventlog import EventLog
 from kproxy.lab.site import API_ADDRESS, EDGE, Site
 from kproxy.lab.whole import addons, init, leaders, readiness, units
@@ -32,6 +35,7 @@ from netns.topology import Route
 
 START_SECONDS = 300.0
 UPLINK = "eth0"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 _LOOK_AGAIN = 0.1
 
 Told = Callable[[str], None]
@@ -95,8 +99,11 @@ class WholeCluster:
         self.wait_for(self.api.ready, START_SECONDS, "the API to be ready")
         self._progress("starting the nodes")
         self._start([node.name for node in self.site.nodes])
+        names = {node.name for node in self.site.nodes}
+        self.wait_for(lambda: names <= self._registered(), START_SECONDS, "nodes to register")
+        self._taint()
         if addons_too:
-            self.must_apply([addons.proxy(self.places)])
+            self.must_apply(addons.manifests(self.places))
         return self
 
     def __enter__(self) -> Self:
@@ -195,6 +202,20 @@ class WholeCluster:
     def _start(self, hosts: Sequence[str]) -> None:
         for host in hosts:
             self.processes.start_init(host)
+
+    def _registered(self) -> set[str]:
+        return {node["metadata"]["name"] for node in self.api.objects(kinds.NODE)}
+
+    def _taint(self) -> None:
+        """Give nodes the taints of the lab's file; those of controllers stay."""
+        for node in self.site.nodes:
+            if node.file.taints:
+                self.api.request(
+                    "PATCH",
+                    kinds.NODE.path("", node.name),
+                    body=msgspec.json.encode({"spec": {"taints": node.file.taints}}),
+                    content_type=STRATEGIC_PATCH,
+                )
 
     def _lead_to_the_api(self) -> None:
         """Without a balancer the virtual IP is the first API server's."""

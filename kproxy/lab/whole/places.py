@@ -20,6 +20,7 @@ USERS = (
     kubeconfigs.CONTROLLER_MANAGER,
     kubeconfigs.SCHEDULER,
     kubeconfigs.PROXY,
+    kubeconfigs.DNS,
 )
 
 

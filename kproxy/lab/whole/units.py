@@ -1,11 +1,12 @@
 """Which programs run on which host of a whole cluster, with which options. Pure."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from kproxy.client.leaderelection import Terms
 from kproxy.controlplane.access import kubeconfigs
+from kproxy.controlplane.nodestatus import Times
 from kproxy.controlplane.storage import etcdmember
 from kproxy.lab.clusterfile import Profile
 from kproxy.lab.site import API_PORT, SERVICES, SERVICES6, SiteNode
@@ -27,11 +28,26 @@ class Timing:
     terms: Terms = field(default_factory=Terms)
     etcd_heartbeat_ms: int = etcdmember.HEARTBEAT_MS
     etcd_election_ms: int = etcdmember.ELECTION_MS
+    controllers: Mapping[str, str] = field(default_factory=dict)
+    """Options of the manager that differ from their defaults."""
+    node_lease_renew: float = Times().lease_renew
+    node_lease_duration: int = Times().lease_duration
 
 
 TIMINGS = {
     Profile.PRODUCTION: Timing(),
-    Profile.LAB: Timing(terms=Terms(lease=3.0, renew=2.0, retry=0.5)),
+    Profile.LAB: Timing(
+        terms=Terms(lease=3.0, renew=2.0, retry=0.5),
+        controllers={
+            "node-monitor-period": "1s",
+            "node-monitor-grace-period": "8s",
+            "node-startup-grace-period": "15s",
+            "pod-gc-period": "5s",
+            "pod-gc-orphan-quarantine": "10s",
+        },
+        node_lease_renew=2.0,
+        node_lease_duration=8,
+    ),
 }
 
 
@@ -92,22 +108,25 @@ def _control(places: Places, host: str) -> Iterator[Unit]:
         *access,
     )
     yield _unit(places, host, Role.API_SERVER, server)
-    terms = TIMINGS[site.file.profile].terms
+    timing = TIMINGS[site.file.profile]
+    terms = timing.terms
     election = [
         f"--leader-elect-lease-duration={terms.lease:g}s",
         f"--leader-elect-renew-deadline={terms.renew:g}s",
         f"--leader-elect-retry-period={terms.retry:g}s",
     ]
-    for role, user in (
-        (Role.MANAGER, kubeconfigs.CONTROLLER_MANAGER),
-        (Role.SCHEDULER, kubeconfigs.SCHEDULER),
+    waits = [f"--{name}={value}" for name, value in timing.controllers.items()]
+    for role, user, more in (
+        (Role.MANAGER, kubeconfigs.CONTROLLER_MANAGER, waits),
+        (Role.SCHEDULER, kubeconfigs.SCHEDULER, []),
     ):
-        options = [f"--kubeconfig={places.kubeconfig(user)}", *election]
+        options = [f"--kubeconfig={places.kubeconfig(user)}", *election, *more]
         yield _unit(places, host, role, _module(f"controlplane.{role}", *options))
 
 
 def _kubelet(places: Places, node: SiteNode) -> Unit:
     state_dir = places.root.parent
+    timing = TIMINGS[places.site.file.profile]
     options = [
         f"--state-dir={state_dir}",
         f"--site={places.site_file}",
@@ -115,6 +134,8 @@ def _kubelet(places: Places, node: SiteNode) -> Unit:
         f"--kubeconfig={places.node_kubeconfig(node.name)}",
         f"--images={places.images}",
         f"--serve-port={KUBELET_PORT}",
+        f"--lease-renew={timing.node_lease_renew:g}",
+        f"--lease-duration={timing.node_lease_duration}",
     ]
     if places.secure:
         options += [
