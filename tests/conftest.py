@@ -34,6 +34,23 @@ SIGNS = {
 }
 
 
+PURE = (Path("tests/unit"), Path("tests/flows"))
+"""Directories of tests that may run beside each other, in several processes."""
+MOST_WORKERS = 4
+
+
+@pytest.hookimpl
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Use all CPUs for the unit tier as a whole; 0, one process, for everything else.
+
+    Other tests change the one network namespace that they all run in.
+    """
+    wanted = {Path(os.path.relpath(text, config.rootpath)) for text in config.args}
+    if not wanted <= set(PURE):
+        return 0
+    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose machine lacks what it needs."""
     needs_root = item.get_closest_marker("kernel") or item.get_closest_marker("lab")
