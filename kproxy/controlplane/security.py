@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kproxy import errors
 
-from .access import kubeconfigs, tokens
+from .access import tokens
 from .access.identity import User
 from .serving.kubelets import Identity
 
@@ -26,6 +26,8 @@ class Security:
     @classmethod
     def from_directory(cls, directory: Path, hosts: tuple[str, ...], url: str) -> "Security":
         """Return what a lab's directory of secrets holds; what is missing is made."""
+        from .access import kubeconfigs  # imports what makes certificates; --insecure needs none
+
         made = kubeconfigs.Credentials(directory, hosts, url)
         certificate, key = made.api_server()
         own_certificate, own_key = made.kubelet_client()

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jwt
-
 from kproxy import errors
 
 from . import identity
@@ -57,6 +55,8 @@ class Signer:
         pod: Mapping[str, str] | None = None,
     ) -> tuple[str, float]:
         """Return a token of a service account, and when (by the wall clock) it expires."""
+        import jwt  # takes as long as a third of the API server's start, and may never be needed
+
         now = int(self._now())
         about: dict[str, Any] = {"namespace": namespace, "serviceaccount": _ref(name, uid)}
         if pod:
@@ -74,6 +74,8 @@ class Signer:
 
     def user(self, token: str, exists: Exists) -> User | None:
         """Return whose token this is; None if it is not valid (any more)."""
+        import jwt
+
         try:
             # Our own clock decides: a lab's need not be the machine's.
             claims = jwt.decode(

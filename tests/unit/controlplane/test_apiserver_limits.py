@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from kproxy import errors, logs
 from kproxy.api import core, kinds
 from kproxy.client import kubeconfig, rest
-from kproxy.controlplane import addresses, apiserver
+from kproxy.controlplane import addresses, apiserver, watches
 from kproxy.controlplane.serving import http1
 from kproxy.controlplane.serving.limits import Limits
 from kproxy.controlplane.serving.metrics import Metrics
@@ -194,6 +195,18 @@ def test_a_watch_is_counted_while_it_lasts(server, client):
         assert f"{gauge} 1" in client.request("GET", "/metrics").decode()
 
 
+def test_a_client_that_is_gone_ends_its_watch(server, client, monkeypatch):
+    monkeypatch.setattr(watches, "TICK_SECONDS", 0.05)
+    gauge = 'apiserver_longrunning_requests{verb="WATCH",resource="pods"}'
+    with socket.create_connection(server.server_address, timeout=10) as raw:
+        raw.sendall(b"GET /api/v1/pods?watch=1 HTTP/1.1\r\n\r\n")
+        assert raw.recv(17) == b"HTTP/1.1 200 OK\r\n"
+    deadline = time.monotonic() + 10
+    while f"{gauge} 0" not in client.request("GET", "/metrics").decode():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def resident_kib(pid: int) -> int:
     text = Path(f"/proc/{pid}/status").read_text()
     return int(text.partition("VmRSS:")[2].split()[0])
@@ -211,19 +224,19 @@ def many_descriptors():
 
 
 def test_a_thousand_idle_watches_are_bounded_in_memory(many_descriptors):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        place = f"127.0.0.1:{probe.getsockname()[1]}"
     process = subprocess.Popen(
-        [sys.executable, "-m", MODULE, "--insecure", "--bind", "127.0.0.1:46443"],
+        [sys.executable, "-m", MODULE, "--insecure", "--bind", place],
         stderr=subprocess.PIPE,
     )
     assert process.stderr is not None
-    with process, process.stderr, contextlib.ExitStack() as watches:
+    with process, process.stderr, contextlib.ExitStack() as stack:
         assert json.loads(process.stderr.readline())["msg"] == "listening"
-        client = watches.enter_context(
-            rest.Rest(kubeconfig.Access(server="http://127.0.0.1:46443"))
-        )
+        client = stack.enter_context(rest.Rest(kubeconfig.Access(server=f"http://{place}")))
         before = resident_kib(process.pid)
         opened = [
-            iter(watches.enter_context(client.watch(core.Namespace, resource_version="")))
+            iter(stack.enter_context(client.watch(core.Namespace, resource_version="")))
             for _ in range(WATCHES)
         ]
         for lines in opened:

@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 
 import pytest
 
@@ -15,7 +16,7 @@ from kproxy import errors, logs
 from kproxy.api import catalog, core, kinds
 from kproxy.client import kubeconfig, rest
 from kproxy.controlplane import addresses, apiserver, security
-from kproxy.controlplane.access import kubeconfigs
+from kproxy.controlplane.access import kubeconfigs, tokens
 from kproxy.controlplane.serving import conversation
 
 
@@ -148,7 +149,29 @@ def test_a_token_of_a_service_account_lets_in_while_the_account_lives(admin, cli
     told = json.loads(admin.request("POST", path, body=json.dumps(token).encode()))["status"]
     assert told["user"]["username"] == "system:serviceaccount:kube-system:kube-proxy"
     admin.request("DELETE", account.path("kube-system", "kube-proxy"))
+    admin.list(core.Namespace)  # accounts are looked up in memory; a list waits for the newest
     assert refused(proxy, "GET", kinds.SERVICE.path())[0] == 401
+
+
+def test_a_token_that_has_expired_is_renewed_by_replacing_its_file(client_of, secrets, tmp_path):
+    clock = [time.time() - 1000]
+    signer = tokens.Signer(secrets.token_key().read_text().strip(), lambda: clock[0])
+
+    def token(uid):
+        return signer.sign("kube-system", "default", uid, 600)[0]
+
+    admin = client_of(secrets.kubeconfig(kubeconfigs.ADMIN))
+    path = catalog.SERVICE_ACCOUNT.path("kube-system", "default")
+    uid = json.loads(admin.request("GET", path))["metadata"]["uid"]
+    file = tmp_path / "token"
+    file.write_text(token(uid))
+    client = client_of(token_file=file)
+    assert refused(client, "GET", "/apis")[0] == 401
+    clock[0] += 999
+    file.write_text(token(uid))
+    assert b"APIGroupList" in client.request("GET", "/apis")
+    file.write_text(token("another account's"))
+    assert refused(client, "GET", "/apis")[0] == 401
 
 
 def test_a_handshake_that_never_ends_holds_up_nobody(server, admin, monkeypatch):
