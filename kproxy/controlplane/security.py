@@ -1,6 +1,9 @@
 """How an API server proves itself, and whom it believes."""
 
+import contextlib
+import fcntl
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,13 +32,16 @@ class Security:
         from .access import kubeconfigs  # imports what makes certificates; --insecure needs none
 
         made = kubeconfigs.Credentials(directory, hosts, url)
-        certificate, key = made.api_server()
-        own_certificate, own_key = made.kubelet_client()
+        with _alone_in(directory):
+            certificate, key = made.api_server()
+            own_certificate, own_key = made.kubelet_client()
+            token_key = made.token_key()
+            made.kubeconfig(kubeconfigs.ADMIN)
         return cls(
             certificate=certificate,
             key=key,
             client_authority=made.ca_file,
-            token_key=made.token_key(),
+            token_key=token_key,
             kubelets=Identity(certificate=own_certificate, key=own_key, authority=made.ca_file),
         )
 
@@ -68,3 +74,12 @@ class Security:
     def static(self) -> dict[str, User]:
         """Return the tokens of the file. Raises UsageError."""
         return tokens.read_static(self.static_tokens) if self.static_tokens else {}
+
+
+@contextlib.contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Let several API servers that start at once make one authority, not one each."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
