@@ -4,6 +4,7 @@ Reads lines ``ARGUMENTS… > LOGFILE`` from standard input and answers each with
 and all managers with it, at the end of its input.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from kproxy.controlplane import manager
 
 def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    gc.freeze()  # what is not looked at need not be copied
     started = []
     for line in sys.stdin:
         options, _, log = line.strip().partition(" > ")
