@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from storage_processes import DIES_WITH_US
+
 from kproxy.controlplane.storage import etcdmember
 
 DEADLINE = 60.0
@@ -43,7 +45,10 @@ class EtcdCluster:
         command = etcdmember.command(name, self._directory / name, self.peers)
         with (self._directory / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
-                self._within(name, *command), stdout=log, stderr=log, start_new_session=True
+                [*DIES_WITH_US, *self._within(name, *command)],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def kill(self, name: str) -> None:
@@ -81,7 +86,7 @@ class EtcdCluster:
 
     def _lay(self, number: int, name: str) -> None:
         holder = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", "echo ready; exec sleep infinity"],
+            [*DIES_WITH_US, "unshare", "--net", "sh", "-c", "echo ready; exec sleep infinity"],
             stdout=subprocess.PIPE,
             start_new_session=True,
         )

@@ -18,6 +18,10 @@ from kproxy.controlplane.storage import base, sqlite
 Log = list[tuple[str, int]]
 
 
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+"""Begins the command of a process that must not outlive a test that is killed."""
+
+
 def start(path: Path, number: str, commits: int, total: int, since: int) -> subprocess.Popen:
     arguments = [str(path), number, str(commits), str(total), str(since)]
     # Who writes until he is killed must wait for his reader now and then: in virtual time a

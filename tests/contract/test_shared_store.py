@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from storage_processes import free_loopback
+from storage_processes import DIES_WITH_US, free_loopback
 
 PORT = 6443
 DEADLINE = 60.0
@@ -35,7 +35,7 @@ class Servers:
         module = "kproxy.controlplane.apiserver"
         options = [f"--bind={self.addresses[number]}:{PORT}", f"--store=sqlite:{self._store}"]
         self._running[number] = subprocess.Popen(
-            [sys.executable, "-m", module, "--insecure", *options],
+            [*DIES_WITH_US, sys.executable, "-m", module, "--insecure", *options],
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from storage_processes import free_loopback, run_writers
+from storage_processes import DIES_WITH_US, free_loopback, run_writers
 
 from kproxy import errors
 from kproxy.controlplane.storage import base, etcd, etcdmember, measure, memory, sqlite
@@ -25,7 +25,9 @@ def etcd_member(directory: Path) -> Iterator[str]:
     peers = {"one": free_loopback(etcdmember.CLIENT_PORT)}
     command = etcdmember.command("one", directory / "data", peers)
     with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            [*DIES_WITH_US, *command], stdout=log, stderr=log, start_new_session=True
+        )
     try:
         yield etcdmember.endpoints(peers)[0]
     finally:

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from storage_processes import free_loopback
+from storage_processes import DIES_WITH_US, free_loopback
 
 from kproxy.controlplane.access.pki import Authority
 from kproxy.controlplane.storage import base, etcd, etcdgateway, etcdmember, sqlite, wakeup
@@ -151,7 +151,9 @@ def test_etcd_with_certificates(tmp_path):
     command = [argument.replace(plain, secured) for argument in command]
     command += [f"--cert-file={certificate}", f"--key-file={key}"]
     with (tmp_path / "log").open("wb") as log:
-        member = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        member = subprocess.Popen(
+            [*DIES_WITH_US, *command], stdout=log, stderr=log, start_new_session=True
+        )
     try:
         trusting = etcd.EtcdStorage([secured], authority=tmp_path / "ca.crt")
         with contextlib.closing(trusting) as storage:
