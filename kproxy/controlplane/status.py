@@ -66,7 +66,7 @@ def _of_api_error(error: errors.ApiError) -> Object:
             {"reason": "FieldManagerConflict", "message": message, "field": field}
             for message, field in error.causes
         ]
-    return {**status, "details": details} if details else status
+    return {**status, "details": details}
 
 
 def _group_of(plural: str) -> str:
@@ -121,5 +121,6 @@ def _status(code: int, reason: str, message: str) -> Object:
         "status": "Failure",
         "message": message,
         "reason": reason,
+        "details": {},  # kubectl debug looks into it without asking whether it is there
         "code": code,
     }

@@ -70,7 +70,7 @@ class Kubelets:
         options = {key: query[key] for key in _LOG_OPTIONS if key in query}
         path = f"/containerLogs/{namespace}/{name}/{container}"
         seconds = None if options.get("follow") in ("true", "1") else ANSWER_SECONDS
-        connection = self._connect(pod)
+        connection = self._connect(pod, self._place_of(pod))
         request = http.client.HTTPConnection("kubelet")
         request.sock = connection
         try:
@@ -91,18 +91,19 @@ class Kubelets:
 
     def open_exec(self, namespace: str, name: str, request: Request) -> socket.socket:
         """Return a connection to the kubelet on which the client's exec has been asked for."""
+        pod = self._store.get("pods", (namespace, name)).obj
+        place = self._place_of(pod)
         if request.upgrade() != "websocket":
             message = (
                 "exec is served over WebSocket only (kubectl 1.30 and newer speak it); with an "
                 f"older kubectl use: kproxy lab exec {name} -- COMMAND"
             )
             raise errors.ApiError(400, "BadRequest", message)
-        pod = self._store.get("pods", (namespace, name)).obj
         pairs = parse_qsl(request.query, keep_blank_values=True)
         container = _container(pod, dict(pairs).get("container", ""))
         options = urlencode([(key, value) for key, value in pairs if key != "container"])
         path = f"/exec/{namespace}/{name}/{container}"
-        connection = self._connect(pod)
+        connection = self._connect(pod, place)
         kept = {
             key: value
             for key, value in request.headers.items()
@@ -117,12 +118,16 @@ class Kubelets:
             raise _unreachable(pod, error) from None
         return connection
 
-    def _connect(self, pod: Object) -> socket.socket:
+    def _place_of(self, pod: Object) -> tuple[str, int]:
+        """Return where the kubelet of a pod listens. Raises ApiError 400 if it has none."""
         node = (pod.get("spec") or {}).get("nodeName")
         if not node:
             what = f"pod {pod['metadata']['name']} does not have a host assigned"
             raise errors.ApiError(400, "BadRequest", what)
-        host, port = _place(self._store.get("nodes", ("", node)).obj)
+        return _place(self._store.get("nodes", ("", node)).obj)
+
+    def _connect(self, pod: Object, place: tuple[str, int]) -> socket.socket:
+        host, port = place
         try:
             connection = socket.create_connection((host, port), CONNECT_SECONDS)
             if self._context is not None:
