@@ -75,7 +75,8 @@ class Cluster:
         self._start_control_plane()
         self._progress("starting generators")
         for node in self.plan.each_node():
-            self.clients[node.name] = generators.Client(self.lab, node, self.files)
+            vantage = generators.behind(node)
+            self.clients[node.name] = generators.Client(self.lab, vantage, self.files)
         self._apply()
         self._progress("waiting for pods and proxies")
         self.settle(START_SECONDS)

@@ -1,4 +1,4 @@
-"""The traffic generators of a lab: one UDP sender and one TCP client behind every node.
+"""The traffic generators of a lab: one UDP sender and one TCP client at every vantage point.
 
 They are started once per cluster and told over pipes when to send (``kproxy.traffic.control``),
 because starting a process costs more than a trial inside an embedded kernel.
@@ -27,7 +27,7 @@ FLOWS_PER_SERVICE = 16
 """RFC 6414, section 4.2, asks for at least 16 flows."""
 
 FLOWS_PER_CLIENT = 1 << 16
-"""Flow numbers tell the client: that of node 2 begins with twice this."""
+"""Flow numbers tell the vantage point: those of number 2 begin with twice this."""
 
 QUIT_SECONDS = 10.0
 FASTEST_PPS = 256_000.0
@@ -128,23 +128,50 @@ def first_port(base: int, trial: int, targets: int) -> int:
 
 
 def origin(flow: int) -> int:
-    """Return the number of the node behind which a flow begins."""
+    """Return the number of the vantage point at which a flow begins."""
     return flow // FLOWS_PER_CLIENT
 
 
-class Client:
-    """The generators behind one node."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vantage:
+    """A point from which traffic is sent: ``host`` sends by ``eth0`` from its ``address``.
 
-    def __init__(self, lab: AttachedLab, node: plan.NodePlan, files: layout.Layout) -> None:
-        self.node = node
-        self._first_flow = node.number * FLOWS_PER_CLIENT
+    ``number`` is part of its flows' numbers: no two vantage points of a lab share it. The next
+    hop is an interface of the host ``gateway``.
+    """
+
+    host: str
+    number: int
+    address: IPv4Address
+    gateway: str
+    gateway_interface: str
+
+
+def behind(node: plan.NodePlan) -> Vantage:
+    """Return the vantage point behind a node: that of a pod of it."""
+    return Vantage(
+        host=node.client,
+        number=node.number,
+        address=node.client_address,
+        gateway=node.name,
+        gateway_interface=node.client,
+    )
+
+
+class Client:
+    """The generators at one vantage point."""
+
+    def __init__(self, lab: AttachedLab, vantage: Vantage, files: layout.Layout) -> None:
+        self.vantage = vantage
+        self._first_flow = vantage.number * FLOWS_PER_CLIENT
         self._files = files
-        host = lab.host(node.client)
-        log = files.log(f"{node.client}-traffic")
+        host = lab.host(vantage.host)
+        log = files.log(f"{vantage.host}-traffic")
         self.udp = Generator(host, "udp_send", log)
         self.tcp = Generator(host, "tcp_client", log)
         self._source_mac = str(host.interface("eth0").mac)
-        self._gateway_mac = str(lab.host(node.name).interface(node.client).mac)
+        gateway = lab.host(vantage.gateway).interface(vantage.gateway_interface)
+        self._gateway_mac = str(gateway.mac)
 
     def await_ready(self) -> None:
         """Wait until both processes read commands."""
@@ -196,14 +223,14 @@ class Client:
                 first_port=first_port + len(flows),
                 source_mac=self._source_mac,
                 gateway_mac=self._gateway_mac,
-                source=self.node.client_address,
+                source=self.vantage.address,
                 destination=IPv4Address(target.address),
                 destination_port=target.port,
             )
         return tuple(flows)
 
     def _start_udp(self, trial: int, flows: tuple[profile.UdpFlow, ...], rates: Rates) -> Path:
-        record = self._files.records / f"{self.node.client}.sent"
+        record = self._files.records / f"{self.vantage.host}.sent"
         wanted = profile.UdpProfile(
             interface="eth0",
             rate_pps=rates.udp_pps,
@@ -216,7 +243,7 @@ class Client:
         return record
 
     def _start_tcp(self, trial: int, targets: Sequence[workload.Target], rates: Rates) -> Path:
-        record = self._files.records / f"{self.node.client}.tcp"
+        record = self._files.records / f"{self.vantage.host}.tcp"
         wanted = profile.TcpProfile(
             record=record,
             trial=trial,
@@ -244,6 +271,6 @@ class Client:
         return record
 
     def _give(self, generator: Generator, kind: str, text: str) -> None:
-        path = self._files.records / f"{self.node.client}.{kind}.json"
+        path = self._files.records / f"{self.vantage.host}.{kind}.json"
         path.write_text(text)
         generator.tell("start", profile=str(path))

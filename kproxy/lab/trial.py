@@ -5,15 +5,13 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from kproxy import errors
 from kproxy.lab import costmodel, generators, scenarios
+from kproxy.lab.accounts import Accounts, Sent, Window
 from kproxy.lab.cluster import Cluster
 from kproxy.lab.stage import ClusterStage
-from kproxy.traffic import accounting, measurement, records, resultset, tcp_accounting
-from netns.kernels import base
+from kproxy.traffic import measurement, resultset
 
 JITTER_SECONDS = 0.1
 """The fault comes up to so much later: several packet intervals of a flow, evenly distributed."""
@@ -39,16 +37,6 @@ class Timing:
     tmax: float = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
-    """What one client sent in a trial, and its generators' own reports."""
-
-    place: str
-    started: generators.Started
-    udp: dict[str, Any] | None
-    tcp: dict[str, Any] | None
-
-
 class Trials:
     """Runs trials on one cluster, one after the other."""
 
@@ -68,7 +56,8 @@ class Trials:
         self._timing = timing
         self._places = dict(zip((HIT, OTHER), cluster.clients, strict=False))
         self._count = 0
-        self._records_read: dict[Path, int] = {}
+        numbers = {place: self._client(place).vantage.number for place in self._places}
+        self._accounts = Accounts(cluster.files.records, numbers, rates.udp_pps)
 
     def run(self, scenario: scenarios.Scenario, number: int) -> resultset.Trial:
         """Run one trial and account for it.
@@ -95,7 +84,12 @@ class Trials:
         time.sleep(self._timing.after if stage.marks else self._timing.quiet)
         sent = [self._stop(place, begun) for place, begun in started.items()]
         time.sleep(self._timing.tmax)
-        found = self._account(sent, stage, time.monotonic_ns())
+        window = Window(
+            fault_ns=stage.fault_ns,
+            until_ns=time.monotonic_ns(),
+            tmax_ns=round(self._timing.tmax * 1e9),
+        )
+        found = self._accounts.account(self._count, sent, window)
         if scenario is scenarios.BASELINE:
             self._refuse_rate(found)
         if costmodel.applied() is not None:
@@ -133,20 +127,7 @@ class Trials:
                 )
 
     def _served(self) -> dict[str, set[str]]:
-        """Return the places from which each pod has had packets in this trial up to now."""
-        found: dict[str, set[str]] = {}
-        for path in self._record_files():
-            start = self._records_read.get(path, 0)
-            packets, state = records.read_received(path, self._count, start=start)
-            numbers = {generators.origin(packet.flow) for packet in packets}
-            found.setdefault(state.pod, set()).update(self._place_of(n) for n in numbers)
-        return found
-
-    def _record_files(self) -> list[Path]:
-        return sorted(self._cluster.files.records.glob("*.received"))
-
-    def _place_of(self, number: int) -> str:
-        return next(place for place in self._places if self._client(place).node.number == number)
+        return self._accounts.served(self._count)
 
     def _client(self, place: str) -> generators.Client:
         return self._cluster.clients[self._places[place]]
@@ -188,60 +169,6 @@ class Trials:
         """
         if stage.time_of(scenarios.PROCESS_GONE) is not None:
             stage.delete_proxy(stage.hit)
-
-    def _account(
-        self, sent: list[Sent], stage: ClusterStage, until: int
-    ) -> list[resultset.Measurement]:
-        received, receivers = self._received()
-        found: list[resultset.Measurement] = []
-        for one in sent:
-            if one.started.udp_record and one.udp is not None:
-                plan = accounting.Plan(
-                    rate_pps=self._rates.udp_pps,
-                    flows=one.started.udp_flows,
-                    watched_until_ns=until,
-                    fault_ns=stage.fault_ns,
-                    tmax_ns=round(self._timing.tmax * 1e9),
-                )
-                source = received.get(one.place, [])
-                account = accounting.account(
-                    records.read_sent(one.started.udp_record), source, plan
-                )
-                found.append(
-                    measurement.udp(account, node=one.place, report=one.udp, receivers=receivers)
-                )
-            if one.started.tcp_record:
-                found += _tcp(one.started.tcp_record, one.place, stage.fault_ns)
-        return found
-
-    def _received(self) -> tuple[dict[str, list[records.Received]], list[records.ReceiverState]]:
-        """Read all pods' records of this trial, also of pods that are gone, by place of origin."""
-        by_place: dict[str, list[records.Received]] = {place: [] for place in self._places}
-        states = []
-        for path in self._record_files():
-            start = self._records_read.get(path, 0)
-            packets, state = records.read_received(path, self._count, start=start)
-            self._records_read[path] = state.records
-            states.append(state)
-            for packet in packets:
-                by_place[self._place_of(generators.origin(packet.flow))].append(packet)
-        for received in by_place.values():
-            received.sort(key=lambda packet: packet.received_ns)
-        return by_place, states
-
-
-def _tcp(record: Path, place: str, fault_ns: int | None) -> list[resultset.Measurement]:
-    everything = records.read_tcp(record)
-    return [
-        measurement.tcp(
-            tcp_accounting.account(everything, kind, fault_ns=fault_ns),
-            node=place,
-            kind=kind,
-            fault_ns=fault_ns,
-            timed=base.clock() is not base.Clock.VIRTUAL,
-        )
-        for kind in ("request", "connect")
-    ]
 
 
 def _restart_ms(stage: ClusterStage) -> float | None:

@@ -1,0 +1,112 @@
+"""What became of a trial's traffic: the records that generators and pods left, accounted for.
+
+Record files grow from trial to trial; what was read is not read again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kproxy.lab import generators
+from kproxy.traffic import accounting, measurement, records, resultset, tcp_accounting
+from netns.kernels import base
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """What one client sent in a trial, and its generators' own reports."""
+
+    place: str
+    started: generators.Started
+    udp: dict[str, Any] | None
+    tcp: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """When it was watched, and what is late. Nanoseconds; see :class:`accounting.Plan`."""
+
+    fault_ns: int | None
+    until_ns: int
+    tmax_ns: int
+
+
+class Accounts:
+    """The accounts of a lab's trials. ``places``: the number of the vantage point of each."""
+
+    def __init__(self, directory: Path, places: Mapping[str, int], udp_pps: float) -> None:
+        self._directory = directory
+        self._place_of = {number: place for place, number in places.items()}
+        self._udp_pps = udp_pps
+        self._records_read: dict[Path, int] = {}
+
+    def served(self, trial: int) -> dict[str, set[str]]:
+        """Return the places from which each pod has had packets in this trial up to now."""
+        found: dict[str, set[str]] = {}
+        for path in self._files():
+            start = self._records_read.get(path, 0)
+            packets, state = records.read_received(path, trial, start=start)
+            numbers = {generators.origin(packet.flow) for packet in packets}
+            found.setdefault(state.pod, set()).update(self._place_of[n] for n in numbers)
+        return found
+
+    def account(self, trial: int, sent: list[Sent], window: Window) -> list[resultset.Measurement]:
+        """Return a measurement for every place and kind of traffic. Once for each trial."""
+        received, receivers = self._received(trial)
+        found: list[resultset.Measurement] = []
+        for one in sent:
+            if one.started.udp_record and one.udp is not None:
+                plan = accounting.Plan(
+                    rate_pps=self._udp_pps,
+                    flows=one.started.udp_flows,
+                    watched_until_ns=window.until_ns,
+                    fault_ns=window.fault_ns,
+                    tmax_ns=window.tmax_ns,
+                )
+                source = received[one.place]
+                account = accounting.account(
+                    records.read_sent(one.started.udp_record), source, plan
+                )
+                found.append(
+                    measurement.udp(account, node=one.place, report=one.udp, receivers=receivers)
+                )
+            if one.started.tcp_record:
+                found += _tcp(one.started.tcp_record, one.place, window.fault_ns)
+        return found
+
+    def _files(self) -> list[Path]:
+        return sorted(self._directory.glob("*.received"))
+
+    def _received(
+        self, trial: int
+    ) -> tuple[dict[str, list[records.Received]], list[records.ReceiverState]]:
+        """Read all pods' records of a trial, also of pods that are gone, by place of origin."""
+        by_place: dict[str, list[records.Received]] = {
+            place: [] for place in self._place_of.values()
+        }
+        states = []
+        for path in self._files():
+            start = self._records_read.get(path, 0)
+            packets, state = records.read_received(path, trial, start=start)
+            self._records_read[path] = state.records
+            states.append(state)
+            for packet in packets:
+                by_place[self._place_of[generators.origin(packet.flow)]].append(packet)
+        for received in by_place.values():
+            received.sort(key=lambda packet: packet.received_ns)
+        return by_place, states
+
+
+def _tcp(record: Path, place: str, fault_ns: int | None) -> list[resultset.Measurement]:
+    everything = records.read_tcp(record)
+    return [
+        measurement.tcp(
+            tcp_accounting.account(everything, kind, fault_ns=fault_ns),
+            node=place,
+            kind=kind,
+            fault_ns=fault_ns,
+            timed=base.clock() is not base.Clock.VIRTUAL,
+        )
+        for kind in ("request", "connect")
+    ]
