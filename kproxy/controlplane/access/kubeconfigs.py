@@ -50,7 +50,7 @@ class Credentials:
         return self.directory / "ca.crt"
 
     def kubeconfig(self, who: str) -> Path:
-        """Return the kubeconfig of one of the names above: ADMIN, PROXY …"""
+        """Return the kubeconfig of one of the names above, such as ADMIN."""
         name, groups = _USERS[who]
         return self._kubeconfig(self.directory / f"{who}.conf", name, groups)
 
