@@ -13,6 +13,7 @@ from kproxy import errors
 from kproxy.api import catalog, kinds
 
 from .cluster import Cluster
+from .presentation.openapi import VERSION
 from .probes import draw
 
 Object = dict[str, Any]
@@ -109,7 +110,13 @@ class NodeObject:
             "allocatable": capacity,
             "conditions": _conditions(before.get("conditions") or (), today, trouble),
             "daemonEndpoints": {"kubeletEndpoint": {"Port": facts.port}},
-            "nodeInfo": {"operatingSystem": "linux", **facts.info},
+            "nodeInfo": {
+                "operatingSystem": "linux",
+                "architecture": "amd64",
+                "kubeletVersion": VERSION,
+                "kubeProxyVersion": VERSION,
+                **facts.info,
+            },
         }
 
 

@@ -3,6 +3,7 @@
 Without an API server (``client`` None) it runs the static pods of a directory only.
 """
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,21 +77,18 @@ class Supervisor:
         self._options = options
         cluster: Cluster = objects.ObjectClient(client) if client else _Nobody()
         self.kubelet = _kubelet(node_name, cluster, runtime, addresses, options, self._log)
-        self._keeper = NodeKeeper(
-            cluster,
-            NodeFacts(
-                name=node_name,
-                addresses=addresses,
-                pod_cidrs=pod_cidrs,
-                labels=labels or {},
-                info=runtime.machine(),
-                pods=options.pods,
-                port=options.port,
-            ),
-            self._log,
-            trouble=runtime.trouble,
-            times=options.times,
+        facts = NodeFacts(
+            name=node_name,
+            addresses=addresses,
+            pod_cidrs=pod_cidrs,
+            labels=labels or {},
+            info=runtime.machine(),
+            pods=options.pods,
+            port=options.port,
+            cpus=os.cpu_count() or 1,
+            memory=_memory(),
         )
+        self._keeper = _keeper(cluster, facts, runtime, options, self._log)
         self._manifests = staticpods.ManifestDirectory(
             options.manifests or Path(), node_name, self._complain
         )
@@ -210,6 +208,12 @@ class Supervisor:
         self.kubelet.post(lambda: self.kubelet.replace_static(found))
 
 
+def _memory() -> str:
+    """Return the machine's memory as Kubernetes writes it."""
+    kibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024
+    return f"{kibibytes}Ki"
+
+
 def _kubelet(
     node_name: str,
     cluster: Cluster,
@@ -227,6 +231,12 @@ def _kubelet(
         performer=options.performer,
         log=log,
     )
+
+
+def _keeper(
+    cluster: Cluster, facts: NodeFacts, runtime: PodRuntime, options: Options, log: logs.Log
+) -> NodeKeeper:
+    return NodeKeeper(cluster, facts, log, trouble=runtime.trouble, times=options.times)
 
 
 class _Nobody:

@@ -31,7 +31,7 @@ from kproxy.lab import carrier, layout, listening, plan, podlogs, site
 from kproxy.lab.podexec import Beside
 from netns.errors import NetnsError
 from netns.lab import AttachedLab
-from netns.process import Process, ProcessId
+from netns.process import Process, ProcessId, boot_id
 from netns.topology import Host
 
 UPLINK = "eth0"
@@ -222,15 +222,13 @@ class NetnsRuntime:
 
     def machine(self) -> Mapping[str, str]:
         """Return what is told of the machine in a Node's ``nodeInfo``."""
+        arch = platform.machine()
         return {
-            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(
-                platform.machine(), platform.machine()
-            ),
+            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(arch, arch),
+            "bootID": boot_id(),
             "kernelVersion": platform.release(),
-            "operatingSystem": "linux",
+            "osImage": _os_image(),
             "containerRuntimeVersion": "netns://1",
-            "kubeletVersion": "v1.31.0+kproxy",
-            "kubeProxyVersion": "v1.31.0+kproxy",
         }
 
     def fileno(self) -> int:
@@ -386,3 +384,10 @@ def _is_zombie(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return True
     return text.rpartition(")")[2].split()[0] in ("Z", "X")
+
+
+def _os_image() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return "Linux"

@@ -36,7 +36,8 @@ def _node(obj: Object, now: float) -> list[Any]:
     labels = obj["metadata"].get("labels") or {}
     roles = sorted(name.removeprefix(prefix) for name in labels if name.startswith(prefix))
     info = at(obj, "status", "nodeInfo") or {}
-    addresses = {one["type"]: one["address"] for one in at(obj, "status", "addresses") or ()}
+    listed = at(obj, "status", "addresses") or ()
+    addresses = {one["type"]: one["address"] for one in reversed(listed)}  # the first counts
     return [
         ",".join(words),
         joined(roles),

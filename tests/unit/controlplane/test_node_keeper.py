@@ -91,6 +91,8 @@ def test_a_node_registers_with_all_that_kubernetes_tells(node):
     assert status["capacity"]["pods"] == status["allocatable"]["pods"] == "110"
     assert status["daemonEndpoints"] == {"kubeletEndpoint": {"Port": 10250}}
     assert status["nodeInfo"]["kernelVersion"] == "6.12"
+    assert status["nodeInfo"]["architecture"] == "arm64"
+    assert status["nodeInfo"]["kubeletVersion"].startswith("v1.")
     told = {one["type"]: one["status"] for one in status["conditions"]}
     assert told == {
         "MemoryPressure": "False",
