@@ -84,12 +84,7 @@ class Trials:
         time.sleep(self._timing.after if stage.marks else self._timing.quiet)
         sent = [self._stop(place, begun) for place, begun in started.items()]
         time.sleep(self._timing.tmax)
-        window = Window(
-            fault_ns=stage.fault_ns,
-            until_ns=time.monotonic_ns(),
-            tmax_ns=round(self._timing.tmax * 1e9),
-        )
-        found = self._accounts.account(self._count, sent, window)
+        found = self._accounts.account(self._count, sent, self._window(stage))
         if scenario is scenarios.BASELINE:
             self._refuse_rate(found)
         if costmodel.applied() is not None:
@@ -108,6 +103,11 @@ class Trials:
         )
         self._refresh_proxy(stage)
         return trial
+
+    def _window(self, stage: ClusterStage) -> Window:
+        """Return what has been watched until now."""
+        tmax = round(self._timing.tmax * 1e9)
+        return Window(fault_ns=stage.fault_ns, until_ns=time.monotonic_ns(), tmax_ns=tmax)
 
     def _lots(self, purpose: str) -> random.Random:
         """Return what to draw from: the same for every run of a seed; by chance without one."""

@@ -7,16 +7,16 @@ rates per second; a field that does not apply is null.
 
 import os
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from kproxy.errors import UsageError
 
 FORMAT = "kproxy.result/1"
-_FAMILY, _VERSION = FORMAT.split("/")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +224,11 @@ class ResultSet:
 
 def write(results: ResultSet, path: Path) -> None:
     """Write the file; it appears whole or not at all. The directory is made if it is missing."""
+    write_as(results, path)
+
+
+def write_as(results: Any, path: Path) -> None:
+    """Write any kind of result file (a dataclass) as :func:`write` does, what matters first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = msgspec.json.format(msgspec.json.encode(_ordered(results)), indent=2)
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -237,9 +242,10 @@ def write(results: ResultSet, path: Path) -> None:
         raise
 
 
-def _ordered(results: ResultSet) -> dict[str, Any]:
-    names = ("format", "kernel", "host", "parameters", "summary", "trials")
-    return {name: getattr(results, name) for name in names}
+def _ordered(results: Any) -> dict[str, Any]:
+    first = ("format", "kernel", "host", "parameters", "summary")
+    others = [one.name for one in fields(results) if one.name not in first]
+    return {name: getattr(results, name) for name in (*first, *others)}
 
 
 def read(path: Path) -> ResultSet:
@@ -248,6 +254,11 @@ def read(path: Path) -> ResultSet:
     Raises :class:`~kproxy.errors.UsageError` for a file that is missing, cut, of another format
     or of a newer version, or whose fields have wrong types; it names the field.
     """
+    return read_as(path, ResultSet, FORMAT)
+
+
+def read_as(path: Path, wanted: type[T], form: str) -> T:
+    """Read any kind of result file as :func:`read` does; ``form`` is its FAMILY/VERSION."""
     try:
         data = path.read_bytes()
     except OSError as err:
@@ -256,21 +267,22 @@ def read(path: Path) -> ResultSet:
         top = msgspec.json.decode(data)
     except msgspec.DecodeError as err:
         raise UsageError(f"{path}: cut, or not JSON: {err}", remedy="run again") from None
-    _check_format(path, top.get("format") if isinstance(top, dict) else None)
+    _check_format(path, top.get("format") if isinstance(top, dict) else None, form)
     try:
-        return msgspec.convert(top, ResultSet)
+        return msgspec.convert(top, wanted)
     except msgspec.ValidationError as err:
         raise UsageError(f"{path}: {err}") from None
 
 
-def _check_format(path: Path, found: object) -> None:
+def _check_format(path: Path, found: object, form: str) -> None:
     family, _, version = found.partition("/") if isinstance(found, str) else ("", "", "")
-    if family != _FAMILY:
+    wanted_family, _, wanted_version = form.partition("/")
+    if family != wanted_family:
         raise UsageError(
-            f"{path}: format: is {found!r}, not {FORMAT!r}", remedy="name a result.json of kproxy"
+            f"{path}: format: is {found!r}, not {form!r}", remedy="name a result.json of kproxy"
         )
-    if version != _VERSION:
+    if version != wanted_version:
         raise UsageError(
-            f"{path}: format: {found!r} is not what this kproxy reads ({FORMAT!r})",
+            f"{path}: format: {found!r} is not what this kproxy reads ({form!r})",
             remedy="read it with the kproxy that wrote it",
         )
