@@ -3,7 +3,9 @@
 import itertools
 
 import pytest
-from clusterwide_world import ClusterwideWorld
+from clusterwide_world import RENEW, ClusterwideWorld
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kproxy.api import catalog, kinds
 from kproxy.controlplane.controllers import owned, times, zones
@@ -234,3 +236,55 @@ def test_a_taint_that_another_one_came_before_costs_no_time():
     world.run(55)
     assert disturbed == ["n1"]
     assert world.taints_of("n1") == {"unreachable:NoExecute"}
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["die", "come back", "restart"]),
+        st.sampled_from(["n1", "n2", "n3", "n4"]),
+        st.sampled_from([0.0, 1.0, 12.0, 55.0, 130.0, 330.0]),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(steps=STEPS)
+def test_whatever_happens_the_living_are_taken_for_living_and_lose_nothing(steps):
+    world = lively(nodes=4)
+    silent: dict[str, float] = {}
+    longest = dict.fromkeys(("n1", "n2", "n3", "n4"), 0.0)
+    for name in longest:
+        world.pod(f"on-{name}", node=name)
+
+    def note():
+        for name, since in silent.items():
+            longest[name] = max(longest[name], world.time - since)
+
+    for what, name, seconds in steps:
+        if what == "die" and name not in silent:
+            world.die(name)
+            silent[name] = world.time
+        elif what == "come back" and name in silent:
+            note()
+            del silent[name]
+            world.come_back(name)
+        elif what == "restart":
+            world.restart()
+        world.run(seconds)
+        note()
+    world.run(60)
+    note()
+    for name in longest:
+        if name in silent:
+            assert world.status_of(name) == "Unknown"
+            assert "unreachable:NoSchedule" in world.taints_of(name)
+            assert f"on-{name}" not in world.pods(owned.ready)
+        else:
+            assert (world.status_of(name), world.taints_of(name)) == ("True", set())
+    least = times.DEFAULT.node_grace - RENEW + 300
+    for pod in leaving(world):
+        assert longest[pod.removeprefix("on-")] >= least
+    world.run(400)
+    if len(silent) < zones.LOST_LEAST:  # else the zone is in trouble, and nothing is evicted
+        assert {f"on-{name}" for name in silent} <= set(leaving(world))
