@@ -67,7 +67,11 @@ class _Balancer:
         cluster = ObjectClient(self._rest)
         self._events = Recorder(cluster, NAME, log)
         self._statuses = statuses.StatusWriter(cluster, self._events, log)
-        scheme = urlsplit(access.server).scheme
+        url = urlsplit(access.server)
+        scheme = url.scheme
+        self._own_way = bool(options.api_address) and url.hostname == options.api_address
+        """Whether the API is reached by the address that is served here."""
+        self._watching = False
         self._tls = TlsContexts(access).current if scheme == "https" else None
         self._api: Front | None = None
         if options.api_address:
@@ -120,19 +124,17 @@ class _Balancer:
         with HealthServer(options.health_bind_address, pages) as health:
             self._log.info("started", mode=mode, health=health.port)
             self._forwarder.begin()
-            self._statuses.start()
-            for informer in self._informers:
-                informer.start()
             await self._serve()
         await self._stop()
         return 0
 
     async def _stop(self) -> None:
         await self._prober.close()
-        for informer in self._informers:
-            informer.stop()
         self._rest.close()
-        self._statuses.stop()
+        if self._watching:
+            for informer in self._informers:
+                informer.stop()
+            self._statuses.stop()
         self._events.stop()
         self._forwarder.close()
         self._log.info("stopped")
@@ -181,8 +183,20 @@ class _Balancer:
             schedule.succeeded(time.monotonic())
             self._syncs.add("success")
         self._memory.save(wanted.values(), self._prober.well())
+        self._watch()
         self._show(wanted)
         return float("inf") if again is None else time.monotonic() + again
+
+    def _watch(self) -> None:
+        """Begin to watch the API, as soon as there is a way to it."""
+        well = self._api is not None and any(
+            self._prober.is_well(server.probe) for server in self._api.servers
+        )
+        if not self._watching and (well or not self._own_way):
+            self._watching = True
+            self._statuses.start()
+            for informer in self._informers:
+                informer.start()
 
     def _wanted(self) -> dict[Key, Front]:
         """Return the fronts; those of Services as remembered, until the API has told of all."""

@@ -21,6 +21,7 @@ USERS = (
     kubeconfigs.SCHEDULER,
     kubeconfigs.PROXY,
     kubeconfigs.DNS,
+    kubeconfigs.BALANCER,
 )
 
 
@@ -91,6 +92,7 @@ class Places:
         """Make directories, certificates and kubeconfigs; only the owner may read the latter."""
         hosts = [host.name for host in self.site.topology().hosts]
         files = self.files
+        self.root.mkdir(parents=True, exist_ok=True)
         self.root.chmod(stat.S_IRWXU)  # what a store holds is not for everybody
         for path in (files.logs, files.records, self.pki, *map(self.init, hosts)):
             path.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from kproxy.controlplane.access import kubeconfigs
 from kproxy.controlplane.nodestatus import Times
 from kproxy.controlplane.storage import etcdmember
 from kproxy.lab.clusterfile import Profile
-from kproxy.lab.site import API_PORT, SERVICES, SERVICES6, SiteNode
+from kproxy.lab.site import API_ADDRESS, API_PORT, EDGE, SERVICES, SERVICES6, SiteNode
 from kproxy.lab.whole.init import Unit
 from kproxy.lab.whole.places import Places
 from kproxy.lab.whole.roles import Role
@@ -32,6 +32,8 @@ class Timing:
     """Options of the manager that differ from their defaults."""
     node_lease_renew: float = Times().lease_renew
     node_lease_duration: int = Times().lease_duration
+    balancer: Mapping[str, str] = field(default_factory=dict)
+    """Options of the load balancer that differ from their defaults."""
 
 
 TIMINGS = {
@@ -47,6 +49,7 @@ TIMINGS = {
         },
         node_lease_renew=2.0,
         node_lease_duration=8,
+        balancer={"node-check-period": "2s", "node-check-fall": "2"},
     ),
 }
 
@@ -57,6 +60,7 @@ def plan(places: Places) -> dict[str, list[Unit]]:
     found: dict[str, list[Unit]] = {}
     for host in site.etcd:
         found[host] = [_etcd(places, host)]
+    found[EDGE] = [_balancer(places)]
     for host in site.control:
         found[host] = list(_control(places, host))
     for node in site.nodes:
@@ -122,6 +126,20 @@ def _control(places: Places, host: str) -> Iterator[Unit]:
     ):
         options = [f"--kubeconfig={places.kubeconfig(user)}", *election, *more]
         yield _unit(places, host, role, _module(f"controlplane.{role}", *options))
+
+
+def _balancer(places: Places) -> Unit:
+    site = places.site
+    options = [
+        f"--kubeconfig={places.kubeconfig(kubeconfigs.BALANCER)}",
+        f"--api-address={API_ADDRESS}",
+        *(f"--api-server={site.lan_address(host)}:{API_PORT}" for host in site.control),
+        f"--state={places.root / 'balancer.json'}",
+    ]
+    timing = TIMINGS[site.file.profile].balancer
+    options += [f"--{name}={value}" for name, value in timing.items()]
+    command = _module("lab.balancer", *options)
+    return _unit(places, EDGE, Role.BALANCER, command, BALANCER_RESTART_S)
 
 
 def _kubelet(places: Places, node: SiteNode) -> Unit:
