@@ -101,15 +101,16 @@ class ManifestDirectory:
         meta = {**meta, "name": name, "namespace": meta.get("namespace") or "default"}
         spec = {**(document.get("spec") or {}), "nodeName": self._node_name}
         spec.setdefault("tolerations", [{"operator": "Exists", "effect": "NoExecute"}])
-        whole = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
-        whole = defaults.apply("Pod", whole)
-        pod = codec.from_dict(
-            {**whole, "metadata": {**meta, "annotations": marks, "uid": digest}}, Pod
+        shown = {**meta, "annotations": {**marks, MIRROR: digest}}
+        # Defaults know mirrors: they get no service account, which a node may not give them.
+        mirror = defaults.apply(
+            "Pod", {"apiVersion": "v1", "kind": "Pod", "metadata": shown, "spec": spec}
         )
+        own = {**meta, "annotations": marks, "uid": digest}
+        pod = codec.from_dict({**mirror, "metadata": own}, Pod)
         problems = validation.validate(pod)
         if problems:
             raise ExceptionGroup("invalid pod", problems)
-        mirror = {**whole, "metadata": {**meta, "annotations": {**marks, MIRROR: digest}}}
         return StaticPod(pod, mirror)
 
     def _tell(self, path: Path, error: errors.KproxyError | ExceptionGroup[Exception]) -> None:
