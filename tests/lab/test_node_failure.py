@@ -18,7 +18,6 @@ from netns.lab import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.needs_module("ip_vs")]
 
-NODE = "node1"
 S = 10**9
 RENEWAL, GRACE, LOOK, TOLERATION = 10 * 1.04 * S, 50 * S, 5 * S, 300 * S
 SOON = S
@@ -88,8 +87,10 @@ def taints(cluster: Cluster, name: str) -> list[str]:
 
 
 def test_a_lost_node_is_left_replaced_and_taken_back(cluster: Cluster) -> None:
-    (victim,) = [name for name, node in places(cluster).items() if node == NODE]
-    kubelet = cluster.kubelets[NODE]
+    # Pods may have been bound before all nodes were there, so several may be on this one.
+    node = min(places(cluster).values())
+    victims = {name for name, place in places(cluster).items() if place == node}
+    kubelet = cluster.kubelets[node]
     kubelet.kill()
     kubelet.wait(10)
     begun = time.monotonic_ns()
@@ -105,33 +106,34 @@ def test_a_lost_node_is_left_replaced_and_taken_back(cluster: Cluster) -> None:
         return event
 
     # The last sign of life may be as old as one renewal, and was seen within one look.
-    lost = await_event("node lost", begun, node=NODE).mono_ns
+    lost = await_event("node lost", begun, node=node).mono_ns
     assert GRACE - RENEWAL <= lost - begun <= GRACE + LOOK + SOON
-    assert condition(cluster, NODE) == "Unknown"
-    dropped = await_event("slice updated", lost, ready=2).mono_ns
+    assert condition(cluster, node) == "Unknown"
+    dropped = await_event("slice updated", lost, ready=3 - len(victims)).mono_ns
     assert dropped - lost <= SOON
-    assert victim not in listed(cluster)
+    assert not victims & listed(cluster)
     tainted = await_event(
-        "node tainted", begun, node=NODE, taint="node.kubernetes.io/unreachable"
+        "node tainted", begun, node=node, taint="node.kubernetes.io/unreachable"
     ).mono_ns
     assert tainted - lost <= SOON
 
-    evicted = await_event("pod evicted", tainted, pod=f"default/{victim}").mono_ns
-    assert TOLERATION <= evicted - tainted <= TOLERATION + SOON
+    for victim in sorted(victims):
+        evicted = await_event("pod evicted", tainted, pod=f"default/{victim}").mono_ns
+        assert TOLERATION <= evicted - tainted <= TOLERATION + SOON
     replaced = await_event("pod bound", tainted).mono_ns
     assert abs(replaced - evicted) <= SOON
     cluster.wait_for(lambda: len(listed(cluster)) == 3, 60, "the new pod to be in service")
-    assert NODE not in {places(cluster)[name] for name in listed(cluster)}
+    assert node not in {places(cluster)[name] for name in listed(cluster)}
     # The proxy's pod belongs to the node: it bears the taint, and stays.
     daemons = {
         pod["spec"]["nodeName"]: pod["metadata"].get("deletionTimestamp")
         for pod in cluster.objects(catalog.POD, PROXY_NAMESPACE)
     }
-    assert daemons == {NODE: None, "node2": None, "node3": None}
+    assert daemons == {"node1": None, "node2": None, "node3": None}
 
-    cluster.start_kubelet(cluster.plan.node(NODE))
-    cluster.wait_for(lambda: condition(cluster, NODE) == "True", 60, "the node to be back")
-    cluster.wait_for(lambda: taints(cluster, NODE) == [], 60, "its taints to go")
+    cluster.start_kubelet(cluster.plan.node(node))
+    cluster.wait_for(lambda: condition(cluster, node) == "True", 60, "the node to be back")
+    cluster.wait_for(lambda: taints(cluster, node) == [], 60, "its taints to go")
     cluster.wait_for(
         lambda: len(cluster.objects(catalog.POD, "default")) == 3, 60, "the old pod to be gone"
     )
