@@ -96,9 +96,9 @@ class Conversation:
             case Stream():
                 return self._stream(channel, request, call, outcome)
             case Tunnel():
-                self._count(call, 101, watch)
+                self._count(call, 200 if outcome.first else 101, watch)
                 with self._open(call):
-                    kubelets.tunnel(channel, outcome.other)
+                    kubelets.tunnel(channel, outcome.other, outcome.first)
                 return False
 
     def _outcome(self, call: Call, watch: Stopwatch) -> Outcome:
@@ -152,7 +152,7 @@ class Conversation:
             call.asked.subresource,
             "200",
         )
-        headers = [("Content-Type", stream.content_type), ("Transfer-Encoding", "chunked")]
+        headers = [("Content-Type", JSON), ("Transfer-Encoding", "chunked")]
         channel.send(http1.head(200, [*headers, ("Cache-Control", "no-cache, private")]))
         with self._open(call):
             for piece in stream.pieces:

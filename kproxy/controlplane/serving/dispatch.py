@@ -33,7 +33,6 @@ class Stream:
     """An answer that comes bit by bit; an empty bit is an occasion to look for the client."""
 
     pieces: Iterator[bytes]
-    content_type: str = requests.JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,8 @@ class Tunnel:
     """A connection to somebody else, to which the client's is to be joined."""
 
     other: socket.socket
+    first: bytes = b""
+    """What the client is told before anything from there."""
 
 
 Outcome = Answer | Stream | Tunnel
@@ -161,8 +162,7 @@ class Dispatcher:
             return Tunnel(self._kubelets.open_exec(target.namespace, target.name, call.request))
         if call.asked.verb != "get":
             raise _method_not_allowed()
-        pieces = self._kubelets.log(target.namespace, target.name, query)
-        return Stream(pieces, documents.TEXT)
+        return Tunnel(*self._kubelets.open_log(target.namespace, target.name, query))
 
     def _authorize(self, user: User, asked: Attributes) -> None:
         if user is not EVERYBODY and not roles.allowed(user, asked):

@@ -1,8 +1,8 @@
 """What kubelets answer on behalf of the API: logs and exec of containers, passed through.
 
-``kubectl logs`` is a GET whose body is handed on as it comes. ``kubectl exec`` of today changes to
-a WebSocket, whose bytes are handed on both ways without looking at them. SPDY, which older
-kubectls speak, is refused with a word on what to use.
+``kubectl logs`` is a GET whose body is handed on as it comes, byte by byte. ``kubectl exec`` of
+today changes to a WebSocket, whose bytes are handed on both ways without looking at them. SPDY,
+which older kubectls speak, is refused with a word on what to use.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import http.client
 import select
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode
@@ -20,12 +20,13 @@ from kproxy import errors
 from ..presentation import cells
 from ..store import Store
 from ..versions import Object
-from .http1 import Channel, Request
+from .http1 import Channel, Request, head
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 PORT = 10250
 _PIECE = 64 * 1024
+TEXT = "text/plain; charset=utf-8"
 _LOG_OPTIONS = (
     "follow",
     "limitBytes",
@@ -63,31 +64,34 @@ class Kubelets:
         self._store = store
         self._context = context
 
-    def log(self, namespace: str, name: str, query: Mapping[str, str]) -> Iterator[bytes]:
-        """Return the pieces of a container's log as they come."""
+    def open_log(
+        self, namespace: str, name: str, query: Mapping[str, str]
+    ) -> tuple[socket.socket, bytes]:
+        """Return a connection on which a container's log arrives, and what has arrived already.
+
+        That begins with a head for the client; all of it is to be handed on as it is.
+        """
         pod = self._store.get("pods", (namespace, name)).obj
         container = _container(pod, query.get("container", ""))
         options = {key: query[key] for key in _LOG_OPTIONS if key in query}
         path = f"/containerLogs/{namespace}/{name}/{container}"
-        seconds = None if options.get("follow") in ("true", "1") else ANSWER_SECONDS
         connection = self._connect(pod, self._place_of(pod))
         request = http.client.HTTPConnection("kubelet")
         request.sock = connection
         try:
-            request.request("GET", f"{quote(path)}?{urlencode(options)}")
-            connection.settimeout(ANSWER_SECONDS)
+            address = f"{quote(path)}?{urlencode(options)}"
+            request.request("GET", address, headers={"Connection": "close"})
             response = request.getresponse()
             if response.status >= 300:
                 message = response.read(_PIECE).decode(errors="replace").strip()
                 raise errors.ApiError(response.status, "BadRequest", message)
+            return connection, _head(response) + _buffered(response, connection)
         except (OSError, http.client.HTTPException) as error:
-            request.close()
+            connection.close()
             raise _unreachable(pod, error) from None
         except errors.ApiError:
-            request.close()
+            connection.close()
             raise
-        connection.settimeout(seconds)
-        return _pieces(request, response)
 
     def open_exec(self, namespace: str, name: str, request: Request) -> socket.socket:
         """Return a connection to the kubelet on which the client's exec has been asked for."""
@@ -138,21 +142,30 @@ class Kubelets:
         return connection
 
 
-def _pieces(
-    request: http.client.HTTPConnection, response: http.client.HTTPResponse
-) -> Iterator[bytes]:
+def _head(response: http.client.HTTPResponse) -> bytes:
+    """Return the head that goes before a kubelet's body, which is framed as the kubelet has it."""
+    headers = [("Content-Type", TEXT), ("Connection", "close")]
+    for name in ("Transfer-Encoding", "Content-Length"):
+        if value := response.headers.get(name):
+            headers.append((name, value))
+    return head(response.status, headers)
+
+
+def _buffered(response: http.client.HTTPResponse, connection: socket.socket) -> bytes:
+    """Return what has been read of a body together with its head."""
+    connection.settimeout(0.0)
     try:
-        while piece := response.read1(_PIECE):
-            yield piece
-    except (OSError, http.client.HTTPException):
-        return  # what has been shown of a log cannot be taken back
+        return bytes(response.fp.peek(1)) if response.fp is not None else b""
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return b""
     finally:
-        request.close()
+        connection.settimeout(ANSWER_SECONDS)
 
 
-def tunnel(client: Channel, kubelet: socket.socket) -> None:
-    """Hand bytes on, both ways, until one side hangs up."""
+def tunnel(client: Channel, kubelet: socket.socket, first: bytes = b"") -> None:
+    """Hand bytes on, both ways, until one side hangs up; ``first`` goes to the client first."""
     with kubelet:
+        client.send(first)
         early = client.take()
         sides: dict[socket.socket, socket.socket] = {
             client.connection: kubelet,

@@ -96,7 +96,8 @@ GOOD = {
         "spec": {"holderIdentity": "a", "leaseDurationSeconds": 15},
     },
     catalog.IP_ADDRESS: {
-        "metadata": {"name": "10.96.0.1"}, "spec": {"parentRef": {"resource": "services", "name": "web"}},
+        "metadata": {"name": "10.96.0.1"},
+        "spec": {"parentRef": {"resource": "services", "name": "web"}},
     },
 }  # fmt: skip
 

@@ -266,6 +266,28 @@ def test_logs_come_from_the_kubelet(secrets, admin):
     assert first == "GET /containerLogs/default/web/c?tailLines=2&timestamps=true HTTP/1.1"
 
 
+def test_a_log_that_is_followed_comes_bit_by_bit_and_ends_with_its_client(server, secrets, admin):
+    is_over = threading.Event()
+
+    def answer(connection):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(b"4\r\none\n\r\n4\r\ntwo\n\r\n")
+        connection.sendall(b"6\r\nthr")
+        connection.sendall(b"ee\n\r\n")
+        assert connection.recv(1) == b""
+        is_over.set()
+
+    with kubelet(secrets, admin, answer), raw(server, secrets) as connection:
+        path = f"{catalog.POD.path('default', 'web', 'log')}?follow=true"
+        connection.sendall(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+        got = b""
+        while b"ee\n" not in got:
+            got += connection.recv(1000)
+        assert got.index(b"one\n") < got.index(b"two\n") < got.index(b"thr")
+        connection.close()
+        assert is_over.wait(10)
+
+
 def test_what_a_kubelet_refuses_is_told(secrets, admin):
     def answer(connection):
         connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 7\r\n\r\nno logs")
