@@ -52,6 +52,7 @@ class PodWorker:
         self._mirror = mirror
         self._tools = tools
         self._sandbox: Sandbox | None = None
+        self._removed = False
         self._addresses: tuple[str, ...] = ()
         spec = pod.spec
         self._init = [
@@ -200,7 +201,7 @@ class PodWorker:
             return self._run(now)
         if self.stage is Stage.TERMINATING:
             return self._end_all(now)
-        if self.stage is Stage.FAILED:
+        if self.stage is Stage.FAILED and not self._removed:
             self._remove()
         return None
 
@@ -285,6 +286,7 @@ class PodWorker:
         if self._sandbox is not None:
             self._sandbox = None
             self._tools.log.info("sandbox removed", **names(self.pod))
+        self._removed = True
 
     def _check_sandbox(self) -> bool:
         """Return whether the sandbox is there; without it the pod has failed."""

@@ -11,6 +11,7 @@ import platform
 import select
 import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -85,6 +86,7 @@ class NetnsRuntime:
         self._epoll = select.epoll()
         self._watched: dict[int, tuple[Process, ContainerId]] = {}
         self._taps: dict[int, podlogs.Tap] = {}
+        self._lock = threading.Lock()  # for programs, which several threads start
         self._beside: dict[str, list[Beside]] = {}
         self._logs = podlogs.PodLogs(files.pod_logs(node.name))
         for container in [c for _, containers in self.list() for c in containers]:
@@ -176,8 +178,9 @@ class NetnsRuntime:
             made = Beside(host, command, streams, env=env, cwd=spec.working_dir)
         except NetnsError as error:
             raise errors.KproxyError(f"pod {pod.namespace}/{pod.name}: {error}") from error
-        others = [one for one in self._beside.get(pod.uid, ()) if one.poll() is None]
-        self._beside[pod.uid] = [*others, made]
+        with self._lock:
+            others = [one for one in self._beside.get(pod.uid, ()) if one.poll() is None]
+            self._beside[pod.uid] = [*others, made]
         return made
 
     def ready(self, sandbox: Sandbox, spec: ContainerSpec) -> bool:
@@ -198,7 +201,9 @@ class NetnsRuntime:
         for pid, start_time, _ in pod.containers.values():
             with contextlib.suppress(NetnsError):
                 Process(ProcessId(pid, start_time)).kill(group=True)
-        for one in self._beside.pop(uid, ()):
+        with self._lock:
+            beside = self._beside.pop(uid, [])
+        for one in beside:
             one.kill()
         if not pod.host_network:
             self._lab.remove(pod.host)

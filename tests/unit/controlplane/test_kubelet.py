@@ -375,3 +375,12 @@ def test_container_gets_command_environment_and_ports(node):
     assert dict(spec.env) == {"HOSTNAME": "n1", "NODE_NAME": "n1", "POD_UID": uid, "A": "b"}
     assert spec.ports == (("UDP", 53),)
     assert node.status()["podIP"] == "192.0.2.1"
+
+
+def test_of_a_pod_that_has_ended_the_sandbox_is_removed_once(node):
+    node.create(restartPolicy="Never")
+    node.turn()
+    node.runtime.kill(code=0)
+    node.turn()
+    node.turn()
+    assert node.runtime.calls.count("remove") == 1
