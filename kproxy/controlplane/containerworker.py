@@ -90,6 +90,7 @@ class ContainerWorker:
             env=tuple(env.items()),
             ports=tuple((p.protocol, p.container_port) for p in self.container.ports or ()),
             working_dir=self.container.working_dir,
+            resolv_conf=tools.resolving.file_of(self._pod),
             own_log=program.own_log,
             attempt=self.starts,
         )

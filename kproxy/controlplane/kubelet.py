@@ -30,6 +30,7 @@ from .outbox import Outbox
 from .podevents import PodEvents
 from .podtools import Tools
 from .podworker import PodWorker, Stage
+from .resolving import ClusterNames
 from .runtime import ContainerId, Exit, PodRuntime, Sandbox
 from .versions import timestamp
 
@@ -54,6 +55,7 @@ class Kubelet:
         host_ips: Iterable[str] = (),
         images: Images | None = None,
         performer: Performer | None = None,
+        resolving: ClusterNames | None = None,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         log: logs.Log | None = None,
@@ -72,6 +74,7 @@ class Kubelet:
             log=self.log,
             today=today,
             host_ips=tuple(host_ips),
+            resolving=resolving or ClusterNames(),
             images=images or Images(),
             events=PodEvents(node_name, self.outbox.put_event, now=now, today=today),
             metrics=self.metrics,

@@ -10,6 +10,7 @@ from kproxy.api.pods import Pod
 from .actions import Performer
 from .images import Images
 from .kubeletmetrics import KubeletMetrics
+from .resolving import ClusterNames
 from .runtime import PodRuntime
 
 Object = dict[str, Any]
@@ -40,6 +41,7 @@ class Tools:
     log: logs.Log
     today: Callable[[], str]
     host_ips: tuple[str, ...] = ()
+    resolving: ClusterNames = field(default_factory=ClusterNames)
     images: Images = field(default_factory=Images)
     events: Recorder = field(default_factory=Silent)
     metrics: KubeletMetrics = field(default_factory=KubeletMetrics)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kproxy.api.pods import Pod, PodDNSConfig
 
+DOMAIN = "cluster.local"
 NDOTS = "ndots:5"
 MOST_NAMESERVERS = 3
 MOST_SEARCHES = 32
@@ -31,6 +32,23 @@ class Resolver:
         if self.options:
             lines.append(f"options {' '.join(self.options)}")
         return "".join(f"{line}\n" for line in lines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterNames:
+    """What a kubelet knows of names: of the cluster's servers, and of its node's resolver.
+
+    Without servers, every pod resolves as its node does.
+    """
+
+    servers: tuple[str, ...] = ()
+    domain: str = DOMAIN
+    host: Resolver = Resolver()
+
+    def file_of(self, pod: Pod) -> str:
+        """Return the content of a pod's resolv.conf; empty: it has the node's own."""
+        found = for_pod(pod, self.host, self.servers, self.domain)
+        return "" if found == self.host else found.text()
 
 
 def parse(text: str) -> Resolver:
@@ -58,9 +76,7 @@ def cluster_first(namespace: str, servers: Sequence[str], domain: str) -> Resolv
     )
 
 
-def for_pod(
-    pod: Pod, host: Resolver, servers: Sequence[str], domain: str = "cluster.local"
-) -> Resolver:
+def for_pod(pod: Pod, host: Resolver, servers: Sequence[str], domain: str = DOMAIN) -> Resolver:
     """Return a pod's resolver; ``host``: that of its node, ``servers``: the cluster's.
 
     Without servers, every pod resolves as its node does.

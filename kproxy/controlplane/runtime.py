@@ -49,6 +49,8 @@ class ContainerSpec:
     """(protocol, number), protocol as in Kubernetes: "TCP", "UDP"."""
     working_dir: str = ""
     """Empty: the runtime's own."""
+    resolv_conf: str = ""
+    """The content of its ``/etc/resolv.conf``; empty: the machine's own."""
     own_log: bool = False
     """Whether its lines carry their time (:mod:`kproxy.logs`): it gets the log file itself, and
     nobody stands between it and the file."""

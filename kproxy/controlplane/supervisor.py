@@ -22,6 +22,7 @@ from .images import Images
 from .kubelet import Kubelet
 from .nodekeeper import NodeKeeper
 from .nodestatus import KUBELET_PORT, NodeFacts, Times
+from .resolving import ClusterNames
 from .runtime import PodRuntime
 
 Object = dict[str, Any]
@@ -40,7 +41,8 @@ class Options:
     """What may be different from a plain kubelet.
 
     ``manifests``: a directory of static pods (``--pod-manifest-path``); ``performer``: who does
-    probes and hooks; ``serve``: makes the kubelet's server, None: there is none.
+    probes and hooks; ``serve``: makes the kubelet's server, None: there is none;
+    ``resolving``: how pods find names, None: as their node does.
     """
 
     images: Images | None = None
@@ -50,6 +52,7 @@ class Options:
     pods: int = 110
     port: int = KUBELET_PORT
     serve: Callable[[Kubelet], Service] | None = None
+    resolving: ClusterNames | None = None
 
 
 class Supervisor:
@@ -229,6 +232,7 @@ def _kubelet(
         host_ips=addresses,
         images=options.images,
         performer=options.performer,
+        resolving=options.resolving,
         log=log,
     )
 

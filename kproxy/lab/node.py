@@ -11,7 +11,7 @@ hosts of the lab (:mod:`kproxy.lab.podruntime`). SIGTERM ends it and leaves its 
 (:mod:`kproxy.controlplane.images`). ``--any-image``: an unknown image runs the echo server.
 ``--pod-manifest-path DIR``: static pods; with ``--standalone`` without any API server.
 ``--serve-port PORT``: answer logs and exec there (:mod:`kproxy.controlplane.kubeletserver`), over
-TLS if certificates are given.
+TLS if certificates are given. ``--cluster-dns ADDRESS``: whom pods ask for names.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from kproxy import errors, logs
 from kproxy.api import yamltext
 from kproxy.client.kubeconfig import load_kubeconfig
 from kproxy.client.rest import Rest
-from kproxy.controlplane import images, nodestatus
+from kproxy.controlplane import images, nodestatus, resolving
 from kproxy.controlplane.kubelet import Kubelet
 from kproxy.controlplane.supervisor import Options, Service, Supervisor
 from kproxy.lab import clusterfile, layout, plan, site
@@ -96,6 +96,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--lease-duration", type=int, default=times.lease_duration)
     for name in ("tls-cert-file", "tls-private-key-file", "client-ca-file", "token-file"):
         parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument("--cluster-dns", action="append", default=[], metavar="ADDRESS")
+    parser.add_argument("--cluster-domain", default=resolving.DOMAIN)
     log = logs.Log("kubelet")
     try:
         run(parser.parse_args(arguments), log)
@@ -114,7 +116,14 @@ def _options(given: argparse.Namespace) -> Options:
     port = given.serve_port or nodestatus.KUBELET_PORT
     times = nodestatus.Times(lease_renew=given.lease_renew, lease_duration=given.lease_duration)
     return Options(
-        images=known, manifests=given.pod_manifest_path, port=port, serve=serving, times=times
+        images=known,
+        manifests=given.pod_manifest_path,
+        port=port,
+        serve=serving,
+        times=times,
+        resolving=resolving.ClusterNames(
+            servers=tuple(given.cluster_dns), domain=given.cluster_domain
+        ),
     )
 
 

@@ -7,7 +7,6 @@ that a kubelet that was killed finds its pods alive and goes on with them, as wi
 
 import contextlib
 import os
-import platform
 import select
 import signal
 import sys
@@ -28,11 +27,11 @@ from kproxy.controlplane.runtime import (
     Sandbox,
     Streams,
 )
-from kproxy.lab import carrier, layout, listening, plan, podlogs, site
+from kproxy.lab import carrier, layout, listening, machine, plan, podlogs, resolvfile, site
 from kproxy.lab.podexec import Beside
 from netns.errors import NetnsError
 from netns.lab import AttachedLab
-from netns.process import Process, ProcessId, boot_id
+from netns.process import Process, ProcessId
 from netns.topology import Host
 
 UPLINK = "eth0"
@@ -175,7 +174,11 @@ class NetnsRuntime:
         env = {**self._env, **dict(spec.env)}
         try:
             host = self._lab.host(pod.host)
-            made = Beside(host, command, streams, env=env, cwd=spec.working_dir)
+            made = resolvfile.start_with(
+                self._resolv_conf(pod.uid),
+                spec.resolv_conf,
+                lambda: Beside(host, command, streams, env=env, cwd=spec.working_dir),
+            )
         except NetnsError as error:
             raise errors.KproxyError(f"pod {pod.namespace}/{pod.name}: {error}") from error
         with self._lock:
@@ -207,6 +210,7 @@ class NetnsRuntime:
             one.kill()
         if not pod.host_network:
             self._lab.remove(pod.host)
+        self._resolv_conf(uid).unlink(missing_ok=True)
         self._path(uid).unlink(missing_ok=True)
 
     def log(self, uid: str, container: str, attempt: int) -> LogFiles | None:
@@ -227,14 +231,7 @@ class NetnsRuntime:
 
     def machine(self) -> Mapping[str, str]:
         """Return what is told of the machine in a Node's ``nodeInfo``."""
-        arch = platform.machine()
-        return {
-            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(arch, arch),
-            "bootID": boot_id(),
-            "kernelVersion": platform.release(),
-            "osImage": _os_image(),
-            "containerRuntimeVersion": "netns://1",
-        }
+        return machine.facts()
 
     def fileno(self) -> int:
         """Return a descriptor that becomes readable when :meth:`exits` has something."""
@@ -311,12 +308,16 @@ class NetnsRuntime:
         stdout: int | Path,
         stderr: int | Path,
     ) -> Process:
-        return self._lab.host(pod.host).spawn(
-            command,
-            stdout=stdout,
-            stderr=stderr,
-            env={**self._env, **dict(spec.env)},
-            cwd=Path(spec.working_dir) if spec.working_dir else None,
+        return resolvfile.start_with(
+            self._resolv_conf(pod.uid),
+            spec.resolv_conf,
+            lambda: self._lab.host(pod.host).spawn(
+                command,
+                stdout=stdout,
+                stderr=stderr,
+                env={**self._env, **dict(spec.env)},
+                cwd=Path(spec.working_dir) if spec.working_dir else None,
+            ),
         )
 
     def _known(self, sandbox: Sandbox) -> _Pod:
@@ -356,6 +357,9 @@ class NetnsRuntime:
     def _path(self, uid: str) -> Path:
         return self._directory / f"{uid}.json"
 
+    def _resolv_conf(self, uid: str) -> Path:
+        return self._directory / f"{uid}.resolv.conf"
+
     def _write(self, pod: _Pod) -> None:
         path = self._path(pod.uid)
         partial = path.with_suffix(".new")
@@ -389,10 +393,3 @@ def _is_zombie(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return True
     return text.rpartition(")")[2].split()[0] in ("Z", "X")
-
-
-def _os_image() -> str:
-    try:
-        return platform.freedesktop_os_release()["PRETTY_NAME"]
-    except (OSError, KeyError):
-        return "Linux"

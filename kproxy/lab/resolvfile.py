@@ -1,35 +1,68 @@
 """Gives a program a resolv.conf of its own, which nobody else sees and which goes with it.
 
-The program is started in a mount namespace of its own, where the file lies over
-``/etc/resolv.conf``. So nothing is written outside the lab's directory, and when the program ends,
-however, the mount is gone with its namespace. The pid stays the program's: each step executes the
-next one.
+The program is started by a thread in a mount namespace of its own, where the file lies over
+``/etc/resolv.conf``. So nothing is written outside the lab's directory, and when the program has
+ended, however, the mount is gone with its namespace.
 """
 
-from collections.abc import Sequence
+import ctypes
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+from kproxy.errors import KproxyError
+
+T = TypeVar("T")
 PLACE = Path("/etc/resolv.conf")
-_SCRIPT = 'mount --no-mtab --bind "$1" "$2" && shift 2 && exec "$@"'
+_CLONE_NEWNS, _MS_BIND, _MS_REC, _MS_SLAVE = 0x20000, 0x1000, 0x4000, 0x80000
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
-def write(path: Path, text: str) -> None:
-    """Write the file; a program that runs with a former one goes on with that.
+def start_with(path: Path, text: str, start: Callable[[], T], place: Path = PLACE) -> T:
+    """Return what ``start`` returns; programs that it starts find this text at ``place``.
 
-    That is so because a mount holds the file, not its name; who wants to change what running
-    programs see writes into the file itself.
+    Without a text they find what everybody does. The text is kept in the file ``path``; programs
+    that run with a former one keep that. ``start`` is called in another thread, but the caller
+    waits for it, and gets its exceptions. On a machine without such a place programs do without.
+    For root. Raises KproxyError.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not text:
+        return start()
     partial = path.with_name(f".{path.name}.new")
     partial.write_text(text)
     partial.replace(path)
+    outcome: list[T] = []
+    problems: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            _cover(path, place)
+            outcome.append(start())
+        except BaseException as problem:
+            problems.append(problem)
+
+    # A thread that has left the others' mount namespace cannot come back unnoticed: it ends.
+    thread = threading.Thread(target=work, name="starter")
+    thread.start()
+    thread.join()
+    if problems:
+        raise problems.pop()
+    return outcome.pop()
 
 
-def with_file(path: Path, command: Sequence[str | Path]) -> list[str | Path]:
-    """Return the command that runs a command with this file as its ``/etc/resolv.conf``.
+def _cover(path: Path, place: Path) -> None:
+    """Lay a file over another one, for the calling thread and its children only."""
+    _check(_libc.unshare(_CLONE_NEWNS), "make a mount namespace")
+    # What is unmounted outside goes here, too (a pod's network namespace, say), never the reverse.
+    _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_SLAVE, None), "separate mounts")
+    if place.exists():
+        covered = os.fsencode(place), os.fsencode(path)
+        _check(_libc.mount(covered[1], covered[0], None, _MS_BIND, None), f"mount {path}")
 
-    For root. Exit codes: those of the command; 1 or 32 if the file could not be mounted, 127 if
-    the command is not there.
-    """
-    private = ("unshare", "--mount", "--propagation", "private", "--")
-    return [*private, "sh", "-c", _SCRIPT, "sh", path, PLACE, *command]
+
+def _check(result: int, doing: str) -> None:
+    if result != 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise KproxyError(f"cannot {doing}: {reason}", remedy="run this as root")

@@ -9,7 +9,16 @@ from kproxy.controlplane.access import kubeconfigs
 from kproxy.controlplane.nodestatus import Times
 from kproxy.controlplane.storage import etcdmember
 from kproxy.lab.clusterfile import Profile
-from kproxy.lab.site import API_ADDRESS, API_PORT, EDGE, SERVICES, SERVICES6, SiteNode
+from kproxy.lab.site import (
+    API_ADDRESS,
+    API_PORT,
+    DNS_ADDRESS,
+    DNS_ADDRESS6,
+    EDGE,
+    SERVICES,
+    SERVICES6,
+    SiteNode,
+)
 from kproxy.lab.whole.init import Unit
 from kproxy.lab.whole.places import Places
 from kproxy.lab.whole.roles import Role
@@ -155,6 +164,9 @@ def _kubelet(places: Places, node: SiteNode) -> Unit:
         f"--lease-renew={timing.node_lease_renew:g}",
         f"--lease-duration={timing.node_lease_duration}",
     ]
+    if places.site.file.dns:
+        servers = (DNS_ADDRESS, DNS_ADDRESS6) if places.site.dual else (DNS_ADDRESS,)
+        options += [f"--cluster-dns={address}" for address in servers]
     if places.secure:
         options += [
             f"--tls-cert-file={places.pki / f'kubelet-{node.name}.crt'}",
