@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from kproxy import errors
 from kproxy.controlplane.runtime import Streams
 from netns.host import LiveHost
+from netns.wait import readable
 
 
 class Beside:
@@ -56,7 +57,12 @@ class Beside:
         return self._pidfd
 
     def poll(self) -> int | None:
-        """Return the exit code, or minus the signal; None while it runs."""
+        """Return the exit code, or minus the signal; None while it runs.
+
+        What it has left in its group ends with it, lest probes leave ever more behind.
+        """
+        if self._popen.returncode is None and readable(self._pidfd, 0):
+            self.kill()  # before its number is given back
         return self._popen.poll()
 
     def kill(self) -> None:
