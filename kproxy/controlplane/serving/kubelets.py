@@ -96,18 +96,14 @@ class Kubelets:
     def open_exec(self, namespace: str, name: str, request: Request) -> socket.socket:
         """Return a connection to the kubelet on which the client's exec has been asked for."""
         pod = self._store.get("pods", (namespace, name)).obj
-        place = self._place_of(pod)
-        if request.upgrade() != "websocket":
-            message = (
-                "exec is served over WebSocket only (kubectl 1.30 and newer speak it); with an "
-                f"older kubectl use: kproxy lab exec {name} -- COMMAND"
-            )
-            raise errors.ApiError(400, "BadRequest", message)
         pairs = parse_qsl(request.query, keep_blank_values=True)
         container = _container(pod, dict(pairs).get("container", ""))
+        connection = self._connect(pod, self._place_of(pod))
+        if request.upgrade() != "websocket":
+            connection.close()
+            raise _no_spdy(pod, container)
         options = urlencode([(key, value) for key, value in pairs if key != "container"])
         path = f"/exec/{namespace}/{name}/{container}"
-        connection = self._connect(pod, place)
         kept = {
             key: value
             for key, value in request.headers.items()
@@ -229,6 +225,24 @@ def _container(pod: Object, asked: str) -> str:
         return str(spec["containers"][0]["name"])
     message = f"a container name must be specified for pod {name}, choose one of: {names}"
     raise errors.ApiError(400, "BadRequest", message)
+
+
+def _no_spdy(pod: Object, container: str) -> errors.ApiError:
+    """Return what is said to a client that speaks SPDY.
+
+    That may be a newer kubectl whose WebSocket was refused: it tries SPDY next and shows that
+    answer only. So what is wrong with the container comes first.
+    """
+    name = pod["metadata"]["name"]
+    for one in cells.at(pod, "status", "containerStatuses") or ():
+        if one.get("name") == container and not (one.get("state") or {}).get("running"):
+            message = f'container "{container}" in pod "{name}" is not running'
+            return errors.ApiError(400, "BadRequest", message)
+    message = (
+        "exec is served over WebSocket only (kubectl 1.30 and newer speak it); with an older "
+        f"kubectl use: kproxy lab exec {name} -- COMMAND"
+    )
+    return errors.ApiError(400, "BadRequest", message)
 
 
 def _unreachable(pod: Object, error: Exception) -> errors.ApiError:

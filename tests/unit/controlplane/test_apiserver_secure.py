@@ -204,28 +204,30 @@ class Kubelet(threading.Thread):
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.answer = answer
         self.requests = []
+        self.is_over = threading.Event()
 
     def run(self):
         while True:
             connection, _ = self.listener.accept()
             with connection:
-                if not self.serve(connection):
+                if self.is_over.is_set():
                     return
+                with contextlib.suppress(OSError):
+                    self.serve(connection)
 
     def serve(self, connection):
-        try:
-            secured = self.context.wrap_socket(connection, server_side=True)
-        except (ssl.SSLError, OSError):
-            return False  # the test is over
-        with secured:
+        with self.context.wrap_socket(connection, server_side=True) as secured:
             head = b""
             while not head.endswith(b"\r\n\r\n"):
-                head += secured.recv(1)
+                piece = secured.recv(1)
+                if not piece:
+                    return
+                head += piece
             self.requests.append(head.decode())
             self.answer(secured)
-        return True
 
     def close(self):
+        self.is_over.set()
         with socket.create_connection(self.listener.getsockname()):
             pass
         self.join()
@@ -361,3 +363,13 @@ def test_an_older_kubectl_is_told_what_to_use(server, secrets, admin):
         answer = connection.recv(4096)
         assert answer.startswith(b"HTTP/1.1 400 ")
         assert b"kproxy lab exec web" in answer
+        state = {"waiting": {"reason": "ErrImagePull"}}
+        status = {"containerStatuses": [{"name": "c", "state": state}]}
+        admin.request(
+            "PATCH",
+            catalog.POD.path("default", "web", "status"),
+            body=json.dumps({"status": status}).encode(),
+            content_type=rest.MERGE_PATCH,
+        )
+        connection.sendall(f"{method} {path} HTTP/1.1\r\n{headers}\r\n".encode())
+        assert b"is not running" in connection.recv(4096)
