@@ -125,7 +125,7 @@ class LabDirectory:
         try:
             with self._short() as path:
                 connection.connect(path)
-        except OSError:
+        except (OSError, errors.UsageError):
             connection.close()
             raise self.absent() from None
         return connection

@@ -55,7 +55,7 @@ class Door:
         try:
             site = Site(job.file)
             with self._lab(job, site) as lab:
-                cluster = WholeCluster(lab, site, progress=self._progress)
+                cluster = self._cluster(lab, site)
                 with contextlib.closing(cluster):
                     problems = self._start(cluster, job)
                     took = time.monotonic() - began
@@ -82,6 +82,9 @@ class Door:
         own = not base.inside_guest() and job.state_dir
         state_dir = Path(job.state_dir) if own else STATE / job.file.name
         return Lab(site.topology(), name=job.file.name, state_dir=state_dir)
+
+    def _cluster(self, lab: Lab, site: Site) -> WholeCluster:
+        return WholeCluster(lab, site, progress=self._progress)
 
     def _start(self, cluster: WholeCluster, job: messages.Job) -> list[str]:
         """Start the cluster and apply what it is to begin with; return what was refused."""

@@ -1,0 +1,77 @@
+"""``kproxy lab``: what is refused before anything starts, and what kubectl is told."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from kproxy import errors
+from kproxy.cli import lab_commands
+from kproxy.cli.main import cli
+
+
+def run(*words: str, place: Path) -> Exception | None:
+    result = CliRunner().invoke(cli, ["lab", *words, "--state-dir", str(place)])
+    return result.exception if isinstance(result.exception, Exception) else None
+
+
+@pytest.mark.parametrize("verb", ["status", "graph", "apply"])
+def test_without_a_lab_that_is_told_with_the_remedy(verb: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n")
+    words = ("-f", str(path)) if verb == "apply" else ()
+    error = run(verb, *words, place=tmp_path / "labs")
+    assert isinstance(error, errors.UsageError)
+    assert "lab kproxy is not up (start it by `kproxy lab up`)" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nodes: 0", "lab.yaml: nodes: 0 is out of range"),
+        ("modee: ipvs", "lab.yaml"),
+        ("manifests: [none.yaml]", "cannot read"),
+        ("links: {node9: {loss: 1%}}", "links.node9: there is no such host"),
+        ("images: {a: {image: nothing}}", "images"),
+    ],
+)
+def test_a_wrong_file_is_one_line_with_its_field(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "lab.yaml"
+    path.write_text(text)
+    error = run("up", "-f", str(path), place=tmp_path / "labs")
+    assert isinstance(error, (errors.UsageError, errors.InvalidObject))
+    assert words in str(error)
+    assert not (tmp_path / "labs").exists()
+
+
+def test_a_name_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
+    error = run("status", "--name", "../etc", place=tmp_path / "labs")
+    assert isinstance(error, errors.UsageError)
+
+
+def test_down_of_nothing_is_fine(tmp_path: Path) -> None:
+    assert run("down", place=tmp_path / "labs") is None
+
+
+def test_files_for_kubectl_are_read_here_and_become_its_input(tmp_path: Path) -> None:
+    one, two = tmp_path / "1.yaml", tmp_path / "2.yaml"
+    one.write_text("a: 1")
+    two.write_text("b: 2")
+    words = ["apply", "-n", "shop", "-f", str(one), f"--filename={two}", "--wait"]
+    assert lab_commands._with_files_read(words) == (
+        ["apply", "-n", "shop", "-f", "-", "--wait"],
+        "a: 1\n---\nb: 2",
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["get", "pods"],
+        ["apply", "-f", "-"],
+        ["apply", "-f", "https://example.org/x.yaml"],
+        ["exec", "pod", "--", "tail", "-f", "/etc/hostname"],
+    ],
+)
+def test_what_is_no_file_is_left_to_kubectl(words: list[str]) -> None:
+    assert lab_commands._with_files_read(words) == (words, None)
