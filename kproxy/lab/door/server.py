@@ -27,6 +27,7 @@ from netns.lab import STATE, Lab, signals_unwind
 
 STATE_VARIABLE = "KPROXY_LAB"
 """In the environment of every command: the lab's state directory."""
+_LAST_READS = 3  # of each output: what a full pipe holds, and its end
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -183,17 +184,22 @@ class Door:
         Others that have inherited their output are not waited for.
         """
         for one in [one for one in self._sessions.values() if one.code is not None]:
-            poller = select.poll()
-            for descriptor in one.outputs:
-                poller.register(descriptor, select.POLLIN)
-            ready = [fd for fd, events in poller.poll(0) if events]
-            for descriptor in ready:
-                self._read(one, descriptor)
-            if not ready and one.has_room:
+            for _ in range(_LAST_READS):
+                for descriptor in self._ready(one):
+                    self._read(one, descriptor)
+            if one.has_room:
                 assert one.code is not None
                 self._send(one.number, messages.EXITED, one.code.to_bytes(4, "big"))
                 one.close()
                 del self._sessions[one.number]
+
+    @staticmethod
+    def _ready(one: Session) -> list[int]:
+        """Return the outputs that can be read without waiting."""
+        poller = select.poll()
+        for descriptor in one.outputs:
+            poller.register(descriptor, select.POLLIN)
+        return [descriptor for descriptor, _ in poller.poll(0)]
 
     def _progress(self, text: str) -> None:
         self._send(0, messages.PROGRESS, text.encode())

@@ -102,11 +102,12 @@ def test_many_commands_at_once_do_not_mix(lab: Open) -> None:
         done = lab.run("sh", "-c", f"for i in $(seq 2000); do echo {number}-$i; done")
         found[number] = done.stdout
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for _ in range(10):
+        threads = [threading.Thread(target=one, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     for number in range(8):
         wanted = "".join(f"{number}-{i}\n" for i in range(1, 2001))
         assert found[number] == wanted.encode()
@@ -120,6 +121,12 @@ def test_a_reader_that_does_not_read_holds_up_nobody_else(lab: Open) -> None:
         assert done.stdout.count(b"\n") == 100_000
         lazy.stdout.close()  # and now nobody reads any more: `yes` ends by SIGPIPE
         assert lazy.wait(PATIENCE) == 128 + signal.SIGPIPE
+
+
+def test_who_has_inherited_the_output_is_not_waited_for(lab: Open) -> None:
+    done = lab.run("sh", "-c", "sleep 1000 & echo $!")
+    assert done.code == 0
+    os.kill(int(done.stdout), signal.SIGKILL)
 
 
 def test_an_unknown_host_is_refused_with_those_there_are(lab: Open) -> None:
