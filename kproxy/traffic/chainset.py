@@ -34,7 +34,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePause:
-    """How long acknowledged changes waited for one node's kernel."""
+    """How long changes waited for one node's kernel, or how long no pod was made on it."""
 
     node: str
     pause: Pause
@@ -57,7 +57,7 @@ class LinkTrial:
     measurements: tuple[Measurement, ...] = ()
     changes: tuple[NodePause, ...] = ()
     writes: Pause | None = None
-    pods: Pause | None = None
+    pods: tuple[NodePause, ...] = ()
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -83,8 +83,8 @@ class LinkTraffic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinkFrozen:
-    """By how much longer than usual changes waited for a node's kernel, over all trials."""
+class LinkPause:
+    """How much longer than usual something took on a node, over all trials."""
 
     node: str
     over_ms: Spread
@@ -103,9 +103,9 @@ class LinkRow:
     detect_ms: Spread | None
     repair_ms: Spread | None
     traffic: tuple[LinkTraffic, ...]
-    frozen: tuple[LinkFrozen, ...]
+    frozen: tuple[LinkPause, ...]
     refused_ms: Spread | None
-    no_pods_ms: Spread | None
+    no_pods: tuple[LinkPause, ...]
     notes: tuple[str, ...]
     valid: bool
 

@@ -4,12 +4,16 @@ All three are things that somebody does steadily. What is usual is what was seen
 in the same trial; a pause is judged against that. All times are nanoseconds of one clock.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kproxy.traffic.chainset import Pause
 
 Interval = tuple[int, int]
+
+LATE = 2
+"""What has taken so many times as long as usual when the watch ends, has not gone on again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +67,7 @@ def changes(writes: Iterable[Write], syncs: Iterable[Sync], watch: Watch) -> Pau
 
 
 def refusals(writes: Sequence[Write], watch: Watch) -> Pause:
-    """Return how long no write succeeded: from the first attempt that failed to the next success."""
+    """Return how long no write succeeded: from a failed attempt to the next success."""
     attempts = sorted(
         (one for one in writes if one.begun_ns >= watch.since_ns), key=lambda one: one.begun_ns
     )
@@ -82,11 +86,11 @@ def refusals(writes: Sequence[Write], watch: Watch) -> Pause:
 def gaps(times: Iterable[int], watch: Watch) -> Pause:
     """Return how far apart things were that happen again and again, up to the end of the watch."""
     seen = sorted(ns for ns in times if watch.since_ns <= ns <= watch.until_ns)
-    found = list(zip(seen, seen[1:], strict=False))
+    found = list(itertools.pairwise(seen))
     usual = _usual(found, watch)
     last = seen[-1] if seen else watch.since_ns
-    # The last one's successor is not due yet, or is overdue.
-    overdue = last if watch.until_ns - last > usual else None
+    # The last one's successor may not be due yet.
+    overdue = last if watch.until_ns - last > LATE * usual else None
     return _pause(found, overdue, watch, len(seen))
 
 

@@ -1,0 +1,106 @@
+"""The run: every group of links on a cluster of its own, into one result."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from kproxy import errors
+from kproxy.lab import facts
+from kproxy.lab.chain import probes, shop, table
+from kproxy.lab.chain.settings import Parameters
+from kproxy.lab.chain.steady import Steady
+from kproxy.lab.chain.trial import ChainTrials
+from kproxy.lab.comparison import INTERRUPTED, TERMINATED, Step
+from kproxy.lab.site import Site
+from kproxy.lab.whole.cluster import WholeCluster
+from kproxy.traffic import chainset
+from kproxy.traffic.chainsummary import Words, summarise
+from netns.errors import NetnsError
+from netns.kernels import base
+from netns.lab import Lab
+
+LAB_NAME = "chain"
+
+
+def run(
+    parameters: Parameters, state_dir: Path, *, progress: Callable[[Step], None]
+) -> chainset.ChainSet:
+    """Run it all.
+
+    If a group goes wrong for good (its cluster does not come up) the others are run all the same,
+    and an interrupt (Ctrl-C) ends the run early: the result holds what was measured, and
+    ``parameters.incomplete`` says what is missing.
+    """
+    parameters.check()
+    trials: list[chainset.LinkTrial] = []
+    incomplete: list[str] = []
+    for number in range(1, parameters.trials + 1):
+        for names in table.groups(parameters.links):
+            try:
+                _run_group(parameters, names, number, state_dir, trials, progress)
+            except (errors.KproxyError, NetnsError) as error:
+                incomplete.append(f"{', '.join(names)}: {error}")
+            except KeyboardInterrupt:
+                return whole(parameters, trials, [*incomplete, INTERRUPTED])
+            except SystemExit:
+                return whole(parameters, trials, [*incomplete, TERMINATED])
+    return whole(parameters, trials, incomplete)
+
+
+def _run_group(
+    parameters: Parameters,
+    names: Sequence[str],
+    number: int,
+    state_dir: Path,
+    trials: list[chainset.LinkTrial],
+    progress: Callable[[Step], None],
+) -> None:
+    """Append the trials of one group."""
+    total = len(parameters.links) * parameters.trials
+    current = names[0]
+
+    def tell(text: str) -> None:
+        progress(Step(done=len(trials), total=total, mode=current, text=text))
+
+    site = Site(parameters.file())
+    tell("building the lab")
+    with (
+        Lab(site.topology(), name=LAB_NAME, state_dir=state_dir) as lab,
+        WholeCluster(lab, site, progress=tell) as cluster,
+    ):
+        nodes = [node.name for node in site.nodes]
+        cluster.must_apply([*shop.manifests(cluster.places.files), *probes.manifests(nodes)])
+        Steady(cluster).settle()
+        with ChainTrials(cluster, parameters, base.seed()) as runner:
+            for name in names:
+                current = name
+                tell(f"trial {number} of {parameters.trials}")
+                trials.append(runner.run(table.by_name(name), number))
+        tell("taking the lab away")
+
+
+def whole(
+    parameters: Parameters, trials: Sequence[chainset.LinkTrial], incomplete: list[str]
+) -> chainset.ChainSet:
+    """Put trials together, in the order of the chain."""
+    order = list(table.LINKS)
+    ordered = sorted(trials, key=lambda trial: (trial.number, order.index(trial.link)))
+    words = {one.name: Words(one.title, one.guarantor) for one in table.LINKS.values()}
+    rows = summarise(ordered, words)
+    if not all(one.valid for one in ordered if one.link == table.BASELINE.name):
+        rows = tuple(dataclasses.replace(row, valid=False) for row in rows)
+    return chainset.ChainSet(
+        kernel=facts.kernel(),
+        host=facts.host(),
+        parameters={
+            **msgspec.to_builtins(parameters),
+            **facts.run(),
+            "lossless": [name for name, one in table.LINKS.items() if one.lossless],
+            "incomplete": incomplete,
+        },
+        trials=tuple(ordered),
+        summary=rows,
+        left_out=parameters.left_out,
+    )

@@ -1,0 +1,104 @@
+"""What a run of the chain is told: which links, how often, which cluster, which traffic."""
+
+import shutil
+from dataclasses import dataclass, field
+
+from kproxy import errors
+from kproxy.lab import generators
+from kproxy.lab.chain.table import LINKS, by_name
+from kproxy.lab.clusterfile import ClusterFile, ControlPlane, NodeFile, Profile, Store
+from kproxy.lab.modes import MODES
+
+ETCD_MISSING = "etcd is not installed (scripts/install --etcd)"
+RATES = generators.Rates(
+    udp_pps=200.0, quantum_ms=10.0, connections=4, request_interval_s=0.5, connects_per_s=10.0
+)
+"""Of each vantage point. A flow has a packet every 80 ms: failover times are within ± 0.17 s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long the parts of a trial last, in seconds.
+
+    ``before``: what is usual is learnt; ``after``: traffic after everything goes on again;
+    ``again``: how long that may take; ``tmax``: later packets count as lost; ``hand``: until
+    somebody repairs by hand what nobody else repairs.
+    """
+
+    before: float = 15.0
+    after: float = 2.0
+    again: float = 60.0
+    tmax: float = 1.0
+    hand: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """What is broken, and how. ``left_out``: links that cannot be, and why."""
+
+    links: tuple[str, ...] = tuple(LINKS)
+    left_out: dict[str, str] = field(default_factory=dict)
+    trials: int = 1
+    mode: str = "ipvs"
+    nodes: int = 2
+    members: int = 3
+    """Of etcd; 0: objects are kept by SQLite."""
+    profile: Profile = Profile.PRODUCTION
+    rates: generators.Rates = RATES
+    timing: Timing = field(default_factory=Timing)
+
+    def check(self) -> None:
+        """Raise ``UsageError`` for what cannot be; the message names the option."""
+        for name in self.links:
+            by_name(name)
+        if self.mode not in MODES:
+            raise errors.UsageError(
+                f"--modes {self.mode}: there is no such mode", remedy=f"known: {', '.join(MODES)}"
+            )
+        if self.trials < 1:
+            raise errors.UsageError(f"--trials {self.trials}: at least one is needed")
+        if not 2 <= self.nodes <= 8:
+            raise errors.UsageError(f"--nodes {self.nodes}: the chain has 2 to 8 nodes")
+        if not 0 < self.rates.udp_pps <= generators.FASTEST_PPS:
+            raise errors.UsageError(
+                f"--rate {self.rates.udp_pps:g}: the sender can do more than 0 and up to "
+                f"{generators.FASTEST_PPS:,.0f} packets/s"
+            )
+
+    def file(self) -> ClusterFile:
+        """Return the file of the cluster."""
+        plane = ControlPlane(
+            replicas=3,
+            store=Store.ETCD if self.members else Store.SQLITE,
+            etcd_members=self.members or 1,
+        )
+        return ClusterFile(
+            name="chain",
+            mode=self.mode,
+            nodes=[NodeFile(name=f"node{number}") for number in range(1, self.nodes + 1)],
+            control_plane=plane,
+            outside=1,
+            dns=False,
+            profile=self.profile,
+        )
+
+
+def able(parameters: Parameters, *, named: bool) -> Parameters:
+    """Return what this machine can do of it; the rest is left out, with the reason.
+
+    Raises UsageError if nothing is left, or if what cannot be done was ``named``.
+    """
+    if parameters.members and shutil.which("etcd") is not None:
+        return parameters
+    lacking = {name: ETCD_MISSING for name in parameters.links if LINKS[name].etcd}
+    left = tuple(name for name in parameters.links if name not in lacking)
+    if not left or (lacking and named):
+        raise errors.UsageError(f"{', '.join(lacking)}: {ETCD_MISSING}")
+    return Parameters(
+        **{
+            **{name: getattr(parameters, name) for name in parameters.__dataclass_fields__},
+            "links": left,
+            "left_out": lacking,
+            "members": 0,
+        }
+    )

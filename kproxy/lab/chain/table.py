@@ -1,0 +1,188 @@
+"""The chain itself: its links in order, from the rule in a kernel to what everything stands on."""
+
+from kproxy import errors
+from kproxy.lab.chain import links
+from kproxy.lab.chain.links import Link
+
+_NOBODY = "nobody: by hand"
+MANY_CONNECTS = 1000.0
+"""New connections/s during a rolling update of backends."""
+
+BASELINE = Link(
+    name="baseline",
+    title="nothing",
+    guarantor="",
+    run=links.baseline,
+    group=1,
+    lossless=True,
+)
+LINKS = {
+    link.name: link
+    for link in (
+        BASELINE,
+        Link(
+            name="proxy-process",
+            title="proxy, its process",
+            guarantor="kubelet",
+            run=links.proxy_process,
+            group=1,
+            lossless=True,
+        ),
+        Link(
+            name="proxy-pod",
+            title="proxy, its pod",
+            guarantor="DaemonSet controller",
+            run=links.proxy_pod,
+            group=2,
+            lossless=True,
+        ),
+        Link(
+            name="proxy-and-backend",
+            title="proxy and a backend",
+            guarantor="kubelet",
+            run=links.proxy_and_backend,
+            group=3,
+        ),
+        Link(
+            name="daemonset-controller",
+            title="DaemonSet controller, then a proxy's pod",
+            guarantor="next leader",
+            run=links.daemonset_controller,
+            group=3,
+            lossless=True,
+        ),
+        Link(
+            name="all-managers",
+            title="all managers, then a proxy's pod",
+            guarantor="init, next leader",
+            run=links.all_managers,
+            group=4,
+            lossless=True,
+        ),
+        Link(
+            name="api-server",
+            title="one API server",
+            guarantor="load balancer",
+            run=links.api_server,
+            group=4,
+            lossless=True,
+        ),
+        Link(
+            name="all-api-servers",
+            title="all API servers",
+            guarantor=_NOBODY,
+            run=links.all_api_servers,
+            group=2,
+            lossless=True,
+        ),
+        Link(
+            name="etcd-member",
+            title="one etcd member",
+            guarantor="other members",
+            run=links.etcd_member,
+            group=5,
+            etcd=True,
+            lossless=True,
+        ),
+        Link(
+            name="etcd-leader",
+            title="etcd's leader",
+            guarantor="Raft election",
+            run=links.etcd_leader,
+            group=6,
+            etcd=True,
+            lossless=True,
+        ),
+        Link(
+            name="etcd-majority",
+            title="etcd's majority",
+            guarantor=_NOBODY,
+            run=links.etcd_majority,
+            group=5,
+            etcd=True,
+            lossless=True,
+        ),
+        Link(
+            name="kubelet",
+            title="kubelet",
+            guarantor="init (systemd)",
+            run=links.kubelet,
+            group=6,
+            lossless=True,
+        ),
+        Link(
+            name="uplink",
+            title="a node's uplink",
+            guarantor=_NOBODY,
+            run=links.uplink,
+            group=6,
+        ),
+        Link(
+            name="node",
+            title="a whole node",
+            guarantor="node controller",
+            run=links.whole_node,
+            group=7,
+        ),
+        Link(
+            name="backend-pod",
+            title="a backend pod",
+            guarantor="kubelet",
+            run=links.backend_pod,
+            group=2,
+        ),
+        Link(
+            name="rollout",
+            title="rolling update of backends, careful",
+            guarantor="readiness, preStop",
+            run=links.rollout,
+            group=8,
+            connects_per_s=MANY_CONNECTS,
+            lossless=True,
+        ),
+        Link(
+            name="careless-rollout",
+            title="rolling update of backends, careless",
+            guarantor="nobody",
+            run=links.careless_rollout,
+            group=9,
+            prepare=links.make_careless,
+            connects_per_s=MANY_CONNECTS,
+        ),
+        Link(
+            name="proxy-rollout",
+            title="rolling update of proxies, maxUnavailable",
+            guarantor="DaemonSet controller",
+            run=links.proxy_rollout,
+            group=1,
+            lossless=True,
+        ),
+        Link(
+            name="proxy-surge-rollout",
+            title="rolling update of proxies, maxSurge",
+            guarantor="DaemonSet controller",
+            run=links.proxy_surge_rollout,
+            group=4,
+            lossless=True,
+        ),
+    )
+}
+
+
+def by_name(name: str) -> Link:
+    """Return a link. Raises ``UsageError`` naming those that exist."""
+    try:
+        return LINKS[name]
+    except KeyError:
+        raise errors.UsageError(
+            f"--only {name}: there is no such link", remedy=f"known: {', '.join(LINKS)}"
+        ) from None
+
+
+def groups(names: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Return the links of every group that has any, in the chain's order."""
+    numbers = sorted({LINKS[name].group for name in names})
+    return [
+        tuple(name for name in LINKS if name in names and LINKS[name].group == number)
+        for number in numbers
+    ]
