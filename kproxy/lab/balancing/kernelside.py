@@ -16,7 +16,7 @@ from kproxy.proxier import DualStack, Proxier
 
 from . import dead, fronts
 from .addresses import Key
-from .fronts import Front, Objects
+from .fronts import Front, Objects, Server
 from .health import Probe
 
 MODES = ("ipvs", "nftables", "iptables")
@@ -82,7 +82,8 @@ class Forwarder:
             ]
         )
         self._given: dict[Key, Objects] = {}
-        self._ended: set[dead.Place] = set()
+        self._used: set[Probe] = set()
+        """Servers that may have connections."""
 
     def begin(self) -> None:
         """Look for what an earlier process left, so that it is taken over or taken away."""
@@ -110,7 +111,7 @@ class Forwarder:
         for problem in self._proxier.take_problems():
             self._log.warning("bad object", error=str(problem))
         failures = [failure for report in reports for failure in report.result.failures]
-        self._bury(wanted.values(), judge.is_dead)
+        self._bury(wanted.values(), judge)
         writes = sum(report.result.writes for report in reports)
         if writes:
             self._log.info("synced", writes=writes)
@@ -145,22 +146,27 @@ class Forwarder:
         self._proxier.on_services(services)
         self._given = now
 
-    def _bury(self, wanted: Iterable[Front], is_dead: Callable[[Probe], bool]) -> None:
-        """End connections to those that are newly dead."""
-        found = {place for front in wanted if front.cut for place in _places(front, is_dead)}
-        new = found - self._ended
-        if new:
-            self._log.info("ending connections", servers=sorted({one.server for one in new}))
-        for error in self._undertaker.end(sorted(new)):
+    def _bury(self, wanted: Iterable[Front], judge: Judge) -> None:
+        """End connections to those who were well once and are dead now."""
+        servers = [(front, server) for front in wanted if front.cut for server in front.servers]
+        self._used |= {server.probe for _, server in servers if judge.is_well(server.probe)}
+        gone = [
+            (front, server)
+            for front, server in servers
+            if server.probe in self._used and judge.is_dead(server.probe)
+        ]
+        if gone:
+            self._log.info("ending connections", servers=[server.name for _, server in gone])
+        places = {place for front, server in gone for place in _places(front, server)}
+        for error in self._undertaker.end(sorted(places)):
             self._log.warning("ending connections failed", error=str(error))
-        self._ended = found
+        self._used -= {server.probe for _, server in gone}
 
 
-def _places(front: Front, is_dead: Callable[[Probe], bool]) -> Iterator[dead.Place]:
-    gone = [one for server in front.servers if is_dead(server.probe) for one in server.addresses]
+def _places(front: Front, server: Server) -> Iterator[dead.Place]:
     for address in front.addresses:
         for port in front.ports:
-            yield from dead.places(address, port.port, gone, port.target)
+            yield from dead.places(address, port.port, server.addresses, port.target)
 
 
 def _pairs(

@@ -115,10 +115,20 @@ def test_connections_to_the_dead_are_ended_once_and_again_after_a_resurrection()
     world.sync(API)
     assert world.undertaker.ended[2:] == [[ADDRESSES[0]], []]
     world.judge.dead.clear()
+    world.judge.well.add(ADDRESSES[0])
     world.sync(API)
+    world.judge.well.remove(ADDRESSES[0])
     world.judge.dead.add(ADDRESSES[0])
     world.sync(API)
     assert world.undertaker.ended[-1] == [ADDRESSES[0]]
+
+
+def test_who_never_was_well_has_no_connections_to_end() -> None:
+    world = World()
+    world.judge.well.clear()
+    world.judge.dead.update(ADDRESSES)
+    world.sync(API)
+    assert world.undertaker.ended == [[]]
 
 
 def test_a_sync_that_fails_is_told() -> None:

@@ -1,0 +1,372 @@
+"""Services from outside and by name, in a whole cluster: addresses, health, names, deaths.
+
+In virtual time only: there seconds of waiting pass at once.
+"""
+
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dns.message
+import dns.query
+import pytest
+import service_servers
+import yaml
+
+from kproxy.api import catalog, kinds
+from kproxy.lab import clusterfile, site
+from kproxy.lab.site import API_ADDRESS, API_PORT, DNS_ADDRESS, DNS_ADDRESS6, EDGE
+from kproxy.lab.whole.cluster import WholeCluster
+from kproxy.lab.whole.roles import Role
+from netns import wait
+from netns.kernels import base
+from netns.lab import Lab
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(base.clock() is not base.Clock.VIRTUAL, reason="needs the virtual clock"),
+]
+
+OUTSIDE, OUTSIDE6 = "198.51.100.11", "2001:db8:100::b"
+PATIENCE_S = 60.0
+SHORT_S = 3.0
+PORT = 8080
+LAB = """
+name: services
+mode: ipvs
+families: [IPv4, IPv6]
+nodes: 2
+controlPlane: {replicas: 2}
+profile: lab
+"""
+MANIFESTS = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db, namespace: shop}
+spec: {serviceName: db, replicas: 2, selector: {matchLabels: {app: db}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: solo, namespace: shop}
+spec: {replicas: 1, selector: {matchLabels: {app: solo}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: db, namespace: shop}
+spec:
+  clusterIP: None
+  ipFamilyPolicy: PreferDualStack
+  selector: {app: db}
+  ports: [{name: http, port: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  type: LoadBalancer
+  ipFamilyPolicy: PreferDualStack
+  selector: {app: db}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: local, namespace: shop}
+spec:
+  type: LoadBalancer
+  externalTrafficPolicy: Local
+  ipFamilyPolicy: PreferDualStack
+  loadBalancerIP: 203.0.113.77
+  selector: {app: solo}
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: ranged, namespace: shop}
+spec:
+  type: LoadBalancer
+  selector: {app: solo}
+  loadBalancerSourceRanges: [198.51.100.11/32]
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: alias, namespace: shop}
+spec: {type: ExternalName, externalName: web.shop.svc.cluster.local}
+"""
+
+
+def manifests() -> list[dict[str, Any]]:
+    """Return the manifests, with what their pods run."""
+    found = list(yaml.safe_load_all(MANIFESTS))
+    for one in found:
+        if one["kind"] in ("StatefulSet", "Deployment"):
+            labels = one["spec"]["selector"]["matchLabels"]
+            one["spec"]["template"] = {"metadata": {"labels": labels}, "spec": pod_spec()}
+    return found
+
+
+def pod_spec() -> dict[str, Any]:
+    fields = {"POD": "metadata.name", "NODE": "spec.nodeName"}
+    container = {
+        "name": "server",
+        "command": [sys.executable, service_servers.__file__, str(PORT)],
+        "env": [
+            {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+            for name, path in fields.items()
+        ],
+        "ports": [{"name": "http", "containerPort": PORT}],
+        "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
+    }
+    return {"containers": [container], "terminationGracePeriodSeconds": 1}
+
+
+class Town:
+    """A cluster, and what is asked of it."""
+
+    def __init__(self, cluster: WholeCluster) -> None:
+        self.cluster = cluster
+        self.lab = cluster.lab
+
+    def ask(self, host: str, address: str, port: int, line: str = "") -> list[str]:
+        """Ask a pod something, from a host; TimeoutError where nobody answers soon."""
+        sock = self.lab.host(host).call(
+            socket.create_connection, (address, port), SHORT_S if not line else PATIENCE_S
+        )
+        with sock, sock.makefile("rw") as stream:
+            stream.write(f"{line}\n")
+            stream.flush()
+            return stream.readline().split()
+
+    def reaches(self, host: str, address: str, port: int) -> bool:
+        try:
+            return bool(self.ask(host, address, port))
+        except OSError:
+            return False
+
+    def await_reached(self, host: str, address: str, port: int = 80) -> None:
+        self.until(lambda: self.reaches(host, address, port), f"{address} to be reached")
+
+    def until(self, done: Any, why: str) -> None:
+        self.cluster.wait_for(done, PATIENCE_S, why)
+
+    def service(self, name: str) -> dict[str, Any]:
+        found = self.cluster.api.get(kinds.SERVICE, "shop", name)
+        assert found is not None
+        return found
+
+    def ingress(self, name: str) -> list[str]:
+        balancer = self.service(name).get("status", {}).get("loadBalancer", {})
+        return [one["ip"] for one in balancer.get("ingress") or []]
+
+    def node_of(self, app: str) -> str:
+        """Return the node of the one pod of an app that is not going away."""
+        (pod,) = [
+            pod
+            for pod in self.cluster.api.objects(catalog.POD, "shop", {"app": app})
+            if not pod["metadata"].get("deletionTimestamp")
+        ]
+        return str(pod["spec"].get("nodeName", ""))
+
+    def names(self, line: str) -> list[str]:
+        """Return what a pod finds for a name."""
+        return self.ask("client-node1", self.pod_address("db-0"), PORT, line)
+
+    def pod_address(self, name: str) -> str:
+        pod = self.cluster.api.get(catalog.POD, "shop", name)
+        assert pod is not None
+        return str(pod["status"]["podIP"])
+
+    def query(self, name: str, kind: str, server: str = str(DNS_ADDRESS)) -> list[str]:
+        """Ask the cluster's name server, from a pod's place."""
+        asked = dns.message.make_query(name, kind)
+        host = self.lab.host("client-node1")
+        response = host.call(dns.query.udp_with_fallback, asked, server, PATIENCE_S)[0]
+        return sorted(str(rdata) for rrset in response.answer for rdata in rrset)
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    place = site.Site(clusterfile.parse(LAB, "lab.yaml"))
+    state: Path = tmp_path_factory.mktemp("lab") / "state"
+    with (
+        Lab(place.topology(), name="services", state_dir=state) as lab,
+        WholeCluster(lab, place) as cluster,
+    ):
+        cluster.must_apply(manifests())
+        cluster.wait_ready()
+        town = Town(cluster)
+        for name in ("web", "local", "ranged"):
+            town.until(lambda name=name: town.ingress(name), f"{name} to get an address")
+        yield town
+
+
+def test_pods_find_services_by_name(town: Town) -> None:
+    web = sorted(town.service("web")["spec"]["clusterIPs"])
+    for name in ("web", "web.shop", "web.shop.svc.cluster.local", "WEB.shop.svc", "alias"):
+        assert town.names(name) == web
+    assert town.names("nobody")[0] == "error"
+
+
+def test_pods_of_a_stateful_set_have_names_of_their_own(town: Town) -> None:
+    for pod in ("db-0", "db-1"):
+        assert town.pod_address(pod) in town.names(f"{pod}.db")
+    every = town.names("db")
+    assert {town.pod_address("db-0"), town.pod_address("db-1")} < set(every)
+    assert len(every) == 4
+
+
+def test_the_name_servers_answer_in_both_families(town: Town) -> None:
+    for server in map(str, (DNS_ADDRESS, DNS_ADDRESS6)):
+        assert town.query("_http._tcp.db.shop.svc.cluster.local", "SRV", server) == [
+            "0 50 8080 db-0.db.shop.svc.cluster.local.",
+            "0 50 8080 db-1.db.shop.svc.cluster.local.",
+        ]
+    reverse = ".".join(reversed(town.pod_address("db-0").split("."))) + ".in-addr.arpa"
+    assert town.query(reverse, "PTR") == ["db-0.db.shop.svc.cluster.local."]
+
+
+def test_a_node_port_is_reached_from_outside_on_every_node(town: Town) -> None:
+    (port,) = town.service("web")["spec"]["ports"]
+    for node in town.cluster.site.nodes:
+        for address in node.addresses:
+            assert town.ask("outside1", str(address), port["nodePort"])[0].startswith("db-")
+
+
+@pytest.mark.parametrize("host", ["outside1", "admin", "client-node1"])
+def test_a_load_balancers_address_is_reached_from_everywhere(town: Town, host: str) -> None:
+    addresses = town.ingress("web")
+    assert len(addresses) == 2
+    for address in addresses:
+        town.await_reached(host, address)
+        pods = {town.ask(host, address, 80)[0] for _ in range(12)}
+        assert pods == {"db-0", "db-1"}
+
+
+def test_with_policy_local_the_client_is_seen_and_only_nodes_with_pods_are_used(
+    town: Town,
+) -> None:
+    addresses = town.ingress("local")
+    assert addresses[0] == "203.0.113.77"
+    for address, client in zip(addresses, (OUTSIDE, OUTSIDE6), strict=True):
+        town.await_reached("outside1", address)
+        for _ in range(8):
+            _, node, seen = town.ask("outside1", address, 80)
+            assert (node, seen) == (town.node_of("solo"), client)
+
+
+def test_an_address_follows_the_pod_to_another_node(town: Town) -> None:
+    before = town.node_of("solo")
+    api = town.cluster.api
+    api.patch(kinds.NODE, "", before, {"spec": {"unschedulable": True}})
+    (pod,) = api.objects(catalog.POD, "shop", {"app": "solo"})
+    api.delete(catalog.POD, "shop", pod["metadata"]["name"])
+
+    def moved() -> bool:
+        if not town.reaches("outside1", "203.0.113.77", 80):
+            return False
+        _, node, seen = town.ask("outside1", "203.0.113.77", 80)
+        return node != before and seen == OUTSIDE
+
+    town.until(moved, "the address to lead to another node")
+    api.patch(kinds.NODE, "", before, {"spec": {"unschedulable": None}})
+
+
+def test_source_ranges_are_kept(town: Town) -> None:
+    (address,) = town.ingress("ranged")
+    town.await_reached("outside1", address)
+    ranges = {"spec": {"loadBalancerSourceRanges": ["198.51.100.99/32"]}}
+    town.cluster.api.patch(kinds.SERVICE, "shop", "ranged", ranges)
+    town.until(lambda: not town.reaches("outside1", address, 80), "the door to be shut")
+
+
+def test_a_name_server_that_dies_is_stood_in_for(town: Town) -> None:
+    for node in town.cluster.site.nodes:
+        if town.cluster.processes.find(node.name, Role.DNS) is not None:
+            town.cluster.processes.kill(node.name, Role.DNS)
+            for _ in range(6):
+                assert town.names("web.shop.svc.cluster.local")
+            town.cluster.wait_ready(PATIENCE_S)
+
+
+def successor(town: Town, when: int) -> list[str]:
+    """Wait for the balancer that was started after a moment; return what it has said so far."""
+    events = town.cluster.events
+
+    def said() -> list[str]:
+        events.refresh()
+        source = f"{EDGE}-{Role.BALANCER}"
+        return [one.msg for one in events.events if one.source == source and one.mono_ns > when]
+
+    town.until(lambda: "started" in said(), "a new balancer")
+    return said()
+
+
+def test_a_dead_balancer_forwards_and_its_successor_changes_nothing(town: Town) -> None:
+    (address, _) = town.ingress("web")
+    _, when = town.cluster.processes.kill(EDGE, Role.BALANCER)
+    assert town.reaches("outside1", address, 80)
+    successor(town, when)
+    for _ in range(4):
+        assert town.reaches("outside1", address, 80)
+    town.cluster.api.patch(kinds.SERVICE, "shop", "web", {"metadata": {"labels": {"a": "b"}}})
+    assert town.ingress("web")[0] == address
+    assert "synced" not in successor(town, when)
+
+
+def test_connections_to_an_api_server_that_hangs_are_ended(town: Town) -> None:
+    """Half of the connections are to each server; who hangs is left by those who speak to him."""
+    host = town.lab.host("admin")
+    place = (str(API_ADDRESS), API_PORT)
+    open_ones = [host.call(socket.create_connection, place, PATIENCE_S) for _ in range(4)]
+    town.cluster.processes.pause("control1", Role.API_SERVER)
+
+    def gone() -> int:
+        """Say something on each that is left; count those that are reset."""
+        count = 0
+        for sock in open_ones:
+            try:
+                sock.sendall(b"\x16")
+                sock.settimeout(0.2)
+                sock.recv(1)
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                count += 1
+        return count
+
+    town.until(lambda: gone() >= 2, "resets")
+    # New ones all find the other server.
+    for _ in range(6):
+        assert town.cluster.api.ready()
+    town.cluster.processes.resume("control1", Role.API_SERVER)
+    for sock in open_ones:
+        sock.close()
+
+
+def test_addresses_lead_on_while_the_api_is_away(town: Town) -> None:
+    (address, _) = town.ingress("web")
+    pod, web = town.pod_address("db-0"), sorted(town.service("web")["spec"]["clusterIPs"])
+    for control in town.cluster.site.control:
+        town.cluster.processes.bring_down(control, Role.API_SERVER)
+    wait.wait_until(lambda: not town.cluster.api.ready(), PATIENCE_S, "the API to be away")
+    _, when = town.cluster.processes.kill(EDGE, Role.BALANCER)
+    successor(town, when)
+    for _ in range(4):
+        assert town.reaches("outside1", address, 80)
+    assert town.ask("client-node1", pod, PORT, "web") == web
+    for control in town.cluster.site.control:
+        town.cluster.processes.bring_up(control, Role.API_SERVER)
+    town.until(town.cluster.api.ready, "the API to be back")
+    assert town.ingress("web")[0] == address
+
+
+def test_a_service_that_is_deleted_gives_its_address_back(town: Town) -> None:
+    (address, _) = town.ingress("web")
+    town.cluster.api.delete(kinds.SERVICE, "shop", "web")
+    town.until(lambda: not town.reaches("outside1", address, 80), "the address to be free")
