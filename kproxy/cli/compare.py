@@ -4,10 +4,8 @@ import contextlib
 import dataclasses
 import functools
 import json
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kproxy import errors
-from kproxy.cli import compare_result, reproducing
+from kproxy.cli import compare_result, progress, reproducing
 from kproxy.cli.kernel_option import (
     KernelChoice,
     lab_options,
@@ -26,7 +24,7 @@ from netns.kernels import base
 
 if TYPE_CHECKING:
     from kproxy.cli.compare_job import Job
-    from kproxy.lab.comparison import Parameters, Step
+    from kproxy.lab.comparison import Parameters
     from kproxy.lab.workload import Workload
     from kproxy.traffic.resultset import ResultSet
 
@@ -113,8 +111,8 @@ def compare(
         if compare_parts.applies(wanted, kernel):
             tell_kernel(kernel)
             _tell_notes(wanted.load)
-            with _progress() as progress:
-                results = compare_parts.run(wanted, kernel, progress)
+            with progress.shown() as tell:
+                results = compare_parts.run(wanted, kernel, tell)
             return compare_result.finish(wanted, results)
     else:
         wanted = compare_job.read(job)
@@ -295,48 +293,5 @@ def _run(parameters: "Parameters", load: "Workload") -> "ResultSet":
     from netns.kernels.base import state_directory
     from netns.lab import signals_unwind
 
-    with signals_unwind(), _progress() as progress:
-        return comparison.run(
-            parameters, load, state_directory("kproxy") / "lab", progress=progress
-        )
-
-
-@contextlib.contextmanager
-def _progress() -> "Iterator[Callable[[Step], None]]":
-    """Show a bar on a terminal, otherwise a line for every step; always on standard error."""
-    begun = time.monotonic()
-    if not sys.stderr.isatty():
-
-        def line(step: "Step") -> None:
-            seconds = time.monotonic() - begun
-            where = f"[{step.done}/{step.total}] {step.mode}: {step.text}"
-            click.echo(f"{seconds:5.0f} s  {where}", err=True)
-
-        yield line
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-
-        def update(step: "Step") -> None:
-            text = f"{step.mode}: {step.text}"
-            bar.update(task, total=step.total, completed=step.done, description=text)
-
-        yield update
+    with signals_unwind(), progress.shown() as told:
+        return comparison.run(parameters, load, state_directory("kproxy") / "lab", progress=told)
