@@ -189,15 +189,17 @@ class Cache:
         if picture is None:
             return None
         for key in picture.doubtful():
-            picture.reread(key, self._client.get(kind, *key), time.monotonic())
+            before = picture.get(*key)
+            picture.reread(key, before, self._client.get(kind, *key), time.monotonic())
         for key in picture.unconfirmed(time.monotonic()):
             # Created by us and gone before the watch was opened anew, it would stay for ever.
+            before = picture.get(*key)
             try:
                 now = self._client.get(kind, *key)
             except KproxyError:
                 picture.postpone(key, time.monotonic())
             else:
-                picture.reread(key, now, time.monotonic())
+                picture.reread(key, before, now, time.monotonic())
         return picture
 
 

@@ -96,11 +96,18 @@ class Picture:
             if key in self._own:
                 self._own[key] = self._own[key][0], now
 
-    def reread(self, key: Key, obj: Object | None, now: float) -> None:
-        """Take an object as it is now, read past this picture."""
+    def reread(self, key: Key, before: Object | None, obj: Object | None, now: float) -> None:
+        """Take an object as it was found, read past this picture.
+
+        ``before`` is what this picture showed when the reading began. If it has been told
+        something else meanwhile, that an object is not there says nothing any more, and it has to
+        be read once more: another thread may have made it, or the watch have told of its end.
+        """
         with self._lock:
-            self._doubtful.discard(key)
             current = self._objects.get(key[0], {}).get(key[1])
+            if current is not before and (obj is None or current is None):
+                return
+            self._doubtful.discard(key)
             if obj is not None:
                 if current is None or _version(obj) > _version(current):
                     self._own[key] = _version(obj), now

@@ -157,6 +157,55 @@ def test_what_the_watch_never_confirms_is_read_anew(server, cached, monkeypatch)
     assert server.asked == ["a"]
 
 
+def meanwhile(server, found, happens):
+    """Answer the next read with ``found``, and before the answer arrives something happens."""
+    usual = server.get
+
+    def get(kind, namespace, name):
+        server.get = usual
+        happens()
+        return found
+
+    server.get = get
+
+
+def doubt(server, cached):
+    server.answer = Unreachable("away")
+    with pytest.raises(Unreachable):
+        cached.create(POD, pod("a", 0))
+
+
+def test_what_the_watch_tells_while_it_is_read_in_vain_is_not_taken_for_gone(server, cached):
+    """The write that was in doubt was done after the read: the object is alive."""
+    doubt(server, cached)
+    meanwhile(server, None, lambda: cached.heard(POD, None, pod("a", 5)))
+    cached.list_objects(POD, "d")
+    server.objects["a"] = pod("a", 5)
+    assert "deletionTimestamp" not in cached.get(POD, "d", "a")["metadata"]
+    cached.heard(POD, pod("a", 5), pod("a", 6))
+    assert "deletionTimestamp" not in cached.get(POD, "d", "a")["metadata"]
+
+
+def test_what_another_thread_makes_while_it_is_read_in_vain_stays(server, cached):
+    doubt(server, cached)
+
+    def create():
+        server.answer = server.objects["a"] = pod("a", 5)
+        cached.create(POD, pod("a", 0))
+
+    meanwhile(server, None, create)
+    assert names(cached) == ["a"]
+    assert names(cached) == ["a"]
+
+
+def test_what_goes_while_it_is_read_does_not_come_back(server, cached):
+    cached.heard(POD, None, pod("a", 3))
+    doubt(server, cached)
+    meanwhile(server, pod("a", 4), lambda: cached.heard(POD, pod("a", 4), None))
+    assert names(cached) == []
+    assert names(cached) == []
+
+
 def test_labels_choose(server, cached):
     cached.heard(POD, None, pod("a", 3, labels={"app": "x", "tier": "y"}))
     cached.heard(POD, None, pod("b", 4, labels={"app": "z"}))
