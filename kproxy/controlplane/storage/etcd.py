@@ -2,8 +2,9 @@
 
 A commit is one transaction: compare the ``mod_revision`` of the keys, then write them all. A try
 whose outcome nobody knows (a leader died meanwhile) is repeated: it cannot be done twice, as its
-comparisons fail the second time; then the keys themselves tell whether it was ours. Only when no
-member answers for ``patience`` seconds is it Unavailable.
+comparisons fail the second time; then the keys themselves tell whether it was ours. It is
+Unavailable when no member answers for ``patience`` seconds, or when the keys cannot tell because
+somebody else has written them.
 
 Members should forget old revisions by themselves: ``--auto-compaction-mode=revision
 --auto-compaction-retention=10000`` (see :mod:`etcdmember`).
@@ -93,7 +94,12 @@ class EtcdStorage:
         if answer.get("succeeded"):
             return _revision(answer)
         found = [_first(one["response_range"]) for one in answer["responses"]]
-        if doubt and (revision := _already_done(writes, found)) is not None:
+        if doubt:
+            revision = _already_done(writes, found)
+            if revision is None:
+                # Refused for a change of somebody else's: nobody knows whether before it, or
+                # after this was done. "Mismatch" would make the caller do it once more.
+                raise base.Unavailable("etcd: perhaps done, then changed", unknown=True)
             return revision or _revision(answer)
         for write, entry in zip(writes, found, strict=True):
             is_at = base.ABSENT if entry is None else entry.revision
@@ -169,6 +175,7 @@ class EtcdWatch:
             while not self._closed:
                 while self._batches:
                     changes, self._reached = self._batches.popleft()
+                    behind = None
                     self._heard.notify_all()
                     chosen = [one for one in changes if one.key.startswith(self._prefix)]
                     if chosen:
