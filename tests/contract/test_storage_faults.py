@@ -47,6 +47,33 @@ sys.stdin.read()
 """
 
 
+def test_a_commit_that_could_not_wake_anybody_may_have_been_done(tmp_path, monkeypatch):
+    def ring(bell):
+        raise OSError(28, "No space left on device")
+
+    with contextlib.closing(sqlite.SqliteStorage(tmp_path / "db")) as storage:
+        monkeypatch.setattr(wakeup.Bell, "ring", ring)
+        with pytest.raises(base.Unavailable) as caught:
+            storage.commit([Write("/a", b"1", ABSENT)])
+        assert caught.value.unknown
+        assert storage.get("/a")[0] == base.Entry("/a", b"1", 2)
+
+
+def test_a_storage_is_not_closed_between_a_commit_and_its_bell(tmp_path, monkeypatch):
+    """The bell's descriptor may be another file's by then, and that would be written to."""
+    storage = sqlite.SqliteStorage(tmp_path / "db")
+    usual, closing = wakeup.Bell.ring, threading.Thread(target=storage.close)
+
+    def ring(bell):
+        closing.start()
+        closing.join(0.5)  # so long a chance to do what it must not
+        usual(bell)
+
+    monkeypatch.setattr(wakeup.Bell, "ring", ring)
+    assert storage.commit([Write("/a", b"1", ABSENT)]) == 2
+    closing.join()
+
+
 def test_a_full_disk_is_unavailable_and_costs_nothing_that_was_acknowledged(tmp_path):
     """A limit on the size of files stands for the disk."""
     path = tmp_path / "db"

@@ -94,7 +94,6 @@ class SqliteStorage:
             revision += 1
             compacted = max(compacted, revision - self._history)
             _forget(connection, revision, compacted)
-        self._bell.ring()
         return revision
 
     def watch(self, prefix: str, since: int) -> "SqliteWatch":
@@ -132,6 +131,8 @@ class SqliteStorage:
                 # If this fails, SQLite itself cannot know whether the disk has it.
                 with _unavailable("cannot commit", unknown=True):
                     self._writer.execute("COMMIT")
+                    # While we hold the lock: close() must not take the bell's descriptor from us.
+                    self._bell.ring()
             finally:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
