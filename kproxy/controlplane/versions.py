@@ -98,7 +98,7 @@ def item_of(value: bytes, revision: int) -> Item:
     """Return the version that a revision of the storage wrote. Raises ApiError 500."""
     try:
         return item(_decode(value), revision)
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # no object at all
         message = f"an object of revision {revision} cannot be decoded: {error}"
         raise errors.ApiError(500, "InternalError", message) from None
 

@@ -181,9 +181,17 @@ class WatchCache:
             except base.Compacted:
                 behind = True
             except base.Unavailable as error:
-                with self._lock:
-                    self.trouble = str(error)
-                self._end.wait(RETRY_SECONDS)
+                self._pause(str(error))
+            except Exception as error:
+                # Whatever a storage may tell: without this thread nothing would ever be new again.
+                # What of a commit was noted already is not known, so all is listed again.
+                behind = True
+                self._pause(f"the store tells what cannot be followed: {error!r}")
+
+    def _pause(self, trouble: str) -> None:
+        with self._lock:
+            self.trouble = trouble
+        self._end.wait(RETRY_SECONDS)
 
     def _pump(self, watch: base.Watch) -> None:
         with self._lock:

@@ -310,3 +310,28 @@ def test_what_is_no_object_is_passed_over():
         with pytest.raises(errors.ApiError) as caught:
             store.get("pods", ("demo", "bad"))
         assert caught.value.code == 500
+
+
+@pytest.mark.parametrize("value", [b"5", b"[]", b"{}", b'{"metadata": 5}', b"\xff", b"{"])
+def test_what_is_no_object_is_passed_over(value):
+    storage = MemoryStorage()
+    storage.commit([base.Write("/registry/pods/demo/first", value, base.ABSENT)])
+    with contextlib.closing(Store(storage)) as store:
+        storage.commit([base.Write("/registry/pods/demo/second", value, base.ABSENT)])
+        made = store.create("pods", pod())
+        assert store.list("pods")[0] == [made]
+
+
+def test_a_storage_that_breaks_once_is_followed_again():
+    class Breaks(MemoryStorage):
+        sound = False
+
+        def watch(self, prefix: str, since: int) -> base.Watch:
+            if not self.sound:
+                self.sound = True
+                raise RuntimeError("broken")
+            return super().watch(prefix, since)
+
+    with contextlib.closing(Store(Breaks())) as store:
+        made = store.create("pods", pod())
+        assert store.list("pods")[0] == [made]
