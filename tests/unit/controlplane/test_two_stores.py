@@ -313,7 +313,7 @@ def test_what_is_no_object_is_passed_over():
 
 
 @pytest.mark.parametrize("value", [b"5", b"[]", b"{}", b'{"metadata": 5}', b"\xff", b"{"])
-def test_what_is_no_object_is_passed_over(value):
+def test_a_value_that_is_no_object_does_not_end_the_following(value):
     storage = MemoryStorage()
     storage.commit([base.Write("/registry/pods/demo/first", value, base.ABSENT)])
     with contextlib.closing(Store(storage)) as store:
