@@ -63,31 +63,23 @@ class Kubelet:
         self.node_name = node_name
         self.log = log or logs.Log("kubelet")
         self.outbox = Outbox(cluster, self.log)
-        self.metrics = KubeletMetrics()
-        self.runtime = runtime
-        self._now, today = now, partial(_today, wall)
+        self.metrics, self.runtime = KubeletMetrics(), runtime
+        self._now = now
         self._performer = performer or Actions(runtime)
-        self._tools = Tools(
-            node_name=node_name,
-            runtime=runtime,
-            performer=self._performer,
-            log=self.log,
-            today=today,
-            host_ips=tuple(host_ips),
-            resolving=resolving or ClusterNames(),
-            images=images or Images(),
-            events=PodEvents(node_name, self.outbox.put_event, now=now, today=today),
-            metrics=self.metrics,
+        self._tools = self._made_tools(
+            partial(_today, wall),
+            tuple(host_ips),
+            resolving or ClusterNames(),
+            images or Images(),
         )
         self._workers: dict[str, PodWorker] = {}
         self._leaving: dict[str, tuple[PodWorker, float]] = {}
         self._static: dict[str, staticpods.StaticPod] = {}
         # What a former kubelet left and nobody has claimed yet; None: not looked at yet.
         self._left: dict[str, tuple[Sandbox, Sequence[ContainerId]]] | None = None
-        self._settled = False
+        self._settled = self._stopped = False
         self._posted: deque[Callable[[], None]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._stopped = False
 
     @property
     def workers(self) -> Mapping[str, PodWorker]:
@@ -126,12 +118,20 @@ class Kubelet:
         for pod in found.values():
             self._take(pod)
 
-    def mirror_changed(self, namespace: str, name: str) -> None:
-        """Note that a static pod's image in the API was changed or deleted: it is made anew."""
+    def mirror_changed(self, shown: Pod, *, gone: bool) -> None:
+        """Note what has become of a static pod's image in the API.
+
+        ``gone``: it was deleted, or is being deleted; then it is made anew.
+        """
+        place = shown.metadata.namespace, shown.metadata.name
         for uid, one in self._static.items():
             at = one.pod.metadata
-            if (at.namespace, at.name) == (namespace, name) and uid in self._workers:
+            if (at.namespace, at.name) != place or uid not in self._workers:
+                continue
+            if gone:
                 self._workers[uid].report_again()
+            else:
+                self._workers[uid].heard(shown)
 
     def changed(self, pod: Pod) -> None:
         """Take a new pod, or a new version of one."""
@@ -168,13 +168,13 @@ class Kubelet:
     def ask(self, question: Callable[[], T], timeout: float = 10.0) -> T:
         """Have a question answered by the loop's thread. Raises what it raises, or KproxyError."""
         answer: list[T] = []
-        problem: list[errors.KproxyError] = []
+        problem: list[Exception] = []
         done = threading.Event()
 
         def run() -> None:
             try:
                 answer.append(question())
-            except errors.KproxyError as error:
+            except Exception as error:  # whatever it is, the pods must not suffer from it
                 problem.append(error)
             finally:
                 done.set()
@@ -215,6 +215,26 @@ class Kubelet:
             worker.count(census)
         return census
 
+    def _made_tools(
+        self,
+        today: Callable[[], str],
+        host_ips: tuple[str, ...],
+        resolving: ClusterNames,
+        images: Images,
+    ) -> Tools:
+        return Tools(
+            node_name=self.node_name,
+            runtime=self.runtime,
+            performer=self._performer,
+            log=self.log,
+            today=today,
+            host_ips=host_ips,
+            resolving=resolving,
+            images=images,
+            events=PodEvents(self.node_name, self.outbox.put_event, now=self._now, today=today),
+            metrics=self.metrics,
+        )
+
     def _stop(self) -> None:
         self._stopped = True
 
@@ -229,6 +249,7 @@ class Kubelet:
             self._workers[pod.metadata.uid] = self._worker(pod)
             return
         worker.pod = pod
+        worker.heard(pod)
         worker.shorten_grace(self._now())
 
     def _adopt(self, pods: Mapping[str, Pod]) -> None:
@@ -249,6 +270,9 @@ class Kubelet:
 
     def _exited(self, end: Exit, now: float) -> None:
         uid = end.container.uid
+        if self._left is not None and uid in self._left:
+            sandbox, running = self._left[uid]
+            self._left[uid] = sandbox, [one for one in running if one != end.container]
         worker = self._workers.get(uid)
         if worker is None and uid in self._leaving:
             worker, _ = self._leaving[uid]

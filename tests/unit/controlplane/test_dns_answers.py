@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kproxy.controlplane.naming import answers as answers_module
 from kproxy.controlplane.naming.answers import Answers, Outcome, PodNames, Rules
 from kproxy.controlplane.naming.records import Record, Type
 from kproxy.controlplane.naming.zone import Zone
@@ -312,3 +313,29 @@ def check(sent: bytes) -> None:
         if outcome.wire is not None:
             assert outcome.wire[:2] == sent[:2]
             dns.message.from_wire(outcome.wire)
+
+
+def test_the_same_question_again_has_the_same_answer_until_the_zone_changes() -> None:
+    zone, ready = Zone(), [False]
+    answers = Answers(zone, Rules(), lambda: ready[0])
+    name = "new.shop.svc.cluster.local"
+
+    def now() -> tuple[str, list[str]]:
+        response = ask(name, answers=answers)
+        return dns.rcode.to_text(response.rcode()), data(response)
+
+    assert now() == now() == ("SERVFAIL", [])
+    ready[0] = True
+    assert now() == now() == ("NXDOMAIN", [])
+    zone.replace("new", [Record(name, Type.A, "10.96.0.9")])
+    assert now() == now() == ("NOERROR", ["A 10.96.0.9"])
+    assert ask(name, use_edns=0, answers=answers).edns == 0
+    assert ask(name, answers=answers).edns == -1
+
+
+def test_only_so_many_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers_module, "MOST_KNOWN", 3)
+    answers = made()
+    for number in range(20):
+        ask(f"{number}.shop.svc.cluster.local", answers=answers)
+        assert len(answers._known) <= 3
