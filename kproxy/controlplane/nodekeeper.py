@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from kproxy import errors, logs
+from kproxy.api import core
 
 from .backoff import RetryBackoff
 from .cluster import Cluster
@@ -67,6 +68,16 @@ class NodeKeeper:
             soon = self._now() + SPREAD * draw(self._name, "doubtful")
             self._report_due = min(self._report_due, soon)
         self._wake.set()
+
+    def heard(self, node: core.Node) -> None:
+        """Note how the API shows the Node: if somebody took it for lost, it is told anew, soon."""
+        told = self._told
+        if told is None:
+            return
+        wanted = "False" if told else "True"
+        conditions = (node.status.conditions if node.status else None) or ()
+        if any(one.type == "Ready" and one.status != wanted for one in conditions):
+            self.doubtful()
 
     def step(self) -> float:
         """Do what is due; return the seconds until the next thing."""

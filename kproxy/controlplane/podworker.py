@@ -12,9 +12,12 @@ tells success. Init containers run one after the other before the others; each c
 the time, does what is due, and returns when it wants to be asked again.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from kproxy import errors
 from kproxy.api.pods import ContainerStatus, Pod
@@ -29,6 +32,9 @@ from .podtools import Tools, names
 from .runtime import ContainerId, Exit, Sandbox
 
 Object = dict[str, Any]
+
+TOLD_MOST = 8
+"""So many of the reports made last are remembered, to tell own words from those of others."""
 
 
 class Stage(StrEnum):
@@ -69,6 +75,7 @@ class PodWorker:
         self._started: str | None = None
         self._reason = self._message = self._last_phase = ""
         self._reported: Report | None = None
+        self._told_ready: deque[tuple[object, ...]] = deque(maxlen=TOLD_MOST)
         self._resume()
 
     @property
@@ -165,7 +172,19 @@ class PodWorker:
         if report == self._reported:
             return None
         self._reported = report
+        self._told_ready.append(_readiness((status or {}).get("conditions") or ()))
         return report
+
+    def heard(self, shown: Pod) -> None:
+        """Note how the API shows the pod: if others have marked it as not ready, that ends.
+
+        A controller marks the pods of a node that seems lost; the node knows better. What this
+        worker has told itself, and hears of late, is nothing new.
+        """
+        conditions = (shown.status.conditions if shown.status else None) or ()
+        ready = _readiness([msgspec.to_builtins(one) for one in conditions])
+        if ready and self._reported is not None and ready not in self._told_ready:
+            self._reported = None
 
     def report_again(self) -> None:
         """Have the next report made although nothing has changed: it was lost."""
@@ -340,3 +359,11 @@ class PodWorker:
             message=self._message,
         )
         return podstatus.status(facts, self._conditions.told(facts, self._tools.today()))
+
+
+def _readiness(conditions: Iterable[Object]) -> tuple[object, ...]:
+    """Return whether a pod is ready and since when; empty: nobody has said."""
+    for one in conditions:
+        if one["type"] == "Ready":
+            return one["status"], one.get("lastTransitionTime")
+    return ()

@@ -179,15 +179,17 @@ class Supervisor:
             if new is not None:
                 self.kubelet.changed(new)
             shown = new or old
-            leaving = new is None or new.metadata.deletion_timestamp is not None
-            if shown is not None and leaving and staticpods.is_mirror(shown):
-                self.kubelet.mirror_changed(shown.metadata.namespace, shown.metadata.name)
+            gone = new is None or new.metadata.deletion_timestamp is not None
+            if shown is not None and staticpods.is_mirror(shown):
+                self.kubelet.mirror_changed(shown, gone=gone)
 
         self.kubelet.post(take)
 
     def _node_changed(self, old: core.Node | None, new: core.Node | None) -> None:
         if new is None:
             self._keeper.registered_no_more()
+        else:
+            self._keeper.heard(new)
 
     def _problem(self, error: errors.KproxyError) -> None:
         self._log.warning("API server", error=str(error))

@@ -6,7 +6,8 @@ import pytest
 from local_cluster import LocalCluster, new_api
 
 from kproxy import errors, logs
-from kproxy.api import catalog, kinds
+from kproxy.api import catalog, codec, core, kinds
+from kproxy.controlplane.controllers import lostnodes
 from kproxy.controlplane.nodekeeper import NodeKeeper
 from kproxy.controlplane.nodestatus import NodeFacts, Times
 
@@ -199,3 +200,22 @@ def test_failures_are_tried_again_less_and_less_often(node):
     assert waits[0] < 0.06
     assert 3.5 <= waits[-1] <= Times().lease_renew
     assert all(wait > 0 for wait in waits)
+
+
+def test_a_node_that_was_taken_for_lost_says_soon_that_it_is_not(node):
+    node.run(until=100.0)
+    conditions = lostnodes.lost(node.get(), "1970-01-01T00:01:40Z")
+    node.local.update_status(
+        kinds.NODE, {**node.get(), "status": {**node.get()["status"], "conditions": conditions}}
+    )
+    node.keeper.heard(codec.from_dict(node.get(), core.Node))
+    node.run(until=102.0)
+    assert node.ready()["status"] == "True"
+
+
+def test_hearing_of_itself_as_it_is_writes_nothing(node):
+    node.run(until=100.0)
+    before = list(node.cluster.writes)
+    node.keeper.heard(codec.from_dict(node.get(), core.Node))
+    node.run(until=101.0)
+    assert node.cluster.writes == before

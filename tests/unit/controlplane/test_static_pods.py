@@ -7,7 +7,8 @@ import pytest
 from kubelet_node import Node
 
 from kproxy import errors
-from kproxy.api import catalog
+from kproxy.api import catalog, codec
+from kproxy.api.pods import Pod
 from kproxy.controlplane.outbox import Report
 from kproxy.controlplane.staticpods import MIRROR, ManifestDirectory
 
@@ -84,7 +85,7 @@ def test_a_mirror_that_is_deleted_is_made_again_and_the_pod_is_let_alone(node, f
     turn(node, files)
     before = node.runtime.running()
     node.cluster.delete(catalog.POD, "kube-system", "etcd-n1", grace=30)
-    node.kubelet.mirror_changed("kube-system", "etcd-n1")
+    node.kubelet.mirror_changed(codec.from_dict(mirror(node), Pod), gone=True)
     turn(node, files)
     assert node.runtime.running() == before
     assert mirror(node)["status"]["phase"] == "Running"
