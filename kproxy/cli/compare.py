@@ -143,7 +143,7 @@ def _job(
     else:
         parameters = _parameters(**options)
         load, problems = _workload(filenames)
-        model = _checked_model(costs)
+        model = checked_model(costs)
     job = Job(
         parameters=parameters,
         load=load,
@@ -163,7 +163,7 @@ def _measure(job: "Job") -> "ResultSet":
     parameters = _able(job.parameters, named=job.named)
     if not job.part:
         _tell_notes(job.load)
-    with _cost_model(job.model):
+    with cost_model(job.model):
         return _run(parameters, job.load)
 
 
@@ -232,7 +232,7 @@ def _able(parameters: "Parameters", *, named: bool) -> "Parameters":
     return dataclasses.replace(parameters, modes=able, left_out=left_out)
 
 
-def _checked_model(costs: str | None) -> str | None:
+def checked_model(costs: str | None) -> str | None:
     """Return the name of a model. A wrong file is told before a kernel is booted."""
     from kproxy import costfile
     from kproxy.lab import costmodel
@@ -243,7 +243,7 @@ def _checked_model(costs: str | None) -> str | None:
 
 
 @contextlib.contextmanager
-def _cost_model(wanted: "dict[str, Any] | str | None") -> Iterator[None]:
+def cost_model(wanted: "dict[str, Any] | str | None") -> Iterator[None]:
     """Let the lab's processes pay a model's costs meanwhile: one by name, or a whole one."""
     from kproxy.lab import costmodel
 

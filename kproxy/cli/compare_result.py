@@ -23,7 +23,7 @@ def finish(job: "Job", results: "ResultSet") -> int:
     from kproxy.traffic import resultset
 
     place = Path(job.place)
-    path = (_fresh(place) if job.fresh else place) / "result.json"
+    path = (fresh(place) if job.fresh else place) / "result.json"
     resultset.write(results, path)
     if job.part:
         return 0
@@ -62,7 +62,7 @@ def _judge(results: "ResultSet", before: "ResultSet | None", problems: bool) -> 
     return 2 if problems else 0
 
 
-def _fresh(place: Path) -> Path:
+def fresh(place: Path) -> Path:
     """Return a directory for this run that no other has: named by the time it began."""
     from kproxy.lab import facts
 

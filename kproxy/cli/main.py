@@ -19,6 +19,7 @@ from netns import errors as netns_errors
 
 COMMANDS = {
     "bench": "kproxy.cli.bench:bench",
+    "chain": "kproxy.cli.chain:chain",
     "compare": "kproxy.cli.compare:compare",
     "diff": "kproxy.cli.diff:diff",
     "doctor": "kproxy.cli.doctor:doctor",

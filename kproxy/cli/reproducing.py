@@ -1,9 +1,9 @@
-"""What ``kproxy compare --reproduce`` adds: the options that it rules out, and on which kernel."""
+"""What ``--reproduce`` adds to a command: the options that it rules out, and on which kernel."""
 
 import dataclasses
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -24,8 +24,9 @@ def refuse_beside(path: Path, out: Path | None) -> None:
             f"--out {out}: that would replace {path}", remedy="name another directory"
         )
     context = click.get_current_context()
-    decided = ("filenames", "scenario_names", "modes", "trials", "rate", "nodes", "costs")
-    for name in decided:
+    decided = {"filenames", "scenario_names", "modes", "trials", "rate", "nodes", "costs"}
+    decided |= {"names", "mode", "profile", "members"}
+    for name in sorted(decided):
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             option = next(p.opts[-1] for p in context.command.params if p.name == name)
             raise errors.UsageError(
@@ -40,14 +41,35 @@ def again(
     from kproxy.lab import costmodel, reproduction
 
     recipe = reproduction.recipe(before, path)
+    wanted = same_kernel(kernel, recipe)
+    return recipe.parameters, recipe.workload, wanted, recipe.cost_model or costmodel.NONE
+
+
+class _Recipe(Protocol):
+    """What is needed of a recipe, whatever it is for."""
+
+    @property
+    def clock(self) -> base.Clock: ...
+    @property
+    def seed(self) -> int | None: ...
+    @property
+    def kernel(self) -> str | None: ...
+    @property
+    def memory(self) -> int | None: ...
+    @property
+    def release(self) -> str: ...
+
+
+def same_kernel(kernel: KernelChoice, recipe: _Recipe) -> KernelChoice:
+    """Return the kernel on which a result was made, with its clock and seed; say if it is not."""
     wanted = dataclasses.replace(kernel, clock=recipe.clock, seed=recipe.seed)
     if not base.inside_guest():
-        wanted = _same_kernel(wanted, recipe.kernel, recipe.memory)
-    if base.inside_guest() and platform.release() != recipe.release:
+        return _same_kernel(wanted, recipe.kernel, recipe.memory)
+    if platform.release() != recipe.release:
         click.echo(
             f"kproxy: note: made on kernel {recipe.release}, now on {platform.release()}", err=True
         )
-    return recipe.parameters, recipe.workload, wanted, recipe.cost_model or costmodel.NONE
+    return wanted
 
 
 def _same_kernel(kernel: KernelChoice, name: str | None, memory: int | None) -> KernelChoice:

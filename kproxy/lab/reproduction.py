@@ -108,7 +108,7 @@ def differences(before: resultset.ResultSet, after: resultset.ResultSet) -> list
         if key not in old or key not in new:
             found.append(f"{' '.join(key)}: only {'before' if key in old else 'now'}")
             continue
-        found += _fields(" ".join(key), old[key], new[key])
+        found += differing(" ".join(key), old[key], new[key])
     return sorted(found)
 
 
@@ -134,13 +134,19 @@ def _key(row: resultset.Row) -> tuple[str, ...]:
     return tuple(getattr(row, name) for name in _ROW_NAMES)
 
 
-def _fields(where: str, old: Any, new: Any) -> list[str]:
-    """Compare two values of the summary, down to the single figure."""
+def differing(where: str, old: Any, new: Any) -> list[str]:
+    """Compare two values of a summary, down to the single figure; return what differs."""
+    if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
+        return [
+            line
+            for number, (one, other) in enumerate(zip(old, new, strict=True))
+            for line in differing(f"{where}[{number}]", one, other)
+        ]
     if dataclasses.is_dataclass(old) and type(old) is type(new):
         return [
             line
             for field in dataclasses.fields(old)
-            for line in _fields(
+            for line in differing(
                 f"{where} {field.name}", getattr(old, field.name), getattr(new, field.name)
             )
         ]

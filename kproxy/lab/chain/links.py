@@ -5,7 +5,7 @@ time line when that was, who noticed and who repaired it, and returns when it is
 not look at traffic, nor at what did not work meanwhile: others do that all the time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from signal import SIGKILL
 
@@ -91,11 +91,12 @@ def api_server(stage: ChainStage) -> None:
 
 def all_api_servers(stage: ChainStage) -> None:
     """Kill all API servers; somebody starts them again after a while."""
-    fault = _take_down(stage, stage.control, Role.API_SERVER)
+    _take_down(stage, stage.control, Role.API_SERVER)
     stage.sleep(stage.hand_s)
+    up = stage.mark("servers started")
     for host in stage.control:
         stage.cluster.processes.bring_up(host, Role.API_SERVER)
-    first = min(_listening(stage, host, fault).mono_ns for host in stage.control)
+    first = min(_listening(stage, host, up).mono_ns for host in stage.control)
     stage.mark(REPAIRED, first, BY_HAND)
 
 
@@ -165,6 +166,7 @@ def whole_node(stage: ChainStage) -> None:
     fault = stage.mark(FAULT)
     stage.cluster.power_off(stage.hit)
     stage.lost_nodes.add(stage.hit)
+    stage.notes.append(f"{shop.HIT}: gone with its node")
     _noticed_by_lifecycle(stage, fault)
     evicted = stage.event(
         lambda event: event.msg == "pod evicted" and event.fields.get("node") == stage.hit,
@@ -258,14 +260,13 @@ def _replaced_by_next_leader(stage: ChainStage, fault: int) -> None:
     stage.mark(REPAIRED, stage.proxy_synced(stage.hit, fault), by)
 
 
-def _take_down(stage: ChainStage, hosts: tuple[str, ...] | list[str], role: Role) -> int:
-    """SIGKILL programs that nothing starts again; return when."""
-    fault = stage.mark(FAULT)
+def _take_down(stage: ChainStage, hosts: Iterable[str], role: Role) -> None:
+    """SIGKILL programs that nothing starts again."""
+    stage.mark(FAULT)
     for host in hosts:
         process = stage.cluster.processes.get(host, role)
+        stage.cluster.processes.bring_down(host, role)  # first, or its init would be quicker
         stage.cluster.processes.signal(process, SIGKILL)
-        stage.cluster.processes.bring_down(host, role)
-    return fault
 
 
 def _listening(stage: ChainStage, host: str, since: int) -> Event:
@@ -326,9 +327,9 @@ class Link:
     """A link by its name. ``guarantor``: who is to keep it, whatever happens to it.
 
     Links of one ``group`` are broken one after the other on one cluster, and use up nothing that
-    another one of them needs. ``prepare`` is done before there is traffic. ``connects_per_s``:
-    new connections over all vantage points, where it is about those. ``lossless``: losing a packet
-    or a connection breaks the promise.
+    another one of them needs. ``seconds``: how long a trial takes, roughly. ``etcd``: it is about
+    etcd. ``prepare`` is done before there is traffic. ``connects_per_s``: new connections over
+    all vantage points, where it is about those. ``lossless``: losing anything breaks the promise.
     """
 
     name: str
@@ -336,6 +337,7 @@ class Link:
     guarantor: str
     run: Callable[[ChainStage], None]
     group: int
+    seconds: int = 40
     etcd: bool = False
     prepare: Callable[[ChainStage], None] | None = None
     connects_per_s: float | None = None

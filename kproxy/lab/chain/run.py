@@ -36,7 +36,7 @@ def run(
     parameters.check()
     trials: list[chainset.LinkTrial] = []
     incomplete: list[str] = []
-    for number in range(1, parameters.trials + 1):
+    for number in range(parameters.first, parameters.first + parameters.trials):
         for names in table.groups(parameters.links):
             try:
                 _run_group(parameters, names, number, state_dir, trials, progress)
@@ -82,9 +82,15 @@ def _run_group(
 
 
 def whole(
-    parameters: Parameters, trials: Sequence[chainset.LinkTrial], incomplete: list[str]
+    parameters: Parameters,
+    trials: Sequence[chainset.LinkTrial],
+    incomplete: list[str],
+    made: chainset.ChainSet | None = None,
 ) -> chainset.ChainSet:
-    """Put trials together, in the order of the chain."""
+    """Put trials together, in the order of the chain.
+
+    ``made``: what says where and how they were made; None: here, as we are.
+    """
     order = list(table.LINKS)
     ordered = sorted(trials, key=lambda trial: (trial.number, order.index(trial.link)))
     words = {one.name: Words(one.title, one.guarantor) for one in table.LINKS.values()}
@@ -92,11 +98,11 @@ def whole(
     if not all(one.valid for one in ordered if one.link == table.BASELINE.name):
         rows = tuple(dataclasses.replace(row, valid=False) for row in rows)
     return chainset.ChainSet(
-        kernel=facts.kernel(),
-        host=facts.host(),
+        kernel=made.kernel if made else facts.kernel(),
+        host=made.host if made else facts.host(),
         parameters={
+            **(made.parameters if made else facts.run()),
             **msgspec.to_builtins(parameters),
-            **facts.run(),
             "lossless": [name for name, one in table.LINKS.items() if one.lossless],
             "incomplete": incomplete,
         },

@@ -1,12 +1,13 @@
 """What a run of the chain is told: which links, how often, which cluster, which traffic."""
 
+import dataclasses
 import shutil
 from dataclasses import dataclass, field
 
 from kproxy import errors
 from kproxy.lab import generators
 from kproxy.lab.chain.table import LINKS, by_name
-from kproxy.lab.clusterfile import ClusterFile, ControlPlane, NodeFile, Profile, Store
+from kproxy.lab.clusterfile import ETCD_SIZES, ClusterFile, ControlPlane, NodeFile, Profile, Store
 from kproxy.lab.modes import MODES
 
 ETCD_MISSING = "etcd is not installed (scripts/install --etcd)"
@@ -39,6 +40,8 @@ class Parameters:
     links: tuple[str, ...] = tuple(LINKS)
     left_out: dict[str, str] = field(default_factory=dict)
     trials: int = 1
+    first: int = 1
+    """The number of the first trial."""
     mode: str = "ipvs"
     nodes: int = 2
     members: int = 3
@@ -53,8 +56,13 @@ class Parameters:
             by_name(name)
         if self.mode not in MODES:
             raise errors.UsageError(
-                f"--modes {self.mode}: there is no such mode", remedy=f"known: {', '.join(MODES)}"
+                f"--mode {self.mode}: there is no such mode", remedy=f"known: {', '.join(MODES)}"
             )
+        if not self.links:
+            raise errors.UsageError("nothing to break", remedy="name a link")
+        if self.members and self.members not in ETCD_SIZES:
+            sizes = ", ".join(map(str, ETCD_SIZES))
+            raise errors.UsageError(f"--members {self.members}: etcd has 0 or {sizes} members")
         if self.trials < 1:
             raise errors.UsageError(f"--trials {self.trials}: at least one is needed")
         if not 2 <= self.nodes <= 8:
@@ -94,11 +102,4 @@ def able(parameters: Parameters, *, named: bool) -> Parameters:
     left = tuple(name for name in parameters.links if name not in lacking)
     if not left or (lacking and named):
         raise errors.UsageError(f"{', '.join(lacking)}: {ETCD_MISSING}")
-    return Parameters(
-        **{
-            **{name: getattr(parameters, name) for name in parameters.__dataclass_fields__},
-            "links": left,
-            "left_out": lacking,
-            "members": 0,
-        }
-    )
+    return dataclasses.replace(parameters, links=left, left_out=lacking, members=0)

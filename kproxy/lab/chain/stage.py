@@ -18,6 +18,7 @@ from netns.errors import WaitTimeout
 FAULT, NOTICED, REPAIRED = "fault", "noticed", "repaired"
 PATIENCE_S = 600.0
 """Longer than anything in Kubernetes takes that is not out of order."""
+SERVICE_LABEL = "kubernetes.io/service-name"
 _LOOK_AGAIN = 0.1
 
 
@@ -187,7 +188,17 @@ class ChainStage:
 
         def unlisted() -> bool:
             nonlocal found
-            found = slices_version(self.cluster.api.objects(kinds.ENDPOINT_SLICE), pod)
+            # Others change all the time, and say nothing of when this one has left.
+            found = slices_version(
+                [
+                    one
+                    for name in (shop.SHOP, shop.OUTSIDE_SHOP)
+                    for one in self.cluster.api.objects(
+                        kinds.ENDPOINT_SLICE, shop.NAMESPACE, {SERVICE_LABEL: name}
+                    )
+                ],
+                pod,
+            )
             return found >= 0
 
         self.until(unlisted, f"{pod} to leave its EndpointSlices")

@@ -73,6 +73,7 @@ LINKS = {
             guarantor=_NOBODY,
             run=links.all_api_servers,
             group=2,
+            seconds=110,
             lossless=True,
         ),
         Link(
@@ -99,6 +100,7 @@ LINKS = {
             guarantor=_NOBODY,
             run=links.etcd_majority,
             group=5,
+            seconds=110,
             etcd=True,
             lossless=True,
         ),
@@ -116,6 +118,7 @@ LINKS = {
             guarantor=_NOBODY,
             run=links.uplink,
             group=6,
+            seconds=130,
         ),
         Link(
             name="node",
@@ -123,6 +126,7 @@ LINKS = {
             guarantor="node controller",
             run=links.whole_node,
             group=7,
+            seconds=450,
         ),
         Link(
             name="backend-pod",
@@ -137,6 +141,7 @@ LINKS = {
             guarantor="readiness, preStop",
             run=links.rollout,
             group=8,
+            seconds=200,
             connects_per_s=MANY_CONNECTS,
             lossless=True,
         ),
@@ -146,6 +151,7 @@ LINKS = {
             guarantor="nobody",
             run=links.careless_rollout,
             group=9,
+            seconds=150,
             prepare=links.make_careless,
             connects_per_s=MANY_CONNECTS,
         ),
@@ -186,3 +192,8 @@ def groups(names: tuple[str, ...]) -> list[tuple[str, ...]]:
         tuple(name for name in LINKS if name in names and LINKS[name].group == number)
         for number in numbers
     ]
+
+
+def seconds(names: tuple[str, ...]) -> int:
+    """Return how long links take one after the other, roughly."""
+    return sum(LINKS[name].seconds for name in names)

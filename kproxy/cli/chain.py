@@ -1,0 +1,227 @@
+"""``kproxy chain``: what the loss of each link costs, and who repairs it."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kproxy import errors
+from kproxy.cli import progress, reproducing
+from kproxy.cli.kernel_option import KernelChoice, lab_options, run_on_kernel, tell_kernel
+from netns.kernels import base
+
+if TYPE_CHECKING:
+    from kproxy.cli.chain_job import Job
+    from kproxy.lab.chain.settings import Parameters
+    from kproxy.traffic.chainset import ChainSet
+
+MEMORY = 2 << 30
+"""Bytes that an embedded kernel gets at least: etcd's members alone fill a third of it."""
+
+
+@click.command()
+@click.option(
+    "--only",
+    "--scenario",
+    "names",
+    multiple=True,
+    metavar="LINK",
+    help="Break only this link (repeatable); `--list` names them.",
+)
+@click.option("--mode", "--modes", default="ipvs", show_default=True, help="Of the proxies.")
+@click.option("--trials", default=1, show_default=True, help="Trials of every link.")
+@click.option(
+    "--profile",
+    type=click.Choice(["production", "lab"]),
+    default="production",
+    show_default=True,
+    help="Leases, periods and back-offs: those of production Kubernetes, or short ones.",
+)
+@click.option("--nodes", default=2, show_default=True, help="Nodes of the cluster.")
+@click.option("--members", default=3, show_default=True, help="etcd members; 0: SQLite instead.")
+@click.option(
+    "--rate",
+    default=200.0,
+    show_default=True,
+    metavar="PPS",
+    help="UDP packets/s from each vantage point, over all flows.",
+)
+@click.option(
+    "--costs",
+    metavar="default|none|FILE",
+    help="Cost model: what computing takes in virtual time.  [default: the one that is part of "
+    "kproxy; none with another clock]",
+)
+@click.option(
+    "--reproduce",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Run again what made this result.json, and tell every figure that differs.",
+)
+@click.option(
+    "--out",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Directory for result.json; default: results/<time>.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print result.json instead of the table.")
+@click.option("--list", "only_list", is_flag=True, help="Name the links and end.")
+@click.option("--job", type=click.Path(path_type=Path), hidden=True)  # how a guest is told
+@lab_options
+def chain(
+    job: Path | None,
+    only_list: bool,
+    reproduce: Path | None,
+    costs: str | None,
+    out: Path | None,
+    as_json: bool,
+    kernel: KernelChoice,
+    **options: Any,
+) -> int:
+    """Break every link of the chain that keeps a Service available, and measure what that costs.
+
+    Builds a whole cluster (three control planes, etcd, nodes, a load balancer), sends traffic from
+    a pod's place on the hit node, from another node and from outside, changes something all the
+    time, breaks one link, and counts: packets, connections, changes that wait, writes that are
+    refused, pods that are not made; who noticed, who repaired.
+
+    Exit code 1: the result is not valid (the baseline lost packets, a trial failed), or with
+    --reproduce a figure differs; 2: the command line is wrong.
+    """
+    if only_list:
+        return _list()
+    from kproxy.cli import chain_job, chain_parts, chain_result
+    from kproxy.lab import facts
+
+    kernel = _roomy(kernel)
+    if job is not None:
+        wanted = chain_job.read(job)
+    else:
+        wanted, kernel = _job(kernel, reproduce, costs, out, as_json, options)
+        chain_result.make(Path(wanted.place))
+        facts.tell_guest()
+        if chain_parts.applies(kernel):
+            wanted = _able(wanted)
+            tell_kernel(kernel)
+            with progress.shown() as tell:
+                results = chain_parts.run(wanted, kernel, tell)
+            return chain_result.finish(wanted, results)
+    told = functools.partial(_tell, wanted)
+    run_on_kernel(kernel, writable=[Path(wanted.place)], told=told)
+    return chain_result.finish(wanted, _measure(wanted))
+
+
+def _list() -> int:
+    from kproxy.lab.chain.table import LINKS
+
+    width = max(len(name) for name in LINKS)
+    for link in LINKS.values():
+        click.echo(f"{link.name:{width}}  {link.summary}")
+    return 0
+
+
+def _roomy(kernel: KernelChoice) -> KernelChoice:
+    """Return the choice with memory enough, unless the user has said how much."""
+    source = click.get_current_context().get_parameter_source("memory")
+    if source is not click.core.ParameterSource.DEFAULT:
+        return kernel
+    return dataclasses.replace(kernel, limits=dataclasses.replace(kernel.limits, memory=MEMORY))
+
+
+def _job(
+    kernel: KernelChoice,
+    reproduce: Path | None,
+    costs: str | None,
+    out: Path | None,
+    as_json: bool,
+    options: dict[str, Any],
+) -> "tuple[Job, KernelChoice]":
+    """Return what the command line asks for, and on which kernel."""
+    from kproxy.cli import compare
+    from kproxy.cli.chain_job import Job
+    from kproxy.lab import costmodel
+    from kproxy.lab.chain import reproduction
+    from kproxy.traffic import chainset
+
+    model: str | dict[str, Any] | None
+    if reproduce is not None:
+        reproducing.refuse_beside(reproduce, out)
+        recipe = reproduction.recipe(chainset.read(reproduce), reproduce)
+        kernel = reproducing.same_kernel(kernel, recipe)
+        parameters, model = recipe.parameters, recipe.cost_model or costmodel.NONE
+    else:
+        parameters, model = _parameters(**options), compare.checked_model(costs)
+    job = Job(
+        parameters=parameters,
+        named=reproduce is not None or bool(options["names"]),
+        model=model,
+        place=str((out or Path("results")).absolute()),
+        fresh=out is None,
+        as_json=as_json,
+        reproduced=None if reproduce is None else str(reproduce.absolute()),
+    )
+    return job, kernel
+
+
+def _parameters(
+    names: tuple[str, ...],
+    mode: str,
+    trials: int,
+    profile: str,
+    nodes: int,
+    members: int,
+    rate: float,
+) -> "Parameters":
+    from kproxy.lab.chain.settings import RATES, Parameters
+    from kproxy.lab.chain.table import LINKS
+    from kproxy.lab.clusterfile import Profile
+
+    parameters = Parameters(
+        links=tuple(dict.fromkeys(names)) or tuple(LINKS),
+        mode=mode,
+        trials=trials,
+        profile=Profile(profile),
+        nodes=nodes,
+        members=members,
+        rates=dataclasses.replace(RATES, udp_pps=rate),
+    )
+    parameters.check()
+    return parameters
+
+
+def _able(job: "Job") -> "Job":
+    """Return the job with what this machine can do of it, and say what it cannot."""
+    from kproxy.lab.chain import settings
+
+    able = settings.able(job.parameters, named=job.named)
+    for name, why in able.left_out.items():
+        click.echo(f"kproxy: left out: {name}: {why}", err=True)
+    return dataclasses.replace(job, parameters=able)
+
+
+def _tell(job: "Job", directory: Path, clock: base.Clock) -> list[str]:
+    """Write a job into a directory; return the words of the command line that runs it."""
+    from kproxy.cli import chain_job
+
+    path = chain_job.write(chain_job.whole_model(job, clock), directory)
+    return ["-m", "kproxy", "chain", "--job", str(path)]
+
+
+def _measure(job: "Job") -> "ChainSet":
+    """Measure on the kernel where we are."""
+    from kproxy.cli import compare
+    from kproxy.lab import modes
+    from kproxy.lab.chain import run
+    from netns.lab import signals_unwind
+
+    if not job.part:
+        job = _able(job)
+    why = modes.unsupported(job.parameters.mode)
+    if why is not None:
+        raise errors.UsageError(
+            f"--mode {job.parameters.mode}: not on this kernel: {why}", remedy="use --kernel uml"
+        )
+    state = base.state_directory("kproxy") / "lab"
+    with compare.cost_model(job.model), signals_unwind(), progress.shown() as told:
+        return run.run(job.parameters, state, progress=told)

@@ -1,0 +1,84 @@
+"""What becomes of a chain's result: it is written, shown, and judged by an exit code."""
+
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kproxy import errors
+from kproxy.cli import compare_result
+
+if TYPE_CHECKING:
+    from kproxy.cli.chain_job import Job
+    from kproxy.traffic.chainset import ChainSet
+
+
+def make(place: Path) -> None:
+    """Make the directory of the results. Raises UsageError if nothing can be written there."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise errors.UsageError(
+            f"--out {place}: {error.strerror}", remedy="name a directory that you may write to"
+        ) from None
+
+
+def finish(job: "Job", results: "ChainSet") -> int:
+    """Write and show a result; return the exit code."""
+    from kproxy.traffic import chainset
+
+    place = Path(job.place)
+    path = (compare_result.fresh(place) if job.fresh else place) / "result.json"
+    chainset.write(results, path)
+    if job.part:
+        return 0
+    _show(results, path, job.as_json)
+    before = chainset.read(Path(job.reproduced)) if job.reproduced else None
+    return _judge(results, before)
+
+
+def _judge(results: "ChainSet", before: "ChainSet | None") -> int:
+    """Return the exit code; tell what differs from an earlier result."""
+    from kproxy.lab import comparison
+
+    incomplete = results.parameters["incomplete"]
+    for how, number in (
+        (comparison.INTERRUPTED, signal.SIGINT),
+        (comparison.TERMINATED, signal.SIGTERM),
+    ):
+        if how in incomplete:
+            click.echo(f"kproxy: {how} after {len(results.trials)} trials", err=True)
+            return 128 + number
+    if incomplete:
+        raise errors.MeasurementError(f"the run is incomplete: {'; '.join(incomplete)}")
+    if before is not None:
+        from kproxy.lab.chain import reproduction
+
+        differing = reproduction.differences(before, results)
+        for line in differing:
+            click.echo(f"differs: {line}")
+        if differing:
+            return 1
+        click.echo(f"reproduced: all {len(results.summary)} rows of the summary are the same")
+    return 0 if all(row.valid for row in results.summary) else 1
+
+
+def _show(results: "ChainSet", path: Path, as_json: bool) -> None:
+    if as_json:
+        click.echo(path.read_text(), nl=False)
+    else:
+        from rich.console import Console
+
+        from kproxy.reports import chaintable
+
+        width = None if sys.stdout.isatty() else compare_result.TABLE_WIDTH
+        console = Console(width=width)
+        console.print(chaintable.table(results))
+        for note in chaintable.notes(results):
+            console.print(note, highlight=False)
+    click.echo(f"kproxy: written: {path}", err=True)
