@@ -31,14 +31,16 @@ def claim(
     mine: list[Object] = []
     alive: bool | None = None
     for one in found:
-        selected = owned.selects(selector, one["metadata"].get("labels"))
         has = owned.owner(one).get("uid")
-        if has == owned.uid(owner):
+        if has and has != owned.uid(owner):
+            continue  # Most of a namespace: it should cost least.
+        selected = owned.selects(selector, one["metadata"].get("labels"))
+        if has:
             if selected or leaving:
                 mine.append(one)
             else:
                 _refer(cluster, kind, one, _others(one, owner))
-        elif not has and selected and not leaving and not owned.terminating(one):
+        elif selected and not leaving and not owned.terminating(one):
             if alive is None:
                 alive = _is_alive(cluster, owner_kind, owner)
             if alive:

@@ -48,6 +48,7 @@ class DaemonSetController:
         """Bring one DaemonSet nearer to what it should be. Raises KproxyError: try again."""
         daemon_set = self._cluster.get(self.kind, *owned.split(key))
         if daemon_set is None:
+            self._control.forget(key)
             return None
         listed = self._control.pods(daemon_set)
         pods = claims.claim(self._cluster, self.kind, daemon_set, catalog.POD, listed)
@@ -186,7 +187,6 @@ class DaemonSetController:
             len(there) > 1 and any(daemonpods.is_new(pod, digest) for pod in there)
             for there in wanted.values()
         )
-        made: list[Object] = []
         for node, there in wanted.items():
             staying = [pod for pod in there if not owned.terminating(pod)]
             old = [pod for pod in staying if not daemonpods.is_new(pod, digest)]
@@ -199,8 +199,7 @@ class DaemonSetController:
             elif not new and (surging < limit or not serves):
                 # One that serves nobody is replaced without waiting for its turn.
                 surging += serves
-                made.append(self._create(daemon_set, digest, node, [*pods, *made]))
-                there.append(made[-1])
+                there.append(self._create(daemon_set, digest, node, pods))
 
     def _create(
         self, daemon_set: Object, digest: str, node: str, pods: Sequence[Object]

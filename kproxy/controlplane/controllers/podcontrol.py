@@ -39,7 +39,8 @@ class PodControl:
         self.wall = wall
         self.kind = kind
         self._log = log
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[str, tuple[str, int]] = {}
+        """Key of an owner -> its uid, the highest number of a pod of it."""
 
     def pods(self, owner: Object) -> list[Object]:
         """Return all pods of the owner's namespace."""
@@ -47,25 +48,26 @@ class PodControl:
 
     def number(self, owner: Object, pods: Iterable[Object]) -> int:
         """Return the highest number that a pod of this owner ever had, as far as known."""
-        uid = owned.uid(owner)
-        known = max((owner.get("status") or {}).get(COUNTER) or 0, self._numbers.get(uid, 0))
+        uid, name = owned.uid(owner), owner["metadata"]["name"]
+        of, known = self._numbers.get(owned.key_of(owner), ("", 0))
+        known = max((owner.get("status") or {}).get(COUNTER) or 0, known if of == uid else 0)
         listed = (pod["metadata"]["name"] for pod in pods)
-        self._numbers[uid] = names.next_number(uid, owner["metadata"]["name"], listed, known) - 1
-        return self._numbers[uid]
+        number = names.next_number(uid, name, listed, known) - 1
+        self._used(owner, number)
+        return number
 
-    def forget(self, uid: str) -> None:
-        """Forget an owner that is gone."""
-        self._numbers.pop(uid, None)
+    def forget(self, key: str) -> None:
+        """Forget the owner of this key, which is gone."""
+        self._numbers.pop(key, None)
 
     def create(self, owner: Object, pods: Sequence[Object], pod: Object) -> Object:
         """Create a pod under the next free name.
 
-        ``pods`` are those the owner has. Raises Conflict if one of ours has that name already,
-        so that ``pods`` is an old picture.
+        ``pods`` are those the owner has; what was made here need not be among them. Raises
+        Conflict if one of ours has that name already, so that ``pods`` is an old picture.
         """
-        uid = owned.uid(owner)
-        for _ in range(_TAKEN_MOST):
-            number = self.number(owner, pods) + 1
+        uid, first = owned.uid(owner), self.number(owner, pods) + 1
+        for number in range(first, first + _TAKEN_MOST):
             name = f"{owner['metadata']['name']}-{names.suffix(uid, number)}"
             try:
                 made = self.create_named(owner, pod, name)
@@ -73,11 +75,14 @@ class PodControl:
                 there = self.cluster.fresh(catalog.POD, owner["metadata"]["namespace"], name)
                 if there is None or owned.owner(there).get("uid") == uid:
                     raise
-                self._numbers[uid] = number
+                self._used(owner, number)
             else:
-                self._numbers[uid] = number
+                self._used(owner, number)
                 return made
         raise errors.KproxyError(f"{self.kind.name} {uid}: no free name for a pod")
+
+    def _used(self, owner: Object, number: int) -> None:
+        self._numbers[owned.key_of(owner)] = owned.uid(owner), number
 
     def create_named(self, owner: Object, pod: Object, name: str) -> Object:
         """Create a pod of this name."""

@@ -44,6 +44,7 @@ class ReplicaSetController:
         """Bring one ReplicaSet nearer to what it should be. Raises KproxyError: try again."""
         replica_set = self._cluster.get(self.kind, *owned.split(key))
         if replica_set is None:
+            self._control.forget(key)
             return None
         found = self._control.pods(replica_set)
         pods = claims.claim(self._cluster, self.kind, replica_set, catalog.POD, found)
@@ -79,7 +80,7 @@ class ReplicaSetController:
         made: list[Object] = []
         for _ in range(missing):
             pod = podcontrol.from_template(self.kind, replica_set, {})
-            made.append(self._control.create(replica_set, [*pods, *made], pod))
+            made.append(self._control.create(replica_set, pods, pod))
         if missing >= 0:
             return [*active, *made]
         order = deletion_order(active, self._crowds(replica_set, found), owned.uid(replica_set))

@@ -51,6 +51,24 @@ def test_pods_carry_template_owner_and_letters(world):
     assert sorted(created) == [f"Created pod: {name}" for name in sorted(world.names())]
 
 
+def test_making_many_pods_reads_few_names(world, monkeypatch):
+    """A thousand pods at once must not be a million looks at their names."""
+    read, usual = [], names.number
+    monkeypatch.setattr(names, "number", lambda uid, name: read.append(name) or usual(uid, name))
+    world.apply(RS, replicas=100)
+    world.reconcile(RS)
+    assert len(set(world.names())) == 100
+    assert len(read) <= 200
+
+
+def test_what_is_gone_is_forgotten(world):
+    world.apply(RS, replicas=1)
+    world.come_to_rest()
+    world.cluster.delete(RS, "default", "web", grace=0)
+    world.reconcile(RS)
+    assert not world.controllers[RS]._control._numbers
+
+
 def test_reconciling_again_changes_nothing(world):
     world.apply(RS, replicas=3)
     world.come_to_rest()
