@@ -94,6 +94,8 @@ class Recorder:
         self._waiting: queue.Queue[tuple[Object, float] | None] = queue.Queue(WAITING_MOST)
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self._latest = 0
+        """The number in the name of the event that was made last: nanoseconds."""
 
     def event(
         self, kind: kinds.Kind, obj: Object, reason: str, message: str, *, warning: bool = False
@@ -158,7 +160,9 @@ class Recorder:
             except errors.ApiError as error:
                 if error.code != 404:
                     raise
-        name = f"{about['name']}.{int(wall * 1e9):x}"
+        # Several within one tick of the clock (in virtual time there are) have names of their own.
+        self._latest = max(self._latest + 1, int(wall * 1e9))
+        name = f"{about['name']}.{self._latest:x}"
         self._sink.create(catalog.EVENT, self._event(body, name, namespace, stamp))
         self._sent[same] = _Sent(name, 1, now)
         if len(self._sent) > MOST:

@@ -65,6 +65,18 @@ def test_an_event_names_object_reason_and_source():
     assert (event["count"], event["source"]) == (1, {"component": "tester"})
 
 
+def test_events_of_one_moment_have_names_of_their_own(monkeypatch):
+    """In virtual time a clock may show the same for long."""
+    monkeypatch.setattr(eventrecorder.time, "time", lambda: 1_000.0)
+    sink = Sink()
+    one = recorder(sink)
+    for reason in ("First", "Second", "Third"):
+        one.event(catalog.POD, POD, reason, "text")
+    sink.until(lambda s: len(s.created) == 3)
+    one.stop()
+    assert len({event["metadata"]["name"] for event in sink.created}) == 3
+
+
 def test_the_same_again_is_counted():
     sink = Sink()
     one = recorder(sink)
