@@ -83,7 +83,8 @@ class Informer(Generic[T]):
         """Since when the server owes an answer: waiting for it in vain counts as waiting."""
         self._listed_at_once = -math.inf
         self._stopping = threading.Event()
-        self._synced = threading.Event()
+        self._synced = False
+        self._synced_or_stopped = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name=f"{self.THREAD_PREFIX}{wanted.__name__}", daemon=True
         )
@@ -91,7 +92,7 @@ class Informer(Generic[T]):
     @property
     def synced(self) -> bool:
         """Return whether the first list has been handed to the handler."""
-        return self._synced.is_set()
+        return self._synced
 
     @property
     def objects(self) -> Mapping[Key, T]:
@@ -103,12 +104,14 @@ class Informer(Generic[T]):
         self._thread.start()
 
     def wait_synced(self, timeout: float | None = None) -> bool:
-        """Wait for the first list; return whether it has come."""
-        return self._synced.wait(timeout)
+        """Wait for the first list, or :meth:`stop`; return whether it has come."""
+        self._synced_or_stopped.wait(timeout)
+        return self._synced
 
     def stop(self, timeout: float | None = 5.0) -> None:
         """End it, also in the middle of a read; return when its thread has ended."""
         self._stopping.set()
+        self._synced_or_stopped.set()
         self._rest.close()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout)
@@ -165,8 +168,9 @@ class Informer(Generic[T]):
         gone = [key for key in self._objects if key not in listed and key not in broken]
         self._change([*listed.items(), *((key, None) for key in gone)])
         self._version = page.resource_version
-        if not self._synced.is_set():
-            self._synced.set()
+        if not self._synced:
+            self._synced = True
+            self._synced_or_stopped.set()
             if self._on_synced is not None:
                 self._on_synced()
 

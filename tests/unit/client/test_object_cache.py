@@ -1,11 +1,14 @@
 """The cache of whole objects: own writes show at once, and nothing late undoes them."""
 
+import threading
+
 import pytest
 
 from kproxy.api import catalog
 from kproxy.client import cache
+from kproxy.client.kubeconfig import Access
 from kproxy.client.picture import UNCONFIRMED_S
-from kproxy.client.rest import Unreachable
+from kproxy.client.rest import Rest, Unreachable
 from kproxy.errors import ApiError, Conflict
 
 POD = catalog.POD
@@ -211,3 +214,15 @@ def test_labels_choose(server, cached):
     cached.heard(POD, None, pod("b", 4, labels={"app": "z"}))
     found = cached.list_objects(POD, labels={"app": "x"})
     assert [one["metadata"]["name"] for one in found] == ["a"]
+
+
+def test_who_waits_for_the_first_lists_waits_no_longer_than_until_the_end():
+    """Its API server is not there; whoever waited would be left behind."""
+    with Rest(Access(server="http://127.0.0.1:1")) as client:
+        objects = cache.CachedObjects(client, [POD])
+        objects.start()
+        waiting = threading.Thread(target=objects.wait_synced, daemon=True)
+        waiting.start()
+        objects.stop()
+        waiting.join(10)
+        assert not waiting.is_alive()
