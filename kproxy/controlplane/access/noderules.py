@@ -4,7 +4,7 @@ Kubernetes divides this between the Node authorizer and the admission plugin Nod
 it is one check before the verb. Who has taken over a node can harm that node only.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kproxy import errors
@@ -49,9 +49,12 @@ def check(
         case "pods":
             problem = _pods(node, asked, fields, body, find)
         case "secrets" | "configmaps" | "serviceaccounts":
-            if not any(_refers(pod, asked) for pod in pods(node)):
+            mine = [pod for pod in pods(node) if _refers(pod, asked)]
+            if not mine:
                 what = "object" if not asked.subresource else asked.subresource
                 problem = f"no relationship found between node {node!r} and this {what}"
+            elif asked.subresource == "token" and not _is_bound(body(), mine):
+                problem = "node requested token not bound to a pod of its own by name and uid"
     if problem:
         raise forbidden(user, asked, problem)
 
@@ -68,19 +71,35 @@ def _pods(
             return ""
         return f"can only list and watch pods with field selector spec.nodeName={node}"
     if asked.verb == "create" and not asked.subresource:
-        pod = body()
-        meta, spec = pod.get("metadata") or {}, pod.get("spec") or {}
-        if MIRROR not in (meta.get("annotations") or {}):
-            return "pod does not have the mirror annotation of static pods"
-        if spec.get("nodeName") != node:
-            return f"can only create pods with spec.nodeName set to {node!r}"
-        if any(key in spec for key in ("serviceAccountName", "serviceAccount")):
-            return "mirror pods may not use service accounts"
-        return ""
+        return _mirror(node, body())
     found = find("pods", asked.namespace, asked.name)
     if found is None or (found.get("spec") or {}).get("nodeName") == node:
         return ""  # of what is not there, the verb says 404
     return f"node {node!r} can only access pods with spec.nodeName set to itself"
+
+
+def _mirror(node: str, pod: Object) -> str:
+    """Return why a node may not create a pod: mirrors refer to nothing, lest the node read it."""
+    meta, spec = pod.get("metadata") or {}, pod.get("spec") or {}
+    if MIRROR not in (meta.get("annotations") or {}):
+        return "pod does not have the mirror annotation of static pods"
+    if spec.get("nodeName") != node:
+        return f"can only create pods with spec.nodeName set to {node!r}"
+    if any(spec.get(key) for key in ("serviceAccountName", "serviceAccount")):
+        return "mirror pods may not use service accounts"
+    for resource in ("secrets", "configmaps"):
+        if any(_names(spec, resource)):
+            return f"mirror pods may not refer to {resource}"
+    return ""
+
+
+def _is_bound(request: Object, pods: Sequence[Object]) -> bool:
+    """Return whether a TokenRequest is for one of these pods."""
+    ref = (request.get("spec") or {}).get("boundObjectRef") or {}
+    metas = (pod["metadata"] for pod in pods)
+    return ref.get("kind") == "Pod" and any(
+        (ref.get("name"), ref.get("uid")) == (meta["name"], meta["uid"]) for meta in metas
+    )
 
 
 def _name(obj: Object) -> str:
@@ -93,7 +112,7 @@ def _refers(pod: Object, asked: Attributes) -> bool:
         return False
     spec = pod.get("spec") or {}
     if asked.resource == "serviceaccounts":
-        return (spec.get("serviceAccountName") or "default") == asked.name
+        return bool(spec.get("serviceAccountName") == asked.name)  # mirrors have none
     return asked.name in set(_names(spec, asked.resource))
 
 

@@ -155,7 +155,7 @@ def test_roles(user, verb, what, expected):
 
 
 def on(node, **spec):
-    meta = {"name": "p", "namespace": "demo"}
+    meta = {"name": "p", "namespace": "demo", "uid": "1"}
     return {"metadata": meta, "spec": {"nodeName": node, **spec}}
 
 
@@ -213,8 +213,54 @@ def test_a_node_creates_mirrors_of_static_pods_only():
     assert not judged("create", "pods", namespace="demo", body=pod)
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"volumes": [{"name": "v", "secret": {"secretName": "s"}}]},
+        {"volumes": [{"name": "v", "configMap": {"name": "c"}}]},
+        {"volumes": [{"name": "v", "projected": {"sources": [{"secret": {"name": "s"}}]}}]},
+        {"imagePullSecrets": [{"name": "s"}]},
+        {"containers": [{"name": "c", "envFrom": [{"secretRef": {"name": "s"}}]}]},
+    ],
+)
+def test_a_node_cannot_create_a_mirror_to_read_what_it_names(spec):
+    pod = on("n1", **spec)
+    pod["metadata"]["annotations"] = {noderules.MIRROR: "x"}
+    assert not judged("create", "pods", namespace="demo", body=pod)
+
+
+def test_a_mirror_gives_its_node_no_account():
+    mirror = on("n1")
+    assert not judged("get", "serviceaccounts", "default", "demo", pods=(mirror,))
+    body = bound_to("p", "1")
+    assert not judged("create", "serviceaccounts/token", "default", "demo", None, body, (mirror,))
+
+
+def bound_to(name, uid, kind="Pod"):
+    return {"spec": {"boundObjectRef": {"kind": kind, "name": name, "uid": uid}}}
+
+
+@pytest.mark.parametrize(
+    ("body", "good"),
+    [
+        (bound_to("p", "1"), True),
+        (bound_to("p", "2"), False),
+        (bound_to("p", ""), False),
+        (bound_to("other", "1"), False),
+        (bound_to("p", "1", "Secret"), False),
+        ({"spec": {}}, False),
+        ({}, False),
+    ],
+)
+def test_a_node_gets_tokens_for_its_pods_only(body, good):
+    pods = (on("n1", serviceAccountName="web"),)
+    where = ("create", "serviceaccounts/token", "web", "demo")
+    assert judged(*where, body=body, pods=pods) is good
+
+
 def test_a_node_reads_what_its_pods_refer_to():
     spec = {
+        "serviceAccountName": "default",
         "volumes": [{"name": "v", "secret": {"secretName": "s1"}}],
         "containers": [
             {
@@ -227,7 +273,8 @@ def test_a_node_reads_what_its_pods_refer_to():
     assert judged("get", "secrets", "s1", "demo", pods=pods)
     assert judged("get", "secrets", "s2", "demo", pods=pods)
     assert judged("get", "configmaps", "c1", "demo", pods=pods)
-    assert judged("create", "serviceaccounts/token", "default", "demo", pods=pods)
+    assert judged("get", "serviceaccounts", "default", "demo", pods=pods)
+    assert not judged("get", "serviceaccounts", "other", "demo", pods=pods)
     assert not judged("get", "secrets", "s3", "demo", pods=pods)
     assert not judged("get", "secrets", "s1", "other", pods=pods)
     assert not judged("get", "secrets", "s1", "demo", pods=(on("n2", **spec),))
