@@ -18,6 +18,8 @@ from kproxy.lab.whole import addons
 from kproxy.lab.whole.roles import Role
 
 BY_HAND = "by hand"
+AWAY_S = 20.0
+"""How long one of several is away: with nobody to compute, starting again would take no time."""
 CUT_OFF_S = 10.0
 """How long a node that is known to be lost stays cut off."""
 
@@ -82,11 +84,8 @@ def all_managers(stage: ChainStage) -> None:
 
 
 def api_server(stage: ChainStage) -> None:
-    """Kill one of the API servers."""
-    host = stage.control[0]
-    fault = stage.mark(FAULT, stage.kill(host, Role.API_SERVER))
-    _noticed_by_init(stage, host, Role.API_SERVER, fault)
-    stage.mark(REPAIRED, _listening(stage, host, fault).mono_ns, f"init of {host}")
+    """Kill one of the API servers, and let it be away for a while."""
+    _away(stage, stage.control[0], Role.API_SERVER)
 
 
 def all_api_servers(stage: ChainStage) -> None:
@@ -101,21 +100,22 @@ def all_api_servers(stage: ChainStage) -> None:
 
 
 def etcd_member(stage: ChainStage) -> None:
-    """Kill an etcd member that does not lead."""
+    """Kill an etcd member that does not lead, and let it be away for a while."""
     leader = stage.leader(Role.ETCD)
-    host = next(one for one in stage.cluster.site.etcd if one != leader)
-    fault = stage.mark(FAULT, stage.kill(host, Role.ETCD))
-    _noticed_by_init(stage, host, Role.ETCD, fault)
-    stage.mark(REPAIRED, stage.restarted(host, Role.ETCD, fault).mono_ns, f"init of {host}")
+    _away(stage, next(one for one in stage.cluster.site.etcd if one != leader), Role.ETCD)
 
 
 def etcd_leader(stage: ChainStage) -> None:
-    """Kill the etcd member that leads."""
-    fault = stage.mark(FAULT, stage.kill(stage.leader(Role.ETCD), Role.ETCD))
+    """Kill the etcd member that leads, and let it be away for a while."""
+    host = stage.leader(Role.ETCD)
+    _take_down(stage, [host], Role.ETCD)
+    fault = stage.fault_ns or 0
     noticed = stage.etcd_turn(elected=False, since=fault)
     stage.mark(NOTICED, max(fault, noticed.ns), noticed.member)
     elected = stage.etcd_turn(elected=True, since=fault)
     stage.mark(REPAIRED, max(fault, elected.ns), f"election of {elected.member}")
+    stage.sleep(AWAY_S)
+    stage.cluster.processes.bring_up(host, Role.ETCD)
 
 
 def etcd_majority(stage: ChainStage) -> None:
@@ -267,6 +267,14 @@ def _take_down(stage: ChainStage, hosts: Iterable[str], role: Role) -> None:
         process = stage.cluster.processes.get(host, role)
         stage.cluster.processes.bring_down(host, role)  # first, or its init would be quicker
         stage.cluster.processes.signal(process, SIGKILL)
+
+
+def _away(stage: ChainStage, host: str, role: Role) -> None:
+    """Have one of several be away; nobody has to do anything."""
+    _take_down(stage, [host], role)
+    stage.sleep(AWAY_S)
+    stage.mark("started again", detail=host)
+    stage.cluster.processes.bring_up(host, role)
 
 
 def _listening(stage: ChainStage, host: str, since: int) -> Event:

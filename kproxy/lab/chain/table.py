@@ -62,7 +62,7 @@ LINKS = {
         Link(
             name="api-server",
             title="one API server",
-            guarantor="load balancer",
+            guarantor="other servers, load balancer",
             run=links.api_server,
             group=4,
             lossless=True,
