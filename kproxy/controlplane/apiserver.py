@@ -88,9 +88,15 @@ def _looking_into(store: Store) -> Callable[[str, str, str, str], bool]:
     def exists(resource: str, namespace: str, name: str, uid: str) -> bool:
         key = (namespace, name)
         item = store.peek(resource, key)
-        if item is None and store.exists(resource, key):  # newer than our memory
-            item = store.get(resource, key)
-        return item is not None and item.obj["metadata"]["uid"] == uid
+        if item is not None and item.obj["metadata"]["uid"] == uid:
+            return True
+        # It may be newer than our memory, also in the place of another of that name.
+        try:
+            return bool(store.get(resource, key).obj["metadata"]["uid"] == uid)
+        except errors.ApiError as error:
+            if error.code == 404:
+                return False
+            raise
 
     return exists
 

@@ -46,6 +46,26 @@ def parse_object(body: bytes, content_type: str = JSON) -> Object:
     return value
 
 
+def part(obj: Object, name: str) -> Object:
+    """Return a field that is an object; absent it is empty. Raises ApiError 400 for another."""
+    value = obj.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise errors.ApiError(400, "BadRequest", f"{name}: must be an object")
+    return value
+
+
+def texts(obj: Object, name: str) -> tuple[str, ...]:
+    """Return a field that is a list of texts; absent it is empty. Raises ApiError 400."""
+    value = obj.get(name)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise errors.ApiError(400, "BadRequest", f"{name}: must be a list of texts")
+    return tuple(value)
+
+
 def _json(body: bytes) -> Any:
     try:
         return _decode(body)

@@ -55,10 +55,9 @@ def plan(old: Object | None, new: Object | None) -> tuple[Object | None, Sequenc
     return new, ()
 
 
-def finalized(old: Object, new: Object) -> Object:
-    """Return a namespace with the finalizers of another version of it."""
-    wanted = _finalizers(new)
-    return {**old, "spec": {**(old.get("spec") or {}), "finalizers": wanted}}
+def finalized(old: Object, finalizers: Sequence[str]) -> Object:
+    """Return a namespace with other finalizers."""
+    return {**old, "spec": {**(old.get("spec") or {}), "finalizers": list(finalizers)}}
 
 
 def _finalizers(namespace: Object) -> list[str]:

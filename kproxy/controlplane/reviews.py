@@ -26,9 +26,7 @@ def answer(
 ) -> Answer:
     """Answer a review. Raises ApiError 400 for one that asks nothing."""
     review = bodies.parse_object(body, options.content_type)
-    spec = review.get("spec") or {}
-    if not isinstance(spec, dict):
-        raise errors.ApiError(400, "BadRequest", "spec: must be an object")
+    spec = bodies.part(review, "spec")
     match target.review.kind:
         case "SelfSubjectAccessReview":
             status = _access(user, spec, "")
@@ -51,19 +49,18 @@ def answer(
 
 
 def _somebody(spec: Object) -> User:
-    return User(name=str(spec.get("user", "")), groups=tuple(spec.get("groups") or ()))
+    return User(name=str(spec.get("user", "")), groups=bodies.texts(spec, "groups"))
 
 
 def _access(user: User, spec: Object, namespace: str) -> Object:
-    asked: Object | None = spec.get("resourceAttributes") or None
-    other: Object | None = spec.get("nonResourceAttributes") or None
-    if (asked is None) == (other is None):
+    asked = bodies.part(spec, "resourceAttributes")
+    other = bodies.part(spec, "nonResourceAttributes")
+    if bool(asked) == bool(other):
         message = "spec: exactly one of nonResourceAttributes or resourceAttributes is needed"
         raise errors.ApiError(422, "Invalid", message)
-    if other is not None:
+    if other:
         wanted = Attributes(verb=str(other.get("verb", "")), path=str(other.get("path", "/")))
     else:
-        assert asked is not None
         parts = {
             name: str(asked.get(name) or "")
             for name in ("verb", "group", "resource", "subresource", "namespace", "name")
@@ -91,11 +88,11 @@ def _rules(user: User) -> Object:
 
 
 def _token(spec: Object, authenticator: authentication.Authenticator) -> Object:
-    user = authenticator.of_token(str(spec.get("token", "")))
-    if user is None:
+    audiences = bodies.texts(spec, "audiences") or (tokens.AUDIENCE,)
+    found = authenticator.of_token(str(spec.get("token", "")), audiences)
+    if found is None:
         return {"authenticated": False, "error": "invalid bearer token"}
-    audiences = spec.get("audiences") or [tokens.AUDIENCE]
-    return {"authenticated": True, "user": _user_info(user), "audiences": audiences}
+    return {"authenticated": True, "user": _user_info(found.user), "audiences": found.audiences}
 
 
 def _user_info(user: User) -> Object:

@@ -19,6 +19,7 @@ from .versions import Object, timestamp
 from .writes import Writes
 
 _encode = msgspec.json.Encoder().encode
+_PRECONDITIONS = ("uid", "resourceVersion")
 
 
 class Subresources:
@@ -80,17 +81,18 @@ class Subresources:
     def bind(self, target: routes.Target, body: bytes, options: Options) -> Answer:
         """Bind a pod to a node, once and for all (a scheduler does that)."""
         wanted = bodies.parse_object(body, options.content_type)
-        node = cells.at(wanted, "target", "name")
+        node = bodies.part(wanted, "target").get("name")
         if not isinstance(node, str) or not node:
             label = f"Binding {target.namespace}/{target.name}"
             raise errors.InvalidObject(label, "target.name", "is missing", remedy="name a node")
-        asked = wanted.get("metadata") or {}
+        asked = bodies.part(wanted, "metadata")
+        annotations = bodies.part(asked, "annotations")
 
         def change(pod: Object) -> Object:
             _check_bindable(pod, asked)
             meta = dict(pod["metadata"])
-            if asked.get("annotations"):
-                meta["annotations"] = {**(meta.get("annotations") or {}), **asked["annotations"]}
+            if annotations:
+                meta["annotations"] = {**(meta.get("annotations") or {}), **annotations}
             scheduled = {
                 "type": "PodScheduled",
                 "status": "True",
@@ -105,16 +107,13 @@ class Subresources:
                 "status": {**status, "conditions": [*others, scheduled]},
             }
 
-        if options.dry_run:
-            change(self._store.get("pods", target.key).obj)
-        else:
-            self._store.update("pods", target.key, change)
+        self._writes.put("pods", target, change, options)
         return Answer(201, _done())
 
     def evict(self, target: routes.Target, body: bytes, options: Options) -> Answer:
         """Delete a pod on behalf of who drains a node."""
         wanted = bodies.parse_object(body, options.content_type)
-        raw = _encode(wanted.get("deleteOptions") or {})
+        raw = _encode(bodies.part(wanted, "deleteOptions"))
         pod = routes.Target(kind=catalog.POD, namespace=target.namespace, name=target.name)
         plain = Options(dry_run=options.dry_run)
         deletion.delete(self._store, self._writes, pod, {}, raw, plain)
@@ -123,13 +122,15 @@ class Subresources:
     def finalize(self, target: routes.Target, body: bytes, options: Options) -> Answer:
         """Set the finalizers of a namespace; without any, one that is to be deleted goes."""
         new = bodies.parse_object(body, options.content_type)
-        item = self._store.update(
-            "namespaces",
-            target.key,
-            lambda old: namespaces.finalized(old, new),
-            self._writes.plan(target.kind),
-        )
-        return Answer(200, item.raw)
+        finalizers = bodies.texts(bodies.part(new, "spec"), "finalizers")
+        asked = bodies.part(new, "metadata")
+        precondition = {name: asked[name] for name in _PRECONDITIONS if asked.get(name)}
+
+        def change(old: Object) -> Object:
+            meta = {**old["metadata"], **precondition}
+            return namespaces.finalized({**old, "metadata": meta}, finalizers)
+
+        return Answer(200, self._writes.put("namespaces", target, change, options).raw)
 
     def token(self, target: routes.Target, body: bytes, options: Options = DEFAULT) -> Answer:
         """Give out a token of a service account (TokenRequest)."""
@@ -138,14 +139,14 @@ class Subresources:
             raise errors.ApiError(501, "NotImplemented", message)
         account = self._store.get("serviceaccounts", target.key).obj["metadata"]
         wanted = bodies.parse_object(body, options.content_type)
-        spec = wanted.get("spec") or {}
+        spec = bodies.part(wanted, "spec")
         token, expires = self._signer.sign(
             target.namespace,
             target.name,
             account["uid"],
             _seconds(spec.get("expirationSeconds"), target),
-            audiences=spec.get("audiences") or (tokens.AUDIENCE,),
-            pod=self._bound_pod(spec.get("boundObjectRef"), target.namespace),
+            audiences=bodies.texts(spec, "audiences") or (tokens.AUDIENCE,),
+            pod=self._bound_pod(bodies.part(spec, "boundObjectRef"), target.namespace),
         )
         answer = {
             "kind": "TokenRequest",
@@ -156,8 +157,8 @@ class Subresources:
         }
         return Answer(201, _encode(answer))
 
-    def _bound_pod(self, ref: Any, namespace: str) -> dict[str, str] | None:
-        if not isinstance(ref, dict):
+    def _bound_pod(self, ref: Object, namespace: str) -> dict[str, str] | None:
+        if not ref:
             return None
         if ref.get("kind") != "Pod":
             message = f"boundObjectRef: {ref.get('kind')!r}: tokens are bound to Pods only"

@@ -150,12 +150,15 @@ class Writes:
             new = _with_specification(stored, old, new)
             return new if tracked else self._managed(kind, new, old, options, "Update")
 
-        resource = eventviews.resource(kind)
+        return self.put(eventviews.resource(kind), target, change, options)
+
+    def put(self, resource: str, target: routes.Target, change: Change, options: Options) -> Item:
+        """Replace a stored object by what a function makes of it, unless it is a dry run."""
         if not options.dry_run:
-            return self._store.update(resource, target.key, change, self.plan(kind))
+            return self._store.update(resource, target.key, change, self.plan(target.kind))
         old = self._store.get(resource, target.key)
         made = versions.updated(resource, old.obj, change(old.obj))
-        return self._dry(kind, old.obj, made)
+        return self._dry(target.kind, old.obj, made)
 
     def plan(self, kind: kinds.Kind) -> Plan | None:
         """Return what else belongs to a write of a kind."""

@@ -31,22 +31,28 @@ class Authenticator:
         """
         if authorization:
             scheme, _, token = authorization.partition(" ")
-            user = self.of_token(token.strip()) if scheme.lower() == "bearer" else None
-            if user is None:
+            found = self.of_token(token.strip()) if scheme.lower() == "bearer" else None
+            if found is None:
                 raise errors.ApiError(401, "Unauthorized", "Unauthorized")
-            return user
+            return found.user
         if certificate:
             return of_certificate(certificate.get("subject", ()))
         return identity.ANONYMOUS
 
-    def of_token(self, token: str) -> User | None:
-        """Return whose token this is; None if nobody's."""
+    def of_token(
+        self, token: str, audiences: Sequence[str] = (tokens.AUDIENCE,)
+    ) -> tokens.Proof | None:
+        """Return whose token this is, and for which of the audiences; None if it proves nothing.
+
+        The tokens of a file are for this server only.
+        """
         if not token.isascii():
             return None
         user = tokens.look_up(self._static, token)
-        if user is None and self.signer is not None:
-            user = self.signer.user(token, self._exists)
-        return user
+        if user is not None:
+            here = tuple(one for one in audiences if one == tokens.AUDIENCE)
+            return tokens.Proof(user, here) if here else None
+        return self.signer.proof(token, self._exists, audiences) if self.signer else None
 
 
 def of_certificate(subject: Sequence[Sequence[tuple[str, str]]]) -> User:

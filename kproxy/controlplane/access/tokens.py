@@ -8,6 +8,7 @@ import csv
 import hmac
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,14 @@ SHORTEST, USUAL, LONGEST = 600, 3600, 24 * 3600
 
 Exists = Callable[[str, str, str, str], bool]
 """Whether there is an object of this resource, namespace, name and uid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Whose token it is, and for which of the audiences asked for it was given out."""
+
+    user: User
+    audiences: tuple[str, ...]
 
 
 class Signer:
@@ -72,8 +81,10 @@ class Signer:
         }
         return jwt.encode(claims, self._key, algorithm=ALGORITHM), float(now + seconds)
 
-    def user(self, token: str, exists: Exists) -> User | None:
-        """Return whose token this is; None if it is not valid (any more)."""
+    def proof(
+        self, token: str, exists: Exists, audiences: Sequence[str] = (AUDIENCE,)
+    ) -> Proof | None:
+        """Return what a token proves to these audiences; None if it is not valid (any more)."""
         import jwt
 
         try:
@@ -82,7 +93,7 @@ class Signer:
                 token,
                 self._key,
                 algorithms=[ALGORITHM],
-                audience=AUDIENCE,
+                audience=list(audiences),
                 issuer=ISSUER,
                 options={"verify_exp": False, "verify_nbf": False, "verify_iat": False},
             )
@@ -99,7 +110,8 @@ class Signer:
                     return None
         except (jwt.InvalidTokenError, KeyError, TypeError):
             return None
-        return identity.account(namespace, account["name"], account["uid"])
+        for_whom = tuple(one for one in audiences if one in claims["aud"])
+        return Proof(identity.account(namespace, account["name"], account["uid"]), for_whom)
 
 
 def _ref(name: str, uid: str) -> dict[str, str]:

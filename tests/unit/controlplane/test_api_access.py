@@ -102,7 +102,7 @@ def test_a_token_is_more_than_a_certificate():
 @pytest.mark.parametrize("token", ["a.b.c", "", "eyJhbGciOiJub25lIn0.e30."])
 def test_tokens_that_are_none(token):
     signer = tokens.Signer("k" * 32)
-    assert signer.user(token, lambda *_: True) is None
+    assert signer.proof(token, lambda *_: True) is None
 
 
 @pytest.mark.parametrize(

@@ -335,12 +335,12 @@ def test_a_token_is_given_out_and_expires():
     assert claims["exp"] - claims["iat"] == 600
     assert claims["aud"] == [AUDIENCE]
     signer = Signer(KEY, lambda: clock[0])
-    user = signer.user(answer["token"], lambda *_: True)
-    assert user.name == "system:serviceaccount:default:default"
-    assert signer.user(answer["token"], lambda *_: False) is None
-    assert Signer(KEY[::-1]).user(answer["token"], lambda *_: True) is None
+    proof = signer.proof(answer["token"], lambda *_: True)
+    assert proof.user.name == "system:serviceaccount:default:default"
+    assert signer.proof(answer["token"], lambda *_: False) is None
+    assert Signer(KEY[::-1]).proof(answer["token"], lambda *_: True) is None
     clock[0] += 600
-    assert signer.user(answer["token"], lambda *_: True) is None
+    assert signer.proof(answer["token"], lambda *_: True) is None
     assert refusal(post, api, path, {"spec": {"expirationSeconds": 60}})[0] == 422
     assert refusal(post, api, f"{DEFAULT}/serviceaccounts/x/token", {})[0] == 404
 
@@ -352,7 +352,7 @@ def test_a_token_of_a_pod(api):
     ref = {"kind": "Pod", "name": "a", "uid": made["metadata"]["uid"]}
     token = post(api, path, {"spec": {"boundObjectRef": ref}})["status"]["token"]
     asked = []
-    Signer(KEY, lambda: 2.0).user(token, lambda *what: asked.append(what) or True)
+    Signer(KEY, lambda: 2.0).proof(token, lambda *what: asked.append(what) or True)
     assert ("pods", "default", "a", made["metadata"]["uid"]) in asked
     ref["uid"] = "other"
     assert refusal(post, api, path, {"spec": {"boundObjectRef": ref}})[0] == 409
