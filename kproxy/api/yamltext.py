@@ -4,12 +4,16 @@ JSON is YAML, and a hundred times faster to read; so JSON is tried first, and ``
 only for what is not JSON.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
 
 from kproxy.errors import InvalidObject
+
+MOST_NODES = 1_000_000
+"""Keys and values in one document, aliases written out: a hundred times the largest of us."""
 
 
 class Document(NamedTuple):
@@ -57,7 +61,10 @@ def _parse_yaml(text: str, where: str) -> tuple[list[Document], list[InvalidObje
     try:
         while loader.check_data():
             number += 1
-            value = loader.get_data()
+            node = loader.get_node()
+            if "*" in text:  # or it cannot have an alias
+                _check_aliases(node)
+            value = loader.construct_document(node)
             if value is not None:
                 documents.append(Document(f"{where}, document {number}", value))
     except yaml.YAMLError as error:
@@ -70,6 +77,36 @@ def _parse_yaml(text: str, where: str) -> tuple[list[Document], list[InvalidObje
     finally:
         loader.dispose()
     return documents, []
+
+
+def _check_aliases(root: Any) -> None:
+    """Raise ValueError if a document says more than MOST_NODES when its aliases are written out.
+
+    Nine lines of nine aliases each say half a billion words.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(node: Any) -> int:
+        known = sizes.get(id(node))
+        if known is None:
+            sizes[id(node)] = MOST_NODES + 1  # counts if the node is within itself
+            known = 1
+            if isinstance(node.value, list):
+                known += sum(map(size, _below(node.value)))
+            sizes[id(node)] = known
+        if known > MOST_NODES:
+            raise ValueError(f"its aliases stand for more than {MOST_NODES} values, or itself")
+        return known
+
+    size(root)
+
+
+def _below(values: list[Any]) -> Iterator[Any]:
+    for one in values:
+        if isinstance(one, tuple):  # an entry of a mapping
+            yield from one
+        else:
+            yield one
 
 
 def _mark(error: Exception) -> Any:

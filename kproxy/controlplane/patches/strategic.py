@@ -9,6 +9,8 @@ list F when it has been merged.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from kproxy import errors
 from kproxy.api import shapes
 from kproxy.api.shapes import Shape
@@ -98,9 +100,14 @@ def _merge_list(old: Sequence[Any], patch: Sequence[Any], shape: Shape) -> list[
 
 
 def _key_of(shape: Shape) -> Callable[[Any], Any]:
-    if shape.merge_key:
-        return lambda item: item.get(shape.merge_key) if isinstance(item, dict) else item
-    return lambda item: item
+    """Return what tells items apart: by their key, or by all of them; it can be hashed."""
+
+    def key(item: Any) -> Any:
+        if shape.merge_key and isinstance(item, dict):
+            item = item.get(shape.merge_key)
+        return msgspec.json.encode(item) if isinstance(item, dict | list) else item
+
+    return key
 
 
 def _ordered(

@@ -177,6 +177,31 @@ def test_ports_of_a_service_are_known_by_their_number():
     ]
 
 
+def test_copies_cannot_fill_the_memory():
+    doubling = [{"op": "copy", "from": "/a", "path": f"/a/{number}"} for number in range(60)]
+    with pytest.raises(errors.ApiError) as caught:
+        merge.json_patch({"a": {"x": "y"}}, doubling)
+    assert caught.value.code == 413
+    few = merge.json_patch({"a": {"x": "y"}}, doubling[:2])
+    assert few == {"a": {"x": "y", "0": {"x": "y"}, "1": {"x": "y", "0": {"x": "y"}}}}
+
+
+def test_a_json_patch_can_be_done_again():
+    operations = [
+        {"op": "add", "path": "/list", "value": [1]},
+        {"op": "add", "path": "/list/-", "value": 2},
+    ]
+    assert merge.json_patch({}, operations) == {"list": [1, 2]}
+    assert merge.json_patch({}, operations) == {"list": [1, 2]}
+
+
+@pytest.mark.parametrize("name", [{"a": 1}, ["a"]])
+def test_an_order_of_what_is_no_name(name):
+    old = containers(("a", "1"), ("b", "1"))
+    patch = {"spec": {"$setElementOrder/containers": [{"name": name}, {"name": "b"}]}}
+    assert strategic.merge(old, patch, POD)["spec"]["containers"]
+
+
 @pytest.mark.parametrize(
     "patch",
     [
