@@ -19,6 +19,7 @@ from .runtime import LogFiles
 
 LOOK_AGAIN = 0.25
 """Seconds after which a file that is followed is looked at again."""
+READ_BYTES = 256 * 1024
 _OWN_TIME = re.compile(rb'"time"\s*:\s*"([^"]+)"')
 
 
@@ -84,11 +85,13 @@ def _pieces(reader: "Reader", options: LogOptions, over: Callable[[], bool]) -> 
     yield from _shown(lines, options.timestamps)
     while options.follow:
         ended = over()  # asked before reading: what was written before the end is there then
-        fresh = list(_shown(reader.lines(), options.timestamps))
-        yield from fresh
+        silent = True
+        for piece in _shown(reader.lines(), options.timestamps):
+            silent = False
+            yield piece
         if ended:
             return
-        if not fresh:
+        if silent:
             yield b""
 
 
@@ -118,11 +121,11 @@ class Reader:
         """Yield what is there and was not read before."""
         while self._waiting or self._follow_on():
             current = self._waiting[0]
-            yield from self._parse(self._read(current))
+            yield from self._rest_of(current)
             if len(self._waiting) == 1 and not self._rotated(current):
                 return
             # It may have grown between the last read and its being full.
-            yield from self._parse(self._read(current))
+            yield from self._rest_of(current)
             self._waiting.pop(0).close()
 
     def close(self) -> None:
@@ -150,10 +153,15 @@ class Reader:
             return False
         return not os.path.samestat(now, os.fstat(file.fileno()))
 
+    def _rest_of(self, file: IO[bytes]) -> Iterator[Line]:
+        while data := self._read(file):
+            yield from self._parse(data)
+
     def _read(self, file: IO[bytes]) -> bytes:
+        """Read on, a part at a time: a file may be larger than the memory."""
         if self._files.end is None:
-            return file.read()
-        return file.read(max(self._files.end - file.tell(), 0))
+            return file.read(READ_BYTES)
+        return file.read(min(max(self._files.end - file.tell(), 0), READ_BYTES))
 
     def _parse(self, data: bytes) -> Iterator[Line]:
         *whole, self._rest = (self._rest + data).split(b"\n")

@@ -32,7 +32,8 @@ from kproxy.controlplane import images, nodestatus, resolving
 from kproxy.controlplane.kubelet import Kubelet
 from kproxy.controlplane.supervisor import Options, Service, Supervisor
 from kproxy.lab import clusterfile, layout, plan, site
-from kproxy.lab.podruntime import NetnsRuntime, Place, Room
+from kproxy.lab.podaddresses import Place
+from kproxy.lab.podruntime import NetnsRuntime, Room
 from netns.errors import NetnsError
 from netns.lab import Lab
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from kproxy.controlplane.runtime import LogFiles
 
 PIPE_BYTES = 256 * 1024
+READ_BYTES = 64 * 1024
 LONGEST_LINE = 16 * 1024
 PIECE_BYTES = 10 * 1024 * 1024
 PIECES = 5
@@ -71,16 +72,22 @@ class Tap:
         return self._fd
 
     def read(self) -> bool:
-        """Write down what is there; return False when the stream has ended."""
-        while True:
+        """Write down what is there; return False when the stream has ended.
+
+        Not more at once than a pipe holds: who writes without end must not hold up the others. So
+        after the end of a container one call reads all that it has written.
+        """
+        for _ in range(PIPE_BYTES // READ_BYTES):
             try:
-                data = os.read(self._fd, 65536)
+                data = os.read(self._fd, READ_BYTES)
             except BlockingIOError:
                 return True
+            # A full disk costs lines, and so does a pod that is gone: never the kubelet.
+            with contextlib.suppress(OSError):
+                self._write(data, last=not data)
             if not data:
-                self._write(b"", last=True)
                 return False
-            self._write(data)
+        return True
 
     def close(self, *, ended: bool) -> None:
         """Stop reading; the pipe stays for a successor unless the stream has ended."""
@@ -88,14 +95,15 @@ class Tap:
         if ended:
             self._pipe.unlink(missing_ok=True)
 
-    def _write(self, data: bytes, *, last: bool = False) -> None:
+    def _write(self, data: bytes, *, last: bool) -> None:
+        head = self._head()
         *lines, rest = (self._rest + data).split(b"\n")
-        out = [piece for line in lines for piece in self._pieces(line)]
+        out = [piece for line in lines for piece in _pieces(head, line)]
         while len(rest) >= LONGEST_LINE:
-            out.append(self._line(rest[:LONGEST_LINE], b"P"))
+            out.append(_line(head, rest[:LONGEST_LINE], b"P"))
             rest = rest[LONGEST_LINE:]
         if last and rest:
-            out.append(self._line(rest, b"F"))
+            out.append(_line(head, rest, b"F"))
             rest = b""
         self._rest = rest
         if out:
@@ -105,17 +113,11 @@ class Tap:
             if full:
                 self._rotate()
 
-    def _pieces(self, line: bytes) -> Iterator[bytes]:
-        while len(line) > LONGEST_LINE:
-            yield self._line(line[:LONGEST_LINE], b"P")
-            line = line[LONGEST_LINE:]
-        yield self._line(line, b"F")
-
-    def _line(self, text: bytes, tag: bytes) -> bytes:
+    def _head(self) -> bytes:
+        """Return what all lines begin with that are read at once."""
         seconds, rest = divmod(self._wall_ns(), 1_000_000_000)
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-        head = f"{stamp}.{rest:09d}Z ".encode()
-        return head + self._stream + b" " + tag + b" " + text + b"\n"
+        return f"{stamp}.{rest:09d}Z ".encode() + self._stream + b" "
 
     def _rotate(self) -> None:
         old = self._place.pieces()
@@ -126,6 +128,17 @@ class Tap:
             path.unlink(missing_ok=True)
 
 
+def _pieces(head: bytes, line: bytes) -> Iterator[bytes]:
+    while len(line) > LONGEST_LINE:
+        yield _line(head, line[:LONGEST_LINE], b"P")
+        line = line[LONGEST_LINE:]
+    yield _line(head, line, b"F")
+
+
+def _line(head: bytes, text: bytes, tag: bytes) -> bytes:
+    return head + tag + b" " + text + b"\n"
+
+
 class PodLogs:
     """The logs of one node's pods, below one directory."""
 
@@ -134,9 +147,16 @@ class PodLogs:
         self._wall_ns = wall_ns
 
     def place(self, namespace: str, name: str, uid: str, container: str, start: int) -> LogPlace:
-        """Return where a start of a container logs; its directory is made."""
+        """Return where a start of a container logs; its directory is made.
+
+        Of the starts before only the last one is kept, as Kubernetes does it.
+        """
         directory = self._root / f"{namespace}_{name}_{uid}" / container
         directory.mkdir(parents=True, exist_ok=True)
+        for path in directory.iterdir():
+            number, _, kind = path.name.partition(".")
+            if int(number) < start - 1 and kind not in STREAMS:
+                path.unlink(missing_ok=True)
         return LogPlace(directory, start)
 
     @contextlib.contextmanager

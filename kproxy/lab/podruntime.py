@@ -6,14 +6,12 @@ that a kubelet that was killed finds its pods alive and goes on with them, as wi
 """
 
 import contextlib
-import os
 import select
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import msgspec
@@ -27,7 +25,17 @@ from kproxy.controlplane.runtime import (
     Sandbox,
     Streams,
 )
-from kproxy.lab import carrier, layout, listening, machine, plan, podlogs, resolvfile, site
+from kproxy.lab import (
+    carrier,
+    layout,
+    leftovers,
+    listening,
+    machine,
+    plan,
+    podaddresses,
+    podlogs,
+    resolvfile,
+)
 from kproxy.lab.podexec import Beside
 from netns.errors import NetnsError
 from netns.lab import AttachedLab
@@ -35,7 +43,6 @@ from netns.process import Process, ProcessId
 from netns.topology import Host
 
 UPLINK = "eth0"
-Place = plan.NodePlan | site.SiteNode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +77,7 @@ class NetnsRuntime:
     def __init__(
         self,
         lab: AttachedLab,
-        node: Place,
+        node: podaddresses.Place,
         files: layout.Layout,
         env: dict[str, str],
         room: Room,
@@ -88,7 +95,12 @@ class NetnsRuntime:
         self._lock = threading.Lock()  # for programs, which several threads start
         self._beside: dict[str, list[Beside]] = {}
         self._logs = podlogs.PodLogs(files.pod_logs(node.name))
-        for container in [c for _, containers in self.list() for c in containers]:
+        living = [c for _, containers in self.list() for c in containers]
+        leftovers.end(
+            {path.stem for path in self._directory.glob("*.json")},
+            {leftovers.container(one.uid, one.name, one.attempt) for one in living},
+        )
+        for container in living:
             with contextlib.suppress(NetnsError):  # it has ended just now
                 process = Process(ProcessId(container.pid, container.start_time))
                 self._watch(process, container)
@@ -101,8 +113,9 @@ class NetnsRuntime:
         existing = self.sandbox(uid)
         if existing is not None:
             return existing
-        number = 0 if host_network else self._next_number()
-        address, address6 = self._addresses(number)
+        counter = self._directory / "next-address"
+        number = 0 if host_network else podaddresses.next_number(self._node, counter)
+        address, address6 = podaddresses.addresses(self._node, number)
         host = self._node.name if host_network else f"{namespace}-{name}"
         pod = _Pod(
             uid=uid,
@@ -118,9 +131,12 @@ class NetnsRuntime:
             )
             self._write(pod)
             try:
-                self._lab.add(Host(name=host, sysctls=plan.QUIET), links=[link])
-            except NetnsError as error:
-                raise errors.KproxyError(f"pod {namespace}/{name}: {error}") from error
+                with _told_of(pod):
+                    self._lab.add(Host(name=host, sysctls=plan.QUIET), links=[link])
+            except errors.KproxyError:
+                # There may be such a host, of another pod of that name: it is not this one's.
+                self._path(uid).unlink()
+                raise
         self._write(pod)
         return _sandbox(pod)
 
@@ -134,7 +150,7 @@ class NetnsRuntime:
         pod = self._known(sandbox)
         command = spec.command or self._echo_server(pod, spec)
         place = self._logs.place(pod.namespace, pod.name, pod.uid, spec.name, spec.attempt)
-        try:
+        with _told_of(pod):
             if spec.own_log or not spec.command:
                 log = self._files.container_log(pod.namespace, pod.name, spec.name)
                 self._logs.note_own(place, log)
@@ -144,8 +160,6 @@ class NetnsRuntime:
                     process = self._spawn(pod, spec, command, stdout, stderr)
                 for tap in taps:
                     self._tap(tap)
-        except NetnsError as error:
-            raise errors.KproxyError(f"pod {pod.namespace}/{pod.name}: {error}") from error
         identity = process.identity
         container = ContainerId(
             uid=pod.uid,
@@ -171,16 +185,14 @@ class NetnsRuntime:
     ) -> Beside:
         """Start a program where a container runs, with its environment and directory."""
         pod = self._known(sandbox)
-        env = {**self._env, **dict(spec.env)}
-        try:
+        env = {**self._env, **dict(spec.env), leftovers.MARK: leftovers.beside(pod.uid)}
+        with _told_of(pod):
             host = self._lab.host(pod.host)
             made = resolvfile.start_with(
                 self._resolv_conf(pod.uid),
                 spec.resolv_conf,
                 lambda: Beside(host, command, streams, env=env, cwd=spec.working_dir),
             )
-        except NetnsError as error:
-            raise errors.KproxyError(f"pod {pod.namespace}/{pod.name}: {error}") from error
         with self._lock:
             others = [one for one in self._beside.get(pod.uid, ()) if one.poll() is None]
             self._beside[pod.uid] = [*others, made]
@@ -208,8 +220,11 @@ class NetnsRuntime:
             beside = self._beside.pop(uid, [])
         for one in beside:
             one.kill()
-        if not pod.host_network:
-            self._lab.remove(pod.host)
+        if pod.host_network:
+            leftovers.end([uid])
+        else:
+            with _told_of(pod):
+                self._lab.remove(pod.host)
         self._resolv_conf(uid).unlink(missing_ok=True)
         self._path(uid).unlink(missing_ok=True)
 
@@ -249,7 +264,7 @@ class NetnsRuntime:
             if fd in self._watched:
                 process, container = self._watched.pop(fd)
                 self._epoll.unregister(fd)
-                _kill_rest(process.pid)
+                leftovers.end_group(process.pid)
                 ended.append(Exit(container=container, code=process.wait(0)))
         return ended
 
@@ -308,6 +323,7 @@ class NetnsRuntime:
         stdout: int | Path,
         stderr: int | Path,
     ) -> Process:
+        mark = {leftovers.MARK: leftovers.container(pod.uid, spec.name, spec.attempt)}
         return resolvfile.start_with(
             self._resolv_conf(pod.uid),
             spec.resolv_conf,
@@ -315,7 +331,7 @@ class NetnsRuntime:
                 command,
                 stdout=stdout,
                 stderr=stderr,
-                env={**self._env, **dict(spec.env)},
+                env={**self._env, **dict(spec.env), **mark},
                 cwd=Path(spec.working_dir) if spec.working_dir else None,
             ),
         )
@@ -325,34 +341,6 @@ class NetnsRuntime:
         if pod is None:
             raise errors.KproxyError(f"sandbox {sandbox.uid} does not exist")
         return pod
-
-    def _addresses(self, number: int) -> tuple[IPv4Address, IPv6Address | None]:
-        """Return the addresses of the pod of that number, or of the node itself."""
-        node = self._node
-        if number == 0:
-            return node.address, node.address6
-        range6 = node.pod_cidr6
-        address6 = range6.network_address + number if range6 else None
-        return node.pod_cidr.network_address + number, address6
-
-    def _next_number(self) -> int:
-        """Return the number of an address of the node's range that no pod has had before.
-
-        A replacement never gets its predecessor's address: packets still on their way to the old
-        one must not reach the new one, or a loss would go unseen.
-        """
-        counter = self._directory / "next-address"
-        try:
-            number = int(counter.read_text())
-        except FileNotFoundError:
-            number = 2
-        if number >= plan.CLIENT_OFFSET:
-            raise errors.KproxyError(
-                f"{self._node.name}: all addresses of {self._node.pod_cidr} were used",
-                remedy="run fewer trials or pods, or more nodes",
-            )
-        counter.write_text(str(number + 1))
-        return number
 
     def _path(self, uid: str) -> Path:
         return self._directory / f"{uid}.json"
@@ -377,19 +365,10 @@ def _sandbox(pod: _Pod) -> Sandbox:
     return Sandbox(uid=pod.uid, addresses=tuple(pod.addresses))
 
 
-def _kill_rest(pid: int) -> None:
-    """Kill what a container's process left in its group, as a container's end would.
-
-    Its number is still its own (it has not been waited for), or nobody's; so it is no stranger's.
-    """
-    if ProcessId.of(pid) is None or _is_zombie(pid):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-
-
-def _is_zombie(pid: int) -> bool:
+@contextlib.contextmanager
+def _told_of(pod: _Pod) -> Iterator[None]:
+    """Tell of a pod what the lab raises, and ValueError: text that no program can be given."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return text.rpartition(")")[2].split()[0] in ("Z", "X")
+        yield
+    except (NetnsError, ValueError) as error:
+        raise errors.KproxyError(f"pod {pod.namespace}/{pod.name}: {error}") from error

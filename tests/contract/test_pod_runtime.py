@@ -1,92 +1,32 @@
 """What a pod runtime promises, kept by records in memory and by namespaces and processes."""
 
-import contextlib
 import os
 import select
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from ipaddress import IPv6Network, ip_address
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from pod_machine import (
+    NODE,
+    PATIENCE,
+    SLEEP,
+    Machine,
+    ended,
+    log_of,
+    new_runtime,
+    real_machine,
+    shell,
+)
 
 from kproxy import errors
 from kproxy.controlplane.fakeruntime import FakeRuntime
-from kproxy.controlplane.runtime import ContainerId, ContainerSpec, Exit, PodRuntime, Streams
-from kproxy.lab import layout, plan
-from kproxy.lab.podruntime import NetnsRuntime, Room
-from netns.lab import Lab
-
-PATIENCE = 10.0
-RANGE6 = IPv6Network("fd00:10:244::/48")
-NODE = replace(plan.Plan(nodes=2).node("node1"), cluster_cidr6=RANGE6)
-SLEEP = ContainerSpec(name="c", command=("sleep", "1000"))
-
-
-class Machine:
-    """A runtime, and what a test does to it from outside."""
-
-    def __init__(self, runtime: PodRuntime, lab: Lab | None, state: Path) -> None:
-        self.runtime = runtime
-        self.lab = lab
-        self.state = state
-
-    @property
-    def real(self) -> bool:
-        return self.lab is not None
-
-    def sandbox(self, uid: str = "uid-1", name: str = "", *, host_network: bool = False):
-        return self.runtime.run_sandbox(
-            uid=uid, namespace="ns", name=name or uid, host_network=host_network
-        )
-
-    def destroy(self, uid: str) -> None:
-        if isinstance(self.runtime, FakeRuntime):
-            self.runtime.destroy(uid)
-        else:
-            assert self.lab
-            self.lab.remove(f"ns-{uid}")
-
-    def exits(self, count: int = 1) -> list[Exit]:
-        """Wait for the ends of containers, as the kubelet does."""
-        found: list[Exit] = []
-        deadline = time.monotonic() + PATIENCE
-        while len(found) < count:
-            left = deadline - time.monotonic()
-            assert left > 0, f"only {found} ended"
-            select.select([self.runtime], [], [], left)
-            found += self.runtime.exits()
-        return found
-
-    def until(self, accept: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not accept():
-            assert time.monotonic() < deadline
-            select.select([self.runtime], [], [], 0.02)
-            assert self.runtime.exits() == []
-
-    def end(self, container: ContainerId, code: int) -> None:
-        """End a container from inside: a fake one by the test, a real one has ended itself."""
-        if isinstance(self.runtime, FakeRuntime):
-            self.runtime.kill(container.uid, code)
-
-
-def real_machine(state: Path) -> Iterator[Machine]:
-    name = f"pr{os.getpid()}"
-    with Lab(plan.topology(plan.Plan(nodes=2)), name=name, state_dir=state) as lab:
-        yield Machine(new_runtime(lab), lab, state)
-
-
-def new_runtime(lab: Lab) -> NetnsRuntime:
-    files = layout.Layout(lab.scratch)
-    files.logs.mkdir(exist_ok=True)
-    files.records.mkdir(exist_ok=True)
-    return NetnsRuntime(lab, NODE, files, dict(os.environ), Room())
+from kproxy.controlplane.runtime import Exit, Streams
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.kernel)])
@@ -103,10 +43,6 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine]
 @pytest.fixture
 def real(tmp_path: Path) -> Iterator[Machine]:
     yield from real_machine(tmp_path / "state")
-
-
-def shell(text: str, **fields) -> ContainerSpec:
-    return replace(SLEEP, command=("sh", "-c", text), **fields)
 
 
 def test_a_sandbox_has_an_address_of_each_family_in_the_nodes_ranges(machine):
@@ -239,7 +175,7 @@ def test_the_node_reaches_its_pods_in_both_families(real):
 
 
 @pytest.mark.kernel
-def test_a_container_gets_its_environment_directory_and_log(real):
+def test_a_container_gets_its_environment_directory_andlog_of(real):
     spec = shell("echo $WHO $PWD; echo oh >&2", env=(("WHO", "me"),), working_dir="/usr")
     real.runtime.start(real.sandbox(), spec)
     real.exits()
@@ -275,17 +211,17 @@ def test_what_a_container_leaves_behind_ends_with_it(real, host_network):
     real.exits()
     files = real.runtime.log("uid-1", "c", 0)
     pid = int(files.paths[-1].read_text().split()[-1])
-    real.until(lambda: _ended(pid))
+    real.until(lambda: ended(pid))
 
 
 @pytest.mark.kernel
 def test_sigkill_ends_children_too(real):
     container = real.runtime.start(real.sandbox(), shell("sleep 1000 & echo $!; wait"))
-    real.until(lambda: bool(_log(real)))
-    pid = int(_log(real).split()[-1])
+    real.until(lambda: bool(log_of(real)))
+    pid = int(log_of(real).split()[-1])
     real.runtime.signal(container, signal.SIGKILL)
     real.exits()
-    real.until(lambda: _ended(pid))
+    real.until(lambda: ended(pid))
 
 
 @pytest.mark.kernel
@@ -312,7 +248,7 @@ def test_a_successor_finds_pods_and_goes_on_with_their_logs(real):
     trigger = real.state / "go"
     text = f"echo one; while ! test -e {trigger}; do sleep 0.05; done; echo two; exit 4"
     container = real.runtime.start(sandbox, shell(text, attempt=2))
-    real.until(lambda: "one" in _log(real, 2))
+    real.until(lambda: "one" in log_of(real, 2))
     before = real.runtime
     for tap in before._taps.values():
         os.close(tap.fileno())
@@ -321,21 +257,6 @@ def test_a_successor_finds_pods_and_goes_on_with_their_logs(real):
     trigger.touch()
     (end,) = real.exits()
     assert end.container == container
-    lines = [line.rpartition(" ")[2] for line in _log(real, 2).splitlines()]
+    lines = [line.rpartition(" ")[2] for line in log_of(real, 2).splitlines()]
     assert lines == ["one", "two"]
     trigger.unlink()
-
-
-def _log(machine: Machine, attempt: int = 0) -> str:
-    files = machine.runtime.log("uid-1", "c", attempt)
-    with contextlib.suppress(FileNotFoundError):
-        return files.paths[-1].read_text() if files else ""
-    return ""
-
-
-def _ended(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return stat.rpartition(")")[2].split()[0] in "ZX"

@@ -105,3 +105,37 @@ def test_forgotten_logs_are_gone(logs):
     logs.forget("uid")
     logs.forget("uid")
     assert logs.find("uid", "c", 0) is None
+
+
+def test_who_writes_without_end_does_not_hold_up_the_reader(logs, monkeypatch):
+    with logs.open(place(logs)) as (taps, _):
+        got: list[int] = []
+
+        def flood(fd: int, most: int) -> bytes:
+            got.append(most)
+            assert sum(got) <= podlogs.PIPE_BYTES, "it would read for ever"
+            return b"y\n" * (most // 2)
+
+        monkeypatch.setattr(podlogs.os, "read", flood)
+        assert taps[0].read()
+        monkeypatch.undo()
+    assert sum(got) == podlogs.PIPE_BYTES
+    for tap in taps:
+        tap.close(ended=True)
+
+
+def test_a_log_that_cannot_be_written_costs_lines_only(logs):
+    with logs.open(place(logs)) as (taps, (stdout, _)):
+        logs.forget("uid")
+        os.write(stdout, b"oh\n")
+        assert taps[0].read()
+    assert not taps[0].read()
+    for tap in taps:
+        tap.close(ended=True)
+
+
+def test_of_the_starts_before_only_the_last_is_kept(logs):
+    for start in range(4):
+        write(logs, b"start %d\n" % start, start=start)
+    kept = [logs.find("uid", "c", start) is not None for start in range(4)]
+    assert kept == [False, False, True, True]
