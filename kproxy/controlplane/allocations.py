@@ -72,6 +72,10 @@ class Allocations:
             if item is not None and _owner(place, item) == _reference(old or {}):
                 path = versions.path_of(*place)
                 writes.append(base.Write(path, None, item.revision))
+        if new is not None and len(writes) >= base.LARGEST_COMMIT:
+            problem = f"too many addresses and ports change at once: {len(writes)}"
+            remedy = f"change less than {base.LARGEST_COMMIT}, then the rest"
+            raise errors.InvalidObject(_name(new), "spec.ports", problem, remedy=remedy)
         return new, writes
 
     def repair(self) -> list[str]:
@@ -127,7 +131,11 @@ class Allocations:
             return {**service, "spec": result}
         mine = {key[1] for resource, key in claims(old) if resource == _IPS}
         taken = {item.obj["metadata"]["name"] for item in self._all(_IPS)} - mine
-        given = [addresses.check(service, text, pools, taken) for text in wanted]
+        # What it has it keeps, also if it would not be given out any more.
+        given = [
+            text if text in mine else addresses.check(service, text, pools, taken)
+            for text in wanted
+        ]
         for family in families[len(given) :]:
             given.append(self._address(service, pools[family], taken))
         result.update(clusterIP=given[0], clusterIPs=given)
@@ -171,25 +179,26 @@ class Allocations:
         mine = {int(key[1]) for resource, key in claims(old) if resource == _PORTS}
         taken = {int(item.obj["metadata"]["name"]) for item in self._all(_PORTS)} - mine
         if spec.get("ports") and spec.get("type") in _WITH_NODE_PORTS:
-            spec["ports"] = self._node_ports(service, taken)
+            spec["ports"] = self._node_ports(service, taken, mine)
         if _wants_health_check(spec):
             asked = spec.get("healthCheckNodePort")
             used = taken | set(_node_ports(spec))
-            spec["healthCheckNodePort"] = (
+            if not asked:
+                asked = self._port(service, "spec.healthCheckNodePort", used)
+            elif asked not in mine - used:
                 self._check_port(service, "spec.healthCheckNodePort", asked, used)
-                if asked
-                else self._port(service, "spec.healthCheckNodePort", used)
-            )
+            spec["healthCheckNodePort"] = asked
         return {**service, "spec": spec}
 
-    def _node_ports(self, service: Object, taken: set[int]) -> list[Object]:
+    def _node_ports(self, service: Object, taken: set[int], mine: set[int]) -> list[Object]:
         """Return the ports with node ports: ports of one number (TCP and UDP) share one."""
         spec = service["spec"]
         shared: dict[int, int] = {}
         for index, port in enumerate(spec["ports"]):
             if asked := port.get("nodePort"):
-                field = f"spec.ports[{index}].nodePort"
-                shared.setdefault(port["port"], self._check_port(service, field, asked, taken))
+                if asked not in mine:
+                    self._check_port(service, f"spec.ports[{index}].nodePort", asked, taken)
+                shared.setdefault(port["port"], asked)
         used = taken | set(_node_ports(spec))
         result = []
         for index, port in enumerate(spec["ports"]):
@@ -203,7 +212,7 @@ class Allocations:
             result.append({**port, "nodePort": number} if number else port)
         return result
 
-    def _check_port(self, service: Object, field: str, number: int, taken: set[int]) -> int:
+    def _check_port(self, service: Object, field: str, number: int, taken: set[int]) -> None:
         first, last = self._ports[0], self._ports[-1]
         if number not in self._ports:
             problem = f"{number}: provided port is not in the valid range"
@@ -212,7 +221,7 @@ class Allocations:
             problem = f"{number}: provided port is already allocated"
             remedy = "choose another, or leave it out to be given one"
         else:
-            return number
+            return
         raise errors.InvalidObject(_name(service), field, problem, remedy=remedy)
 
     def _port(self, service: Object, field: str, used: set[int]) -> int:

@@ -300,3 +300,25 @@ def test_equal_seeds_give_equal_addresses(make):
     one, other, third = make(seed=1), make(seed=1), make(seed=2)
     given = [server.create("web")["clusterIP"] for server in (one, other, third)]
     assert given[0] == given[1] != given[2]
+
+
+def test_a_service_keeps_what_it_has_when_ranges_change(make):
+    """An API server that is started with other ranges must not make old Services unchangeable."""
+    old = make(cidrs="10.96.0.0/16", ports=range(30000, 30100))
+    storage = old.store._storage
+    kept = old.create("web", "LoadBalancer", externalTrafficPolicy="Local")
+    new = make(cidrs="10.97.0.0/16", ports=range(31000, 31100), storage=storage)
+    after = new.update("web", sessionAffinity="ClientIP")
+    assert after == {**kept, "sessionAffinity": "ClientIP"}
+    with pytest.raises(errors.InvalidObject):
+        new.create("other", clusterIP="10.96.0.77")
+    assert new.create("another")["clusterIP"].startswith("10.97.")
+
+
+def test_more_than_one_commit_can_hold_is_refused_in_words(make):
+    server = make()
+    ports = [{"name": f"p{n}", "port": n, "protocol": "TCP"} for n in range(1, 121)]
+    with pytest.raises(errors.InvalidObject, match="too many"):
+        server.create("web", "NodePort", ports=ports)
+    server.create("web", "NodePort", ports=ports[:98])
+    assert len(server.all("nodeports")) == 98
