@@ -15,7 +15,9 @@ from netns.kernels import base
 if TYPE_CHECKING:
     from kproxy.cli.chain_job import Job
     from kproxy.lab.chain.settings import Parameters
+    from kproxy.lab.chain.soak import Plan
     from kproxy.traffic.chainset import ChainSet
+    from kproxy.traffic.soakset import SoakSet
 
 MEMORY = 2 << 30
 """Bytes that an embedded kernel gets at least: etcd's members alone fill a third of it."""
@@ -31,6 +33,13 @@ MEMORY = 2 << 30
     help="Break only this link (repeatable); `--list` names them.",
 )
 @click.option("--mode", "--modes", default="ipvs", show_default=True, help="Of the proxies.")
+@click.option(
+    "--random",
+    "at_random",
+    is_flag=True,
+    help="Kill any process at random instead, while clients write; then look what is lost.",
+)
+@click.option("--hours", default=2.0, show_default=True, help="How long, with --random.")
 @click.option("--trials", default=1, show_default=True, help="Trials of every link.")
 @click.option(
     "--profile",
@@ -86,8 +95,8 @@ def chain(
     time, breaks one link, and counts: packets, connections, changes that wait, writes that are
     refused, pods that are not made; who noticed, who repaired.
 
-    Exit code 1: the result is not valid (the baseline lost packets, a trial failed), or with
-    --reproduce a figure differs; 2: the command line is wrong.
+    Exit code 1: the result is not valid (the baseline lost packets, a trial failed), with
+    --reproduce a figure differs, with --random a promise was broken; 2: the command line is wrong.
     """
     if only_list:
         return _list()
@@ -101,7 +110,7 @@ def chain(
         wanted, kernel = _job(kernel, reproduce, costs, out, as_json, options)
         chain_result.make(Path(wanted.place))
         facts.tell_guest()
-        if chain_parts.applies(kernel):
+        if wanted.random is None and chain_parts.applies(kernel):
             wanted = _able(wanted)
             tell_kernel(kernel)
             with progress.shown() as tell:
@@ -109,6 +118,8 @@ def chain(
             return chain_result.finish(wanted, results)
     told = functools.partial(_tell, wanted)
     run_on_kernel(kernel, writable=[Path(wanted.place)], told=told)
+    if wanted.random is not None:
+        return chain_result.finish_random(wanted, _kill_at_random(wanted, wanted.random))
     return chain_result.finish(wanted, _measure(wanted))
 
 
@@ -141,7 +152,7 @@ def _job(
     from kproxy.cli import compare
     from kproxy.cli.chain_job import Job
     from kproxy.lab import costmodel
-    from kproxy.lab.chain import reproduction
+    from kproxy.lab.chain import reproduction, soak
     from kproxy.traffic import chainset
 
     model: str | dict[str, Any] | None
@@ -152,7 +163,12 @@ def _job(
         parameters, model = recipe.parameters, recipe.cost_model or costmodel.NONE
     else:
         parameters, model = _parameters(**options), compare.checked_model(costs)
+    plan = None
+    if reproduce is None and options["at_random"]:
+        plan = soak.Plan(hours=options["hours"], parameters=parameters)
+        plan.check()
     job = Job(
+        random=plan,
         parameters=parameters,
         named=reproduce is not None or bool(options["names"]),
         model=model,
@@ -172,6 +188,7 @@ def _parameters(
     nodes: int,
     members: int,
     rate: float,
+    **others: Any,
 ) -> "Parameters":
     from kproxy.lab.chain.settings import RATES, Parameters
     from kproxy.lab.chain.table import LINKS
@@ -211,17 +228,37 @@ def _tell(job: "Job", directory: Path, clock: base.Clock) -> list[str]:
 def _measure(job: "Job") -> "ChainSet":
     """Measure on the kernel where we are."""
     from kproxy.cli import compare
-    from kproxy.lab import modes
     from kproxy.lab.chain import run
     from netns.lab import signals_unwind
 
     if not job.part:
         job = _able(job)
-    why = modes.unsupported(job.parameters.mode)
-    if why is not None:
-        raise errors.UsageError(
-            f"--mode {job.parameters.mode}: not on this kernel: {why}", remedy="use --kernel uml"
-        )
+    _check_mode(job.parameters.mode)
     state = base.state_directory("kproxy") / "lab"
     with compare.cost_model(job.model), signals_unwind(), progress.shown() as told:
         return run.run(job.parameters, state, progress=told)
+
+
+def _kill_at_random(job: "Job", plan: "Plan") -> "SoakSet":
+    """Kill at random on the kernel where we are."""
+    from kproxy.cli import compare
+    from kproxy.lab.chain import settings, soak
+    from netns.lab import signals_unwind
+
+    if plan.parameters.members and not settings.has_etcd():
+        raise errors.UsageError(settings.ETCD_MISSING, remedy="or use --members 0")
+    _check_mode(plan.parameters.mode)
+    state = base.state_directory("kproxy") / "lab"
+    with compare.cost_model(job.model), signals_unwind(), progress.shown() as told:
+        return soak.run(plan, state, progress=told)
+
+
+def _check_mode(mode: str) -> None:
+    """Raise UsageError if this kernel cannot do a mode."""
+    from kproxy.lab import modes
+
+    why = modes.unsupported(mode)
+    if why is not None:
+        raise errors.UsageError(
+            f"--mode {mode}: not on this kernel: {why}", remedy="use --kernel uml"
+        )

@@ -9,6 +9,7 @@ import msgspec
 
 from kproxy.lab import costmodel
 from kproxy.lab.chain.settings import Parameters
+from kproxy.lab.chain.soak import Plan
 from netns.kernels import base
 
 FILE = "job.json"
@@ -26,6 +27,8 @@ class Job:
     as_json: bool
     reproduced: str | None = None
     part: bool = False
+    random: Plan | None = None
+    """What is killed at random; None: every link is broken in turn."""
 
 
 def whole_model(job: Job, clock: base.Clock) -> Job:

@@ -14,6 +14,7 @@ from kproxy.cli import compare_result
 if TYPE_CHECKING:
     from kproxy.cli.chain_job import Job
     from kproxy.traffic.chainset import ChainSet
+    from kproxy.traffic.soakset import SoakSet
 
 
 def make(place: Path) -> None:
@@ -40,6 +41,23 @@ def finish(job: "Job", results: "ChainSet") -> int:
     _show(results, path, job.as_json)
     before = chainset.read(Path(job.reproduced)) if job.reproduced else None
     return _judge(results, before)
+
+
+def finish_random(job: "Job", results: "SoakSet") -> int:
+    """Write and show what random kills came to; return the exit code."""
+    from kproxy.reports import soaktable
+    from kproxy.traffic import soakset
+
+    place = Path(job.place)
+    path = (compare_result.fresh(place) if job.fresh else place) / "result.json"
+    soakset.write(results, path)
+    if job.as_json:
+        click.echo(path.read_text(), nl=False)
+    else:
+        for line in soaktable.lines(results):
+            click.echo(line)
+    click.echo(f"kproxy: written: {path}", err=True)
+    return 1 if results.violations else 0
 
 
 def _judge(results: "ChainSet", before: "ChainSet | None") -> int:

@@ -12,7 +12,7 @@ from kproxy.lab.modes import MODES
 
 ETCD_MISSING = "etcd is not installed (scripts/install --etcd)"
 RATES = generators.Rates(
-    udp_pps=200.0, quantum_ms=10.0, connections=4, request_interval_s=0.5, connects_per_s=10.0
+    udp_pps=200.0, quantum_ms=20.0, connections=4, request_interval_s=1.0, connects_per_s=5.0
 )
 """Of each vantage point. A flow has a packet every 80 ms: failover times are within ± 0.17 s."""
 
@@ -26,7 +26,7 @@ class Timing:
     somebody repairs by hand what nobody else repairs.
     """
 
-    before: float = 15.0
+    before: float = 12.0
     after: float = 2.0
     again: float = 60.0
     tmax: float = 1.0
@@ -91,12 +91,17 @@ class Parameters:
         )
 
 
+def has_etcd() -> bool:
+    """Return whether etcd is installed."""
+    return shutil.which("etcd") is not None
+
+
 def able(parameters: Parameters, *, named: bool) -> Parameters:
     """Return what this machine can do of it; the rest is left out, with the reason.
 
     Raises UsageError if nothing is left, or if what cannot be done was ``named``.
     """
-    if parameters.members and shutil.which("etcd") is not None:
+    if parameters.members and has_etcd():
         return parameters
     lacking = {name: ETCD_MISSING for name in parameters.links if LINKS[name].etcd}
     left = tuple(name for name in parameters.links if name not in lacking)
