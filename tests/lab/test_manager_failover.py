@@ -92,7 +92,9 @@ class Managers:
         assert self._nursery.stdin is not None
         assert self._nursery.stdout is not None
         log = self.directory / f"manager-{len(self.logs)}.log"
-        options = f"--kubeconfig {self.kubeconfig} --healthz-bind-address="
+        # The only controller that is looked at: the others' watches would cost most of the time.
+        options = f"--kubeconfig {self.kubeconfig} --controllers replicaset"
+        options += " --healthz-bind-address="
         self._nursery.stdin.write(f"{options} > {log}\n")
         self._nursery.stdin.flush()
         pid = int(self._nursery.stdout.readline())
@@ -110,7 +112,7 @@ class Managers:
     def leader(self) -> tuple[int, float]:
         """Wait until one of those that live leads; return it, and since when."""
         # When that was stands in its log, so there is no need to look often.
-        return wait.wait_until(self._leader, 120, "somebody to lead", interval=1.0)
+        return wait.wait_until(self._leader, 120, "somebody to lead", interval=4.0)
 
     def _leader(self) -> tuple[int, float] | None:
         for pid, log in self.logs.items():
