@@ -107,7 +107,9 @@ def main(arguments: list[str]) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m kproxy.traffic.webserver")
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8080")))
-    parser.add_argument("--name", default=os.environ.get("POD_NAME") or os.uname().nodename)
+    environment = os.environ
+    own_name = environment.get("POD_NAME") or environment.get("HOSTNAME") or os.uname().nodename
+    parser.add_argument("--name", default=own_name)
     parser.add_argument("--ready-after", type=float, default=0.0)
     options = parser.parse_args(arguments)
     try:

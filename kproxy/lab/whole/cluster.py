@@ -14,15 +14,15 @@ start again. Nothing of it outlives the lab.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import IPv4Network
 from typing import Self
 
 import msgspec
 
 from kproxy import errors
 from kproxy.api import kinds
+from kproxy.lab import carrier
 from kproxy.lab.eventlog import EventLog
-from kproxy.lab.site import API_ADDRESS, EDGE, Site
+from kproxy.lab.site import EDGE, Site
 from kproxy.lab.whole import addons, init, leaders, readiness, units
 from kproxy.lab.whole.api import Api, Applied, Object
 from kproxy.lab.whole.places import Places
@@ -31,9 +31,9 @@ from kproxy.lab.whole.roles import Role
 from netns import wait
 from netns.errors import WaitTimeout
 from netns.lab import AttachedLab
-from netns.topology import Route
 
 START_SECONDS = 300.0
+CARRIER_SECONDS = 10.0
 UPLINK = "eth0"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 _LOOK_AGAIN = 0.1
@@ -94,7 +94,6 @@ class WholeCluster:
             self._start(self.site.etcd)
             self.wait_for(lambda: bool(self.leader(Role.ETCD)), START_SECONDS, "etcd's leader")
         self._progress("starting the control plane")
-        self._lead_to_the_api()
         self._start([host for host in self._units if host in (EDGE, *self.site.control)])
         self.wait_for(self.api.ready, START_SECONDS, "the API to be ready")
         self._progress("starting the nodes")
@@ -180,6 +179,9 @@ class WholeCluster:
     def unplug(self, host: str) -> None:
         """Pull the cable of a host on the segment: a node is cut off, and its pods with it."""
         self.lab.plug(host, UPLINK, connected=False)
+        there = self.lab.host(host)
+        gone = f"{host}:{UPLINK} to lose its carrier"
+        self.wait_for(lambda: not there.call(carrier.is_up, UPLINK), CARRIER_SECONDS, gone)
 
     def plug(self, host: str) -> None:
         """Plug the cable in again."""
@@ -216,12 +218,3 @@ class WholeCluster:
                     body=msgspec.json.encode({"spec": {"taints": node.file.taints}}),
                     content_type=STRATEGIC_PATCH,
                 )
-
-    def _lead_to_the_api(self) -> None:
-        """Without a balancer the virtual IP is the first API server's."""
-        if EDGE in self._units:
-            return
-        first = self.site.control[0]
-        self.lab.host(first).run(["ip", "address", "add", f"{API_ADDRESS}/32", "dev", "lo"])
-        way = Route(to=IPv4Network(API_ADDRESS), via=self.site.lan_address(first))
-        self.lab.host(EDGE).set_route(way)

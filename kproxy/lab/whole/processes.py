@@ -19,7 +19,7 @@ from kproxy.lab.whole.places import Places
 from kproxy.lab.whole.roles import Role, Running
 from netns.errors import NetnsError
 from netns.lab import AttachedLab
-from netns.process import Process, ProcessId
+from netns.process import Process, ProcessId, kill_all
 
 END_SECONDS = 10.0
 _SYSTEM = {"kube-proxy": Role.PROXY, "kube-dns": Role.DNS}
@@ -86,7 +86,7 @@ class Processes:
         for node in self._places.site.nodes:
             for pod in self._pods(node.name):
                 for name, (pid, start_time, attempt) in pod.containers.items():
-                    if ProcessId.of(pid) == ProcessId(pid, start_time):
+                    if _lives(pid, start_time):
                         one = Container(
                             host=node.name,
                             inside=pod.host,
@@ -149,13 +149,11 @@ class Processes:
 
     def kill_everything(self, host: str) -> None:
         """SIGKILL whatever runs on a host: the init first, then the rest, its pods too."""
-        init_process = self.find(host, Role.INIT)
-        if init_process is not None:
-            self.signal(init_process, SIGKILL)
+        own = self.find(host, Role.INIT)
+        if own is not None:
+            kill_all([ProcessId(own.pid, own.start_time)])
         inside = {one.inside for one in self.containers() if one.host == host} | {host}
-        for name in inside:
-            for process in self._lab.host(name).processes():
-                process.kill()
+        kill_all(one.identity for name in inside for one in self._lab.host(name).processes())
 
     # The files.
 
@@ -166,7 +164,7 @@ class Processes:
         if own is not None:
             states[Role.INIT] = own
         for name, state in states.items():
-            if ProcessId.of(state.pid) == ProcessId(state.pid, state.start_time):
+            if _lives(state.pid, state.start_time):
                 yield Running(
                     host=host,
                     role=Role(name),
@@ -204,3 +202,11 @@ class Processes:
         one = self.find(host, Role.INIT)
         if one is not None:
             self.signal(one, SIGHUP)
+
+
+def _lives(pid: int, start_time: int) -> bool:
+    """Return whether a process runs; a zombie does not."""
+    try:
+        return Process(ProcessId(pid, start_time)).alive
+    except NetnsError:
+        return False
