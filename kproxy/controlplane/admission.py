@@ -5,10 +5,11 @@ Pure. Raises InvalidObject (422) or ApiError 400, which name object, field and r
 
 import base64
 import random
+from collections.abc import Mapping
 from typing import Any
 
 from kproxy import errors
-from kproxy.api import catalog, codec, kinds, validation
+from kproxy.api import catalog, codec, kinds, shapes, validation
 
 from . import defaults, immutable, routes
 from .presentation import resources
@@ -19,16 +20,15 @@ Object = dict[str, Any]
 def identify(target: routes.Target, obj: Any) -> Object:
     """Return an object with kind, apiVersion, name and namespace as its path demands.
 
-    What the object leaves out is filled in; what it says differently is ApiError 400.
+    What the object leaves out is filled in; what it says differently is ApiError 400. What is
+    null is left out, as Kubernetes does: manifests that programs have written are full of it.
     """
     if not isinstance(obj, dict) or not isinstance(obj.get("metadata") or {}, dict):
         raise errors.ApiError(400, "BadRequest", "the body must be one object with metadata")
     kind = target.kind
     wanted = {"apiVersion": kind.api_version, "kind": kind.name}
     _agree("", obj, wanted)
-    meta = {
-        name: value for name, value in (obj.get("metadata") or {}).items() if value is not None
-    }
+    meta = dict(obj.get("metadata") or {})
     identity = {"namespace": target.namespace} if kind.namespaced else {}
     if target.name:
         identity["name"] = target.name
@@ -38,7 +38,28 @@ def identify(target: routes.Target, obj: Any) -> Object:
             kind.name, "metadata.namespace", "this kind has no namespace", remedy="remove it"
         )
     meta.pop("namespace", None)
-    return {**wanted, **obj, **wanted, "metadata": {**meta, **identity}}
+    made = {**wanted, **obj, **wanted, "metadata": {**meta, **identity}}
+    if kind is catalog.CONTROLLER_REVISION:  # holds patches, in which null says something
+        return made
+    try:
+        return dict(_without_nulls(made, shapes.of(kind)))
+    except RecursionError:
+        message = "the body is nested too deeply"
+        raise errors.ApiError(400, "BadRequest", message) from None
+
+
+def _without_nulls(value: Any, shape: shapes.Shape) -> Any:
+    if isinstance(value, dict):
+        if shape.type == "map":
+            return {name: "" if inner is None else inner for name, inner in value.items()}
+        return {
+            name: _without_nulls(inner, shapes.below(shape, name))
+            for name, inner in value.items()
+            if inner is not None
+        }
+    if isinstance(value, list):
+        return [_without_nulls(inner, shape.item or shapes.ANY) for inner in value]
+    return value
 
 
 def _agree(prefix: str, have: Object, wanted: Object) -> None:
@@ -71,7 +92,7 @@ def admit(kind: kinds.Kind, obj: Object, old: Object | None) -> Object:
     """Return an object with defaults, or refuse it; ``old`` is what it replaces, if anything."""
     check_shape(kind, obj)
     if old is not None and kind is kinds.SERVICE:
-        obj = _keep_cluster_ip(obj, old)
+        obj = _updated_service(obj, old)
     if kind is catalog.SECRET:
         obj = _encoded(obj)
     if old is not None and kind is kinds.NAMESPACE:
@@ -114,11 +135,29 @@ def _encoded(secret: Object) -> Object:
     return {**rest, "data": {**(secret.get("data") or {}), **coded}} if coded else rest
 
 
-def _keep_cluster_ip(obj: Object, old: Object) -> Object:
-    """Carry allocated addresses over into an update that leaves them out, as Kubernetes does."""
-    spec, before = obj.get("spec") or {}, old["spec"]
-    if spec.get("type") == "ExternalName" or spec.get("clusterIP"):
-        return obj
-    names = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy")
-    kept = {name: before[name] for name in names if name in before and not spec.get(name)}
-    return {**obj, "spec": {**spec, **kept}}
+_ADDRESSES = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy")
+_NEEDED_BY: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(_ADDRESSES, ("ClusterIP", "NodePort", "LoadBalancer")),
+    "externalTrafficPolicy": ("NodePort", "LoadBalancer"),
+    "allocateLoadBalancerNodePorts": ("LoadBalancer",),
+    "loadBalancerClass": ("LoadBalancer",),
+}
+"""The types of Services that have a use for a field; node ports: see ``allocations.kept``."""
+
+
+def _updated_service(obj: Object, old: Object) -> Object:
+    """Return an update of a Service without what is of no use any more, as Kubernetes does.
+
+    That is what its new type does not need and the client has not touched. Allocated addresses
+    that it leaves out and goes on to need are carried over.
+    """
+    spec, before = dict(obj.get("spec") or {}), old["spec"]
+    needed = spec.get("type") or "ClusterIP"
+    for name, types in _NEEDED_BY.items():
+        if needed not in types and spec.get(name) == before.get(name):
+            spec.pop(name, None)
+    if needed != "ExternalName" and not spec.get("clusterIP"):
+        spec |= {
+            name: before[name] for name in _ADDRESSES if before.get(name) and not spec.get(name)
+        }
+    return {**obj, "spec": spec}

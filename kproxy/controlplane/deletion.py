@@ -88,11 +88,11 @@ def _wishes(query: Query, body: bytes, options: Options) -> Object:
     orphans = wishes.get("orphanDependents", query.get("orphanDependents"))
     if orphans in (True, "true"):
         wishes["propagationPolicy"] = Propagation.ORPHAN
-    policy = wishes.get("propagationPolicy") or Propagation.BACKGROUND
-    if policy not in Propagation.__members__.values():
+    policy = wishes.get("propagationPolicy") or None
+    if policy is not None and policy not in Propagation.__members__.values():
         message = f"propagationPolicy: {policy!r}: known are Background, Foreground and Orphan"
         raise errors.ApiError(400, "BadRequest", message)
-    wishes["propagationPolicy"] = Propagation(policy)
+    wishes["propagationPolicy"] = policy and Propagation(policy)
     wishes["dryRun"] = bool(wishes.get("dryRun")) or options.dry_run
     if not isinstance(wishes.get("preconditions", {}), dict | None):
         raise errors.ApiError(400, "BadRequest", "preconditions: must be an object")
@@ -107,16 +107,25 @@ def _delete(store: Store, writes: Writes, target: routes.Target, wishes: Object)
         item = store.get(resource, target.key)
         versions.check_precondition(resource, item.obj, uid, version)
         return item
-    if _note_propagation(store, writes, target, wishes["propagationPolicy"], uid, version):
+    noted = None
+    grace = _grace(target.kind, wishes.get("gracePeriodSeconds"))
+    if policy := wishes["propagationPolicy"]:
+        noted = _note_propagation(store, writes, target, policy, uid, version)
+    if noted is not None:
         version = ""
-    return store.delete(
-        resource,
-        target.key,
-        grace=_grace(target.kind, wishes.get("gracePeriodSeconds")),
-        uid=uid,
-        version=version,
-        plan=writes.plan(target.kind),
-    )
+    try:
+        return store.delete(
+            resource,
+            target.key,
+            grace=grace,
+            uid=uid,
+            version=version,
+            plan=writes.plan(target.kind),
+        )
+    except errors.ApiError as error:
+        if noted is None or error.code != 404:
+            raise
+        return noted  # it had waited for the finalizer that the new policy does not have
 
 
 def _note_propagation(
@@ -126,8 +135,11 @@ def _note_propagation(
     policy: Propagation,
     uid: str,
     version: str,
-) -> bool:
-    """Tell the garbage collector what to do; return whether that has changed the object."""
+) -> versions.Item | None:
+    """Tell the garbage collector what to do; return the object if that has changed it.
+
+    Who names no policy changes none: a deletion that waits for dependents goes on to wait.
+    """
     resource = eventviews.resource(target.kind)
     before = store.get(resource, target.key).obj
     wanted = _FINALIZERS.get(policy)
@@ -144,9 +156,8 @@ def _note_propagation(
 
     have = before["metadata"].get("finalizers") or []
     if change(before)["metadata"]["finalizers"] == have:
-        return False
-    store.update(resource, target.key, change, writes.plan(target.kind))
-    return True
+        return None
+    return store.update(resource, target.key, change, writes.plan(target.kind))
 
 
 def _grace(kind: kinds.Kind, asked: Any) -> int | Callable[[Object], int]:

@@ -50,7 +50,8 @@ def check(kind: kinds.Kind, new: Object, old: Object) -> None:
             continue
         if before not in (None, "", [], {}) and before != after:
             raise _fault(kind, new, path, IMMUTABLE)
-    if kind is catalog.POD and _fixed(new) != _fixed(old):
+    _check_finalizers(kind, new, old)
+    if kind is catalog.POD and not _may_become(old, new):
         raise _fault(kind, new, "spec", _POD)
     if kind is catalog.STATEFUL_SET and _without(new, _STATEFUL_SET_MAY) != _without(
         old, _STATEFUL_SET_MAY
@@ -71,6 +72,35 @@ def _check_frozen(kind: kinds.Kind, new: Object, old: Object) -> None:
     for name in ("immutable", "data", "binaryData"):
         if new.get(name) != old.get(name):
             raise _fault(kind, new, name, words)
+
+
+def _check_finalizers(kind: kinds.Kind, new: Object, old: Object) -> None:
+    if old["metadata"].get("deletionTimestamp"):
+        before = old["metadata"].get("finalizers") or ()
+        added = [one for one in new["metadata"].get("finalizers") or () if one not in before]
+        if added:
+            problem = (
+                "no new finalizers can be added if the object is being deleted, found new "
+                f"finalizers {', '.join(added)}"
+            )
+            raise _fault(kind, new, "metadata.finalizers", problem, "leave them out")
+
+
+def _may_become(old: Object, new: Object) -> bool:
+    """Return whether a pod may be changed like that."""
+    before, after = old.get("spec") or {}, new.get("spec") or {}
+    grace = "terminationGracePeriodSeconds"
+    ends_now = (before.get(grace) or 0) < 0 and after.get(grace) == 1
+    tolerated = [_unlimited(one) for one in after.get("tolerations") or ()]
+    return (
+        _fixed(new) == _fixed(old)
+        and (ends_now or before.get(grace) == after.get(grace))
+        and all(_unlimited(one) in tolerated for one in before.get("tolerations") or ())
+    )
+
+
+def _unlimited(toleration: Object) -> Object:
+    return {name: value for name, value in toleration.items() if name != "tolerationSeconds"}
 
 
 def _fixed(pod: Object) -> Object:
@@ -95,8 +125,13 @@ def _at(obj: Any, path: str) -> Any:
     return obj
 
 
-def _fault(kind: kinds.Kind, obj: Object, field: str, problem: str) -> errors.InvalidObject:
+def _fault(
+    kind: kinds.Kind,
+    obj: Object,
+    field: str,
+    problem: str,
+    remedy: str = "delete the object and create it again",
+) -> errors.InvalidObject:
     meta = obj["metadata"]
     label = kind.label(meta.get("namespace", ""), meta["name"])
-    remedy = "delete the object and create it again"
     return errors.InvalidObject(label, field, problem, remedy=remedy)

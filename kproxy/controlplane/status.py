@@ -17,6 +17,7 @@ _REASONS = (
     ("duplicate", "FieldValueDuplicate"),
     ("may not", "FieldValueForbidden"),
     ("are forbidden", "FieldValueForbidden"),
+    ("can be added", "FieldValueForbidden"),
 )
 
 
