@@ -5,6 +5,7 @@ epoll, which a kubelet's loop awaits among other things. Requests come from the 
 because the kubelet lives in the node's network namespace.
 """
 
+import contextlib
 import heapq
 import itertools
 import math
@@ -21,6 +22,11 @@ from .probesockets import Outcome
 from .runtime import ContainerSpec, Execution, PodRuntime, Sandbox, Streams
 
 _OUTPUT_MOST = 1024
+READ_BYTES = 64 * 1024
+READS_MOST = 16
+OUTPUT_ROOM = 16 * 1024 * 1024
+"""A program that has written so much is not read any more, and so waits until its time is up:
+where computing takes no time it would write for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +129,7 @@ class Actions:
         self._runtime = runtime
         self._epoll = select.epoll()
         self._numbers = itertools.count(1)
-        self._running: dict[int, tuple[_Running | None, Done]] = {}
+        self._running: dict[int, tuple[_Running | None, int, Done]] = {}
         self._by_fd: dict[int, int] = {}
         self._over: list[tuple[int, Outcome]] = []
         self._deadlines: list[tuple[float, int, Outcome]] = []
@@ -139,10 +145,11 @@ class Actions:
             self._over.append((number, Outcome(success=False, message=str(error))))
         if isinstance(action, Sleep) and action.seconds <= timeout:
             timeout, late = action.seconds, Outcome(success=True)
-        self._running[number] = (running, done)
+        fd = -1 if running is None else running.fileno()
+        self._running[number] = (running, fd, done)
         if running is not None:
-            self._by_fd[running.fileno()] = number
-            self._epoll.register(running.fileno(), running.interest())
+            self._by_fd[fd] = number
+            self._epoll.register(fd, running.interest())
         if timeout < math.inf:
             heapq.heappush(self._deadlines, (now + timeout, number, late))
         return number
@@ -155,7 +162,7 @@ class Actions:
         """See :class:`Performer`."""
         for fd, _ in self._epoll.poll(0):
             number = self._by_fd[fd]
-            running, _ = self._running[number]
+            running, _, _ = self._running[number]
             assert running is not None
             outcome = running.ready()
             if outcome is not None:
@@ -206,10 +213,10 @@ class Actions:
     def _drop(self, number: int) -> Done | None:
         if number not in self._running:
             return None
-        running, done = self._running.pop(number)
+        running, fd, done = self._running.pop(number)
         if running is not None:
-            fd = running.fileno()
-            self._epoll.unregister(fd)
+            with contextlib.suppress(OSError):  # a failed handshake may have closed it already
+                self._epoll.unregister(fd)
             del self._by_fd[fd]
             running.close()
         return done
@@ -219,33 +226,58 @@ class _Program:
     """A program of a probe or hook, with the beginning of what it writes."""
 
     def __init__(self, runtime: PodRuntime, action: Run) -> None:
-        self._output = os.memfd_create("output")
-        streams = Streams(stdout=self._output, stderr=self._output)
+        self._text = b""
+        self._room = OUTPUT_ROOM
+        self._output, end = os.pipe2(os.O_CLOEXEC)
         try:
+            streams = Streams(stdout=end, stderr=end)
             self._execution: Execution = runtime.exec(
                 action.sandbox, action.spec, action.command, streams
             )
         except BaseException:
             os.close(self._output)
             raise
+        finally:
+            os.close(end)
+        os.set_blocking(self._output, False)
+        self._epoll = select.epoll()
+        for fd in (self._execution.fileno(), self._output):
+            self._epoll.register(fd, select.EPOLLIN)
 
     def fileno(self) -> int:
-        return self._execution.fileno()
+        return self._epoll.fileno()
 
     def interest(self) -> int:
         return select.EPOLLIN
 
     def ready(self) -> Outcome | None:
         code = self._execution.poll()
+        self._read()
         if code is None:
             return None
         if code == 0:
             return Outcome(success=True)
-        text = os.pread(self._output, _OUTPUT_MOST, 0).decode(errors="replace").strip()
+        text = self._text.decode(errors="replace").strip()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return Outcome(success=False, message=f"{how}: {text}" if text else how)
 
     def close(self) -> None:
+        self._epoll.close()
         self._execution.kill()
         self._execution.close()
         os.close(self._output)
+
+    def _read(self) -> None:
+        """Keep the beginning of what is there, and drop the rest."""
+        for _ in range(READS_MOST):
+            if not self._room:
+                return
+            try:
+                data = os.read(self._output, min(READ_BYTES, self._room))
+            except BlockingIOError:
+                return
+            self._text += data[: _OUTPUT_MOST - len(self._text)]
+            self._room -= len(data)
+            if not data or not self._room:
+                self._room = 0
+                self._epoll.unregister(self._output)

@@ -57,7 +57,7 @@ def action(handler: Probe | Handler, where: Where) -> Action:
 def _port(port: int | str, container: Container) -> int:
     if isinstance(port, int):
         return port
-    if port.isdigit():
+    if port.isdecimal():
         return int(port)
     for one in container.ports or ():
         if one.name == port:

@@ -42,6 +42,11 @@ class Stop:
 
     def advance(self, now: float) -> float | None:
         """Kill it if it is time; return when it is, None: nothing but events."""
+        if self._hook is not None:
+            if now < self._until:
+                return self._until
+            self.close()  # the time was shortened: the performer would let it go on
+            self._hook_ended(Outcome(success=False, message="its time was shortened"), now)
         if self._killed or self.kill_at == math.inf:
             return None
         if now < self.kill_at:
@@ -55,9 +60,6 @@ class Stop:
         self._until = min(self._until, now + grace)
         if self._hook is None:
             self.kill_at = min(self.kill_at, self._until)
-        elif grace <= 0:
-            self.close()
-            self._terminate(now)
 
     def close(self) -> None:
         """Forget the hook: the process has ended."""

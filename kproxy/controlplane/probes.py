@@ -75,5 +75,8 @@ class ProbeState:
         return before is not success
 
     def _skip(self, until: float) -> None:
+        period = self.probe.period_seconds
+        if self.due < until:
+            self.due += (until - self.due) // period * period
         while self.due < until:
-            self.due += self.probe.period_seconds
+            self.due += period

@@ -1,12 +1,15 @@
 """One TCP connection of a probe, and what is asked over it, without ever waiting."""
 
 import errno
+import ipaddress
 import os
 import select
 import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from kproxy import errors
 
 _ANSWER_MOST = 10 * 1024
 """Kubernetes reads no more of an answer either."""
@@ -37,9 +40,13 @@ def request(host: str, port: int, path: str, headers: Sequence[tuple[str, str]])
 
 
 class Exchange:
-    """A connection; with a request, also its answer. Raises OSError if it cannot even begin."""
+    """A connection; with a request, also its answer.
+
+    ``host``: an address, or ``localhost``. Raises OSError or KproxyError if it cannot even begin.
+    """
 
     def __init__(self, host: str, port: int, request: bytes = b"", *, tls: bool = False) -> None:
+        host = _checked("127.0.0.1" if host == "localhost" else host, port)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._request = request
         self._where = f"{host}:{port}"
@@ -122,6 +129,20 @@ class Exchange:
 
     def _failed(self, message: str) -> Outcome:
         return Outcome(success=False, message=message)
+
+
+def _checked(host: str, port: int) -> str:
+    """Return the host. To look up a name would hold up everybody else's probes."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise errors.KproxyError(
+            f"host {host!r} is no address, and names are not looked up",
+            remedy="give an address, or none for the pod's own",
+        ) from None
+    if not 0 < port < 65536:
+        raise errors.KproxyError(f"{port} is no port", remedy="give a number from 1 to 65535")
+    return host
 
 
 def _wrapped(sock: socket.socket) -> ssl.SSLSocket:

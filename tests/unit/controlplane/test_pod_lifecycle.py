@@ -292,6 +292,28 @@ def test_a_hook_that_does_not_end_leaves_two_seconds_after_sigterm(node):
     assert node.get() is None
 
 
+@pytest.mark.parametrize(("grace", "terminated", "gone"), [(5, 7.0, 9.0), (1, 3.0, 5.0)])
+def test_a_second_deletion_shortens_the_time_of_a_hook_too(node, grace, terminated, gone):
+    node.runtime.stubborn = True
+    node.performer.answers = lambda action: None
+    node.create(
+        terminationGracePeriodSeconds=60,
+        containers=[container(**hook("preStop", exec={"command": ["drain"]}))],
+    )
+    node.turn()
+    node.delete()
+    node.run(2.0)
+    node.delete(grace=grace)
+    node.run(terminated - 0.1)
+    assert "signal 15" not in node.runtime.calls
+    node.run(terminated)
+    assert "signal 15" in node.runtime.calls
+    node.run(gone - 0.1)
+    assert node.get() is not None
+    node.run(gone)
+    assert node.get() is None
+
+
 def test_a_pod_whose_status_is_written_meanwhile_is_not_killed_earlier(node):
     node.runtime.stubborn = True
     node.performer.answers = lambda action: GOOD if node.time >= 20 else None

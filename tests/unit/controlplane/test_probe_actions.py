@@ -1,6 +1,8 @@
 """Probes and hooks for real: sockets on loopback, programs, timers; nothing waits for another."""
 
+import contextlib
 import math
+import os
 import select
 import socket
 import ssl
@@ -10,11 +12,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from kproxy.controlplane import probesockets
 from kproxy.controlplane.access.pki import Authority
-from kproxy.controlplane.actions import Action, Actions, Connect, Get, Run, Sleep
+from kproxy.controlplane.actions import OUTPUT_ROOM, Action, Actions, Connect, Get, Run, Sleep
 from kproxy.controlplane.fakeruntime import FakeRuntime
 from kproxy.controlplane.probesockets import Outcome, request
-from kproxy.controlplane.runtime import ContainerSpec
+from kproxy.controlplane.runtime import ContainerSpec, Streams
 
 PATIENCE = 10.0
 
@@ -248,3 +251,76 @@ def test_what_is_cancelled_is_not_told(bench):
     bench.outcome(Sleep(seconds=0.02))
     assert told == []
     assert bench.actions.due() is None
+
+
+@pytest.mark.parametrize(
+    ("host", "port"), [("name.example", 80), ("..", 80), ("", 80), ("127.0.0.1", 70000)]
+)
+def test_names_are_not_looked_up_and_nonsense_is_refused(bench, monkeypatch, host, port):
+    monkeypatch.setattr(socket.socket, "connect_ex", lambda *_: pytest.fail("it was looked up"))
+    (found,) = bench.outcome(Connect(host=host, port=port))
+    assert not found.success
+    assert "is no " in found.message
+
+
+def test_this_machine_has_a_name_all_the_same(bench):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        there = Connect(host="localhost", port=listener.getsockname()[1])
+        assert bench.outcome(there) == [Outcome(success=True)]
+
+
+def test_a_handshake_that_loses_its_socket_has_failed(bench, answering, monkeypatch):
+    """As happens where the connection is reset just then."""
+
+    def lost(sock: socket.socket):
+        sock.close()
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(probesockets, "_wrapped", lost)
+    (found,) = bench.outcome(get(answering(b""), tls=True))
+    assert "reset" in found.message
+
+
+class Writing:
+    """A program that writes on and on."""
+
+    def __init__(self, streams: Streams) -> None:
+        self.written = 0
+        self._out = os.dup(streams.stdout)
+        self._end = os.eventfd(0, os.EFD_CLOEXEC)
+        self.thread = threading.Thread(target=self._write)
+        self.thread.start()
+
+    def _write(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            while self.written < 2 * OUTPUT_ROOM:
+                self.written += os.write(self._out, b"y\n" * 8192)
+        os.close(self._out)
+
+    def fileno(self) -> int:
+        return self._end
+
+    def poll(self) -> int | None:
+        return None
+
+    def kill(self) -> None:
+        pass
+
+    def close(self) -> None:
+        os.close(self._end)
+
+
+def test_a_program_that_writes_without_end_is_stopped_by_its_time(bench):
+    made: list[Writing] = []
+
+    def execute(sandbox, spec, command, streams):
+        made.append(Writing(streams))
+        return made[-1]
+
+    bench.runtime.exec = execute
+    sandbox = bench.runtime.run_sandbox(uid="u", namespace="n", name="p", host_network=False)
+    run = Run(sandbox=sandbox, spec=ContainerSpec(name="c", command=()), command=("yes",))
+    (found,) = bench.outcome(run, timeout=1.0)
+    assert found.message == "timed out after 1 s"
+    made[0].thread.join(PATIENCE)
+    assert OUTPUT_ROOM <= made[0].written < OUTPUT_ROOM + 1024 * 1024

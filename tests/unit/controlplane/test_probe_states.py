@@ -89,3 +89,18 @@ def test_draws_depend_on_the_words_only_and_are_spread():
     assert 0.0 <= min(drawn) < 0.01
     assert 0.99 < max(drawn) < 1.0
     assert sum(drawn) / 1000 == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_very_long_initial_delay_is_skipped_at_once(monkeypatch):
+    class Steps(int):
+        """A period that notes how often it is added."""
+
+        taken = 0
+
+        def __radd__(self, other):
+            Steps.taken += 1
+            assert Steps.taken < 10
+            return other + int(self)
+
+    one = state(period_seconds=Steps(1), initial_delay_seconds=2**31 - 1)
+    assert one.due == 2**31 - 1
