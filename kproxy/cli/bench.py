@@ -5,6 +5,7 @@ import click
 from kproxy.cli.main import LazyGroup
 
 COMMANDS = {
+    "controlplane": "kproxy.cli.bench_controlplane:controlplane",
     "costs": "kproxy.cli.bench_costs:costs",
     "ipvs": "kproxy.cli.bench_ipvs:ipvs",
     "path": "kproxy.cli.bench_path:path",
