@@ -266,14 +266,20 @@ class CachedObjects(Cache):
             before, after = (one.data if one is not None else None for one in (old, new))
             self.heard(kind, before, after)
             for handler in handlers:
+                # An object that one of them cannot take must not end the watch: who follows
+                # nothing any more decides by an old picture for ever.
                 try:
                     handler(before, after)
                 except KproxyError as error:
-                    # An object that one of them cannot take must not end the watch.
-                    if self._on_problem is not None:
-                        self._on_problem(error)
+                    self._tell(error)
+                except Exception as error:
+                    self._tell(KproxyError(f"a change of a {kind.name} broke: {error!r}"))
 
         return heard
+
+    def _tell(self, error: KproxyError) -> None:
+        if self._on_problem is not None:
+            self._on_problem(error)
 
 
 def _with_labels(found: Iterable[Object], labels: Mapping[str, str]) -> Iterator[Object]:

@@ -101,7 +101,7 @@ def owners(kind: kinds.Kind) -> Mapper:
                 continue
             namespace, owner = one["metadata"].get("namespace", ""), owned.owner(one)
             if owner.get("kind") == kind.name:
-                keys.add(owned.key(namespace, owner["name"]))
+                keys.add(owned.key(namespace, owner.get("name", "")))
             elif not owner and one is new and not owned.terminating(one):
                 labels = one["metadata"].get("labels")
                 for parent in context.known.list_objects(kind, namespace):
@@ -148,7 +148,7 @@ def _deployments_of_pod(
     owner, namespace = owned.owner(old), old["metadata"].get("namespace", "")
     if owner.get("kind") != catalog.REPLICA_SET.name:
         return ()
-    parent = context.known.get(catalog.REPLICA_SET, namespace, owner["name"])
+    parent = context.known.get(catalog.REPLICA_SET, namespace, owner.get("name", ""))
     name = owned.owner(parent).get("name") if parent else None
     return [owned.key(namespace, name)] if name else ()
 

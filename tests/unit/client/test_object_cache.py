@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from scripted_server import ScriptedServer, answer
 
 from kproxy.api import catalog
 from kproxy.client import cache
@@ -226,3 +227,26 @@ def test_who_waits_for_the_first_lists_waits_no_longer_than_until_the_end():
         objects.stop()
         waiting.join(10)
         assert not waiting.is_alive()
+
+
+def test_an_object_that_a_handler_cannot_take_does_not_end_the_watch():
+    objects = [{**pod("a", 3), "spec": {}}, {**pod("b", 4), "spec": {}}]
+    page = {"metadata": {"resourceVersion": "4"}, "items": objects}
+    problems, heard = [], []
+    both = threading.Event()
+
+    def handler(old, new):
+        heard.append(new["metadata"]["name"])
+        if len(heard) == 2:
+            both.set()
+        raise KeyError("name")
+
+    with ScriptedServer(lambda request: [answer(page)]) as server:
+        client = Rest(Access(server=server.url))
+        cached = cache.CachedObjects(client, [POD], on_problem=problems.append)
+        cached.on_change(POD, handler)
+        cached.start()
+        assert both.wait(10)
+        cached.stop()
+    assert sorted(heard) == ["a", "b"]
+    assert "a change of a Pod broke: KeyError('name')" in str(problems[0])

@@ -8,7 +8,7 @@ from fake_cluster import FakeCluster
 
 from kproxy import errors
 from kproxy.api import catalog
-from kproxy.controlplane.controllers import names, owned, replicaset
+from kproxy.controlplane.controllers import names, owned, registry, replicaset
 
 RS = catalog.REPLICA_SET
 
@@ -245,3 +245,10 @@ def test_scaling_down_prefers_nodes_with_related_pods(world):
     world.apply(catalog.DEPLOYMENT, replicas=3)
     world.come_to_rest()
     assert Counter(pod["spec"]["nodeName"] for pod in world.pods())[crowd] == 1
+
+
+def test_a_pod_whose_owner_has_no_name_wakes_nobody_that_is_there(world):
+    reference = {"kind": "ReplicaSet", "apiVersion": "apps/v1", "uid": "u", "controller": True}
+    pod = {"metadata": {"name": "a", "namespace": "default", "ownerReferences": [reference]}}
+    (key,) = registry.owners(RS)(None, None, None, pod)
+    assert world.controllers[RS].reconcile(key) is None
