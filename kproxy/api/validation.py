@@ -6,7 +6,7 @@ to it.
 
 import base64
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kproxy.errors import InvalidObject
@@ -14,7 +14,7 @@ from kproxy.errors import InvalidObject
 from . import catalog, checks, codec, kinds, service_rules, workload_rules
 from .checks import Checker
 from .configuration import ConfigMap, IPAddress, Secret
-from .meta import Object
+from .meta import Object, OwnerReference
 from .networking import ServiceCIDR
 
 
@@ -35,10 +35,23 @@ def validate(obj: Object) -> list[InvalidObject]:
     elif not kind.namespaced and meta.namespace:
         check.fault("metadata.namespace", f"a {kind.name} has no namespace", "remove it")
     check.labels("metadata.labels", meta.labels)
+    _check_owners(check, meta.owner_references or ())
     rule = _RULES.get(kind)
     if rule is not None:
         rule(check, obj)
     return check.problems
+
+
+def _check_owners(check: Checker, owners: Sequence[OwnerReference]) -> None:
+    for index, one in enumerate(owners):
+        said = {"apiVersion": one.api_version, "kind": one.kind, "name": one.name, "uid": one.uid}
+        for field, value in said.items():
+            if not value:
+                path = f"metadata.ownerReferences[{index}].{field}"
+                check.fault(path, "is missing", "say who owns the object")
+    if sum(one.controller is True for one in owners) > 1:
+        problem = "only one reference can have `controller` set to true"
+        check.fault("metadata.ownerReferences", problem, "keep one controller")
 
 
 def _check_data(check: Checker, obj: ConfigMap | Secret) -> None:

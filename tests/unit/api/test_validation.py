@@ -29,6 +29,14 @@ TEMPLATE = {
     "metadata": {"labels": {"app": "web", "tier": "front"}},
     "spec": {"containers": [{"name": "web", "ports": [{"name": "http", "containerPort": 80}]}]},
 }
+OWNER_NAMED_BY = ("apiVersion", "kind", "name", "uid")
+OWNER = {
+    "apiVersion": "apps/v1",
+    "kind": "ReplicaSet",
+    "name": "web",
+    "uid": "u",
+    "controller": True,
+}
 GOOD = {
     kinds.NAMESPACE: {"metadata": {"name": "demo"}},
     kinds.NODE: {
@@ -36,7 +44,10 @@ GOOD = {
         "spec": {"podCIDR": "10.1.0.0/24", "podCIDRs": ["10.1.0.0/24", "fd00::/64"]},
         "status": {"addresses": [{"type": "InternalIP", "address": "192.168.1.1"}]},
     },
-    catalog.POD: {"metadata": {"name": "web-1", "namespace": "demo"}, "spec": TEMPLATE["spec"]},
+    catalog.POD: {
+        "metadata": {"name": "web-1", "namespace": "demo", "ownerReferences": [OWNER]},
+        "spec": TEMPLATE["spec"],
+    },
     kinds.SERVICE: SERVICE,
     kinds.ENDPOINT_SLICE: {
         "metadata": {"name": "web-abc", "namespace": "demo"},
@@ -112,6 +123,8 @@ BAD = [
     (kinds.NODE, "spec.podCIDRs[0]", "10.2.0.0/24"),
     (kinds.NODE, "spec.podCIDRs[1]", "x/8"),
     (kinds.NODE, "status.addresses[0].address", "192.168.1"),
+    *((catalog.POD, f"metadata.ownerReferences[0].{name}", "") for name in OWNER_NAMED_BY),
+    (catalog.POD, "metadata.ownerReferences", [OWNER, OWNER]),
     (catalog.POD, "spec.containers", []),
     (catalog.POD, "spec.containers[0].name", "Web"),
     (catalog.POD, "spec.containers[0].ports[0].containerPort", 0),
