@@ -181,6 +181,24 @@ def test_other_paths(serving):
     ]
 
 
+def test_what_is_asked_for_makes_no_metric_of_its_own(serving):
+    for number in range(3):
+        assert serving.get(f"/strange-{number}")[0] == 404
+    (told,) = [line for line in serving.get("/metrics")[1].splitlines() if "other" in line]
+    assert told.endswith(" 3")
+    assert "strange" not in serving.get("/metrics")[1]
+
+
+def test_a_token_is_demanded_without_certificates_too():
+    made = Serving(kubeletserver.Access(token=SECRET))
+    try:
+        assert made.get("/pods")[0] == 401
+        assert made.get("/pods", Authorization="Bearer wrong")[0] == 401
+        assert made.get("/pods", Authorization=f"Bearer {SECRET}")[0] == 200
+    finally:
+        made.close()
+
+
 # exec.
 
 
