@@ -121,7 +121,12 @@ def pod_spec() -> dict[str, Any]:
             for name, path in fields.items()
         ],
         "ports": [{"name": "http", "containerPort": PORT}],
-        "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
+        # Programs beside a container's own find names as well.
+        "readinessProbe": {
+            "exec": {"command": ["getent", "hosts", "kubernetes.default"]},
+            "periodSeconds": 1,
+            "timeoutSeconds": 5,
+        },
     }
     return {"containers": [container], "terminationGracePeriodSeconds": 1}
 
@@ -148,6 +153,13 @@ class Town:
             return bool(self.ask(host, address, port))
         except OSError:
             return False
+
+    def answering(self, host: str, address: str, times: int = 8) -> set[str]:
+        """Return the pods that answer new connections; none, if one connection fails."""
+        try:
+            return {self.ask(host, address, 80)[0] for _ in range(times)}
+        except OSError:
+            return set()
 
     def await_reached(self, host: str, address: str, port: int = 80) -> None:
         self.until(lambda: self.reaches(host, address, port), f"{address} to be reached")
@@ -216,9 +228,9 @@ def test_pods_find_services_by_name(town: Town) -> None:
 def test_pods_of_a_stateful_set_have_names_of_their_own(town: Town) -> None:
     for pod in ("db-0", "db-1"):
         assert town.pod_address(pod) in town.names(f"{pod}.db")
-    every = town.names("db")
-    assert {town.pod_address("db-0"), town.pod_address("db-1")} < set(every)
-    assert len(every) == 4
+    both = {town.pod_address("db-0"), town.pod_address("db-1")}
+    town.until(lambda: len(town.names("db")) == 4, "both to be named in both families")
+    assert both < set(town.names("db"))
 
 
 def test_the_name_servers_answer_in_both_families(town: Town) -> None:
@@ -243,9 +255,11 @@ def test_a_load_balancers_address_is_reached_from_everywhere(town: Town, host: s
     addresses = town.ingress("web")
     assert len(addresses) == 2
     for address in addresses:
-        town.await_reached(host, address)
-        pods = {town.ask(host, address, 80)[0] for _ in range(12)}
-        assert pods == {"db-0", "db-1"}
+        # Proxies hear of the second pod a moment after it is ready.
+        town.until(
+            lambda address=address: town.answering(host, address, 12) == {"db-0", "db-1"},
+            "both pods to answer",
+        )
 
 
 def test_with_policy_local_the_client_is_seen_and_only_nodes_with_pods_are_used(
@@ -275,6 +289,19 @@ def test_an_address_follows_the_pod_to_another_node(town: Town) -> None:
 
     town.until(moved, "the address to lead to another node")
     api.patch(kinds.NODE, "", before, {"spec": {"unschedulable": None}})
+
+
+def test_a_node_that_is_cut_off_is_left_and_taken_again(town: Town) -> None:
+    address = town.ingress("web")[0]
+    (other,) = [node.name for node in town.cluster.site.nodes if node.name != town.node_of("solo")]
+
+    town.cluster.unplug(other)
+    town.until(
+        lambda: len(town.answering("outside1", address)) == 1, "one node to do all the work"
+    )
+    town.cluster.plug(other)
+    town.until(lambda: len(town.answering("outside1", address)) == 2, "both nodes to take part")
+    town.cluster.wait_ready(PATIENCE_S)
 
 
 def test_source_ranges_are_kept(town: Town) -> None:
