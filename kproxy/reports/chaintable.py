@@ -67,10 +67,12 @@ def _keeper(row: LinkRow) -> str:
     if row.detect_ms is None and row.repair_ms is None:
         return row.guarantor
     noticed = spread_text(row.detect_ms) if row.detect_ms is not None else "nobody"
-    lines = [row.guarantor, f"{noticed} → {spread_text(row.repair_ms)}"]
-    if row.repaired_by and row.repaired_by not in (row.guarantor, "by hand"):
-        lines.append(row.repaired_by)
-    return "\n".join(lines)
+    times = f"{noticed} → {spread_text(row.repair_ms)}"
+    if row.repaired_by.startswith(row.guarantor):
+        return f"{row.repaired_by}\n{times}"
+    if row.repaired_by in ("", "by hand"):
+        return f"{row.guarantor}\n{times}"
+    return f"{row.guarantor}\n{times}\nby {row.repaired_by}"
 
 
 def _users(results: ChainSet, row: LinkRow) -> Text:
@@ -126,7 +128,7 @@ def _where(pauses: Sequence[LinkPause]) -> str:
     told = [(one.node, spread_text(one.over_ms)) for one in pauses if _long(one.over_ms)]
     if not told:
         return ""
-    if len(told) == len(pauses) and len({text for _, text in told}) == 1:
+    if len(told) == len(pauses) > 1 and len({text for _, text in told}) == 1:
         return f"{told[0][1]} everywhere"
     return ", ".join(f"{text} on {node}" for node, text in told)
 
