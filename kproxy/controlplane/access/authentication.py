@@ -63,3 +63,27 @@ def of_certificate(subject: Sequence[Sequence[tuple[str, str]]]) -> User:
     if not name:
         raise errors.ApiError(401, "Unauthorized", "Unauthorized")
     return identity.authenticated(name, groups)
+
+
+def acting(user: User, headers: Mapping[str, str]) -> User:
+    """Return as whom a user acts: himself, or whom he impersonates (``kubectl --as``).
+
+    Raises ApiError: 403 if he is no administrator, 400 if he does not say whom.
+    """
+    asked = sorted(name for name in headers if name.startswith("impersonate-"))
+    if not asked:
+        return user
+    name = headers.get("impersonate-user", "")
+    if identity.ADMINS not in user.groups:
+        message = f'users "{name}" is forbidden: User "{user.name}" cannot impersonate resource '
+        message += '"users" in API group "" at the cluster scope'
+        raise errors.ApiError(403, "Forbidden", message)
+    if not name:
+        raise errors.ApiError(400, "BadRequest", f"{asked[0]} without impersonate-user")
+    if name == identity.ANONYMOUS.name:
+        return identity.ANONYMOUS
+    groups = tuple(filter(None, headers.get("impersonate-group", "").split(", ")))
+    namespace, _, account = name.removeprefix(identity.ACCOUNT_PREFIX).partition(":")
+    if name.startswith(identity.ACCOUNT_PREFIX) and account and not groups:
+        return identity.account(namespace, account)
+    return identity.authenticated(name, groups, headers.get("impersonate-uid", ""))

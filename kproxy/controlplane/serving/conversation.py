@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from .metrics import Metrics, Stopwatch
 IDLE_SECONDS = 120.0
 """So long a connection is kept without any request."""
 HANDSHAKE_SECONDS = 10.0
+_MOST_WARNINGS, _LONGEST_WARNING = 20, 256
 
 _encode = msgspec.json.Encoder().encode
 
@@ -98,7 +99,7 @@ class Conversation:
             case Tunnel():
                 self._count(call, 200 if outcome.first else 101, watch)
                 with self._open(call):
-                    kubelets.tunnel(channel, outcome.other, outcome.first)
+                    kubelets.tunnel(channel, outcome.other, outcome.first, listens=outcome.listens)
                 return False
 
     def _outcome(self, call: Call, watch: Stopwatch) -> Outcome:
@@ -108,7 +109,7 @@ class Conversation:
                 outcome = self._dispatcher.answer(call)
         except (errors.KproxyError, ExceptionGroup) as error:
             outcome = _failure(error)
-        except (ClientGone, OSError):
+        except ClientGone:
             raise
         except Exception as error:
             self._log.error("request failed", path=call.request.path, error=repr(error))
@@ -134,7 +135,7 @@ class Conversation:
         headers = [("Content-Type", answer.content_type)]
         headers.append(("Content-Length", str(len(answer.body))))
         headers.append(("Cache-Control", "no-cache, private"))
-        headers += [("Warning", f"299 - {_quoted(text)}") for text in answer.warnings]
+        headers += [("Warning", text) for text in _warnings(answer.warnings)]
         headers += list(answer.headers.items())
         if not keep:
             headers.append(("Connection", "close"))
@@ -197,6 +198,12 @@ def _failure(error: Exception) -> Answer:
     if answer["code"] == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return Answer(answer["code"], _encode(answer), JSON, headers=headers)
+
+
+def _warnings(texts: Sequence[str]) -> Iterator[str]:
+    """Yield warnings as headers hold them; clients refuse heads that are too large."""
+    for text in texts[:_MOST_WARNINGS]:
+        yield f"299 - {_quoted(text[:_LONGEST_WARNING])}"
 
 
 def _quoted(text: str) -> str:

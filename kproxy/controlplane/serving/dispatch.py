@@ -13,7 +13,7 @@ from kproxy import errors
 from kproxy.api import catalog
 
 from .. import bodies, requests, reviews, routes, selectors
-from ..access import noderules, roles
+from ..access import authentication, noderules, roles
 from ..access.authentication import Authenticator
 from ..access.identity import EVERYBODY, User
 from ..access.roles import Attributes
@@ -42,6 +42,8 @@ class Tunnel:
     other: socket.socket
     first: bytes = b""
     """What the client is told before anything from there."""
+    listens: bool = False
+    """Whether the client has said everything, and nothing more is handed on."""
 
 
 Outcome = Answer | Stream | Tunnel
@@ -97,10 +99,11 @@ class Dispatcher:
         return self._object(call, user, path, query, options)
 
     def _user(self, call: Call) -> User:
-        if self._authenticator is None:
-            return EVERYBODY
-        authorization = call.request.headers.get("authorization", "")
-        return self._authenticator.user(call.certificate, authorization)
+        headers = call.request.headers
+        user = EVERYBODY
+        if self._authenticator is not None:
+            user = self._authenticator.user(call.certificate, headers.get("authorization", ""))
+        return authentication.acting(user, headers)
 
     def _document(self, call: Call, user: User, path: str, accept: str) -> Answer:
         call.asked = Attributes(verb=call.request.method.lower(), path=path)
@@ -162,7 +165,8 @@ class Dispatcher:
             return Tunnel(self._kubelets.open_exec(target.namespace, target.name, call.request))
         if call.asked.verb != "get":
             raise _method_not_allowed()
-        return Tunnel(*self._kubelets.open_log(target.namespace, target.name, query))
+        log = self._kubelets.open_log(target.namespace, target.name, query)
+        return Tunnel(*log, listens=True)
 
     def _authorize(self, user: User, asked: Attributes) -> None:
         if user is not EVERYBODY and not roles.allowed(user, asked):

@@ -20,7 +20,7 @@ from kproxy import errors
 from ..presentation import cells
 from ..store import Store
 from ..versions import Object
-from .http1 import Channel, Request, head
+from .http1 import Channel, Request, head, notice_absence
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
@@ -130,6 +130,7 @@ class Kubelets:
         host, port = place
         try:
             connection = socket.create_connection((host, port), CONNECT_SECONDS)
+            notice_absence(connection)
             if self._context is not None:
                 connection = self._context.wrap_socket(connection, server_hostname=host)
         except OSError as error:
@@ -158,11 +159,17 @@ def _buffered(response: http.client.HTTPResponse, connection: socket.socket) -> 
         connection.settimeout(ANSWER_SECONDS)
 
 
-def tunnel(client: Channel, kubelet: socket.socket, first: bytes = b"") -> None:
-    """Hand bytes on, both ways, until one side hangs up; ``first`` goes to the client first."""
+def tunnel(
+    client: Channel, kubelet: socket.socket, first: bytes = b"", *, listens: bool = False
+) -> None:
+    """Hand bytes on, both ways, until one side hangs up; ``first`` goes to the client first.
+
+    Of a client that ``listens`` nothing is handed on: to the kubelet it would be one more request,
+    and ours.
+    """
     with kubelet:
         client.send(first)
-        early = client.take()
+        early = b"" if listens else client.take()
         sides: dict[socket.socket, socket.socket] = {
             client.connection: kubelet,
             kubelet: client.connection,
@@ -179,6 +186,8 @@ def tunnel(client: Channel, kubelet: socket.socket, first: bytes = b"") -> None:
                         continue
                     if not data:
                         return
+                    if listens and side is client.connection:
+                        continue
                     sides[side].settimeout(ANSWER_SECONDS)
                     sides[side].sendall(data)
 
@@ -207,7 +216,10 @@ def _place(node: Object) -> tuple[str, int]:
         message = f"node {node['metadata']['name']} has no address"
         raise errors.ApiError(503, "ServiceUnavailable", message)
     port = cells.at(node, "status", "daemonEndpoints", "kubeletEndpoint", "Port") or PORT
-    return str(host), int(port)
+    if type(port) is not int or port not in range(1, 65536):  # nobody checks what a node says
+        message = f"node {node['metadata']['name']} has no port of a kubelet: {port!r}"
+        raise errors.ApiError(503, "ServiceUnavailable", message)
+    return str(host), port
 
 
 def _container(pod: Object, asked: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from kproxy import logs
 
 from ..rest import Api
+from . import http1
 from .conversation import Conversation
 from .limits import Limits
 
@@ -88,6 +89,7 @@ class Server:
             connection.close()
             return
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        http1.notice_absence(connection)
         thread = threading.Thread(target=self._talk, args=(connection,), daemon=True)
         with self._lock:
             self._open.add(connection)
