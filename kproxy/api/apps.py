@@ -118,12 +118,20 @@ class ReplicaSet(Object, frozen=True, kw_only=True, rename="camel"):
     status: ReplicaSetStatus | None = None
 
 
+class StatefulSetOrdinals(Object, frozen=True, kw_only=True, rename="camel"):
+    """How the pods of a StatefulSet are numbered."""
+
+    start: int = 0
+    """The lowest ordinal."""
+
+
 class StatefulSetSpec(Object, frozen=True, kw_only=True, rename="camel"):
     """What a user wants of a StatefulSet."""
 
     replicas: int = 1
     service_name: str = ""
     pod_management_policy: str = "OrderedReady"
+    ordinals: StatefulSetOrdinals | None = None
     min_ready_seconds: int = 0
     revision_history_limit: int | None = None
     selector: LabelSelector = LabelSelector()

@@ -18,8 +18,14 @@ def check_pod(check: Checker, pod: Pod) -> None:
 def check_deployment(check: Checker, deployment: Deployment) -> None:
     """Check ``spec`` of a Deployment."""
     spec = deployment.spec
-    if spec.replicas < 0:
-        check.fault("spec.replicas", f"{spec.replicas} is negative", "use 0 or more")
+    _natural(check, "spec.replicas", spec.replicas)
+    _natural(check, "spec.minReadySeconds", spec.min_ready_seconds)
+    _natural(check, "spec.revisionHistoryLimit", spec.revision_history_limit)
+    deadline = spec.progress_deadline_seconds
+    _natural(check, "spec.progressDeadlineSeconds", deadline)
+    if deadline is not None and 0 <= deadline <= spec.min_ready_seconds:
+        problem, remedy = "must be greater than minReadySeconds", "make it longer"
+        check.fault("spec.progressDeadlineSeconds", problem, remedy)
     _template(check, spec.selector, spec.template)
     _strategy(check, "spec.strategy", spec.strategy, ("RollingUpdate", "Recreate"))
 
@@ -27,6 +33,8 @@ def check_deployment(check: Checker, deployment: Deployment) -> None:
 def check_daemon_set(check: Checker, daemon_set: DaemonSet) -> None:
     """Check ``spec`` of a DaemonSet."""
     spec = daemon_set.spec
+    _natural(check, "spec.minReadySeconds", spec.min_ready_seconds)
+    _natural(check, "spec.revisionHistoryLimit", spec.revision_history_limit)
     _template(check, spec.selector, spec.template)
     _strategy(check, "spec.updateStrategy", spec.update_strategy, ("RollingUpdate", "OnDelete"))
     limits = spec.update_strategy.rolling_update
@@ -39,24 +47,26 @@ def check_daemon_set(check: Checker, daemon_set: DaemonSet) -> None:
 def check_replica_set(check: Checker, replica_set: ReplicaSet) -> None:
     """Check ``spec`` of a ReplicaSet."""
     spec = replica_set.spec
-    if spec.replicas < 0:
-        check.fault("spec.replicas", f"{spec.replicas} is negative", "use 0 or more")
+    _natural(check, "spec.replicas", spec.replicas)
+    _natural(check, "spec.minReadySeconds", spec.min_ready_seconds)
     _template(check, spec.selector, spec.template)
 
 
 def check_stateful_set(check: Checker, stateful_set: StatefulSet) -> None:
     """Check ``spec`` of a StatefulSet."""
     spec = stateful_set.spec
-    if spec.replicas < 0:
-        check.fault("spec.replicas", f"{spec.replicas} is negative", "use 0 or more")
+    _natural(check, "spec.replicas", spec.replicas)
+    _natural(check, "spec.minReadySeconds", spec.min_ready_seconds)
+    _natural(check, "spec.revisionHistoryLimit", spec.revision_history_limit)
+    if spec.ordinals is not None:
+        _natural(check, "spec.ordinals.start", spec.ordinals.start)
     _template(check, spec.selector, spec.template)
     policies = ("OrderedReady", "Parallel")
     check.one_of("spec.podManagementPolicy", spec.pod_management_policy, policies)
     check.one_of("spec.updateStrategy.type", spec.update_strategy.type, _STATEFUL_STRATEGIES)
     limits = spec.update_strategy.rolling_update
-    if limits is not None and (limits.partition or 0) < 0:
-        field = "spec.updateStrategy.rollingUpdate.partition"
-        check.fault(field, f"{limits.partition} is negative", "use 0 or more")
+    if limits is not None:
+        _natural(check, "spec.updateStrategy.rollingUpdate.partition", limits.partition)
 
 
 _STATEFUL_STRATEGIES = ("RollingUpdate", "OnDelete")
@@ -90,9 +100,16 @@ def check_selector(check: Checker, at: str, selector: LabelSelector) -> None:
         if operator in ("In", "NotIn") and not values:
             problem = "must be specified when `operator` is 'In' or 'NotIn'"
             check.fault(f"{place}.values", problem, "list at least one value")
+        elif not isinstance(values, list) or not all(isinstance(one, str) for one in values):
+            check.fault(f"{place}.values", "is no list of texts", "list values of the label")
         elif operator not in ("In", "NotIn") and values:
             problem = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
             check.fault(f"{place}.values", problem, "remove them")
+
+
+def _natural(check: Checker, field: str, value: int | None) -> None:
+    if value is not None and value < 0:
+        check.fault(field, f"{value} is negative", "use 0 or more")
 
 
 def _template(check: Checker, selector: LabelSelector, template: PodTemplate) -> None:
@@ -125,6 +142,9 @@ def _strategy(check: Checker, at: str, strategy: UpdateStrategy, known: tuple[st
         if not percent and not (isinstance(value, int) and value >= 0):
             remedy = "use a number of pods, or a percentage such as 25%"
             check.fault(f"{at}.rollingUpdate.{name}", f"{value!r} is not valid", remedy)
+        elif name == "maxUnavailable" and percent and int(digits) > 100:
+            field = f"{at}.rollingUpdate.{name}"
+            check.fault(field, "must not be greater than 100%", "use 100% or less")
     if all(value in (0, "0%") for value in limits.values()):
         problem = "may not be 0 when maxSurge is 0"
         check.fault(f"{at}.rollingUpdate.maxUnavailable", problem, "set one of them to 1 or more")
