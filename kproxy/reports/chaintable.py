@@ -113,8 +113,8 @@ def _meanwhile(row: LinkRow) -> Text:
     changes = _where(row.frozen)
     if changes:
         lines.append(f"changes frozen: {changes}")
-    if row.refused_ms is not None and _long(row.refused_ms):
-        lines.append(f"writes refused: {spread_text(row.refused_ms)}")
+    if row.no_writes_ms is not None and _long(row.no_writes_ms):
+        lines.append(f"no writes: {spread_text(row.no_writes_ms)}")
     pods = _where(row.no_pods)
     if pods:
         lines.append(f"no new pods: {pods}")

@@ -104,7 +104,7 @@ class LinkRow:
     repair_ms: Spread | None
     traffic: tuple[LinkTraffic, ...]
     frozen: tuple[LinkPause, ...]
-    refused_ms: Spread | None
+    no_writes_ms: Spread | None
     no_pods: tuple[LinkPause, ...]
     notes: tuple[str, ...]
     valid: bool

@@ -41,7 +41,7 @@ def _row(words: Words, trials: Sequence[LinkTrial]) -> LinkRow:
         repair_ms=spread([one.repair_ms for one in trials if one.repair_ms is not None]),
         traffic=tuple(_traffic(trials)),
         frozen=_on_nodes(one.changes for one in trials),
-        refused_ms=_over([one.writes for one in trials if one.writes is not None]),
+        no_writes_ms=_over([one.writes for one in trials if one.writes is not None]),
         no_pods=_on_nodes(one.pods for one in trials),
         notes=tuple(dict.fromkeys(note for one in trials for note in one.notes)),
         valid=all(one.valid for one in trials),

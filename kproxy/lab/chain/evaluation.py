@@ -66,21 +66,24 @@ def changes(writes: Iterable[Write], syncs: Iterable[Sync], watch: Watch) -> Pau
     return _pause(waits, open_since, watch, len(acknowledged))
 
 
-def refusals(writes: Sequence[Write], watch: Watch) -> Pause:
-    """Return how long no write succeeded: from a failed attempt to the next success."""
+def stalls(writes: Sequence[Write], watch: Watch) -> Pause:
+    """Return how long no write was acknowledged that somebody had begun.
+
+    An attempt that fails is repeated: that counts from the first one's beginning to the answer of
+    the next one that succeeds.
+    """
     attempts = sorted(
         (one for one in writes if one.begun_ns >= watch.since_ns), key=lambda one: one.begun_ns
     )
     found: list[Interval] = []
-    failing_since: int | None = None
+    since: int | None = None
     for write in attempts:
-        if write.version is None:
-            failing_since = write.begun_ns if failing_since is None else failing_since
-        elif failing_since is not None:
-            found.append((failing_since, write.ended_ns))
-            failing_since = None
+        since = write.begun_ns if since is None else since
+        if write.version is not None:
+            found.append((since, write.ended_ns))
+            since = None
     failed = sum(1 for one in attempts if one.version is None)
-    return _pause(found, failing_since, watch, len(attempts), failed=failed)
+    return _pause(found, since, watch, len(attempts), failed=failed)
 
 
 def gaps(times: Iterable[int], watch: Watch) -> Pause:

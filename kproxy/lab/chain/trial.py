@@ -178,7 +178,7 @@ class ChainTrials:
             repair_ms=_after(fault, repaired),
             measurements=tuple(found),
             changes=tuple(changes),
-            writes=evaluation.refusals(writes, watch),
+            writes=evaluation.stalls(writes, watch),
             pods=tuple(pods),
             notes=tuple(stage.notes),
             problems=tuple(problems),

@@ -64,27 +64,34 @@ def test_what_is_not_over_has_no_length() -> None:
     assert found.usual_ms == 10
 
 
-def test_refused_writes_are_counted_from_the_first_attempt_to_the_next_success() -> None:
+def test_failed_writes_are_counted_from_the_first_attempt_to_the_next_success() -> None:
     writes = [
         Write(begun_ns=one.begun_ns, ended_ns=one.ended_ns, version=None)
         if 11_000 * MS <= one.begun_ns < 17_000 * MS
         else one
         for one in steady()
     ]
-    found = evaluation.refusals(writes, WATCH)
-    assert found.over_ms == 17_001 - 11_000
+    found = evaluation.stalls(writes, WATCH)
+    assert (found.usual_ms, found.longest_ms) == (1, 17_001 - 11_000)
+    assert found.over_ms == 6_000
     assert found.failed == 12
     assert found.count == 40
 
 
+def test_a_write_that_is_answered_late_is_a_stall() -> None:
+    slow = Write(begun_ns=11_000 * MS, ended_ns=12_500 * MS, version=7)
+    found = evaluation.stalls([*steady(20), slow], WATCH)
+    assert (found.over_ms, found.failed) == (1_499, 0)
+
+
 def test_writes_that_are_refused_to_the_end_are_not_over() -> None:
     writes = [*steady(30), Write(begun_ns=15_000 * MS, ended_ns=15_002 * MS, version=None)]
-    assert evaluation.refusals(writes, WATCH).over_ms is None
+    assert evaluation.stalls(writes, WATCH).over_ms is None
 
 
 def test_attempts_before_the_watch_do_not_count() -> None:
     early = Write(begun_ns=-5 * MS, ended_ns=-4 * MS, version=None)
-    assert evaluation.refusals([early, *steady()], WATCH).failed == 0
+    assert evaluation.stalls([early, *steady()], WATCH).failed == 0
 
 
 def test_gaps_are_judged_by_those_before_the_fault() -> None:

@@ -53,7 +53,7 @@ ROW = LinkRow(
         LinkPause(node="hit", over_ms=spread(130.0)),
         LinkPause(node="other", over_ms=spread(0.0)),
     ),
-    refused_ms=spread(0.0),
+    no_writes_ms=spread(0.0),
     no_pods=(),
     notes=(),
     valid=True,
@@ -77,7 +77,7 @@ MAJORITY = dataclasses.replace(
     repaired_by="by hand",
     detect_ms=None,
     repair_ms=spread(61_000.0),
-    refused_ms=spread(60_100.0),
+    no_writes_ms=spread(60_100.0),
     frozen=(),
     no_pods=tuple(LinkPause(node=node, over_ms=spread(60_000.0)) for node in ("hit", "other")),
 )
