@@ -91,23 +91,6 @@ def dns(places: Places) -> list[Object]:
     """Return the Service and the Deployment of the cluster's name servers."""
     labels = {"k8s-app": DNS}
     meta = {"name": DNS, "namespace": NAMESPACE, "labels": labels}
-    addresses = [str(DNS_ADDRESS)] + [str(DNS_ADDRESS6)] * places.site.dual
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": meta,
-        "spec": {
-            "selector": labels,
-            "clusterIP": addresses[0],
-            "clusterIPs": addresses,
-            "ipFamilies": ["IPv4", "IPv6"][: len(addresses)],
-            "ipFamilyPolicy": "RequireDualStack" if places.site.dual else "SingleStack",
-            "ports": [
-                {"name": "dns", "port": 53, "protocol": "UDP"},
-                {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
-            ],
-        },
-    }
     container = {
         "name": DNS,
         "image": "kproxy-dns",
@@ -130,7 +113,27 @@ def dns(places: Places) -> list[Object]:
     selector = {"matchLabels": labels}
     spec = {"replicas": DNS_REPLICAS, "selector": selector, "template": template}
     deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec}
-    return [service, deployment]
+    return [_dns_service(places, meta, labels), deployment]
+
+
+def _dns_service(places: Places, meta: Object, labels: Object) -> Object:
+    addresses = [str(DNS_ADDRESS)] + [str(DNS_ADDRESS6)] * places.site.dual
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": meta,
+        "spec": {
+            "selector": labels,
+            "clusterIP": addresses[0],
+            "clusterIPs": addresses,
+            "ipFamilies": ["IPv4", "IPv6"][: len(addresses)],
+            "ipFamilyPolicy": "RequireDualStack" if places.site.dual else "SingleStack",
+            "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP"},
+                {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+            ],
+        },
+    }
 
 
 def _probe(path: str, period: int) -> Object:
