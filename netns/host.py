@@ -89,6 +89,10 @@ class LiveHost:
         at ``process.popen``. Raises :class:`CommandFailed` if the program cannot be started.
         """
         process = self._start(command, (stdin, stdout, stderr), env, cwd, pass_fds)
+        # Who has been waited for needs nobody who remembers: each holds a descriptor.
+        for ended in [one for one in self._started if one.waited_for]:
+            with contextlib.suppress(ValueError):  # another thread was faster
+                self._started.remove(ended)
         self._started.append(process)
         return process
 

@@ -100,6 +100,11 @@ class Process:
         return not wait.readable(self._pidfd, 0)
 
     @property
+    def waited_for(self) -> bool:
+        """Whether this program has been told of its end already; asks nobody."""
+        return self._popen is not None and self._popen.returncode is not None
+
+    @property
     def returncode(self) -> int | None:
         """Exit status, -N after signal N; None while it runs, or if it is nobody's child here."""
         return None if self._popen is None else self._popen.poll()

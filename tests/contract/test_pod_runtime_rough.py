@@ -121,3 +121,14 @@ def test_a_new_pod_never_moves_into_a_host_of_its_name_that_is_still_there(real)
             real.sandbox("uid-2", "web-0")
     real.runtime.remove("uid-1")
     assert real.sandbox("uid-2", "web-0").uid == "uid-2"
+
+
+def test_restarts_leave_no_descriptors(real):
+    sandbox = real.sandbox()
+    open_then = []
+    for attempt in range(4):
+        real.runtime.start(sandbox, shell("exit 1", attempt=attempt))
+        real.exits()
+        real.until(lambda: not real.runtime._taps)
+        open_then.append(len(list(Path("/proc/self/fd").iterdir())))
+    assert open_then[1] == open_then[-1]
