@@ -63,6 +63,8 @@ class Scheduler:
         self._picture = Picture()
         self._lock = threading.Lock()
         self._parked: dict[str, _Parked] = {}
+        self._changes = 0
+        """How often something has changed that may help those that are parked."""
         self._doubtful: set[str] = set()
         """Uids of pods that may or may not be bound: the answer was lost."""
 
@@ -100,11 +102,13 @@ class Scheduler:
         if parked is not None and self._now() < parked.due:
             return parked.due - self._now()
         services = self._cluster.list_objects(kinds.SERVICE, namespace)
+        changes = self._changes
         decision = placement.decide(pod, self._picture.nodes(), services)
         if not decision.node:
-            self._park(key, owned.uid(pod))
+            wait = self._park(key, owned.uid(pod))
             self._tell_failure(pod, decision.message)
-            return LOOK_AGAIN
+            # A change from which nobody has learnt that this one waits: it was not parked yet.
+            return LOOK_AGAIN if changes == self._changes else wait
         self._bind(pod, decision.node)
         self._unpark(key)
         self._log.info("pod bound", pod=key, uid=owned.uid(pod), node=decision.node)
@@ -160,6 +164,7 @@ class Scheduler:
 
     def _waiting(self) -> set[str]:
         with self._lock:
+            self._changes += 1
             return set(self._parked)
 
     def _parked_of(self, key: str, uid: str) -> _Parked | None:
@@ -167,12 +172,14 @@ class Scheduler:
             found = self._parked.get(key)
             return found if found is not None and found.uid == uid else None
 
-    def _park(self, key: str, uid: str) -> None:
+    def _park(self, key: str, uid: str) -> float:
+        """Note that a pod has found no place; return in how many seconds it may be tried again."""
         with self._lock:
             old = self._parked.get(key)
             attempts = old.attempts + 1 if old is not None and old.uid == uid else 1
             wait = min(BACKOFF_FIRST * 2.0 ** min(attempts - 1, 10), BACKOFF_MOST)
             self._parked[key] = _Parked(uid, attempts, self._now() + wait)
+            return wait
 
     def _unpark(self, key: str) -> None:
         with self._lock:

@@ -7,7 +7,7 @@ from scheduler_world import SchedulerWorld, node, pod, taint
 
 from kproxy import errors
 from kproxy.api import catalog, kinds
-from kproxy.controlplane.scheduling import filters
+from kproxy.controlplane.scheduling import filters, placement
 from kproxy.controlplane.scheduling.picture import Picture
 
 
@@ -114,6 +114,28 @@ def test_no_attempt_is_made_before_the_back_off_is_over():
         waits.append(again)
         world.time += again
     assert waits == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+
+
+def test_a_change_in_the_middle_of_an_attempt_is_not_missed(monkeypatch):
+    world = SchedulerWorld(node("n1", unschedulable=True))
+    world.add(pod("p"))
+    world.tell()
+    decide = placement.decide
+
+    def meanwhile(*given):
+        found = decide(*given)
+        world.cluster.create(kinds.NODE, node("n2"))
+        world.queue.clear()
+        world.tell()
+        assert world.queue == []  # nobody knows yet that it waits
+        return found
+
+    monkeypatch.setattr(placement, "decide", meanwhile)
+    assert world.scheduler.reconcile("default/p") == 1.0
+    monkeypatch.undo()
+    world.time += 1.0
+    world.scheduler.reconcile("default/p")
+    assert world.places() == {"p": "n2"}
 
 
 def test_a_bound_pod_is_never_bound_again_whatever_becomes_of_the_answer():
