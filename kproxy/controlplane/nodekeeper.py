@@ -82,16 +82,10 @@ class NodeKeeper:
     def step(self) -> float:
         """Do what is due; return the seconds until the next thing."""
         now = self._now()
-        trouble = self._trouble()
-        try:
-            if now >= self._report_due or trouble != self._told:
-                self._report(now, trouble)
-            if now >= self._lease_due:
-                self._lease.renew(_precise(self._wall()))
-                self._lease_due = now + next(self._renewals)
-        except errors.KproxyError as error:
+        problems = [one for one in (self._report_if_due(now), self._renew_if_due(now)) if one]
+        if problems:
             self._failures += 1
-            self._log.warning("node not reported", error=str(error))
+            self._log.warning("node not reported", error="; ".join(map(str, problems)))
             wait = self._backoff.failed("")
             return wait * (1 + draw(self._name, str(self._failures))) / 2
         self._backoff.succeeded("")
@@ -111,6 +105,25 @@ class NodeKeeper:
         """Make :meth:`run` return."""
         self._stopped = True
         self._wake.set()
+
+    def _report_if_due(self, now: float) -> errors.KproxyError | None:
+        trouble = self._trouble()
+        try:
+            if now >= self._report_due or trouble != self._told:
+                self._report(now, trouble)
+        except errors.KproxyError as error:
+            return error
+        return None
+
+    def _renew_if_due(self, now: float) -> errors.KproxyError | None:
+        """Renew the Lease, which says that the node is alive, whatever else cannot be told."""
+        try:
+            if now >= self._lease_due:
+                self._lease.renew(_precise(self._wall()))
+                self._lease_due = now + next(self._renewals)
+        except errors.KproxyError as error:
+            return error
+        return None
 
     def _report(self, now: float, trouble: str) -> None:
         with self._lock:

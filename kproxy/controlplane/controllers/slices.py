@@ -187,7 +187,11 @@ def hints(
 
 def _address(status: PodStatus, family: str) -> str:
     for text in [one.ip for one in status.pod_ips or ()] or [status.pod_ip]:
-        if text and f"IPv{ipaddress.ip_address(text).version}" == family:
+        try:
+            version = ipaddress.ip_address(text).version
+        except ValueError:  # none yet, or nonsense, for which the other pods must not pay
+            continue
+        if f"IPv{version}" == family:
             return text
     return ""
 

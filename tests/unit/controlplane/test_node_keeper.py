@@ -18,11 +18,12 @@ class Away:
     def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster
         self.away = False
+        self.refuse = ""
         self.writes: list[str] = []
 
     def __getattr__(self, name):
         def call(kind, *rest, **named):
-            if self.away:
+            if self.away or name == self.refuse:
                 raise errors.KproxyError("unreachable")
             if name != "get":
                 self.writes.append(f"{name} {kind.name}")
@@ -219,3 +220,16 @@ def test_hearing_of_itself_as_it_is_writes_nothing(node):
     node.keeper.heard(codec.from_dict(node.get(), core.Node))
     node.run(until=101.0)
     assert node.cluster.writes == before
+
+
+def test_a_node_whose_report_is_refused_is_alive_all_the_same(node):
+    node.run(until=100.0)
+    before = node.lease()["spec"]["renewTime"]
+    node.cluster.refuse = "update_status"
+    node.trouble = "no carrier"
+    node.run(until=130.0)
+    assert node.ready()["status"] == "True"
+    assert node.lease()["spec"]["renewTime"] > before
+    node.cluster.refuse = ""
+    node.run(until=140.0)
+    assert node.ready()["status"] == "False"

@@ -185,3 +185,10 @@ class TestMirroring:
         labels = {"endpointslice.kubernetes.io/skip-mirror": "true"}
         self.endpoints(world, "192.0.2.1", labels=labels)
         assert self.slices(world) == {}
+
+
+@pytest.mark.parametrize("status", [{"podIP": "nonsense"}, {"podIPs": [{"ip": "x"}]}])
+def test_a_pod_with_an_unreadable_address_costs_the_others_nothing(status):
+    assert slices.wanted(service(), [pod(status=status)], ZONES) == {}
+    found = only(slices.wanted(service(), [pod(status=status), pod()], ZONES))
+    assert found.addresses == ["10.244.1.2"]
