@@ -29,6 +29,8 @@ sees everything that was committed before (:meth:`Store.list`)."""
 
 ATTEMPTS = 50
 """So often a write begins anew because somebody was faster."""
+LARGEST = 1_500_000
+"""Bytes of an object: what etcd takes (1.5 MiB), less what goes around it."""
 
 
 class Store:
@@ -226,11 +228,12 @@ class Store:
             self._cache.wait_for(self.version)
             new, more = plan(None if old is None else old.obj, new)
         shown = new if new is not None else old.obj if old is not None else {}
-        write = base.Write(
-            versions.path_of(resource, key),
-            None if new is None else versions.stored(new),
-            base.ABSENT if old is None else old.revision,
-        )
+        value = None if new is None else versions.stored(new)
+        if value is not None and len(value) > LARGEST:
+            message = f"Request entity too large: an object may have {LARGEST} bytes"
+            raise errors.ApiError(413, "RequestEntityTooLarge", message)
+        expected = base.ABSENT if old is None else old.revision
+        write = base.Write(versions.path_of(resource, key), value, expected)
         return versions.item(shown, self.commit([write, *more]))
 
     def _find(self, resource: str, key: Key) -> Item | None:

@@ -7,7 +7,7 @@ import msgspec
 
 from kproxy import errors
 
-from . import eventviews, lists, routes, selectors, status
+from . import eventviews, lists, routes, selectors, status, versions
 from .requests import Options, Query, number, truth
 from .store import Store
 from .versions import Event, EventType
@@ -86,8 +86,13 @@ class Watch:
             if self._namespace and event.item.obj["metadata"].get("namespace") != self._namespace:
                 continue
             kind = _seen_as(event, self._selected)
-            if kind is not None:
-                lines.append(_line(kind, self._view.watched(event.item)))
+            if kind is None:
+                continue
+            item = event.item
+            if kind is EventType.DELETED and event.previous is not None:
+                # What the watcher knew, as when it was really deleted; not what it may not see.
+                item = versions.item(event.previous, event.version)
+            lines.append(_line(kind, self._view.watched(item)))
         return lines
 
 

@@ -3,7 +3,8 @@
 ====================  ==========================================================================
 admin                 everything (group system:masters)
 controller manager    everything but exec
-scheduler             read everything but Secrets; bind pods, their status, Events, Leases
+scheduler             read everything but Secrets; bind pods, their status, Events, the Leases of
+                      kube-system
 proxy                 read Services, EndpointSlices, Nodes, Namespaces, ServiceCIDRs; Events
 name server           read Services, EndpointSlices, Namespaces, Pods
 load balancer         read what a proxy reads; write the status of Services, Events
@@ -107,7 +108,9 @@ def _scheduler(asked: Attributes) -> bool:
         return asked.resource != "secrets" and asked.subresource in ("", "status")
     if asked.resource == "pods":
         return asked.subresource in ("binding", "status") or asked.verb == "delete"
-    return asked.resource in ("events", "leases")
+    if asked.resource == "leases":
+        return asked.verb in ("create", "patch", "update") and asked.namespace == "kube-system"
+    return asked.resource == "events" and asked.verb in ("create", "patch", "update")
 
 
 def _proxy(asked: Attributes) -> bool:

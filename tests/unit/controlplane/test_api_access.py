@@ -128,7 +128,8 @@ def test_tokens_that_are_none(token):
         (PROXY, "update", "nodes/status", False),
         (SCHEDULER, "create", "pods/binding", True),
         (SCHEDULER, "get", "pods", True),
-        (SCHEDULER, "update", "leases", True),
+        (SCHEDULER, "update", "leases", False),
+        (SCHEDULER, "deletecollection", "events", False),
         (SCHEDULER, "get", "secrets", False),
         (SCHEDULER, "create", "pods", False),
         (SCHEDULER, "create", "pods/exec", False),
@@ -152,6 +153,16 @@ def test_roles(user, verb, what, expected):
         resource, _, part = what.partition("/")
         asked = Attributes(verb=verb, resource=resource, subresource=part)
     assert roles.allowed(user, asked) is expected
+
+
+def test_a_scheduler_holds_a_lease_but_not_those_of_nodes():
+    def may(verb, namespace):
+        asked = Attributes(verb=verb, resource="leases", namespace=namespace, name="x")
+        return roles.allowed(SCHEDULER, asked)
+
+    assert all(may(verb, "kube-system") for verb in ("get", "create", "update", "patch"))
+    assert not may("deletecollection", "kube-system")
+    assert not may("update", "kube-node-lease")
 
 
 def on(node, **spec):

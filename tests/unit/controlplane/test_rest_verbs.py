@@ -310,6 +310,18 @@ def test_an_object_that_stops_matching_is_deleted_to_the_watcher(api):
     assert lines(api, "/api/v1/pods", 4, **query) == expected
 
 
+def test_of_an_object_that_stops_matching_the_watcher_sees_what_it_knew(api):
+    since = str(api.store.version)
+    send(api, "POST", f"{DEFAULT}/pods", pod("a", labels={"app": "x"}))
+    changed = send(api, "PATCH", f"{DEFAULT}/pods/a", {"metadata": {"labels": {"app": "y"}}})
+    query = {"watch": "1", "labelSelector": "app=x", "resourceVersion": since}
+    told = next(api.watch(routes.target("/api/v1/pods"), query)).splitlines()
+    last = msgspec.json.decode(told[-1])
+    assert last["type"] == "DELETED"
+    assert last["object"]["metadata"]["labels"] == {"app": "x"}
+    assert last["object"]["metadata"]["resourceVersion"] == changed["metadata"]["resourceVersion"]
+
+
 def test_watch_of_a_version_too_old_is_an_error_event(api):
     stream = api.watch(routes.target("/api/v1/pods"), {"resourceVersion": "999999"})
     event = msgspec.json.decode(next(stream))
@@ -328,6 +340,16 @@ def test_a_watch_ends_with_a_bookmark_when_its_time_is_over(api, monkeypatch):
     ]
     assert event["type"] == "BOOKMARK"
     assert event["object"]["metadata"]["resourceVersion"] == str(api.store.version)
+
+
+def test_an_object_cannot_grow_beyond_what_any_store_takes(api):
+    send(api, "POST", f"{DEFAULT}/configmaps", {"metadata": {"name": "c"}})
+    path = f"{DEFAULT}/configmaps/c"
+    send(api, "PATCH", path, {"data": {"a": "x" * 1_000_000}})
+    before = send(api, "GET", path)
+    refused = failure(api, "PATCH", path, {"data": {"b": "x" * 1_000_000}})
+    assert (refused["code"], refused["reason"]) == (413, "RequestEntityTooLarge")
+    assert send(api, "GET", path) == before
 
 
 def test_a_selector_of_a_deployment_cannot_be_changed(api):
