@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -57,6 +58,33 @@ def test_a_commit_that_could_not_wake_anybody_may_have_been_done(tmp_path, monke
             storage.commit([Write("/a", b"1", ABSENT)])
         assert caught.value.unknown
         assert storage.get("/a")[0] == base.Entry("/a", b"1", 2)
+
+
+class Troubled:
+    """A connection to a disk that fails some statements, once each."""
+
+    def __init__(self, connection, *statements):
+        self._connection = connection
+        self._fails = list(statements)
+
+    def execute(self, statement, *parameters):
+        if statement in self._fails:
+            self._fails.remove(statement)
+            raise sqlite3.OperationalError("disk I/O error")
+        return self._connection.execute(statement, *parameters)
+
+    def __getattr__(self, name):
+        return getattr(self._connection, name)
+
+
+def test_a_commit_that_can_be_neither_done_nor_undone_is_unknown_and_holds_up_nobody(tmp_path):
+    with contextlib.closing(sqlite.SqliteStorage(tmp_path / "db")) as storage:
+        storage._writer = Troubled(storage._writer, "COMMIT", "ROLLBACK")
+        with pytest.raises(base.Unavailable) as caught:
+            storage.commit([Write("/a", b"1", ABSENT)])
+        assert caught.value.unknown
+        assert storage.commit([Write("/b", b"1", ABSENT)]) == 2
+        assert [entry.key for entry in storage.list("/")[0]] == ["/b"]
 
 
 def test_a_storage_is_not_closed_between_a_commit_and_its_bell(tmp_path, monkeypatch):

@@ -134,8 +134,12 @@ class SqliteStorage:
                     # While we hold the lock: close() must not take the bell's descriptor from us.
                     self._bell.ring()
             finally:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
+                with contextlib.suppress(sqlite3.Error):  # what is told is why it came to that
+                    self._roll_back()
+
+    def _roll_back(self) -> None:
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
 
     def _begin(self) -> None:
         """Become the only writer. Whoever must wait for another one tries after its commit.
@@ -147,6 +151,7 @@ class SqliteStorage:
         while True:
             self._check_open()
             try:
+                self._roll_back()  # what a disk in trouble would not let us undo
                 self._writer.execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
                 now = time.monotonic()
