@@ -1,4 +1,4 @@
-"""The result file of ``kproxy chain --random``: what was killed, and whether anybody could tell."""
+"""The result file of ``kproxy chain --random``: what was killed, and what that broke."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
