@@ -1,12 +1,15 @@
 """What a request asks for besides its target: the options in its query and headers. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from kproxy import errors
 
 Query = Mapping[str, str]
+Guard = Callable[[str, dict[str, Any] | None, dict[str, Any]], None]
+"""Raise ApiError 403 if an object of this resource may not become another (None: be created)."""
 
 JSON = "application/json"
 
@@ -39,6 +42,8 @@ class Options:
     validation: Validation = Validation.IGNORE
     manager: str = ""
     force: bool = False
+    guard: Guard | None = None
+    """Judges what is about to be written, for a client that may not write everything."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,8 @@ class Writes:
             new = admission.admit(eventviews.stored_kind(kind), new, None)
             new = admission.initial_status(kind, new)
             new = self._managed(kind, new, None, options, "Update")
+            if options.guard is not None:
+                options.guard(kind.plural, None, new)
             try:
                 return self._create(kind, new, options), warnings
             except errors.Conflict:
@@ -123,8 +125,11 @@ class Writes:
                 raise
         new = managers.apply(None, config, shape, by, force=True)
         collection = routes.Target(kind=kind, namespace=target.namespace)
-        plain = Options(dry_run=options.dry_run)
-        return self.create(collection, _encode(new), plain)[0], warnings
+        plain = Options(dry_run=options.dry_run, guard=options.guard)
+        try:
+            return self.create(collection, _encode(new), plain)[0], warnings
+        except errors.Conflict:  # somebody else was faster
+            return self.update(target, change, options, tracked=True), warnings
 
     def update(
         self,
@@ -148,6 +153,8 @@ class Writes:
             if target.subresource == "status":
                 return admission.check_shape(stored, _with_status(old, new))
             new = _with_specification(stored, old, new)
+            if options.guard is not None:
+                options.guard(kind.plural, old, new)
             return new if tracked else self._managed(kind, new, old, options, "Update")
 
         return self.put(eventviews.resource(kind), target, change, options)

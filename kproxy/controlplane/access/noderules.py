@@ -21,6 +21,7 @@ Pods = Callable[[str], Iterator[Object]]
 
 LEASES = "kube-node-lease"
 MIRROR = "kubernetes.io/config.mirror"
+RESERVED = "node-restriction.kubernetes.io/"
 
 
 def check(
@@ -57,6 +58,32 @@ def check(
                 problem = "node requested token not bound to a pod of its own by name and uid"
     if problem:
         raise forbidden(user, asked, problem)
+
+
+def check_change(user: User, resource: str, old: Object | None, new: Object) -> None:
+    """Raise ApiError 403 if a node frees itself of what others have put on it.
+
+    That is its taints, and the labels that are reserved for keeping pods to certain nodes.
+    """
+    if resource != "nodes":
+        return
+    problem = ""
+    if old is not None and _taints(old) != _taints(new):
+        problem = "taints"
+    elif _reserved(old or {}) != _reserved(new):
+        problem = f"labels that begin with {RESERVED}"
+    if problem:
+        asked = Attributes(verb="update" if old else "create", resource=resource, name=_name(new))
+        raise forbidden(user, asked, f"node {user.node!r} is not allowed to modify {problem}")
+
+
+def _taints(node: Object) -> list[Object]:
+    return (node.get("spec") or {}).get("taints") or []
+
+
+def _reserved(node: Object) -> Object:
+    labels = (node.get("metadata") or {}).get("labels") or {}
+    return {name: value for name, value in labels.items() if name.startswith(RESERVED)}
 
 
 def _pods(

@@ -3,10 +3,11 @@
 The order matters: who may not do it is refused before his body is read.
 """
 
+import functools
 import socket
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kproxy import errors
@@ -143,6 +144,7 @@ class Dispatcher:
         body = call.read_body()
         if user.node:
             self._check_node(user, call.asked, query, body, options)
+            options = replace(options, guard=functools.partial(noderules.check_change, user))
         match call.asked.verb:
             case "get":
                 return self.api.get(target, options)

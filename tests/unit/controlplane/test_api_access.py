@@ -1,5 +1,6 @@
 """Certificates, tokens, roles: who somebody is, and what he may do."""
 
+import contextlib
 import ssl
 
 import pytest
@@ -202,6 +203,34 @@ def test_a_node_may_touch_only_itself():
     assert judged("update", "leases", "n1", "kube-node-lease")
     assert not judged("update", "leases", "n2", "kube-node-lease")
     assert not judged("update", "leases", "kube-controller-manager", "kube-system")
+
+
+def node(taints=(), **labels):
+    named = {f"{name}.kubernetes.io/x": value for name, value in labels.items()}
+    return {"metadata": {"name": "n1", "labels": named}, "spec": {"taints": list(taints)}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "good"),
+    [
+        (None, node(taints=[{"key": "a"}]), True),
+        (None, {"metadata": {"name": "n1"}}, True),
+        (None, node(restriction="x"), True),
+        (None, {"metadata": {"name": "n1", "labels": {noderules.RESERVED + "x": "1"}}}, False),
+        (node(), node(other="x"), True),
+        (node(), {"metadata": {"name": "n1"}, "spec": {}}, True),
+        (node(taints=[{"key": "a"}]), node(taints=[{"key": "a"}]), True),
+        (node(taints=[{"key": "a"}]), node(), False),
+        (node(), node(taints=[{"key": "a"}]), False),
+        ({"metadata": {"name": "n1", "labels": {noderules.RESERVED + "x": "1"}}}, node(), False),
+    ],
+)
+def test_a_node_does_not_free_itself(old, new, good):
+    expected = contextlib.nullcontext() if good else pytest.raises(errors.ApiError)
+    with expected as caught:
+        noderules.check_change(NODE, "nodes", old, new)
+    assert good or caught.value.code == 403
+    noderules.check_change(NODE, "pods", old, new)
 
 
 def test_a_node_may_touch_only_its_pods():

@@ -133,6 +133,26 @@ def test_a_node_may_do_what_is_its_own(admin, client_of, secrets):
     assert refused(node, "GET", catalog.SECRET.path("default", "x"))[0] == 403
 
 
+def test_a_node_gets_tokens_for_its_pods_and_keeps_its_taints(admin, client_of, secrets):
+    node = client_of(secrets.node_kubeconfig("n1"))
+    post(node, kinds.NODE, "", {"metadata": {"name": "n1"}})
+    tainted = b'{"spec":{"taints":[{"key":"a","effect":"NoSchedule"}]}}'
+    options = {"body": tainted, "content_type": rest.MERGE_PATCH}
+    assert refused(node, "PATCH", kinds.NODE.path("", "n1"), **options)[0] == 403
+    meta = post(admin, catalog.POD, "default", pod("mine", "n1"))["metadata"]
+    ref = {"kind": "Pod", "name": "mine", "uid": meta["uid"]}
+    spec = {"spec": {"boundObjectRef": ref}}
+    given = post(node, catalog.SERVICE_ACCOUNT, "default", spec, "default", "token")
+    holder = client_of(token=given["status"]["token"])
+    assert b"APIGroupList" in holder.request("GET", "/apis")
+    path = catalog.SERVICE_ACCOUNT.path("default", "default", "token")
+    assert refused(node, "POST", path, body=b"{}")[0] == 403
+    gone = json.dumps({"gracePeriodSeconds": 0}).encode()
+    admin.request("DELETE", catalog.POD.path("default", "mine"), body=gone)
+    admin.list(core.Namespace)  # the memory has seen it
+    assert refused(holder, "GET", "/apis")[0] == 401
+
+
 def test_a_token_of_a_service_account_lets_in_while_the_account_lives(admin, client_of):
     account = catalog.SERVICE_ACCOUNT
     post(admin, account, "kube-system", {"metadata": {"name": "kube-proxy"}})
