@@ -31,6 +31,7 @@ PROXY_NAME = "kube-proxy"
 HEALTHZ_PORT = 10256
 START_SECONDS = 120.0
 SETTLE_SECONDS = 60.0
+HEARTBEAT_SECONDS = 10
 _LOOK_AGAIN = 0.05
 _KINDS = {kind.name: kind for kind in kinds.known()}
 
@@ -38,8 +39,9 @@ _KINDS = {kind.name: kind for kind in kinds.known()}
 class Cluster:
     """A cluster whose proxies run in one mode. A context manager: entering starts it.
 
-    ``settings`` are added to the proxies' configuration; ``progress`` is told in words what is
-    being waited for. Leaving the block ends nothing: the
+    ``settings`` are added to the proxies' configuration; the kubelets give a sign of life every
+    ``heartbeat`` seconds, and a node is lost that gave none for five times as long; ``progress``
+    is told in words what is being waited for. Leaving the block ends nothing: the
     processes are the lab's and go with it.
     """
 
@@ -52,9 +54,11 @@ class Cluster:
         *,
         room: Room | None = None,
         settings: Mapping[str, Any] | None = None,
+        heartbeat: int = HEARTBEAT_SECONDS,
         progress: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._room = room or Room()
+        self._heartbeat = heartbeat
         self.settings = settings or {}
         self._told = ""
         self.lab = lab
@@ -260,9 +264,13 @@ class Cluster:
         self._api = ObjectClient(self._rest)
         config = str(self.files.kubeconfig)
         # One replica, on a host where nobody asks how it is.
-        alone = ("--leader-elect=false", "--healthz-bind-address=")
-        for program in ("manager", "scheduler"):
-            self._spawn(plan.CONTROL, f"controlplane.{program}", "--kubeconfig", config, *alone)
+        alone = ("--kubeconfig", config, "--leader-elect=false", "--healthz-bind-address=")
+        looks = (
+            f"--node-monitor-period={self._heartbeat / 2:g}s",
+            f"--node-monitor-grace-period={5 * self._heartbeat}s",
+        )
+        self._spawn(plan.CONTROL, "controlplane.manager", *alone, *looks)
+        self._spawn(plan.CONTROL, "controlplane.scheduler", *alone)
         for node in self.plan.each_node():
             self.start_kubelet(node)
 
@@ -273,7 +281,8 @@ class Cluster:
         options = ("--state-dir", state, "--node", node.name, "--cluster-cidr", cidr)
         images = ("--any-image",)  # a workload's own images run echo servers here
         room = ("--rate", str(self._room.rate), "--records", str(self._room.records))
-        process = self._spawn(node.name, "lab.node", *options, *images, *room)
+        beat = (f"--lease-renew={self._heartbeat}", f"--lease-duration={4 * self._heartbeat}")
+        process = self._spawn(node.name, "lab.node", *options, *images, *room, *beat)
         self.kubelets[node.name] = process
         return process
 
