@@ -46,14 +46,16 @@ _ALIASES = {
 }
 """What events are stored as, by what their newer version calls it."""
 
+_ORDER = re.compile(r"(?P<name>[^\s!=,()<>]+)\s*(?P<sign>[<>])\s*(?P<limit>-?\d{1,18})")
 _SET = re.compile(r"\s*(?P<name>[^\s!=,()]+)\s+(?P<word>in|notin)\s*\((?P<values>[^()]*)\)\s*")
 
 
 def parse(labels: str, fields: str, resource: str) -> Predicate | None:
     """Return what decides whether an object is selected; None: all are.
 
-    Labels: ``a=b``, ``a==b``, ``a!=b``, ``a in (b,c)``, ``a notin (b)``, ``a``, ``!a``. Fields:
-    (in)equality on those that Kubernetes knows. Raises ApiError 400 for anything else.
+    Labels: ``a=b``, ``a==b``, ``a!=b``, ``a in (b,c)``, ``a notin (b)``, ``a``, ``!a``, ``a>1``,
+    ``a<1``. Fields: (in)equality on those that Kubernetes knows. Raises ApiError 400 for anything
+    else.
     """
     terms = [_label(term) for term in _split_labels(labels)]
     terms += [_field(term.strip(), resource) for term in fields.split(",") if term.strip()]
@@ -97,13 +99,15 @@ def _label(term: str) -> Predicate:
     if among := _SET.fullmatch(term):
         values = {value.strip() for value in among["values"].split(",")}
         return _expression(among["name"], {"in": "In", "notin": "NotIn"}[among["word"]], values)
+    if order := _ORDER.fullmatch(term):
+        return _ordered(order["name"], order["sign"], int(order["limit"]))
     parts = _split(term)
-    if parts is not None and parts[0] and not re.search(r"[\s()]", parts[0] + parts[2]):
+    if parts is not None and parts[0] and not re.search(r"[\s()<>]", parts[0] + parts[2]):
         return _expression(parts[0], "In" if parts[1] else "NotIn", {parts[2]})
     name = term.removeprefix("!").strip()
-    if parts is not None or not name or re.search(r"[\s()!]", name):
+    if parts is not None or not name or re.search(r"[\s()!<>]", name):
         message = f"unable to parse requirement: labelSelector {term!r}: write key=value, key!="
-        message += "value, key in (a,b), key notin (a,b), key or !key"
+        message += "value, key in (a,b), key notin (a,b), key>1, key<1, key or !key"
         raise errors.ApiError(400, "BadRequest", message)
     return _expression(name, "DoesNotExist" if term.startswith("!") else "Exists", ())
 
@@ -112,6 +116,16 @@ def _expression(name: str, operator: str, values: Collection[str]) -> Predicate:
     def holds(obj: Object) -> bool:
         labels = obj["metadata"].get("labels") or {}
         return meta.holds(operator, labels.get(name), values)
+
+    return holds
+
+
+def _ordered(name: str, sign: str, limit: int) -> Predicate:
+    def holds(obj: Object) -> bool:
+        text = (obj["metadata"].get("labels") or {}).get(name, "")
+        if not re.fullmatch(r"-?[0-9]{1,18}", text):
+            return False
+        return int(text) > limit if sign == ">" else int(text) < limit
 
     return holds
 

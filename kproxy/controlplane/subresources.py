@@ -140,19 +140,21 @@ class Subresources:
         account = self._store.get("serviceaccounts", target.key).obj["metadata"]
         wanted = bodies.parse_object(body, options.content_type)
         spec = bodies.part(wanted, "spec")
+        seconds = _seconds(spec.get("expirationSeconds"), target)
+        audiences = bodies.texts(spec, "audiences") or (tokens.AUDIENCE,)
         token, expires = self._signer.sign(
             target.namespace,
             target.name,
             account["uid"],
-            _seconds(spec.get("expirationSeconds"), target),
-            audiences=bodies.texts(spec, "audiences") or (tokens.AUDIENCE,),
+            seconds,
+            audiences=audiences,
             pod=self._bound_pod(bodies.part(spec, "boundObjectRef"), target.namespace),
         )
         answer = {
             "kind": "TokenRequest",
             "apiVersion": "authentication.k8s.io/v1",
             "metadata": {"name": target.name, "namespace": target.namespace},
-            "spec": spec,
+            "spec": {**spec, "audiences": audiences, "expirationSeconds": seconds},
             "status": {"token": token, "expirationTimestamp": timestamp(expires)},
         }
         return Answer(201, _encode(answer))

@@ -210,7 +210,7 @@ def attributes(method: str, target: routes.Target, query: Query) -> Attributes:
     one = bool(target.name)
     if method in ("GET", "HEAD"):
         verb = "get" if one else "list"
-        if requests.truth(query, "watch") and not target.subresource:
+        if method == "GET" and requests.truth(query, "watch") and not target.subresource:
             verb = "watch"
     else:
         collection = {"POST": "create", "DELETE": "deletecollection"}

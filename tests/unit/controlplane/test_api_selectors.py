@@ -32,13 +32,21 @@ def chosen(labels="", fields="", resource="pods", **obj):
         ("! a", {}, True),
         ("x.io/y-z in (a.b)", {"x.io/y-z": "a.b"}, True),
         ("a=", {"a": ""}, True),
+        ("a>1", {"a": "2"}, True),
+        ("a > 1", {"a": "1"}, False),
+        ("a<10,b", {"a": "9", "b": ""}, True),
+        ("a<10", {"a": "many"}, False),
+        ("a<10", {}, False),
+        ("a>-5", {"a": "-4"}, True),
     ],
 )
 def test_label_selectors(selector, labels, expected):
     assert chosen(selector, metadata={"labels": labels}) is expected
 
 
-@pytest.mark.parametrize("selector", ["a in b", "a in (b", "(a)", "a b", "!", "=x", "a=b c"])
+@pytest.mark.parametrize(
+    "selector", ["a in b", "a in (b", "(a)", "a b", "!", "=x", "a=b c", "a>b", "a>", ">1", "a>1.5"]
+)
 def test_what_is_no_label_selector(selector):
     with pytest.raises(errors.ApiError) as caught:
         selectors.parse(selector, "", "pods")

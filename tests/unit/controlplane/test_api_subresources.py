@@ -329,7 +329,11 @@ def test_a_token_is_given_out_and_expires():
     clock = [1_000_000.0]
     api = with_signer(lambda: clock[0])
     path = f"{DEFAULT}/serviceaccounts/default/token"
-    answer = post(api, path, {"spec": {"expirationSeconds": 600}})["status"]
+    made = post(api, path, {"spec": {"expirationSeconds": 600}})
+    assert made["spec"] == {"expirationSeconds": 600, "audiences": [AUDIENCE]}
+    longest = post(api, path, {"spec": {"expirationSeconds": 10**9}})
+    assert longest["spec"]["expirationSeconds"] == 24 * 3600
+    answer = made["status"]
     assert answer["expirationTimestamp"] == "1970-01-12T13:56:40Z"
     claims = jwt.decode(answer["token"], options={"verify_signature": False})
     assert claims["exp"] - claims["iat"] == 600

@@ -224,3 +224,11 @@ class TestImpersonation:
         head = b"GET /api/v1/%b HTTP/1.1\r\nImpersonate-User: system:kube-proxy"
         for resource, code in ((b"services", "200"), (b"secrets", "403")):
             assert asked(server, head % resource)[0].split()[1] == code
+
+
+def test_the_head_of_a_watch_is_that_of_a_list(server):
+    with socket.create_connection(server.server_address, timeout=10) as connection:
+        connection.sendall(b"HEAD /api/v1/pods?watch=1 HTTP/1.1\r\nConnection: close\r\n\r\n")
+        top, _, body = everything(connection).partition(b"\r\n\r\n")
+    assert top.startswith(b"HTTP/1.1 200 OK")
+    assert body == b""
