@@ -248,6 +248,7 @@ class _Session:
             for fd, event in ready:
                 if fd == end:
                     ended = True
+                    program.execution.poll()  # what it has left ends, too, and writes no more
                 elif fd == self._connection.fileno():
                     if not self._receive(program):
                         return None

@@ -30,7 +30,7 @@ def start_with(path: Path, text: str, start: Callable[[], T], place: Path = PLAC
     """
     if not text:
         return start()
-    partial = path.with_name(f".{path.name}.new")
+    partial = path.with_name(f".{path.name}.{threading.get_ident()}.new")
     partial.write_text(text)
     partial.replace(path)
     outcome: list[T] = []

@@ -341,6 +341,13 @@ def test_a_client_that_goes_away_takes_its_program_along(serving, tmp_path):
         assert not gone.wait(0.02)
 
 
+def test_what_a_program_leaves_behind_does_not_write_on(serving):
+    left = "for i in 1 2 3 4 5 6 7 8 9 10; do echo more; sleep 0.1; done; echo last"
+    with Exec(serving.port, script(f"({left}) & exit 3", stdout="true")) as client:
+        assert client.status()["details"]["causes"][0]["message"] == "3"
+    assert b"last" not in client.output.get(1, b"")
+
+
 def test_what_a_program_leaves_behind_ends_with_it(serving):
     """And so it does not hold up the end, although it has the output open."""
     with Exec(serving.port, script("sleep 1000 & echo $!", stdout="true")) as client:
