@@ -147,8 +147,10 @@ def test_of_who_listens_nothing_reaches_the_kubelet():
     with tunnelled(listens=True) as (client, kubelet):
         client.sendall(b"GET /exec/default/web/c?command=id HTTP/1.1\r\n\r\n")
         kubelet.sendall(b"log")
-        assert client.recv(1000) == b"head "
-        assert client.recv(1000) == b"log"
+        got = b""
+        while len(got) < len(b"head log"):
+            got += client.recv(1000)
+        assert got == b"head log"
         client.shutdown(socket.SHUT_WR)
         assert everything(kubelet) == b""
 
@@ -176,7 +178,7 @@ def test_a_node_with_a_nonsensical_port(port):
 
 
 def test_warnings_leave_the_head_small(server):
-    unknown = {f"{number}{'x' * 5000}": 1 for number in range(300)}
+    unknown = {f"{number}{'x' * 1000}": 1 for number in range(300)}
     body = json.dumps({"metadata": {"name": "c"}, **unknown}).encode()
     head = (
         b"POST /api/v1/namespaces/default/configmaps?fieldValidation=Warn HTTP/1.1\r\n"
