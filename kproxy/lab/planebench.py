@@ -80,9 +80,12 @@ class Plane:
         self._kubeconfig = self._directory / "kubeconfig"
         self._kubeconfig.write_text(json.dumps(_kubeconfig(self._port)))
         self.store = self._directory / "store.db"
+        self._rest = Rest(load_kubeconfig(self._kubeconfig), agent="bench")
+        self._api = ObjectClient(self._rest)
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._rest.close()
         for process in reversed(self._processes.values()):
             process.terminate()
         for process in self._processes.values():
@@ -104,8 +107,6 @@ class Plane:
 
         server = ("--insecure", f"--bind=127.0.0.1:{self._port}", f"--store=sqlite:{self.store}")
         self._spawn("apiserver", "controlplane.apiserver", *server)
-        self._rest = Rest(load_kubeconfig(self._kubeconfig), agent="bench")
-        self._api = ObjectClient(self._rest)
         stage("API ready", self._answers)
         alone = ("--leader-elect=false", "--healthz-bind-address=")
         for program in ("manager", "scheduler"):
