@@ -13,9 +13,12 @@ from kproxy.errors import InvalidObject
 
 from . import catalog, checks, codec, kinds, service_rules, workload_rules
 from .checks import Checker
-from .configuration import ConfigMap, IPAddress, Secret
+from .configuration import ConfigMap, Endpoints, IPAddress, Lease, Secret
 from .meta import Object, OwnerReference
 from .networking import ServiceCIDR
+
+MOST_ANNOTATED = 256 * 1024
+"""Characters of all annotations of an object; Kubernetes counts bytes."""
 
 
 def validate(obj: Object) -> list[InvalidObject]:
@@ -35,6 +38,10 @@ def validate(obj: Object) -> list[InvalidObject]:
     elif not kind.namespaced and meta.namespace:
         check.fault("metadata.namespace", f"a {kind.name} has no namespace", "remove it")
     check.labels("metadata.labels", meta.labels)
+    size = sum(len(key) + len(value) for key, value in (meta.annotations or {}).items())
+    if size > MOST_ANNOTATED:
+        problem = f"must have at most {MOST_ANNOTATED} bytes"
+        check.fault("metadata.annotations", problem, "keep large texts in a ConfigMap")
     _check_owners(check, meta.owner_references or ())
     rule = _RULES.get(kind)
     if rule is not None:
@@ -88,6 +95,28 @@ def _check_service_cidr(check: Checker, obj: ServiceCIDR) -> None:
         check.network(f"spec.cidrs[{index}]", text)
 
 
+def _check_endpoints(check: Checker, obj: Endpoints) -> None:
+    for index, subset in enumerate(obj.subsets or ()):
+        lists = {
+            "addresses": subset.addresses,
+            "notReadyAddresses": subset.not_ready_addresses,
+        }
+        for field, listed in lists.items():
+            for place, one in enumerate(listed or ()):
+                check.usable_address(f"subsets[{index}].{field}[{place}].ip", one.ip)
+        for place, port in enumerate(subset.ports or ()):
+            check.port(f"subsets[{index}].ports[{place}].port", port.port)
+
+
+def _check_lease(check: Checker, obj: Lease) -> None:
+    seconds = obj.spec.lease_duration_seconds
+    if seconds is not None and seconds <= 0:
+        check.fault("spec.leaseDurationSeconds", "must be greater than 0", "give seconds")
+    if (obj.spec.lease_transitions or 0) < 0:
+        problem = "must be greater than or equal to 0"
+        check.fault("spec.leaseTransitions", problem, "count how often it has changed hands")
+
+
 _RULES: dict[kinds.Kind, Callable[[Checker, Any], None]] = {
     kinds.SERVICE: service_rules.check_service,
     kinds.ENDPOINT_SLICE: service_rules.check_slice,
@@ -101,4 +130,6 @@ _RULES: dict[kinds.Kind, Callable[[Checker, Any], None]] = {
     catalog.IP_ADDRESS: _check_ip_address,
     catalog.CONFIG_MAP: _check_data,
     catalog.SECRET: _check_data,
+    catalog.ENDPOINTS: _check_endpoints,
+    catalog.LEASE: _check_lease,
 }

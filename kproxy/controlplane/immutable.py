@@ -89,14 +89,9 @@ def _check_finalizers(kind: kinds.Kind, new: Object, old: Object) -> None:
 def _may_become(old: Object, new: Object) -> bool:
     """Return whether a pod may be changed like that."""
     before, after = old.get("spec") or {}, new.get("spec") or {}
-    grace = "terminationGracePeriodSeconds"
-    ends_now = (before.get(grace) or 0) < 0 and after.get(grace) == 1
     tolerated = [_unlimited(one) for one in after.get("tolerations") or ()]
-    return (
-        _fixed(new) == _fixed(old)
-        and (ends_now or before.get(grace) == after.get(grace))
-        and all(_unlimited(one) in tolerated for one in before.get("tolerations") or ())
-    )
+    kept = all(_unlimited(one) in tolerated for one in before.get("tolerations") or ())
+    return kept and _fixed(new) == _fixed(old)
 
 
 def _unlimited(toleration: Object) -> Object:
@@ -106,7 +101,7 @@ def _unlimited(toleration: Object) -> Object:
 def _fixed(pod: Object) -> Object:
     """Return what of a pod's specification cannot change."""
     spec = pod.get("spec") or {}
-    may = ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds")
+    may = ("activeDeadlineSeconds", "tolerations")
     fixed = {name: value for name, value in spec.items() if name not in may}
     for field in ("containers", "initContainers"):
         if field in fixed:

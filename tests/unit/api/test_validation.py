@@ -92,7 +92,11 @@ GOOD = {
     catalog.SERVICE_ACCOUNT: {"metadata": {"name": "web", "namespace": "demo"}},
     catalog.ENDPOINTS: {
         "metadata": {"name": "web", "namespace": "demo"},
-        "subsets": [{"addresses": [{"ip": "10.1.0.2"}], "ports": [{"port": 80}]}],
+        "subsets": [{
+            "addresses": [{"ip": "10.1.0.2"}],
+            "notReadyAddresses": [{"ip": "fd00::2"}],
+            "ports": [{"port": 80}],
+        }],
     },
     catalog.EVENT: {
         "metadata": {"name": "web.1", "namespace": "demo"},
@@ -219,6 +223,12 @@ BAD = [
     (catalog.POD, "spec.containers[0].readinessProbe", {"tcpSocket": {"port": 0}}),
     (catalog.POD, "spec.containers[0].livenessProbe",
         {"exec": {"command": ["true"]}, "periodSeconds": 0}),
+    (catalog.CONFIG_MAP, "metadata.annotations", {"a": "x" * validation.MOST_ANNOTATED}),
+    (catalog.ENDPOINTS, "subsets[0].addresses[0].ip", "10.1.0.256"),
+    (catalog.ENDPOINTS, "subsets[0].notReadyAddresses[0].ip", "127.0.0.1"),
+    (catalog.ENDPOINTS, "subsets[0].ports[0].port", 0),
+    (catalog.LEASE, "spec.leaseDurationSeconds", 0),
+    (catalog.LEASE, "spec.leaseTransitions", -1),
 ]  # fmt: skip
 
 
