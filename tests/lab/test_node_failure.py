@@ -3,6 +3,7 @@
 With the times of production Kubernetes, which nobody could wait for, so in virtual time only.
 """
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from kproxy.api import catalog, kinds
 from kproxy.lab import plan, workload
 from kproxy.lab.cluster import PROXY_NAMESPACE, Cluster
 from kproxy.lab.eventlog import Event
+from netns import wait
 from netns.kernels import base
 from netns.lab import Lab
 
@@ -138,3 +140,26 @@ def test_a_lost_node_is_left_replaced_and_taken_back(cluster: Cluster) -> None:
         lambda: len(cluster.objects(catalog.POD, "default")) == 3, 60, "the old pod to be gone"
     )
     cluster.settle()
+
+
+def test_a_kubelet_that_was_frozen_takes_its_node_and_its_pods_back(cluster: Cluster) -> None:
+    """Its connections live on, so nothing but what it hears tells it that it was given up."""
+    before = places(cluster)
+    node = min(before.values())
+    victims = {name for name, place in before.items() if place == node}
+    kubelet = cluster.kubelets[node]
+    begun = time.monotonic_ns()
+    kubelet.signal(signal.SIGSTOP)
+    try:
+        cluster.events.wait(
+            lambda one: one.msg == "node lost" and one.fields["node"] == node,
+            why="node lost",
+            timeout=600,
+            since_ns=begun,
+        )
+        wait.wait_until(lambda: not victims & listed(cluster), 10, "its pods out of service")
+    finally:
+        kubelet.signal(signal.SIGCONT)
+    wait.wait_until(lambda: condition(cluster, node) == "True", 30, "the node's word")
+    wait.wait_until(lambda: victims <= listed(cluster), 30, "its pods in service")
+    assert places(cluster) == before
