@@ -243,9 +243,9 @@ def write_as(results: Any, path: Path) -> None:
 
 
 def _ordered(results: Any) -> dict[str, Any]:
-    first = ("format", "kernel", "host", "parameters", "summary")
-    others = [one.name for one in fields(results) if one.name not in first]
-    return {name: getattr(results, name) for name in (*first, *others)}
+    names = [one.name for one in fields(results)]
+    first = [name for name in ("format", "kernel", "host", "parameters", "summary") if name in names]
+    return {name: getattr(results, name) for name in dict.fromkeys([*first, *names])}
 
 
 def read(path: Path) -> ResultSet:

@@ -104,3 +104,20 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("kproxy.chain/1", "kproxy.chain/2"))
     with pytest.raises(errors.UsageError, match="the kproxy that wrote it"):
         chainset.read(path)
+
+
+def test_what_random_kills_came_to_is_read_as_it_was_written(tmp_path: Path) -> None:
+    found = soakset.SoakSet(
+        kernel={},
+        host={},
+        parameters={"hours": 1.0},
+        violations=("one",),
+        kills=(soakset.Killed(ms=3.5, host="edge", role="balancer"),),
+        writes=soakset.Writes(acknowledged=1, refused=2, unknown=3),
+        changes=4,
+        settled_ms=None,
+        measurements=(),
+    )
+    path = tmp_path / "result.json"
+    soakset.write(found, path)
+    assert soakset.read(path) == found
