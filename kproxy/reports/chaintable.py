@@ -90,8 +90,14 @@ def _users(results: ChainSet, row: LinkRow) -> Text:
         lines.append(f"{vantage}: {'; '.join(losses) if losses else 'nothing'}")
     if not bad and not gone:
         return Text("nothing", style="green")
-    promised = row.link in results.parameters.get("lossless", ())
-    return Text("\n".join(lines), style="bold red" if promised and bad else "yellow")
+    broken = any(one.lost for one in _promised(results, row))
+    return Text("\n".join(lines), style="bold red" if broken else "yellow")
+
+
+def _promised(results: ChainSet, row: LinkRow) -> list[LinkTraffic]:
+    """Return the traffic of which nothing should be lost."""
+    kinds = results.parameters.get("lossless", {}).get(row.link, ())
+    return [one for one in row.traffic if one.traffic in kinds]
 
 
 def _loss(one: LinkTraffic) -> str:
@@ -177,9 +183,7 @@ def _promises(results: ChainSet) -> list[str]:
     if results.trials and not any(trial.link == "baseline" for trial in results.trials):
         lines.append("No baseline was run: whether the tester itself loses packets is not known.")
     for row in results.summary:
-        if row.link not in results.parameters.get("lossless", ()):
-            continue
-        for one in row.traffic:
+        for one in _promised(results, row):
             if one.lost:
                 lines.append(
                     f"LOST: {row.link}, {one.vantage}: {one.lost} {KINDS[one.traffic]}, where "

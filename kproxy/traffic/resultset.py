@@ -244,8 +244,9 @@ def write_as(results: Any, path: Path) -> None:
 
 def _ordered(results: Any) -> dict[str, Any]:
     names = [one.name for one in fields(results)]
-    first = [name for name in ("format", "kernel", "host", "parameters", "summary") if name in names]
-    return {name: getattr(results, name) for name in dict.fromkeys([*first, *names])}
+    first = ("format", "kernel", "host", "parameters", "summary")
+    ordered = sorted(names, key=lambda name: first.index(name) if name in first else len(first))
+    return {name: getattr(results, name) for name in ordered}
 
 
 def read(path: Path) -> ResultSet:

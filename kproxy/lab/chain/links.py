@@ -15,9 +15,12 @@ from kproxy.lab.chain import shop
 from kproxy.lab.chain.stage import FAULT, NOTICED, REPAIRED, ChainStage
 from kproxy.lab.eventlog import Event
 from kproxy.lab.whole import addons
+from kproxy.lab.whole.api import Object
 from kproxy.lab.whole.roles import Role
 
 BY_HAND = "by hand"
+EVERYTHING = ("udp", "tcp-established", "tcp-connect")
+NEW_CONNECTIONS = ("tcp-connect",)
 AWAY_S = 20.0
 """How long one of several is away: with nobody to compute, starting again would take no time."""
 CUT_OFF_S = 10.0
@@ -190,8 +193,7 @@ def careless_rollout(stage: ChainStage) -> None:
 
 def make_careless(stage: ChainStage) -> None:
     """Have careless backends."""
-    files = stage.cluster.places.files
-    stage.cluster.must_apply([shop.deployment(files, careful=False)])
+    _replace(stage, shop.deployment(stage.cluster.places.files, careful=False))
 
 
 def proxy_rollout(stage: ChainStage) -> None:
@@ -291,12 +293,16 @@ def _backends_elsewhere(stage: ChainStage) -> bool:
     return len(nodes) == shop.REPLICAS and stage.hit not in nodes
 
 
+def _replace(stage: ChainStage, deployment: Object) -> None:
+    # Not applied: that would leave what the server has filled in for a probe that is gone.
+    stage.cluster.api.update(catalog.DEPLOYMENT, deployment)
+
+
 def _roll(stage: ChainStage, *, careful: bool) -> None:
     files = stage.cluster.places.files
     old = {pod["metadata"]["name"] for pod in stage.backends()}
     fault = stage.mark(FAULT)
-    again = shop.deployment(files, careful=careful, restarted="again")
-    stage.cluster.must_apply([again])
+    _replace(stage, shop.deployment(files, careful=careful, restarted="again"))
     made = stage.event(
         lambda event: event.msg == "replica set created", "another ReplicaSet", fault
     )
@@ -337,7 +343,8 @@ class Link:
     Links of one ``group`` are broken one after the other on one cluster, and use up nothing that
     another one of them needs. ``seconds``: how long a trial takes, roughly. ``etcd``: it is about
     etcd. ``prepare`` is done before there is traffic. ``connects_per_s``: new connections over
-    all vantage points, where it is about those. ``lossless``: losing anything breaks the promise.
+    all vantage points, where it is about those. ``lossless``: kinds of traffic of which losing
+    anything breaks the promise.
     """
 
     name: str
@@ -349,7 +356,7 @@ class Link:
     etcd: bool = False
     prepare: Callable[[ChainStage], None] | None = None
     connects_per_s: float | None = None
-    lossless: bool = False
+    lossless: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:

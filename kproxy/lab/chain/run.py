@@ -103,7 +103,7 @@ def whole(
         parameters={
             **(made.parameters if made else facts.run()),
             **msgspec.to_builtins(parameters),
-            "lossless": [name for name, one in table.LINKS.items() if one.lossless],
+            "lossless": {name: list(one.lossless) for name, one in table.LINKS.items()},
             "incomplete": incomplete,
         },
         trials=tuple(ordered),

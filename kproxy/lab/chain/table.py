@@ -2,7 +2,7 @@
 
 from kproxy import errors
 from kproxy.lab.chain import links
-from kproxy.lab.chain.links import Link
+from kproxy.lab.chain.links import EVERYTHING, NEW_CONNECTIONS, Link
 
 _NOBODY = "nobody: by hand"
 MANY_CONNECTS = 1000.0
@@ -14,7 +14,7 @@ BASELINE = Link(
     guarantor="",
     run=links.baseline,
     group=1,
-    lossless=True,
+    lossless=EVERYTHING,
 )
 LINKS = {
     link.name: link
@@ -26,7 +26,7 @@ LINKS = {
             guarantor="kubelet",
             run=links.proxy_process,
             group=1,
-            lossless=True,
+            lossless=EVERYTHING,
         ),
         Link(
             name="proxy-pod",
@@ -34,7 +34,7 @@ LINKS = {
             guarantor="DaemonSet controller",
             run=links.proxy_pod,
             group=2,
-            lossless=True,
+            lossless=EVERYTHING,
         ),
         Link(
             name="proxy-and-backend",
@@ -49,7 +49,7 @@ LINKS = {
             guarantor="next leader",
             run=links.daemonset_controller,
             group=3,
-            lossless=True,
+            lossless=EVERYTHING,
         ),
         Link(
             name="all-managers",
@@ -57,7 +57,7 @@ LINKS = {
             guarantor="init, next leader",
             run=links.all_managers,
             group=4,
-            lossless=True,
+            lossless=EVERYTHING,
         ),
         Link(
             name="api-server",
@@ -65,7 +65,7 @@ LINKS = {
             guarantor="other servers, load balancer",
             run=links.api_server,
             group=4,
-            lossless=True,
+            lossless=EVERYTHING,
         ),
         Link(
             name="all-api-servers",
@@ -74,7 +74,7 @@ LINKS = {
             run=links.all_api_servers,
             group=2,
             seconds=110,
-            lossless=True,
+            lossless=EVERYTHING,
         ),
         Link(
             name="etcd-member",
@@ -83,7 +83,7 @@ LINKS = {
             run=links.etcd_member,
             group=5,
             etcd=True,
-            lossless=True,
+            lossless=EVERYTHING,
         ),
         Link(
             name="etcd-leader",
@@ -92,7 +92,7 @@ LINKS = {
             run=links.etcd_leader,
             group=6,
             etcd=True,
-            lossless=True,
+            lossless=EVERYTHING,
         ),
         Link(
             name="etcd-majority",
@@ -102,7 +102,7 @@ LINKS = {
             group=5,
             seconds=110,
             etcd=True,
-            lossless=True,
+            lossless=EVERYTHING,
         ),
         Link(
             name="kubelet",
@@ -110,7 +110,7 @@ LINKS = {
             guarantor="init (systemd)",
             run=links.kubelet,
             group=6,
-            lossless=True,
+            lossless=EVERYTHING,
         ),
         Link(
             name="uplink",
@@ -143,7 +143,7 @@ LINKS = {
             group=8,
             seconds=200,
             connects_per_s=MANY_CONNECTS,
-            lossless=True,
+            lossless=NEW_CONNECTIONS,
         ),
         Link(
             name="careless-rollout",
@@ -161,7 +161,7 @@ LINKS = {
             guarantor="DaemonSet controller",
             run=links.proxy_rollout,
             group=1,
-            lossless=True,
+            lossless=EVERYTHING,
         ),
         Link(
             name="proxy-surge-rollout",
@@ -169,7 +169,7 @@ LINKS = {
             guarantor="DaemonSet controller",
             run=links.proxy_surge_rollout,
             group=4,
-            lossless=True,
+            lossless=EVERYTHING,
         ),
     )
 }

@@ -104,7 +104,9 @@ def results(*rows: LinkRow, **parameters: object) -> ChainSet:
             "mode": "ipvs",
             "profile": "production",
             "costs": None,
-            "lossless": ["baseline", "proxy-pod", "etcd-majority"],
+            "lossless": dict.fromkeys(
+                ("baseline", "proxy-pod", "etcd-majority"), ["udp", "tcp-connect"]
+            ),
             **parameters,
         },
         trials=(),
@@ -154,6 +156,10 @@ def test_a_broken_promise_is_named() -> None:
     assert "LOST: proxy-pod, other: 30 packets" in text
     assert "LOST: proxy-pod, other: 3 connections" in text
     assert "LOST" not in shown(results(NODE))
+    assert (
+        "packets"
+        not in shown(results(row, lossless={"proxy-pod": ["tcp-connect"]})).split("LOST")[-1]
+    )
 
 
 def test_why_something_is_not_valid_or_left_out_is_said() -> None:
