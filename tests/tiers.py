@@ -97,7 +97,6 @@ def tiers() -> list[Tier]:
             about="embedded kernels: streams, signals, terminals, crashes, and nothing left",
             command=[*PYTEST, "tests/lab", "-m", "uml"],
             why_not=no_embedded_kernel,
-            lane=1,
         ),
         Tier(
             name="reproducible",
@@ -107,7 +106,6 @@ def tiers() -> list[Tier]:
                 *("--trials", "1", "--only", "compare"),
             ],
             why_not=reproducible.why_not,
-            lane=1,
         ),
     ]
 
