@@ -7,7 +7,6 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -23,13 +22,34 @@ HOUR = 3600.0
 ESTABLISHED_HOURS = 24
 """kube-proxy's default of --conntrack-tcp-timeout-established."""
 
+# As small as may be: each host costs a little all day long.
+SHOP = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, namespace: shop}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: web, image: echo, ports: [{name: http, containerPort: 8080}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: http}]}
+"""
+
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     if base.clock() is not base.Clock.VIRTUAL:
         pytest.skip("needs a kernel in virtual time: kproxy kernel build")
-    text = resources.files("kproxy.lab").joinpath("examples/shop.yaml").read_text()
-    load = workload.prepare(manifests.load_manifests(text)[0])
+    load = workload.prepare(manifests.load_manifests(SHOP)[0])
     the_plan = plan.Plan()
     # A full sync is a look at everything; once an hour shows the same as every 30 s. So it is with
     # the kubelets' signs of life: three an hour, instead of 360.

@@ -80,7 +80,7 @@ def test_a_mistake_is_told_before_anything_is_built(words: list[str], said: str)
 
 def test_what_the_result_decides_is_ruled_out(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
-    with pytest.raises(errors.UsageError, match="--modes?: with --reproduce"):
+    with pytest.raises(errors.UsageError, match=r"--modes?: with --reproduce"):
         CliRunner().invoke(
             chain,
             ["--reproduce", str(path), "--mode", "ipvs"],
