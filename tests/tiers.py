@@ -121,8 +121,11 @@ def embedded() -> Tier:
 
 
 def on_kernel(name: str) -> list[str]:
-    """Return the command prefix that runs a command on a kernel fit for the lab."""
-    return [PYTHON, "-m", "netns.kernels", "--kernel", name, "--"]
+    """Return the command prefix that runs a command on a kernel fit for the lab.
+
+    A whole cluster with three etcd members fills a gigabyte.
+    """
+    return [PYTHON, "-m", "netns.kernels", "--kernel", name, "--memory", "2G", "--"]
 
 
 def has_ipvs() -> bool:
