@@ -159,6 +159,8 @@ class PodSpec(Object, frozen=True, kw_only=True, rename="camel"):
     restart_policy: str = "Always"
     termination_grace_period_seconds: int | None = None
     service_account_name: str = ""
+    automount_service_account_token: bool | None = None
+    """None: yes."""
 
 
 class PodIP(Object, frozen=True, kw_only=True, rename="camel"):

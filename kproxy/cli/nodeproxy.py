@@ -17,7 +17,7 @@ from kproxy import costs
 from kproxy.api import configfile
 from kproxy.api.configfile import LoadedConfig
 from kproxy.api.flags import Options, parse_flags, resolve
-from kproxy.client.kubeconfig import Access, load_kubeconfig
+from kproxy.client.kubeconfig import SERVICE_ACCOUNT_VARIABLE, Access, load_kubeconfig
 from kproxy.errors import InvalidObject, KproxyError, UsageError
 from kproxy.logs import Log
 
@@ -218,8 +218,9 @@ def api_access(kubeconfig: str, master: str) -> Access:
             remedy="give --kubeconfig=FILE",
         )
     host = f"[{host}]" if ":" in host else host
+    directory = Path(os.environ.get(SERVICE_ACCOUNT_VARIABLE) or SERVICE_ACCOUNT)
     return Access(
         server=f"https://{host}:{port}",
-        ca_file=SERVICE_ACCOUNT / "ca.crt",
-        token_file=SERVICE_ACCOUNT / "token",
+        ca_file=directory / "ca.crt",
+        token_file=directory / "token",
     )

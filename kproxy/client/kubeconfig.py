@@ -10,6 +10,9 @@ import msgspec
 from kproxy.api import yamltext
 from kproxy.errors import InvalidObject, UsageError
 
+SERVICE_ACCOUNT_VARIABLE = "KPROXY_SERVICEACCOUNT_DIR"
+"""Names the directory with a pod's token, where it cannot lie where Kubernetes has it."""
+
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
     """How to reach an API server. Certificates and keys are PEM text or files."""

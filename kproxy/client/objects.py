@@ -94,6 +94,11 @@ class ObjectClient:
         }
         self._write("POST", catalog.POD.path(namespace, name, "binding"), body)
 
+    def create_token(self, namespace: str, account: str, request: Object) -> Object:
+        """Ask for a token of a service account (TokenRequest); return the answer."""
+        path = catalog.SERVICE_ACCOUNT.path(namespace, account, "token")
+        return self._write("POST", path, request)
+
     def delete(
         self,
         kind: kinds.Kind,

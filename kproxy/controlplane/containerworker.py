@@ -83,7 +83,8 @@ class ContainerWorker:
         place = containerenv.Place(
             node_name=tools.node_name, host_ips=tools.host_ips, pod_ips=sandbox.addresses
         )
-        env = containerenv.environment(self._pod, self.container, place, program.env)
+        given = {**tools.accounts.environment(self._pod), **program.env}
+        env = containerenv.environment(self._pod, self.container, place, given)
         return ContainerSpec(
             name=self.container.name,
             command=containerenv.command(program.command, env),

@@ -28,7 +28,7 @@ from .images import Images
 from .kubeletmetrics import Census, KubeletMetrics
 from .outbox import Outbox
 from .podevents import PodEvents
-from .podtools import Tools
+from .podtools import Accounts, NoAccounts, Tools
 from .podworker import PodWorker, Stage
 from .resolving import ClusterNames
 from .runtime import ContainerId, Exit, PodRuntime, Sandbox
@@ -56,6 +56,7 @@ class Kubelet:
         images: Images | None = None,
         performer: Performer | None = None,
         resolving: ClusterNames | None = None,
+        accounts: Accounts | None = None,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         log: logs.Log | None = None,
@@ -66,6 +67,7 @@ class Kubelet:
         self.metrics, self.runtime = KubeletMetrics(), runtime
         self._now = now
         self._performer = performer or Actions(runtime)
+        self._accounts = accounts or NoAccounts()
         self._tools = self._made_tools(
             partial(_today, wall),
             tuple(host_ips),
@@ -97,6 +99,7 @@ class Kubelet:
         if not self._settled:
             self._settled = True
             self._remove_unclaimed()
+            self._accounts.retain(mine)
             for uid in [uid for uid in mine if uid not in self._workers]:
                 worker = self._workers[uid] = self._worker(mine[uid])
                 if worker.lost_before():
@@ -231,6 +234,7 @@ class Kubelet:
             host_ips=host_ips,
             resolving=resolving,
             images=images,
+            accounts=self._accounts,
             events=PodEvents(self.node_name, self.outbox.put_event, now=self._now, today=today),
             metrics=self.metrics,
         )

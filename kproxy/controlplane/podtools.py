@@ -1,6 +1,6 @@
 """What the workers of all pods of a kubelet share: the machine, the clock, whom to tell."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,6 +31,44 @@ class Silent:
         """See :class:`Recorder`."""
 
 
+class Accounts(Protocol):
+    """Files by which programs prove who they are (:mod:`.accountfiles`); never waits."""
+
+    def obtain(self, pod: Pod) -> str | None:
+        """Return None if a pod has its files, or needs none; else why not yet (empty: asked)."""
+        ...
+
+    def environment(self, pod: Pod) -> Mapping[str, str]:
+        """Return the variables by which programs in a pod find API server and files."""
+        ...
+
+    def forget(self, uid: str) -> None:
+        """Remove the files of a pod that is over; absent is fine."""
+        ...
+
+    def retain(self, uids: Collection[str]) -> None:
+        """Remove what a former kubelet left of other pods than these."""
+        ...
+
+
+class NoAccounts:
+    """Nobody has to prove anything."""
+
+    def obtain(self, pod: Pod) -> str | None:
+        """See :class:`Accounts`."""
+        return None
+
+    def environment(self, pod: Pod) -> Mapping[str, str]:
+        """See :class:`Accounts`."""
+        return {}
+
+    def forget(self, uid: str) -> None:
+        """See :class:`Accounts`."""
+
+    def retain(self, uids: Collection[str]) -> None:
+        """See :class:`Accounts`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
     """``today`` returns the wall clock as Kubernetes writes it; ``host_ips``: the node's."""
@@ -43,6 +81,7 @@ class Tools:
     host_ips: tuple[str, ...] = ()
     resolving: ClusterNames = field(default_factory=ClusterNames)
     images: Images = field(default_factory=Images)
+    accounts: Accounts = field(default_factory=NoAccounts)
     events: Recorder = field(default_factory=Silent)
     metrics: KubeletMetrics = field(default_factory=KubeletMetrics)
 

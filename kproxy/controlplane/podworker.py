@@ -102,6 +102,7 @@ class PodWorker:
         if self.stage is Stage.FAILED:
             return
         self.stage = Stage.RUNNING
+        self._tools.accounts.obtain(self.pod)
         self._seen = None
         self._started = self._started or self._tools.today()
         by_name = {container.name: container for container in running}
@@ -213,6 +214,8 @@ class PodWorker:
         if self.stage in (Stage.WAITING, Stage.FAILED) and deleted:
             self._finish()
         if self.stage is Stage.WAITING:
+            if not self._has_account():
+                return None
             self._create_sandbox()
         if self.stage is Stage.RUNNING and deleted:
             self._terminate(now)
@@ -223,6 +226,14 @@ class PodWorker:
         if self.stage is Stage.FAILED and not self._removed:
             self._remove()
         return None
+
+    def _has_account(self) -> bool:
+        """Return whether it has its token, if it is to have one; a failure is an Event."""
+        missing = self._tools.accounts.obtain(self.pod)
+        if missing and missing != self._message:
+            self._message = missing
+            self._tools.events.note(self.pod, "FailedMount", missing, warning=True)
+        return missing is None
 
     def _create_sandbox(self) -> None:
         meta = self.pod.metadata
@@ -300,6 +311,7 @@ class PodWorker:
 
     def _remove(self) -> None:
         self._tools.runtime.remove(self.uid)
+        self._tools.accounts.forget(self.uid)
         for one in self.containers:
             one.lost()
         if self._sandbox is not None:

@@ -15,7 +15,7 @@ from kproxy.api import core
 from kproxy.api.pods import Pod
 from kproxy.client import informer, objects, rest
 
-from . import staticpods
+from . import accountfiles, staticpods
 from .actions import Performer
 from .cluster import Cluster
 from .images import Images
@@ -42,7 +42,8 @@ class Options:
 
     ``manifests``: a directory of static pods (``--pod-manifest-path``); ``performer``: who does
     probes and hooks; ``serve``: makes the kubelet's server, None: there is none;
-    ``resolving``: how pods find names, None: as their node does.
+    ``resolving``: how pods find names, None: as their node does; ``accounts``: where the files of
+    service accounts go, None: there are none.
     """
 
     images: Images | None = None
@@ -53,6 +54,7 @@ class Options:
     port: int = KUBELET_PORT
     serve: Callable[[Kubelet], Service] | None = None
     resolving: ClusterNames | None = None
+    accounts: accountfiles.Source | None = None
 
 
 class Supervisor:
@@ -78,8 +80,12 @@ class Supervisor:
         self._log = log or logs.Log("kubelet")
         self._client = client
         self._options = options
-        cluster: Cluster = objects.ObjectClient(client) if client else _Nobody()
-        self.kubelet = _kubelet(node_name, cluster, runtime, addresses, options, self._log)
+        writer = objects.ObjectClient(client) if client else None
+        cluster: Cluster = writer or _Nobody()
+        self._accounts = self._account_files(writer)
+        self.kubelet = _kubelet(
+            node_name, cluster, runtime, addresses, options, self._accounts, self._log
+        )
         facts = NodeFacts(
             name=node_name,
             addresses=addresses,
@@ -120,6 +126,8 @@ class Supervisor:
             for one in self._informers:
                 one.stop()
             self.kubelet.outbox.stop()
+            if self._accounts:
+                self._accounts.stop()
             if self._client:
                 self._client.close()
             for thread in (*threads, *([serving] if serving else [])):
@@ -131,10 +139,26 @@ class Supervisor:
         """Make :meth:`run` return; may be called from a signal handler."""
         self.kubelet.stop()
 
+    def _account_files(
+        self, writer: objects.ObjectClient | None
+    ) -> accountfiles.AccountFiles | None:
+        source = self._options.accounts
+        if writer is None or source is None or not source.useful():
+            return None
+        # A kubelet that is woken for nothing looks at its pods, and sees which have a token.
+        return accountfiles.AccountFiles(
+            source,
+            writer.create_token,
+            self._log,
+            wake=lambda: self.kubelet.post(lambda: None),
+        )
+
     def _threads(self) -> list[threading.Thread]:
         work: dict[str, Callable[[], None]] = {}
         if self._client:
             work = {"outbox": self.kubelet.outbox.run, "node": self._keeper.run}
+        if self._accounts:
+            work["accounts"] = self._accounts.run
         if self._options.manifests:
             work["static-pods"] = self._watch_manifests
         return [threading.Thread(target=run, name=name, daemon=True) for name, run in work.items()]
@@ -225,6 +249,7 @@ def _kubelet(
     runtime: PodRuntime,
     addresses: Sequence[str],
     options: Options,
+    accounts: accountfiles.AccountFiles | None,
     log: logs.Log,
 ) -> Kubelet:
     return Kubelet(
@@ -235,6 +260,7 @@ def _kubelet(
         images=options.images,
         performer=options.performer,
         resolving=options.resolving,
+        accounts=accounts,
         log=log,
     )
 

@@ -38,6 +38,10 @@ class Layout:
         """Return the directory of the logs of a node's pods; see :mod:`.podlogs`."""
         return self.root / "pod-logs" / node
 
+    def accounts(self, node: str) -> Path:
+        """Return the directory of the tokens of a node's pods."""
+        return self.root / "service-accounts" / node
+
     def log(self, component: str) -> Path:
         """Return the log file of a component of the lab."""
         return self.logs / f"{component}.log"

@@ -12,6 +12,7 @@ hosts of the lab (:mod:`kproxy.lab.podruntime`). SIGTERM ends it and leaves its 
 ``--pod-manifest-path DIR``: static pods; with ``--standalone`` without any API server.
 ``--serve-port PORT``: answer logs and exec there (:mod:`kproxy.controlplane.kubeletserver`), over
 TLS if certificates are given. ``--cluster-dns ADDRESS``: whom pods ask for names.
+``--service-account-token-seconds``: how long pods' tokens are valid, at least 600.
 """
 
 import argparse
@@ -26,9 +27,9 @@ from types import FrameType
 
 from kproxy import errors, logs
 from kproxy.api import yamltext
-from kproxy.client.kubeconfig import load_kubeconfig
+from kproxy.client.kubeconfig import Access, load_kubeconfig
 from kproxy.client.rest import Rest
-from kproxy.controlplane import images, nodestatus, resolving
+from kproxy.controlplane import accountfiles, images, nodestatus, resolving
 from kproxy.controlplane.kubelet import Kubelet
 from kproxy.controlplane.supervisor import Options, Service, Supervisor
 from kproxy.lab import clusterfile, layout, plan, site
@@ -53,7 +54,7 @@ def run(given: argparse.Namespace, log: logs.Log) -> None:
             addresses=[str(one) for one in (node.address, node.address6) if one],
             pod_cidrs=[str(one) for one in (node.pod_cidr, node.pod_cidr6) if one],
             labels=node.labels if isinstance(node, site.SiteNode) else None,
-            options=_options(given),
+            options=_options(given, _accounts(given, access, files)),
             log=log,
         )
 
@@ -97,6 +98,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--lease-duration", type=int, default=times.lease_duration)
     for name in ("tls-cert-file", "tls-private-key-file", "client-ca-file", "token-file"):
         parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument(
+        "--service-account-token-seconds", type=int, default=accountfiles.TOKEN_SECONDS
+    )
     parser.add_argument("--cluster-dns", action="append", default=[], metavar="ADDRESS")
     parser.add_argument("--cluster-domain", default=resolving.DOMAIN)
     log = logs.Log("kubelet")
@@ -108,7 +112,19 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _options(given: argparse.Namespace) -> Options:
+def _accounts(
+    given: argparse.Namespace, access: Access | None, files: layout.Layout
+) -> accountfiles.Source | None:
+    if access is None:
+        return None
+    return accountfiles.Source(
+        directory=files.accounts(given.node),
+        access=access,
+        seconds=given.service_account_token_seconds,
+    )
+
+
+def _options(given: argparse.Namespace, accounts: accountfiles.Source | None) -> Options:
     otherwise = images.BUILT_IN["echo"] if given.any_image else None
     known = images.Images(otherwise=otherwise)
     if given.images is not None:
@@ -125,6 +141,7 @@ def _options(given: argparse.Namespace) -> Options:
         resolving=resolving.ClusterNames(
             servers=tuple(given.cluster_dns), domain=given.cluster_domain
         ),
+        accounts=accounts,
     )
 
 

@@ -105,6 +105,9 @@ def test_in_a_pod_the_service_account_is_used(monkeypatch: pytest.MonkeyPatch) -
     access = nodeproxy.api_access("", "")
     assert access.server == "https://[fd00::1]:443"
     assert access.token_file == nodeproxy.SERVICE_ACCOUNT / "token"
+    monkeypatch.setenv("KPROXY_SERVICEACCOUNT_DIR", "/elsewhere")
+    assert nodeproxy.api_access("", "").ca_file == Path("/elsewhere/ca.crt")
+    assert nodeproxy.api_access("", "").token_file == Path("/elsewhere/token")
     assert nodeproxy.api_access("", "http://x:1").server == "http://x:1"
 
 

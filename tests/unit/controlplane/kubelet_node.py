@@ -11,12 +11,14 @@ from kproxy.api.pods import Pod
 from kproxy.controlplane.fakeruntime import FakePerformer, FakeRuntime
 from kproxy.controlplane.images import Images
 from kproxy.controlplane.kubelet import Kubelet
+from kproxy.controlplane.podtools import Accounts
 
 
 class Node:
     """A kubelet with its API, runtime and clock; :meth:`turn` does what a loop would do now."""
 
-    def __init__(self) -> None:
+    def __init__(self, accounts: Accounts | None = None) -> None:
+        self.accounts = accounts
         self.cluster = LocalCluster(new_api(now=lambda: 0.0))
         self.time = 0.0
         self.runtime = FakeRuntime(now=lambda: self.time)
@@ -43,6 +45,7 @@ class Node:
             host_ips=("192.0.2.1",),
             images=self.images,
             performer=self.performer,
+            accounts=self.accounts,
             now=lambda: self.time,
             wall=lambda: self.time,
             log=logs.Log("kubelet", stream=self.log),
