@@ -24,7 +24,6 @@ FILE = """
 name: demo
 mode: iptables
 nodes: 1
-dns: false
 profile: lab
 images: {example.org/one: {image: web}}
 manifests: [one.yaml]
@@ -118,6 +117,11 @@ def test_a_command_runs_in_a_host_with_its_streams_and_exit_code(lab: Command) -
 def test_pods_are_hosts_too(lab: Command) -> None:
     done = lab("exec", "default/one", "--", "ip", "-4", "-o", "address", "show", "eth0")
     assert " 10.244.1." in done.stdout
+    done = lab("exec", "default/one", "--", "getent", "hosts", "one.default.svc.cluster.local")
+    assert done.stdout.startswith("10.96."), done
+    done = lab("exec", "default/none", "true")
+    assert done.returncode == 2
+    assert "no container of pod default/none runs now" in done.stderr
 
 
 @pytest.mark.needs_tool("kubectl")

@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -21,6 +21,7 @@ from kproxy.lab.door import messages
 from kproxy.lab.door.session import Session
 from kproxy.lab.site import Site
 from kproxy.lab.whole.cluster import WholeCluster
+from kproxy.lab.whole.processes import Container
 from netns.errors import NetnsError
 from netns.kernels import base
 from netns.lab import STATE, Lab, signals_unwind
@@ -41,6 +42,7 @@ class Door:
         self._sessions: dict[int, Session] = {}
         self._env: Mapping[str, str] = {}
         self._stopping = False
+        self._containers: Callable[[], list[Container]] = list
         self._died, wakeup = os.pipe()
         for end in (self._died, wakeup):
             os.set_blocking(end, False)
@@ -105,6 +107,7 @@ class Door:
             STATE_VARIABLE: str(lab.state_dir),
             "PATH": f"{path}:{_SBIN}",
         }
+        self._containers = cluster.processes.containers
         try:
             while not self._stopping:
                 self._step(lab)
@@ -161,13 +164,27 @@ class Door:
             start = msgspec.structs.replace(start, cwd="/")
         try:
             with contextlib.ExitStack() as stack:
+                start = self._within(start)
                 if start.host:
-                    # A pod is called as kubectl prints it, too.
-                    name = start.host.replace("/", "-")
-                    stack.enter_context(lab.host(name).entered())
+                    stack.enter_context(lab.host(start.host).entered())
                 self._sessions[number] = Session(number, start, self._env)
         except (NetnsError, OSError) as error:
             self._send(number, messages.REFUSED, str(error).encode())
+
+    def _within(self, start: messages.Start) -> messages.Start:
+        """Return the command that runs beside a pod's first container, if a pod is meant.
+
+        There it sees what the container sees, its ``/etc/resolv.conf`` for one.
+        """
+        namespace, slash, pod = start.host.partition("/")
+        if not slash:
+            return start
+        for one in self._containers():
+            if (one.namespace, one.pod) == (namespace, pod):
+                place = ["--mount", "--net", f"--wd={start.cwd}"]
+                argv = ["nsenter", f"--target={one.pid}", *place, "--", *start.argv]
+                return msgspec.structs.replace(start, host="", argv=argv)
+        raise NetnsError(f"no container of pod {start.host} runs now")
 
     def _reap(self) -> None:
         """Take notice of commands that have ended."""

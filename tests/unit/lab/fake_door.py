@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kproxy.lab.door import server
+from kproxy.lab.whole.processes import Container
 from netns.errors import NetnsError
 
 
@@ -28,7 +29,14 @@ class NoLab:
         return NoHost()
 
 
+class NoProcesses:
+    def containers(self) -> list[Container]:
+        return []
+
+
 class NoCluster:
+    processes = NoProcesses()
+
     def close(self) -> None:
         pass
 

@@ -132,6 +132,8 @@ def test_who_has_inherited_the_output_is_not_waited_for(lab: Open) -> None:
 def test_an_unknown_host_is_refused_with_those_there_are(lab: Open) -> None:
     with pytest.raises(errors.UsageError, match=r"no host 'nowhere'.*there are: node1"):
         lab.run("true", host="nowhere")
+    with pytest.raises(errors.UsageError, match="no container of pod shop/none runs now"):
+        lab.run("true", host="shop/none")
 
 
 def test_a_terminal_here_is_one_there_with_its_keys_and_size(lab: Open) -> None:
