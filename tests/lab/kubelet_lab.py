@@ -14,6 +14,8 @@ from kproxy.api import catalog
 from kproxy.client.kubeconfig import load_kubeconfig
 from kproxy.client.objects import ObjectClient
 from kproxy.client.rest import Rest
+from kproxy.controlplane.access import kubeconfigs
+from kproxy.controlplane.access.kubeconfigs import Credentials
 from kproxy.lab import layout, plan
 from netns import wait
 from netns.host import LiveHost
@@ -49,8 +51,22 @@ class KubeletLab:
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
         }
         self.files.kubeconfig.write_text(json.dumps(config))
+        self._start_api("--insecure")
+
+    def start_secure_api(self) -> None:
+        """Start an API server with TLS, for kubelets with ``kubelet_config``."""
+        address = str(PLAN.control_address)
+        url = f"https://{address}:{PLAN.api_port}"
+        secrets = Credentials(self.files.root / "pki", (address,), url)
+        secrets.directory.mkdir()
+        admin = secrets.kubeconfig(kubeconfigs.ADMIN)
+        self.files.kubeconfig.write_text(admin.read_text())
+        self.kubelet_config = secrets.node_kubeconfig("node1")
+        self._start_api("--pki", str(secrets.directory))
+
+    def _start_api(self, *options: str) -> None:
         bind = f"{PLAN.control_address}:{PLAN.api_port}"
-        self._spawn(self.lab["control"], "controlplane.apiserver", "--insecure", "--bind", bind)
+        self._spawn(self.lab["control"], "controlplane.apiserver", *options, "--bind", bind)
         self._rest = Rest(load_kubeconfig(self.files.kubeconfig), agent="test")
         self.api = ObjectClient(self._rest)
         self.until(lambda: self._answers(), "the API server")
@@ -85,9 +101,11 @@ class KubeletLab:
         conditions = pod["status"].get("conditions") or ()
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
-    def until(self, accept: Callable[[], bool], why: str) -> float:
+    def until(
+        self, accept: Callable[[], bool], why: str, patience: float = PATIENCE, every: float = 0.02
+    ) -> float:
         """Wait until something is so; return the time at which it was seen."""
-        wait.wait_until(accept, PATIENCE, why, interval=0.02)
+        wait.wait_until(accept, patience, why, interval=every)
         return time.monotonic()
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -108,6 +126,12 @@ class KubeletLab:
             connection.request("GET", path)
             yield connection.getresponse()
 
+    def serves(self) -> bool:
+        """Return whether the kubelet's server answers."""
+        with contextlib.suppress(OSError):
+            return self.ask("/healthz") == "ok"
+        return False
+
     def log(self, name: str, query: str = "") -> str:
         return self.ask(f"/containerLogs/default/{name}/c?{query}")
 
@@ -116,6 +140,16 @@ class KubeletLab:
         rest = self._rest
         assert rest is not None
         return self.call(lambda: rest.request("GET", path, query=query)).decode()
+
+    def valid(self, token: str) -> bool:
+        """Return whether the API server takes a token."""
+        rest = self._rest
+        assert rest is not None
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview"}
+        request = json.dumps({**body, "spec": {"token": token}}).encode()
+        path = "/apis/authentication.k8s.io/v1/tokenreviews"
+        answer = json.loads(self.call(lambda: rest.request("POST", path, body=request)))
+        return bool(answer["status"].get("authenticated"))
 
     def close(self) -> None:
         if self._rest is not None:
