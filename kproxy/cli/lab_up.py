@@ -206,7 +206,8 @@ class _Screen(_Teller):
         """Tell that it is up, and what one can do with it."""
         tell_problems(report)
         site = Site(self._job.file)
-        words = f"{len(site.nodes)} nodes, {len(site.control)} control-plane hosts"
+        words = f"{_count(len(site.nodes), 'node')}, "
+        words += _count(len(site.control), "control-plane host")
         click.echo(
             f"kproxy: lab {self._directory.name} is up after {report.took_s:.1f} s: {words}; "
             "Ctrl-C takes it down",
@@ -239,6 +240,10 @@ class _Pipe(_Teller):
     def _write(self, what: str, value: object) -> None:
         if self._descriptor >= 0:
             os.write(self._descriptor, json.dumps({what: value}).encode() + b"\n")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def tell_problems(report: messages.Report) -> None:
