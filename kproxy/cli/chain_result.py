@@ -57,21 +57,28 @@ def finish_random(job: "Job", results: "SoakSet") -> int:
         for line in soaktable.lines(results):
             click.echo(line)
     click.echo(f"kproxy: written: {path}", err=True)
-    return 1 if results.violations else 0
+    return _cut_short(results.parameters["incomplete"], "") or (1 if results.violations else 0)
 
 
-def _judge(results: "ChainSet", before: "ChainSet | None") -> int:
-    """Return the exit code; tell what differs from an earlier result."""
+def _cut_short(incomplete: list[str], after: str) -> int:
+    """Return the exit code of a run that was cut short, and say so; 0: it was not."""
     from kproxy.lab import comparison
 
-    incomplete = results.parameters["incomplete"]
     for how, number in (
         (comparison.INTERRUPTED, signal.SIGINT),
         (comparison.TERMINATED, signal.SIGTERM),
     ):
         if how in incomplete:
-            click.echo(f"kproxy: {how} after {len(results.trials)} trials", err=True)
+            click.echo(f"kproxy: {how}{after}", err=True)
             return 128 + number
+    return 0
+
+
+def _judge(results: "ChainSet", before: "ChainSet | None") -> int:
+    """Return the exit code; tell what differs from an earlier result."""
+    incomplete = results.parameters["incomplete"]
+    if code := _cut_short(incomplete, f" after {len(results.trials)} trials"):
+        return code
     if incomplete:
         raise errors.MeasurementError(f"the run is incomplete: {'; '.join(incomplete)}")
     if before is not None:

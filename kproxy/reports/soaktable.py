@@ -12,9 +12,9 @@ def lines(results: SoakSet) -> list[str]:
     killed = ", ".join(f"{count} {role}" for role, count in sorted(roles.items()))
     writes = results.writes
     settled = "never" if results.settled_ms is None else seconds(results.settled_ms)
-    hours = results.parameters["hours"]
+    hours = results.parameters["killed_for_s"] / 3600
     said = [
-        f"{hours:g} h ({results.kernel.get('clock')} clock, seed {results.parameters['seed']}): "
+        f"{hours:.2f} h ({results.kernel.get('clock')} clock, seed {results.parameters['seed']}): "
         f"{len(results.kills)} processes killed: {killed}.",
         f"Writes: {writes.acknowledged} acknowledged, {writes.refused} refused, "
         f"{writes.unknown} without an answer.",

@@ -21,8 +21,8 @@ from kproxy.lab import facts, generators, site
 from kproxy.lab.accounts import Accounts, Sent, Window
 from kproxy.lab.chain import duplicates, ledger, shop, victims, writer
 from kproxy.lab.chain.settings import Parameters
-from kproxy.lab.chain.steady import Steady
-from kproxy.lab.comparison import Step
+from kproxy.lab.chain.steady import ROUND_S, Steady
+from kproxy.lab.comparison import INTERRUPTED, TERMINATED, Step
 from kproxy.lab.whole import leaders
 from kproxy.lab.whole.cluster import WholeCluster
 from kproxy.lab.workload import Target
@@ -78,9 +78,14 @@ def run(plan: Plan, state_dir: Path, *, progress: Callable[[Step], None]) -> soa
         soak = Soak(cluster, plan, base.seed())
         Steady(cluster).settle()
         with soak.traffic():
-            for victim in soak.kill_at_random():
-                done += 1
-                tell(f"{soak.elapsed_s / 3600:.2f} h: killed {victim}")
+            try:
+                for victim in soak.kill_at_random():
+                    done += 1
+                    tell(f"{soak.elapsed_s / 3600:.2f} h: killed {victim}")
+            except KeyboardInterrupt:
+                soak.incomplete.append(INTERRUPTED)
+            except SystemExit:
+                soak.incomplete.append(TERMINATED)
             tell("waiting until everything is as declared")
             soak.settle()
         tell("judging")
@@ -99,7 +104,10 @@ class Soak:
         self._kills: list[soakset.Killed] = []
         self._violations: list[str] = []
         self._settled: float | None = None
+        self._killed_for = 0.0
         self._found: list[resultset.Measurement] = []
+        self.incomplete: list[str] = []
+        """How the killing was cut short; it is judged all the same."""
 
     @property
     def elapsed_s(self) -> float:
@@ -120,8 +128,14 @@ class Soak:
                 stack.callback(clients[place].quit)
             for client in clients.values():
                 client.await_ready()
+            targets = {place: self._targets(place) for place in clients}
+            for place, vantage in vantages.items():
+                for target in targets[place]:
+                    if target.protocol == "TCP":
+                        Steady(self._cluster).reach(vantage.host, target)
+            time.sleep(ROUND_S)  # the balancer knows one node by now, and shall know all
             started = {
-                place: client.start(TRIAL, self._targets(place), RATES, 1024)
+                place: client.start(TRIAL, targets[place], RATES, 1024)
                 for place, client in clients.items()
             }
             programs = {name: self._start(name) for name in _PROGRAMS}
@@ -166,6 +180,7 @@ class Soak:
     def settle(self) -> None:
         """Stop writing, and wait until everything is as declared."""
         since = time.monotonic()
+        self._killed_for = self.elapsed_s
         self._programs["writer"].signal(SIGTERM)
         try:
             self._programs["writer"].wait(2 * writer.TIMEOUT + LEAST_S)
@@ -195,7 +210,12 @@ class Soak:
         return soakset.SoakSet(
             kernel=facts.kernel(),
             host=facts.host(),
-            parameters={**msgspec.to_builtins(self._plan), **facts.run()},
+            parameters={
+                **msgspec.to_builtins(self._plan),
+                **facts.run(),
+                "incomplete": self.incomplete,
+                "killed_for_s": round(self._killed_for, 3),
+            },
             violations=tuple(self._violations),
             kills=tuple(self._kills),
             writes=soakset.Writes(

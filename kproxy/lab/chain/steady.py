@@ -1,5 +1,6 @@
 """Whether a whole cluster is in order, and goes on: before a fault, and after it."""
 
+import socket
 from collections.abc import Sequence
 
 from kproxy.api import kinds
@@ -9,6 +10,10 @@ from kproxy.lab.eventlog import Event
 from kproxy.lab.whole import leaders
 from kproxy.lab.whole.cluster import START_SECONDS, WholeCluster
 from kproxy.lab.whole.roles import Role
+from kproxy.lab.workload import Target
+
+ROUND_S = 10.0
+"""Longer than the load balancer takes to ask all nodes how they are."""
 
 
 class Steady:
@@ -49,6 +54,19 @@ class Steady:
             if max(versions, default=-1) < newest:
                 return False
         return True
+
+    def reach(self, host: str, target: Target) -> None:
+        """Wait until a host can connect to a target, by whatever balances it."""
+
+        def answers() -> bool:
+            with self._cluster.lab.host(host).entered():
+                try:
+                    socket.create_connection((target.address, target.port), 1.0).close()
+                except OSError:
+                    return False
+            return True
+
+        self._cluster.wait_for(answers, START_SECONDS, f"{target} to answer {host}")
 
     def await_all(self, nodes: Sequence[str], timeout: float) -> None:
         """Wait until a change that is made from now on is in the kernels, and pods are made."""

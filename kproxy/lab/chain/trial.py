@@ -12,7 +12,7 @@ from kproxy.lab.chain import evaluation, probes, shop
 from kproxy.lab.chain.links import Link
 from kproxy.lab.chain.settings import Parameters
 from kproxy.lab.chain.stage import FAULT, NOTICED, REPAIRED, ChainStage, proxies_of
-from kproxy.lab.chain.steady import Steady
+from kproxy.lab.chain.steady import ROUND_S, Steady
 from kproxy.lab.eventlog import Event
 from kproxy.lab.whole.cluster import WholeCluster
 from kproxy.lab.whole.roles import Role
@@ -51,6 +51,11 @@ class ChainTrials:
             client.await_ready()
         for place in self._clients:
             self._targets[place] = self._find_targets(outside=place == shop.BEYOND)
+        for place, vantage in vantages.items():
+            for target in self._targets[place]:
+                if target.protocol == "TCP":
+                    self._steady.reach(vantage.host, target)
+        time.sleep(ROUND_S)  # the balancer knows one node by now, and shall know all
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -178,7 +178,7 @@ def test_why_something_is_not_valid_or_left_out_is_said() -> None:
 SOAK = SoakSet(
     kernel={"clock": "virtual"},
     host={},
-    parameters={"hours": 2.0, "seed": 7},
+    parameters={"killed_for_s": 7200.0, "seed": 7},
     violations=(),
     kills=(Killed(ms=1, host="control1", role="manager"),) * 2,
     writes=Writes(acknowledged=5, refused=1, unknown=2),
@@ -190,7 +190,7 @@ SOAK = SoakSet(
 
 def test_random_kills_are_told_in_a_few_lines() -> None:
     text = "\n".join(soaktable.lines(SOAK))
-    assert "2 processes killed: 2 manager" in text
+    assert text.startswith("2.00 h (virtual clock, seed 7): 2 processes killed: 2 manager.")
     assert "5 acknowledged, 1 refused, 2 without an answer" in text
     assert "hit: 0 of 100 packets lost." in text
     assert "12.0 s after the end" in text
