@@ -44,7 +44,8 @@ def as_table(document: Mapping[str, Any]) -> list[str]:
     lines += [f"  {name:<20} {seconds:8.1f} s" for name, seconds in document["start_s"].items()]
     if watch is not None:
         lines += [
-            f"{watch['watchers']} watchers; {watch['writes']} writes, {watch['writes_per_s']:.0f}/s",
+            f"{watch['watchers']} watchers; {watch['writes']} writes,"
+            f" {watch['writes_per_s']:.0f}/s",
             f"  heard {watch['heard_per_s']:,.0f} events/s; late by {watch['late_ms_p50']:g} ms "
             f"(p50), {watch['late_ms_p99']:g} ms (p99)",
         ]
