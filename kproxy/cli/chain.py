@@ -52,7 +52,7 @@ MEMORY = 2 << 30
 @click.option("--members", default=3, show_default=True, help="etcd members; 0: SQLite instead.")
 @click.option(
     "--rate",
-    default=200.0,
+    default=100.0,
     show_default=True,
     metavar="PPS",
     help="UDP packets/s from each vantage point, over all flows.",

@@ -12,9 +12,9 @@ from kproxy.lab.modes import MODES
 
 ETCD_MISSING = "etcd is not installed (scripts/install --etcd)"
 RATES = generators.Rates(
-    udp_pps=200.0, quantum_ms=20.0, connections=4, request_interval_s=1.0, connects_per_s=5.0
+    udp_pps=100.0, quantum_ms=40.0, connections=4, request_interval_s=1.0, connects_per_s=5.0
 )
-"""Of each vantage point. A flow has a packet every 80 ms: failover times are within ± 0.17 s."""
+"""Of each vantage point. A flow has a packet every 160 ms: failover times are within ± 0.36 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
