@@ -13,6 +13,9 @@ import netns_samples as samples
 
 from netns import journal, lab, link, namespace, sysctl
 
+ASK = ("naming", "carrier_up", "addresses_usable")
+"""Functions that change nothing; how often the last two ask depends on the kernel."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -32,7 +35,7 @@ def build(state_dir: str, name: str, marker: str, fatal_step: str) -> None:
     for module in (link, namespace, sysctl):
         for attribute in list(vars(module)):
             function = getattr(module, attribute)
-            if getattr(function, "__module__", "") == module.__name__ and attribute != "naming":
+            if getattr(function, "__module__", "") == module.__name__ and attribute not in ASK:
                 setattr(module, attribute, counted(function))
     journal.Journal.append = counted(journal.Journal.append)  # type: ignore[method-assign]
     with lab.Lab(samples.line(), name=name, state_dir=Path(state_dir)) as running:
