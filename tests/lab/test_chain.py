@@ -13,8 +13,8 @@ from kproxy.traffic.chainset import ChainSet, LinkTrial
 from netns.kernels import base
 
 pytestmark = [
-    # Known bad: since a cost model is applied here the first link fails (see CHANGELOG, Known issues).
-    pytest.mark.skip(reason="unfinished: not yet right under a cost model; kproxy chain itself runs"),
+    # It fails since a cost model is applied here: see CHANGELOG, "Known issues".
+    pytest.mark.skip(reason="unfinished: not yet right under a cost model"),
     pytest.mark.lab,
     pytest.mark.needs_module("ip_vs"),
     pytest.mark.skipif(base.clock() is not base.Clock.VIRTUAL, reason="needs the virtual clock"),
