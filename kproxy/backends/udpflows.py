@@ -171,11 +171,12 @@ class StaleFlows:
 
     def _suspect(self, state: State) -> None:
         """Find out at which places there may be stale flows."""
+        if state.node_ports != self._serving.node_ports:
+            if self._serving.places():  # nobody leaves at the start, which has no time to lose
+                self._left |= self._serving.update(state.services).left
+            self._serving = _Serving(state.node_ports)
         touched = self._serving.update(state.services)
         self._left |= touched.left
-        if state.node_ports != self._serving.node_ports:
-            self._serving = _Serving(state.node_ports)
-            touched = self._serving.update(state.services)
         self._suspects |= touched.changed
         if self._suspect_all:
             self._suspects.update(self._serving.places())
