@@ -13,7 +13,6 @@ from kproxy.kernel.attributes import text
 from kproxy.kernel.inet import Family
 
 _BATCH_BEGIN = 0x10
-_SUBSYSTEM_NFTABLES = 10
 _NEWTABLE = 0
 _TABLE_NAME = 1
 
@@ -42,8 +41,8 @@ def supports(family: Family) -> bool:
 
 def _message(what: Family | None, sequence: int) -> bytes:
     if what is None:
-        body = struct.pack("!BBH", 0, 0, _SUBSYSTEM_NFTABLES)
+        body = struct.pack("!BBH", 0, 0, nfnetlink.SUBSYSTEM_NFTABLES)
         return netlink.HEADER.pack(20, _BATCH_BEGIN, netlink.NLM_F_REQUEST, sequence, 0) + body
-    kind = nfnetlink.message_type(_SUBSYSTEM_NFTABLES, _NEWTABLE)
+    kind = nfnetlink.message_type(nfnetlink.SUBSYSTEM_NFTABLES, _NEWTABLE)
     flags = netlink.NLM_F_REQUEST | netlink.NLM_F_CREATE
     return nfnetlink.message(kind, flags, sequence, what.af, text(_TABLE_NAME, "kproxy-probe"))
