@@ -22,6 +22,7 @@ _BY_NODE_PORT = (
     layout.NODEPORT_ENDPOINTS,
 )
 _BY_POD_OR_NODE = (layout.HAIRPIN, layout.NODEPORT_IPS)
+_NODE_PORT_LENGTH = padded((Field.PROTOCOL, Field.PORT))
 
 
 class _Owners:
@@ -59,9 +60,6 @@ class _Owners:
     def of_name(self, name: str) -> ServicePortName | None:
         """Return whose a chain or set is, if it is one service port's own."""
         return self._names.get(sticky_place_of(name))
-
-
-_NODE_PORT_LENGTH = padded((Field.PROTOCOL, Field.PORT))
 
 
 def between(table: Table | None, want: Tables, state: State) -> list[Difference]:
