@@ -19,6 +19,7 @@ from kproxy.client import kubeconfig, leaderelection, rest
 from kproxy.client.backoff import lots
 from kproxy.client.objects import ObjectClient
 
+from .controllers import times
 from .healthhttp import HealthServer, metrics_page
 from .queuemetrics import ManagerMetrics
 
@@ -68,7 +69,7 @@ def add_options(parser: argparse.ArgumentParser, *, lease: str, port: int) -> No
         ("retry-period", terms.retry),
     ):
         default = Duration(seconds)
-        add(f"--leader-elect-{name}", type=_duration, default=default, metavar=default.text)
+        add(f"--leader-elect-{name}", type=times.duration, default=default, metavar=default.text)
     add("--leader-elect-resource-name", default=lease, metavar="NAME")
     add("--leader-elect-resource-namespace", default="kube-system", metavar="NAMESPACE")
     parser.add_argument(
@@ -177,10 +178,3 @@ def _truth(text: str) -> bool:
     if text not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
     return text == "true"
-
-
-def _duration(text: str) -> Duration:
-    try:
-        return Duration.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

@@ -13,6 +13,7 @@ to be asked again. What it begins (hooks, probes) is done by the performer, who 
 import math
 
 from kproxy import errors
+from kproxy.api.durations import Duration
 from kproxy.api.pods import Container, ContainerStatus, Pod
 
 from . import containerenv, podstatus
@@ -313,8 +314,8 @@ class ContainerWorker:
 
     def _crash_looping(self, now: float) -> None:
         meta = self._pod.metadata
-        seconds = _duration(self._due - now)
-        message = f"back-off {seconds} restarting failed container={self.container.name}"
+        wait = Duration(round(self._due - now)).text
+        message = f"back-off {wait} restarting failed container={self.container.name}"
         message += f" pod={meta.name}_{meta.namespace}({meta.uid})"
         self._wait("CrashLoopBackOff", message)
         self._tools.events.note(
@@ -332,9 +333,3 @@ class ContainerWorker:
 
     def _words(self) -> dict[str, object]:
         return {**names(self._pod), "container": self.container.name}
-
-
-def _duration(seconds: float) -> str:
-    """Return seconds as Go writes them: 10s, 1m20s, 5m0s."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

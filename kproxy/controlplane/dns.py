@@ -24,6 +24,7 @@ from kproxy.api import addresses, core, discovery, durations, pods
 from kproxy.client import kubeconfig, rest
 from kproxy.client.informer import Informer
 
+from .controllers import times
 from .healthhttp import HealthServer, metrics_page
 from .naming import records
 from .naming.answers import Answers, PodNames, Rules
@@ -66,7 +67,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--pods", type=PodNames, default=PodNames.INSECURE, metavar="|".join(PodNames))
     add("--health-bind-address", default=HEALTH_ADDRESS, metavar="HOST:PORT")
-    add("--lameduck", type=durations.Duration.parse, default=LAMEDUCK, metavar=LAMEDUCK.text)
+    add("--lameduck", type=times.duration, default=LAMEDUCK, metavar=LAMEDUCK.text)
     return parser.parse_args(arguments)
 
 
@@ -124,7 +125,7 @@ class _NameServer:
         page = metrics_page(self._metrics.registry)
 
         def metrics() -> tuple[int, str]:
-            self._metrics.entries.set(self._zone.changes)
+            self._metrics.changes.set(self._zone.changes)
             return page()
 
         return {

@@ -101,15 +101,15 @@ class Recorder:
         self, kind: kinds.Kind, obj: Object, reason: str, message: str, *, warning: bool = False
     ) -> None:
         """See :class:`Events`."""
-        now = time.monotonic()
+        now, about = time.monotonic(), _about(kind, obj)
         with self._lock:
-            if self._stopped or not self._budget.admits(_about(kind, obj)["uid"], now):
+            if self._stopped or not self._budget.admits(about["uid"], now):
                 return
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="events", daemon=True)
                 self._thread.start()
         body = {
-            "involvedObject": _about(kind, obj),
+            "involvedObject": about,
             "reason": reason,
             "message": message[:MESSAGE_MOST],
             "type": WARNING if warning else NORMAL,

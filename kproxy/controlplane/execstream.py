@@ -327,10 +327,10 @@ class _Session:
     def _act(self, message: bytes, program: _Program) -> None:
         if not message:
             return
-        match message[0]:
-            case 0:
-                program.take_input(message[1:])
-            case 4:
-                program.resize(message[1:])
-            case 255 if message[1:] == bytes([STDIN]):
-                program.end_input()
+        channel, data = message[0], message[1:]
+        if channel == STDIN:
+            program.take_input(data)
+        elif channel == RESIZE:
+            program.resize(data)
+        elif channel == CLOSE and data == bytes([STDIN]):
+            program.end_input()

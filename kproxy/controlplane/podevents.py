@@ -7,11 +7,10 @@ from typing import Any
 
 from kproxy.api.pods import Pod
 
+from .eventrecorder import Budget
+
 Object = dict[str, Any]
 
-BURST = 25
-REFILL_SECONDS = 300.0
-"""As in Kubernetes: of one pod 25 Events, and one more every five minutes."""
 KEPT = 1000
 
 
@@ -35,7 +34,7 @@ class PodEvents:
         self._today = today
         self._lock = threading.Lock()
         self._known: dict[str, Object] = {}
-        self._budgets: dict[str, tuple[float, float]] = {}
+        self._budget = Budget()
 
     def note(self, pod: Pod, reason: str, message: str, *, warning: bool = False) -> None:
         """Take an Event; never waits."""
@@ -43,7 +42,7 @@ class PodEvents:
         words = "\n".join((meta.uid, reason, message))
         name = f"{meta.name}.{hashlib.blake2b(words.encode(), digest_size=8).hexdigest()}"
         with self._lock:
-            if not self._may(meta.uid):
+            if not self._budget.admits(meta.uid, self._now()):
                 return
             today = self._today()
             before = self._known.pop(name, {"firstTimestamp": today, "count": 0})
@@ -69,14 +68,3 @@ class PodEvents:
             if len(self._known) > KEPT:
                 self._known.pop(next(iter(self._known)))
         self._send(event)
-
-    def _may(self, uid: str) -> bool:
-        """Take one from a pod's budget; return whether there was one."""
-        now = self._now()
-        left, since = self._budgets.pop(uid, (float(BURST), now))
-        left = min(left + (now - since) / REFILL_SECONDS, float(BURST))
-        allowed = left >= 1
-        self._budgets[uid] = (left - allowed, now)
-        if len(self._budgets) > KEPT:
-            self._budgets.pop(next(iter(self._budgets)))
-        return allowed

@@ -59,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("times of controllers").add_argument
     for option, field in _DURATIONS:
         default = Duration(getattr(DEFAULT, field))
-        add(option, dest=field, type=_duration, default=default, metavar=default.text)
+        add(option, dest=field, type=duration, default=default, metavar=default.text)
     for option, field, kind in _NUMBERS:
         default = getattr(DEFAULT, field)
         add(option, dest=field, type=kind, default=default, metavar=f"{default:g}")
@@ -72,7 +72,8 @@ def of(options: argparse.Namespace) -> Times:
     return Times(**values)
 
 
-def _duration(text: str) -> Duration:
+def duration(text: str) -> Duration:
+    """Return what an option says, for ``argparse``, which then shows what is wrong with it."""
     try:
         return Duration.parse(text)
     except ValueError as error:

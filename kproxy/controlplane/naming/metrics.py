@@ -27,7 +27,7 @@ class Metrics:
             _BOUNDS,
             *("server", "zone"),
         )
-        self.entries = self.registry.gauge(
+        self.changes = self.registry.gauge(
             "kproxy_dns_zone_changes", "How often the zone has changed"
         )
         self.panics = self.registry.counter(

@@ -14,7 +14,7 @@ from typing import Self, cast
 from kproxy import errors
 from kproxy.logs import Log
 
-from .answers import Answers, Outcome
+from .answers import HEADER, Answers, Outcome
 from .metrics import Metrics
 from .upstream import Upstream
 
@@ -127,7 +127,7 @@ class Server:
         assert self._upstream is not None  # only then there is anything to ask
         assert outcome.ask is not None
         told = await self._upstream.ask(outcome.ask, stream=stream)
-        if told is None or len(told) < len("header"):
+        if told is None or len(told) < HEADER:
             return self._answers.failed(outcome, data, stream=stream)
         if outcome.begun is not None:
             return self._answers.complete(outcome.begun, told, stream=stream)
