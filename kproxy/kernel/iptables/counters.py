@@ -18,6 +18,7 @@ from kproxy.errors import KernelError, Unsupported
 from kproxy.kernel import netlink, nfnetlink
 from kproxy.kernel.attributes import Buffer, find, text, walk
 from kproxy.kernel.inet import Family
+from kproxy.kernel.nft import wire
 
 Packets = tuple[int, ...]
 
@@ -31,23 +32,22 @@ def of_chain(family: Family, variant: str, table: str, chain: str) -> Packets:
     return (_of_nft if variant == "nft" else _of_legacy)(family, table, chain)
 
 
-# nf_tables: enum nft_rule_attributes, nft_expr_attributes, nft_counter_attributes.
-_GET_RULE = nfnetlink.message_type(nfnetlink.SUBSYSTEM_NFTABLES, 7)
-_RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
+# nf_tables: enum nft_expr_attributes, nft_counter_attributes.
 _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
 _COUNTER_PACKETS = 2
 _COUNTER = b"counter"
 
 
 def _of_nft(family: Family, table: str, chain: str) -> Packets:
-    payload = nfnetlink.header(family.af) + text(_RULE_TABLE, table) + text(_RULE_CHAIN, chain)
+    payload = wire.request(family, table, text(wire.RULE_CHAIN, chain))
+    what = f"read the counters of {chain}"
 
     def packets(buffer: Buffer, start: int, end: int) -> int | None:
         return _counted(buffer, start + nfnetlink.HEADER_SIZE, end, chain)
 
     sock = netlink.NetlinkSocket(netlink.NETLINK_NETFILTER)
     try:
-        found = sock.dump(_GET_RULE, payload, packets, f"read the counters of {chain}")
+        found = sock.dump(wire.kind(wire.GET_RULE), payload, packets, what)
     except KernelError as error:
         if error.errno == errno.ENOENT:
             return ()
@@ -60,9 +60,9 @@ def _of_nft(family: Family, table: str, chain: str) -> Packets:
 def _counted(buffer: Buffer, start: int, end: int, chain: str) -> int | None:
     """Return what a rule has counted; 0 without a counter; None: it is of another chain."""
     rule = find(buffer, start, end)
-    if _string(buffer, *rule[_RULE_CHAIN]) != chain.encode():
+    if _string(buffer, *rule[wire.RULE_CHAIN]) != chain.encode():
         return None
-    for _, begin, stop in walk(buffer, *rule.get(_RULE_EXPRESSIONS, (0, 0))):
+    for _, begin, stop in walk(buffer, *rule.get(wire.RULE_EXPRESSIONS, (0, 0))):
         expression = find(buffer, begin, stop)
         if _string(buffer, *expression[_EXPRESSION_NAME]) == _COUNTER:
             at, _ = find(buffer, *expression[_EXPRESSION_DATA])[_COUNTER_PACKETS]
