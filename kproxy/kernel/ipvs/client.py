@@ -86,7 +86,8 @@ class IPVS:
     def dump(self, family: Family | None = None) -> Dump:
         """Return every virtual service known by address, with its real servers.
 
-        ``family``: those of one IP family only, which costs nothing for those of the other.
+        ``family``: those of one IP family only. Of the other one real servers are not read if the
+        table is large.
         """
         with bulk.collector_paused():
             everything = self._services()
