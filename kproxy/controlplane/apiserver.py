@@ -91,12 +91,8 @@ def _looking_into(store: Store) -> Callable[[str, str, str, str], bool]:
         if item is not None and item.obj["metadata"]["uid"] == uid:
             return True
         # It may be newer than our memory, also in the place of another of that name.
-        try:
-            return bool(store.get(resource, key).obj["metadata"]["uid"] == uid)
-        except errors.ApiError as error:
-            if error.code == 404:
-                return False
-            raise
+        item = store.find(resource, key)
+        return item is not None and item.obj["metadata"]["uid"] == uid
 
     return exists
 

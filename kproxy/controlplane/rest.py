@@ -24,7 +24,6 @@ from .writes import Writes
 _encode = msgspec.json.Encoder().encode
 
 MERGE_PATCH = Options(content_type="application/merge-patch+json")
-_NOT_ALLOWED = "the server does not allow this method on the requested resource"
 
 
 class Api:
@@ -57,7 +56,7 @@ class Api:
         if target.subresource == "scale":
             return self._parts.get_scale(target)
         if target.subresource not in ("", "status"):
-            raise _method_not_allowed()
+            raise routes.method_not_allowed()
         item = self.store.get(eventviews.resource(target.kind), target.key)
         return View(target.kind, options).one(item)
 
@@ -81,7 +80,7 @@ class Api:
             case "token":
                 return self._parts.token(target, body, options)
         if target.name:
-            raise _method_not_allowed()
+            raise routes.method_not_allowed()
         item, warnings = self._writes.create(target, body, options)
         if target.kind is kinds.NAMESPACE and not options.dry_run:
             self._make_account(item.obj["metadata"]["name"])
@@ -94,7 +93,7 @@ class Api:
         if target.subresource == "finalize":
             return self._parts.finalize(target, body, options)
         if target.subresource not in ("", "status"):
-            raise _method_not_allowed()
+            raise routes.method_not_allowed()
         item, warnings = self._writes.replace(target, body, options)
         return View(target.kind, options).one(item, 200, warnings)
 
@@ -103,7 +102,7 @@ class Api:
         if target.subresource == "scale":
             return self._parts.patch_scale(target, body, options)
         if target.subresource not in ("", "status"):
-            raise _method_not_allowed()
+            raise routes.method_not_allowed()
         applied = options.content_type == "application/apply-patch+yaml"
         resource = eventviews.resource(target.kind)
         is_new = applied and not self.store.exists(resource, target.key)
@@ -119,7 +118,7 @@ class Api:
     ) -> Answer:
         """Delete an object, or those of a collection that are selected; see :mod:`deletion`."""
         if target.subresource:
-            raise _method_not_allowed()
+            raise routes.method_not_allowed()
         if target.name:
             return deletion.delete(self.store, self._writes, target, query, body, options)
         return deletion.delete_collection(self.store, self._writes, target, query, body, options)
@@ -132,7 +131,3 @@ class Api:
         target = routes.Target(kind=catalog.SERVICE_ACCOUNT, namespace=namespace)
         with contextlib.suppress(errors.ApiError):  # it is there, or the namespace is not
             self.create(target, _encode({"metadata": {"name": "default"}}))
-
-
-def _method_not_allowed() -> errors.ApiError:
-    return errors.ApiError(405, "MethodNotAllowed", _NOT_ALLOWED)

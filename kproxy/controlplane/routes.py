@@ -36,11 +36,6 @@ def group_of(kind: kinds.Kind) -> str:
     return kind.api_version.rpartition("/")[0]
 
 
-def has_status(kind: kinds.Kind) -> bool:
-    """Return whether a kind has a status, which is written through ``/status`` only."""
-    return resources.has_status(kind)
-
-
 def review(path: str) -> ReviewTarget | None:
     """Return the review that a path names; None if it is no path of one."""
     match path.strip("/").split("/"):
@@ -84,3 +79,9 @@ def target(path: str) -> Target:
 def not_found() -> errors.ApiError:
     """Return the answer to a path that leads nowhere."""
     return errors.ApiError(404, "NotFound", "the server could not find the requested resource")
+
+
+def method_not_allowed() -> errors.ApiError:
+    """Return the answer to a method that a path does not have."""
+    message = "the server does not allow this method on the requested resource"
+    return errors.ApiError(405, "MethodNotAllowed", message)

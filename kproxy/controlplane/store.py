@@ -96,15 +96,25 @@ class Store:
 
     def get(self, resource: str, key: Key, *, fresh: bool = True) -> Item:
         """Return one object. Raises ApiError 404."""
-        item = self._find(resource, key) if fresh else self._cache.find(resource, key)
+        item = self.find(resource, key) if fresh else self._cache.find(resource, key)
         if item is None:
             raise _not_found(resource, key)
         return item
 
-    def exists(self, resource: str, key: Key, *, fresh: bool = True) -> bool:
+    def find(self, resource: str, key: Key) -> Item | None:
+        """Return one object, None if it is not there."""
+        with _answers():
+            entry, _ = self._storage.get(versions.path_of(resource, key))
+        if entry is None:
+            return None
+        known = self._cache.peek(resource, key)
+        if known is not None and known.revision == entry.revision:
+            return known
+        return versions.item_of(entry.value, entry.revision)
+
+    def exists(self, resource: str, key: Key) -> bool:
         """Return whether there is an object of that key."""
-        found = self._find(resource, key) if fresh else self._cache.find(resource, key)
-        return found is not None
+        return self.find(resource, key) is not None
 
     def peek(self, resource: str, key: Key) -> Item | None:
         """Return an object as it is in memory, None if it is not there."""
@@ -235,16 +245,6 @@ class Store:
         expected = base.ABSENT if old is None else old.revision
         write = base.Write(versions.path_of(resource, key), value, expected)
         return versions.item(shown, self.commit([write, *more]))
-
-    def _find(self, resource: str, key: Key) -> Item | None:
-        with _answers():
-            entry, _ = self._storage.get(versions.path_of(resource, key))
-        if entry is None:
-            return None
-        known = self._cache.peek(resource, key)
-        if known is not None and known.revision == entry.revision:
-            return known
-        return versions.item_of(entry.value, entry.revision)
 
 
 @contextlib.contextmanager

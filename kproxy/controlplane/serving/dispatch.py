@@ -87,8 +87,7 @@ class Dispatcher:
             message = "the API server is stopping"
             raise errors.ApiError(503, "ServiceUnavailable", message)
         path = urllib.parse.unquote(request.path).rstrip("/") or "/"
-        pairs = urllib.parse.parse_qsl(request.query, keep_blank_values=True)
-        query = dict(pairs)
+        query = dict(urllib.parse.parse_qsl(request.query, keep_blank_values=True))
         accept = request.headers.get("accept", "")
         options = requests.options(query, accept, request.headers.get("content-type", ""))
         user = self._user(call)
@@ -123,7 +122,7 @@ class Dispatcher:
         self, call: Call, user: User, review: routes.ReviewTarget, options: Options
     ) -> Answer:
         if call.request.method != "POST":
-            raise _method_not_allowed()
+            raise routes.method_not_allowed()
         group, _, call.version = review.review.api_version.rpartition("/")
         call.asked = Attributes(
             verb="create", group=group, resource=review.review.plural, namespace=review.namespace
@@ -160,13 +159,13 @@ class Dispatcher:
                 return self.api.patch(target, body, options)
             case "delete" | "deletecollection":
                 return self.api.delete(target, query, body, options)
-        raise _method_not_allowed()
+        raise routes.method_not_allowed()
 
     def _kubelet(self, call: Call, target: routes.Target, query: Query) -> Outcome:
         if target.subresource == "exec":
             return Tunnel(self._kubelets.open_exec(target.namespace, target.name, call.request))
         if call.asked.verb != "get":
-            raise _method_not_allowed()
+            raise routes.method_not_allowed()
         log = self._kubelets.open_log(target.namespace, target.name, query)
         return Tunnel(*log, listens=True)
 
@@ -187,12 +186,11 @@ class Dispatcher:
         )
 
     def _find(self, resource: str, namespace: str, name: str) -> Object | None:
-        item = self.api.store.peek(resource, (namespace, name))
+        store, key = self.api.store, (namespace, name)
+        item = store.peek(resource, key)
         if item is None:  # it may be newer than our memory
-            store = self.api.store
-            key = (namespace, name)
-            return store.get(resource, key).obj if store.exists(resource, key) else None
-        return item.obj
+            item = store.find(resource, key)
+        return None if item is None else item.obj
 
     def _pods_on(self, node: str) -> Iterator[Object]:
         items, _ = self.api.store.list(catalog.POD.plural)
@@ -219,7 +217,7 @@ def attributes(method: str, target: routes.Target, query: Query) -> Attributes:
             single = {"PUT": "update", "PATCH": "patch", "POST": "create"}
         verb = (single if one else collection).get(method, "")
     if not verb:
-        raise _method_not_allowed()
+        raise routes.method_not_allowed()
     return Attributes(
         verb=verb,
         group=routes.group_of(target.kind),
@@ -228,8 +226,3 @@ def attributes(method: str, target: routes.Target, query: Query) -> Attributes:
         namespace=target.namespace,
         name=target.name,
     )
-
-
-def _method_not_allowed() -> errors.ApiError:
-    message = "the server does not allow this method on the requested resource"
-    return errors.ApiError(405, "MethodNotAllowed", message)

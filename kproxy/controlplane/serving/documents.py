@@ -5,8 +5,7 @@ from typing import Any
 
 import msgspec
 
-from kproxy import errors
-
+from .. import routes
 from ..presentation import discovery, openapi, openapi_v2, resources
 from ..requests import Answer
 from ..store import Store
@@ -64,8 +63,7 @@ def _openapi(path: str, accept: str) -> Answer:
     root, _, version = path.removeprefix("v3/").partition("/")
     known = version in resources.versions() and root == ("apis" if "/" in version else "api")
     if not path.startswith("v3/") or not known:
-        message = "the server could not find the requested resource"
-        raise errors.ApiError(404, "NotFound", message)
+        raise routes.not_found()
     return Answer(200, openapi.document(version))
 
 
