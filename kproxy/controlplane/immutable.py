@@ -6,6 +6,8 @@ from typing import Any
 from kproxy import errors
 from kproxy.api import catalog, kinds
 
+from .presentation import cells
+
 Object = dict[str, Any]
 
 IMMUTABLE = "field is immutable"
@@ -45,7 +47,7 @@ _FIELDS: Mapping[kinds.Kind, tuple[str, ...]] = {
 def check(kind: kinds.Kind, new: Object, old: Object) -> None:
     """Raise InvalidObject if a change is not allowed; what was not set may be set."""
     for path in _FIELDS.get(kind, ()):
-        before, after = _at(old, path), _at(new, path)
+        before, after = cells.at(old, *path.split(".")), cells.at(new, *path.split("."))
         if kind is kinds.SERVICE and not _keeps_address(new, old):
             continue
         if before not in (None, "", [], {}) and before != after:
@@ -63,7 +65,7 @@ def check(kind: kinds.Kind, new: Object, old: Object) -> None:
 
 def _keeps_address(new: Object, old: Object) -> bool:
     """Return whether a Service's address may not change: it may with the type ExternalName."""
-    types = (_at(new, "spec.type"), _at(old, "spec.type"))
+    types = (cells.at(new, "spec", "type"), cells.at(old, "spec", "type"))
     return "ExternalName" not in types
 
 
@@ -112,12 +114,6 @@ def _fixed(pod: Object) -> Object:
 def _without(obj: Object, names: tuple[str, ...]) -> Object:
     spec = obj.get("spec") or {}
     return {name: value for name, value in spec.items() if name not in names}
-
-
-def _at(obj: Any, path: str) -> Any:
-    for name in path.split("."):
-        obj = obj.get(name) if isinstance(obj, dict) else None
-    return obj
 
 
 def _fault(

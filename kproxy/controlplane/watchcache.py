@@ -95,7 +95,7 @@ class WatchCache:
         with self._lock:
             self._moved.wait_for(lambda: self.closed or self._revision >= revision, self._patience)
             if self._revision < revision:
-                raise too_large(revision, self._revision, self.trouble)
+                raise _too_large(revision, self._revision, self.trouble)
 
     def find(self, resource: str, key: Key) -> Item | None:
         """Return an object as it is remembered. Raises ApiError 503 before there is a memory."""
@@ -290,7 +290,7 @@ def _too_old(asked: int, oldest: int) -> errors.Gone:
     return errors.Gone(410, "Expired", f"too old resource version: {asked} ({oldest})")
 
 
-def too_large(asked: int, current: int, trouble: str) -> errors.ApiError:
+def _too_large(asked: int, current: int, trouble: str) -> errors.ApiError:
     """Return the error for a revision that has not been reached in time; worth a retry."""
     message = f"Too large resource version: {asked}, current: {current}"
     error = errors.ApiError(504, "Timeout", f"{message} ({trouble})" if trouble else message)

@@ -37,9 +37,7 @@ class Writes:
         self._allocations = taken
         self._draw = draw
 
-    def create(
-        self, target: routes.Target, body: bytes, options: Options = DEFAULT
-    ) -> tuple[Item, tuple[str, ...]]:
+    def create(self, target: routes.Target, body: bytes, options: Options = DEFAULT) -> Done:
         """Create an object."""
         kind = target.kind
         raw = bodies.parse(body, options.content_type)
@@ -112,7 +110,7 @@ class Writes:
             message = "metadata.managedFields must be nil"
             raise errors.ApiError(400, "BadRequest", message)
         shape = shapes.of(kind)
-        by = self._manager(kind, options, "Apply")
+        by = _manager(kind, options, "Apply")
 
         def change(old: Object) -> Object:
             new = managers.apply(old, config, shape, by, force=options.force)
@@ -190,17 +188,18 @@ class Writes:
         known = old is not None and old["metadata"].get("managedFields")
         if not options.manager and not known:
             return new
-        by = self._manager(kind, options, operation)
+        by = _manager(kind, options, operation)
         return managers.updated(new, old, shapes.of(kind), by)
 
-    def _manager(self, kind: kinds.Kind, options: Options, operation: str) -> managers.Manager:
-        return managers.Manager(
-            name=options.manager,
-            operation=operation,
-            version=kind.api_version,
-            time=timestamp(time.time()),
-            paths=frozenset(),
-        )
+
+def _manager(kind: kinds.Kind, options: Options, operation: str) -> managers.Manager:
+    return managers.Manager(
+        name=options.manager,
+        operation=operation,
+        version=kind.api_version,
+        time=timestamp(time.time()),
+        paths=frozenset(),
+    )
 
 
 def _patched(old: Object, patch: Any, content_type: str, shape: shapes.Shape) -> Any:

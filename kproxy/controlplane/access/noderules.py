@@ -9,6 +9,7 @@ from typing import Any
 
 from kproxy import errors
 
+from ..defaults import MIRROR
 from . import roles
 from .identity import User
 from .roles import Attributes
@@ -20,7 +21,6 @@ Pods = Callable[[str], Iterator[Object]]
 """Yield the pods that are bound to a node."""
 
 LEASES = "kube-node-lease"
-MIRROR = "kubernetes.io/config.mirror"
 RESERVED = "node-restriction.kubernetes.io/"
 
 

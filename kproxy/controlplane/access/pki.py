@@ -19,6 +19,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from kproxy import errors
 
+from . import identity
+
 _FIRST = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
 _LAST = datetime.datetime(2099, 12, 31, tzinfo=datetime.UTC)
 _COMMON_NAME = "kproxy lab"
@@ -87,7 +89,7 @@ class Authority:
     def node(self, name: str, hosts: Sequence[str]) -> Pair:
         """Return what proves that a kubelet's server is the node of that name."""
         return self._issue(
-            _name(f"system:node:{name}", ("system:nodes",)),
+            _name(identity.NODE_PREFIX + name, (identity.NODES,)),
             hosts,
             ExtendedKeyUsageOID.SERVER_AUTH,
         )

@@ -21,7 +21,7 @@ from . import identity
 from .identity import User
 
 OPEN_PATHS = ("/healthz", "/readyz", "/livez", "/version")
-_DISCOVERY = ("/api", "/apis", "/openapi", "/version", "/healthz", "/readyz", "/livez")
+_DISCOVERY = ("/api", "/apis", "/openapi", *OPEN_PATHS)
 READ = ("get", "list", "watch")
 _SELF_REVIEWS = ("selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews")
 _PROXY_READS = (

@@ -95,6 +95,7 @@ class Conversation:
                     channel.linger()
                 return keep
             case Stream():
+                self._count(call, 200, watch)
                 return self._stream(channel, request, call, outcome)
             case Tunnel():
                 self._count(call, 200 if outcome.first else 101, watch)
@@ -145,14 +146,6 @@ class Conversation:
 
     def _stream(self, channel: Channel, request: Request, call: Call, stream: Stream) -> bool:
         """Send a stream until it or the client ends; return whether the connection goes on."""
-        self._metrics.requests.add(
-            call.asked.verb.upper(),
-            call.asked.group,
-            call.version,
-            call.asked.resource,
-            call.asked.subresource,
-            "200",
-        )
         headers = [("Content-Type", JSON), ("Transfer-Encoding", "chunked")]
         channel.send(http1.head(200, [*headers, ("Cache-Control", "no-cache, private")]))
         with self._open(call):
