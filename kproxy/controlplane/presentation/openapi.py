@@ -28,6 +28,7 @@ _PATCH_TYPES = (
 )
 
 
+@cache
 def index() -> Object:
     """Return where the documents are; their addresses change with their contents."""
     paths = {}
