@@ -6,7 +6,7 @@ objects are trees, so the garbage collector is told not to look at them (``gc=Fa
 so dozens of times while a large list is decoded.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -54,7 +54,7 @@ class LabelSelector(Object, frozen=True, kw_only=True, rename="camel"):
 OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 
 
-def matches(selector: dict[str, str] | None, labels: dict[str, str] | None) -> bool:
+def matches(selector: Mapping[str, str] | None, labels: Mapping[str, str] | None) -> bool:
     """Return whether labels satisfy an equality selector; an empty one matches nothing."""
     if not selector:
         return False

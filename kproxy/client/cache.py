@@ -13,72 +13,18 @@ again, the object is read anew.
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
 
 from kproxy.api import kinds
+from kproxy.api.meta import matches
 from kproxy.api.whole import Whole, whole
 from kproxy.errors import ApiError, KproxyError
 
 from .informer import Informer
-from .objects import ObjectClient
+from .objects import Object, ObjectClient
 from .picture import Key, Picture, key_of
 from .rest import Rest
 
-Object = dict[str, Any]
 Handler = Callable[[Object | None, Object | None], None]
-
-
-class Client(Protocol):
-    """Reads and writes past the cache, as in ``Cluster``."""
-
-    def list_objects(
-        self, kind: kinds.Kind, namespace: str = "", labels: Mapping[str, str] | None = None
-    ) -> Sequence[Object]:
-        """See ``Cluster``."""
-        ...
-
-    def get(self, kind: kinds.Kind, namespace: str, name: str) -> Object | None:
-        """See ``Cluster``."""
-        ...
-
-    def finalize(self, namespace: Object) -> Object:
-        """See ``Cluster``."""
-        ...
-
-    def create(self, kind: kinds.Kind, obj: Object) -> Object:
-        """See ``Cluster``."""
-        ...
-
-    def update(self, kind: kinds.Kind, obj: Object) -> Object:
-        """See ``Cluster``."""
-        ...
-
-    def update_status(self, kind: kinds.Kind, obj: Object) -> Object:
-        """See ``Cluster``."""
-        ...
-
-    def patch(
-        self, kind: kinds.Kind, namespace: str, name: str, patch: Object, subresource: str = ""
-    ) -> Object:
-        """See ``Cluster``."""
-        ...
-
-    def bind(self, namespace: str, name: str, uid: str, node: str) -> None:
-        """See ``Cluster``."""
-        ...
-
-    def delete(
-        self,
-        kind: kinds.Kind,
-        namespace: str,
-        name: str,
-        *,
-        grace: int | None = None,
-        uid: str = "",
-        propagation: str = "",
-    ) -> None:
-        """See ``Cluster``."""
-        ...
 
 
 class Cache:
@@ -88,7 +34,7 @@ class Cache:
     by :meth:`heard`.
     """
 
-    def __init__(self, client: Client, cached: Iterable[kinds.Kind]) -> None:
+    def __init__(self, client: ObjectClient, cached: Iterable[kinds.Kind]) -> None:
         self._client = client
         self._pictures = {kind: Picture() for kind in cached}
         self.known = Known(self._pictures)
@@ -105,7 +51,9 @@ class Cache:
         if picture is None:
             return self._client.list_objects(kind, namespace, labels)
         found = picture.objects(namespace)
-        return list(_with_labels(found, labels)) if labels else found
+        if not labels:
+            return found
+        return [one for one in found if matches(labels, one["metadata"].get("labels"))]
 
     def get(self, kind: kinds.Kind, namespace: str, name: str) -> Object | None:
         """See ``Cluster``."""
@@ -280,13 +228,6 @@ class CachedObjects(Cache):
     def _tell(self, error: KproxyError) -> None:
         if self._on_problem is not None:
             self._on_problem(error)
-
-
-def _with_labels(found: Iterable[Object], labels: Mapping[str, str]) -> Iterator[Object]:
-    for obj in found:
-        have = obj["metadata"].get("labels") or {}
-        if all(have.get(name) == value for name, value in labels.items()):
-            yield obj
 
 
 def _is_definite(error: KproxyError) -> bool:

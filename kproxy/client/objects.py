@@ -12,7 +12,7 @@ import msgspec
 from kproxy.api import catalog, kinds
 from kproxy.errors import ApiError
 
-from .rest import MERGE_PATCH, Rest
+from .rest import JSON, MERGE_PATCH, Rest
 
 Object = dict[str, Any]
 
@@ -80,9 +80,7 @@ class ObjectClient:
     ) -> Object:
         """Change an object by a merge patch (RFC 7386): null removes a field."""
         path = kind.path(namespace, name, subresource)
-        body = _encode(patch)
-        self._guard()
-        return _decode(self._rest.request("PATCH", path, body=body, content_type=MERGE_PATCH))
+        return self._write("PATCH", path, patch, MERGE_PATCH)
 
     def bind(self, namespace: str, name: str, uid: str, node: str) -> None:
         """Bind a pod to a node. Raises ``Conflict`` if it is bound, or another one by now."""
@@ -123,9 +121,10 @@ class ObjectClient:
             if error.code != 404 and not (uid and error.code == 409):
                 raise
 
-    def _write(self, method: str, path: str, obj: Object) -> Object:
+    def _write(self, method: str, path: str, obj: Object, content_type: str = JSON) -> Object:
+        body = _encode(obj)
         self._guard()
-        return _decode(self._rest.request(method, path, body=_encode(obj)))
+        return _decode(self._rest.request(method, path, body=body, content_type=content_type))
 
 
 def _path(kind: kinds.Kind, obj: Object, subresource: str = "") -> str:

@@ -1,6 +1,7 @@
 """What is known of the objects of one kind: what a watch told, and what was written here.
 
-Knows neither clock nor network: it is told. :mod:`kproxy.client.cache` says what it is good for.
+Knows no network, and counts by the time that it is told: only the stamp of a deletion that nobody
+has told of yet is this machine's time of day. :mod:`kproxy.client.cache` says what it is good for.
 """
 
 import threading
@@ -16,7 +17,7 @@ UNCONFIRMED_S = 30.0
 
 
 class Picture:
-    """What is known of the objects of one kind. Any thread may call; knows no network."""
+    """What is known of the objects of one kind. Any thread may call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
