@@ -96,21 +96,15 @@ def _construct(wanted: type[Any], data: Any) -> Any:
 
 
 def decode_page(raw: bytes, wanted: type[T]) -> Page[T]:
-    """Decode a list with the token of its next page; see :func:`decode_list`."""
+    """Decode a Kubernetes list, or one page of it; bad items are among the problems.
+
+    Raises :class:`KproxyError` if it is not a JSON list at all.
+    """
     try:
         whole = _decoder(_List[wanted]).decode(raw)  # type: ignore[valid-type]  # made at run time
     except UNREADABLE:
         return _decode_one_by_one(raw, wanted)
     return Page(whole.items or [], whole.metadata.resource_version, [], whole.metadata.continue_)
-
-
-def decode_list(raw: bytes, wanted: type[T]) -> tuple[list[T], str, list[InvalidItem]]:
-    """Decode a Kubernetes list: its good items, its resourceVersion, and its bad items.
-
-    Raises :class:`KproxyError` if it is not a JSON list at all.
-    """
-    page = decode_page(raw, wanted)
-    return page.items, page.resource_version, page.problems
 
 
 def _decode_one_by_one(raw: bytes, wanted: type[T]) -> Page[T]:
@@ -279,8 +273,10 @@ def _invalid_item(
     identity: tuple[str, str, str], wanted: type[T], why: tuple[str, str, str]
 ) -> InvalidItem:
     namespace, name, version = identity
-    kind = next((kind for kind in kinds.known() if kind.type is wanted), None)
-    label = label_of(kind, namespace, name) if kind else wanted.__name__
+    try:
+        label = label_of(kinds.for_type(wanted), namespace, name)
+    except KeyError:  # the type of a part, or a caller's own
+        label = wanted.__name__
     field, problem, remedy = why
     return InvalidItem(
         InvalidObject(label, field, problem, remedy=remedy), namespace, name, version

@@ -57,7 +57,6 @@ ENDPOINT_SLICE = Kind(
 )
 SERVICE_CIDR = Kind("networking.k8s.io/v1", "ServiceCIDR", "servicecidrs", False, ServiceCIDR)
 
-_KINDS: list[Kind] = []
 _BY_NAME: dict[tuple[str, str], Kind] = {}
 _BY_PLURAL: dict[tuple[str, str], Kind] = {}
 _BY_TYPE: dict[type[Any], Kind] = {}
@@ -66,7 +65,6 @@ _BY_TYPE: dict[type[Any], Kind] = {}
 def add(*kinds: Kind) -> None:
     """Make kinds known, each once. Of two kinds of one type the first is the type's kind."""
     for kind in kinds:
-        _KINDS.append(kind)
         _BY_NAME[kind.api_version, kind.name] = kind
         _BY_PLURAL[kind.api_version, kind.plural] = kind
         _BY_TYPE.setdefault(kind.type, kind)
@@ -79,7 +77,7 @@ def stands_for(wanted: type[Any], kind: Kind) -> None:
 
 def known() -> tuple[Kind, ...]:
     """Return all kinds that are known by now."""
-    return tuple(_KINDS)
+    return tuple(_BY_NAME.values())
 
 
 add(NAMESPACE, NODE, SERVICE, ENDPOINT_SLICE, SERVICE_CIDR)
@@ -93,7 +91,7 @@ def by_name(api_version: str, name: str) -> Kind:
     found = _BY_NAME.get((api_version, name))
     if found is not None:
         return found
-    for kind in _KINDS:
+    for kind in _BY_NAME.values():
         if kind.name == name:
             raise InvalidObject(
                 name,
@@ -101,7 +99,7 @@ def by_name(api_version: str, name: str) -> Kind:
                 f"unknown version {api_version!r}",
                 remedy=f"write apiVersion: {kind.api_version}",
             )
-    known = ", ".join(f"{kind.name} ({kind.api_version})" for kind in _KINDS)
+    known = ", ".join(f"{kind.name} ({kind.api_version})" for kind in _BY_NAME.values())
     raise InvalidObject(name, "kind", f"unknown kind {name!r}", remedy=f"known kinds: {known}")
 
 

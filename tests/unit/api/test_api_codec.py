@@ -5,6 +5,7 @@ import json
 import pytest
 
 from kproxy.api import apps, catalog, codec, core, discovery, kinds
+from kproxy.api.whole import whole
 from kproxy.errors import ApiError, Conflict, Gone, InvalidItem, InvalidObject, KproxyError
 
 
@@ -20,7 +21,7 @@ def as_list(*items, **meta):
 
 def test_a_list_gives_items_and_version():
     raw = as_list(service("a", ports=[{"port": 80}]), service("b"))
-    items, version, problems = codec.decode_list(raw, core.Service)
+    items, version, problems, _ = codec.decode_page(raw, core.Service)
     assert [item.metadata.name for item in items] == ["a", "b"]
     assert items[0].spec.ports == [core.ServicePort(port=80)]
     assert (version, problems) == ("42", [])
@@ -28,12 +29,12 @@ def test_a_list_gives_items_and_version():
 
 def test_a_list_without_items_is_empty():
     raw = json.dumps({"metadata": {"resourceVersion": "1"}, "items": None}).encode()
-    assert codec.decode_list(raw, core.Service) == ([], "1", [])
+    assert codec.decode_page(raw, core.Service) == ([], "1", [], "")
 
 
 def test_one_malformed_object_costs_only_itself():
     raw = as_list(service("a"), service("bad", ports=[{"port": "eighty"}]), service("c"))
-    items, version, problems = codec.decode_list(raw, core.Service)
+    items, version, problems, _ = codec.decode_page(raw, core.Service)
     assert [item.metadata.name for item in items] == ["a", "c"]
     assert version == "42"
     (problem,) = problems
@@ -46,7 +47,7 @@ def test_one_malformed_object_costs_only_itself():
 
 def test_a_missing_field_is_named():
     raw = as_list(service("bad", ports=[{"name": "http"}]))
-    (problem,) = codec.decode_list(raw, core.Service)[2]
+    (problem,) = codec.decode_page(raw, core.Service)[2]
     assert str(problem) == "Service demo/bad: spec.ports[0].port: is missing (add it)"
 
 
@@ -60,15 +61,21 @@ def test_a_missing_field_is_named():
     ],
 )
 def test_an_object_without_identity_is_still_reported(item, label):
-    items, _, problems = codec.decode_list(as_list(item, service("good")), core.Service)
+    items, _, problems, _ = codec.decode_page(as_list(item, service("good")), core.Service)
     assert [item.metadata.name for item in items] == ["good"]
     assert [problem.obj for problem in problems] == [label]
+
+
+def test_a_whole_object_is_named_like_a_typed_one():
+    raw = as_list({"metadata": {"name": "x", "namespace": "demo", "labels": {"a": 1}}})
+    (problem,) = codec.decode_page(raw, whole(kinds.SERVICE)).problems
+    assert problem.obj == "Service demo/x"
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"<html>", b"\xff\xfe", b'{"items": 3}', b"[]"])
 def test_what_is_no_list_is_an_error(raw):
     with pytest.raises(KproxyError, match="cannot be read"):
-        codec.decode_list(raw, core.Service)
+        codec.decode_page(raw, core.Service)
 
 
 def deep(text):
@@ -78,7 +85,7 @@ def deep(text):
 
 def test_one_object_that_is_not_utf_8_costs_only_itself():
     raw = as_list(service("good"), service("evil")).replace(b"evil", b"evi\xff")
-    items, version, problems = codec.decode_list(raw, core.Service)
+    items, version, problems, _ = codec.decode_page(raw, core.Service)
     assert [item.metadata.name for item in items] == ["good"]
     assert version
     assert [problem.obj for problem in problems] == ["Service demo/evi\N{REPLACEMENT CHARACTER}"]
@@ -103,9 +110,9 @@ def test_an_object_that_nobody_can_read_costs_only_itself(junk, place):
     if place == "labels":
         evil["metadata"]["labels"] = "JUNK"
     raw = as_list(service("good"), evil, service("last")).replace(b'"JUNK"', junk)
-    items, version, problems = codec.decode_list(raw, core.Service)
+    items, version, problems, _ = codec.decode_page(raw, core.Service)
     assert [item.metadata.name for item in items] == ["good", "last"]
-    assert version == codec.decode_list(as_list(), core.Service)[1]
+    assert version == codec.decode_page(as_list(), core.Service)[1]
     assert [(one.obj, one.resource_version) for one in problems] == [("Service demo/evil", "7")]
 
 
@@ -123,7 +130,7 @@ def test_an_event_that_nobody_can_read_tells_whose_it_is(junk):
 @EVERY_UNREADABLE
 def test_a_name_that_nobody_can_read(junk):
     raw = as_list(service("good"), service("JUNK")).replace(b'"JUNK"', junk)
-    items, _, problems = codec.decode_list(raw, core.Service)
+    items, _, problems, _ = codec.decode_page(raw, core.Service)
     assert [item.metadata.name for item in items] == ["good"]
     assert len(problems) == 1
 
@@ -134,7 +141,7 @@ def test_what_is_nested_too_deeply_is_an_error_like_others():
     assert codec.api_error(500, deep('{"details": DEEP}')).code == 500
     for raw in ('{"items": DEEP', '{"items": [{"status": DEEP}', '{"items": [}}', "DEEP"):
         with pytest.raises(KproxyError, match="cannot be read"):
-            codec.decode_list(deep(raw), core.Service)
+            codec.decode_page(deep(raw), core.Service)
     for line in ('{"type": "ADDED", "object": {"a": DEEP}', '{"type": 3, "object": DEEP}', "DEEP"):
         with pytest.raises(KproxyError, match="cannot be read"):
             codec.decode_event(deep(line), core.Service)
@@ -147,13 +154,13 @@ def test_what_is_nested_too_deeply_is_an_error_like_others():
 ])  # fmt: skip
 def test_what_has_no_parts_is_an_error(raw):
     with pytest.raises(KproxyError, match="cannot be read"):
-        codec.decode_list(raw, core.Service)
+        codec.decode_page(raw, core.Service)
 
 
 def test_brackets_and_quotes_in_texts_part_nothing():
     odd = service("odd", externalName='a],[{"}\\"\\\\')
     raw = as_list(odd, {"status": "JUNK"}, odd).replace(b'"JUNK"', b"NaN")
-    items, _, problems = codec.decode_list(raw, core.Service)
+    items, _, problems, _ = codec.decode_page(raw, core.Service)
     assert [item.spec.external_name for item in items] == ['a],[{"}\\"\\\\'] * 2
     assert len(problems) == 1
 
