@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import msgspec
-
 from .meta import Object, ObjectMeta
 
 
@@ -98,7 +96,7 @@ class Lease(Object, frozen=True, kw_only=True, rename="camel"):
 class IPAddressSpec(Object, frozen=True, kw_only=True, rename="camel"):
     """Which object an address belongs to: a reference with group, resource, namespace, name."""
 
-    parent_ref: dict[str, Any] | None = msgspec.field(default=None, name="parentRef")
+    parent_ref: dict[str, Any] | None = None
 
 
 class IPAddress(Object, frozen=True, kw_only=True, rename="camel"):

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 FIELDS: Mapping[str, str] = {
     "ObjectMeta": "generateName selfLink managedFields:[any]",
     "OwnerReference": "blockOwnerDeletion:boolean",
-    "ServiceSpec": "loadBalancerIP loadBalancerClass",
     "LoadBalancerIngress": "ports:[any]",
     "ServiceStatus": "conditions:[any]",
     "Taint": "timeAdded",
@@ -23,29 +22,27 @@ FIELDS: Mapping[str, str] = {
     "Condition": "lastProbeTime lastHeartbeatTime lastUpdateTime observedGeneration:integer",
     "Namespace": "spec:any status:any",
     "ContainerPort": "hostPort:integer hostIP",
-    "Probe": "grpc:any",
     "Lifecycle": "stopSignal",
-    "Container": "envFrom:[any] resources:any resizePolicy:[any] restartPolicy"
+    "Container": "resources:any resizePolicy:[any]"
     " restartPolicyRules:[any] volumeMounts:[any] volumeDevices:[any] terminationMessagePath"
     " terminationMessagePolicy imagePullPolicy securityContext:any stdin:boolean"
     " stdinOnce:boolean tty:boolean",
-    "PodSpec": "volumes:[any] ephemeralContainers:[any] activeDeadlineSeconds:integer dnsPolicy"
-    " serviceAccount automountServiceAccountToken:boolean hostPID:boolean hostIPC:boolean"
+    "PodSpec": "volumes:[any] ephemeralContainers:[any] activeDeadlineSeconds:integer"
+    " serviceAccount hostPID:boolean hostIPC:boolean"
     " shareProcessNamespace:boolean securityContext:any imagePullSecrets:[any]"
-    " hostAliases:[any] priorityClassName priority:integer dnsConfig:any readinessGates:[any]"
+    " hostAliases:[any] priorityClassName priority:integer readinessGates:[any]"
     " runtimeClassName enableServiceLinks:boolean preemptionPolicy overhead:any"
     " topologySpreadConstraints:[any] setHostnameAsFQDN:boolean os:any hostUsers:boolean"
     " schedulingGates:[any] resourceClaims:[any] resources:any hostnameOverride",
-    "ContainerStatus": "imageID containerID allocatedResources:any resources:any"
+    "ContainerStatus": "imageID allocatedResources:any resources:any"
     " volumeMounts:[any] user:any allocatedResourcesStatus:[any] stopSignal",
-    "PodStatus": "nominatedNodeName hostIPs:[any] initContainerStatuses:[any] qosClass"
+    "PodStatus": "nominatedNodeName hostIPs:[any] qosClass"
     " ephemeralContainerStatuses:[any] resize resourceClaimStatuses:[any]"
     " observedGeneration:integer",
     "DaemonSetStatus": "collisionCount:integer conditions:[any]",
     "DeploymentStatus": "collisionCount:integer terminatingReplicas:integer",
     "ReplicaSetStatus": "conditions:[any] terminatingReplicas:integer",
-    "StatefulSetSpec": "volumeClaimTemplates:[any] persistentVolumeClaimRetentionPolicy:any"
-    " ordinals:any",
+    "StatefulSetSpec": "volumeClaimTemplates:[any] persistentVolumeClaimRetentionPolicy:any",
     "StatefulSetStatus": "collisionCount:integer conditions:[any]",
     "Event": "source:any firstTimestamp lastTimestamp eventTime series:any related:any"
     " reportingComponent reportingInstance deprecatedSource:any deprecatedFirstTimestamp"
@@ -88,7 +85,6 @@ LISTS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "ServiceAccount.secrets": ("name", ("name",)),
     "ServiceAccount.imagePullSecrets": ("name", ("name",)),
     "ServiceCIDRStatus.conditions": ("type", ("type",)),
-    "EndpointSlice.ports": ("", ()),
 }
 """Lists of objects with keys: of a strategic merge patch, and of a server-side apply."""
 

@@ -90,9 +90,9 @@ def _probe(check: Checker, at: str, probe: Probe) -> None:
 
 
 def _action(check: Checker, at: str, action: Probe | Handler) -> None:
-    given = [action.exec, action.http_get, action.tcp_socket]
+    given: list[object] = [action.exec, action.http_get, action.tcp_socket]
     if isinstance(action, Handler):
-        given.append(action.sleep)  # type: ignore[arg-type]  # only whether it is given counts
+        given.append(action.sleep)
     if sum(one is not None for one in given) != 1:
         check.fault(at, "must name one handler", "give one of exec, httpGet and tcpSocket")
     if action.exec is not None and not action.exec.command:

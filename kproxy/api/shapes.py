@@ -7,7 +7,7 @@ same: which fields does Kubernetes know here, and how is a list of them merged?
 import ast
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -60,9 +60,7 @@ def of(kind: kinds.Kind) -> Shape:
         "kind": Shape(type="string", description=_KIND),
         **shape.fields,
     }
-    return Shape(
-        type="object", name=kind.name, description=shape.description, fields=fields, required=()
-    )
+    return replace(shape, name=kind.name, fields=fields, required=())
 
 
 _API_VERSION = "The group and version of the API that this object is written in."
@@ -111,13 +109,9 @@ def _struct(wanted: type[msgspec.Struct]) -> Shape:
 
 def _placed(shape: Shape, place: str, description: str) -> Shape:
     merge_key, list_keys = kept.LISTS.get(place, ("", ()))
-    return Shape(
-        type=shape.type,
-        name=shape.name,
+    return replace(
+        shape,
         description=description or shape.description,
-        fields=shape.fields,
-        required=shape.required,
-        item=shape.item,
         merge_key=merge_key,
         list_keys=list_keys,
         is_set=place in kept.SETS,

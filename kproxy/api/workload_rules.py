@@ -1,4 +1,4 @@
-"""What Pods, Deployments, DaemonSets and Nodes must fulfil."""
+"""What Pods, Nodes, label selectors, and the objects that make pods must fulfil."""
 
 from .apps import DaemonSet, Deployment, ReplicaSet, StatefulSet, UpdateStrategy
 from .checks import Checker
@@ -6,6 +6,9 @@ from .core import Node
 from .meta import OPERATORS, LabelSelector, selects
 from .pod_rules import check_pod_spec
 from .pods import Pod, PodTemplate
+
+WHEN_UPDATED = ("RollingUpdate", "OnDelete")
+"""Update strategies of DaemonSets and StatefulSets."""
 
 
 def check_pod(check: Checker, pod: Pod) -> None:
@@ -36,7 +39,7 @@ def check_daemon_set(check: Checker, daemon_set: DaemonSet) -> None:
     _natural(check, "spec.minReadySeconds", spec.min_ready_seconds)
     _natural(check, "spec.revisionHistoryLimit", spec.revision_history_limit)
     _template(check, spec.selector, spec.template)
-    _strategy(check, "spec.updateStrategy", spec.update_strategy, ("RollingUpdate", "OnDelete"))
+    _strategy(check, "spec.updateStrategy", spec.update_strategy, WHEN_UPDATED)
     limits = spec.update_strategy.rolling_update
     if limits is not None and not {limits.max_surge, limits.max_unavailable} & {0, "0%", None}:
         field = "spec.updateStrategy.rollingUpdate.maxSurge"
@@ -63,13 +66,10 @@ def check_stateful_set(check: Checker, stateful_set: StatefulSet) -> None:
     _template(check, spec.selector, spec.template)
     policies = ("OrderedReady", "Parallel")
     check.one_of("spec.podManagementPolicy", spec.pod_management_policy, policies)
-    check.one_of("spec.updateStrategy.type", spec.update_strategy.type, _STATEFUL_STRATEGIES)
+    check.one_of("spec.updateStrategy.type", spec.update_strategy.type, WHEN_UPDATED)
     limits = spec.update_strategy.rolling_update
     if limits is not None:
         _natural(check, "spec.updateStrategy.rollingUpdate.partition", limits.partition)
-
-
-_STATEFUL_STRATEGIES = ("RollingUpdate", "OnDelete")
 
 
 def check_node(check: Checker, node: Node) -> None:
