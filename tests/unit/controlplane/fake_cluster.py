@@ -18,7 +18,7 @@ Change = tuple[kinds.Kind, Object | None, Object | None]
 
 
 class FakeCluster:
-    """Fulfils ``kproxy.controlplane.cluster.Cluster``.
+    """Fulfils ``kproxy.controlplane.cluster.Cluster``, but cannot ``finalize``.
 
     ``before`` is called with verb, kind and name of every write and may raise; ``after`` likewise,
     when the write has been done: then its answer is lost. ``changes`` are all changes so far.

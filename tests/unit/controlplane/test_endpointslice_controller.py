@@ -181,10 +181,10 @@ def test_nothing_is_written_when_nothing_changed(world):
     world.service()
     world.pod("a", "10.244.1.2")
     world.settle()
-    version = world.cluster._api.store.version
+    version = world.cluster.api.store.version
     world.time = 99.0
     world.controller.reconcile("default/web")
-    assert world.cluster._api.store.version == version
+    assert world.cluster.api.store.version == version
 
 
 def test_empty_labels_of_the_service_do_not_cause_writes_for_ever(world):
@@ -196,9 +196,9 @@ def test_empty_labels_of_the_service_do_not_cause_writes_for_ever(world):
     (one,) = world.slices()
     assert one.metadata.labels["empty"] == ""
     assert one.metadata.labels["service.kubernetes.io/headless"] == ""
-    version = world.cluster._api.store.version
+    version = world.cluster.api.store.version
     world.controller.reconcile("default/web")
-    assert world.cluster._api.store.version == version
+    assert world.cluster.api.store.version == version
 
 
 def test_named_ports_are_resolved_in_every_pod(world):
