@@ -11,18 +11,16 @@ from typing import Any
 from kproxy.api import catalog
 from kproxy.controlplane import nodefit
 
-from . import names, owned, podcontrol
+from . import names, owned, podcontrol, revisions, taints
 
 Object = dict[str, Any]
 
-HASH_LABEL = "controller-revision-hash"
-
-_EXECUTE = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+_EXECUTE = (taints.NOT_READY, taints.UNREACHABLE)
 _SCHEDULE = (
     "node.kubernetes.io/disk-pressure",
     "node.kubernetes.io/memory-pressure",
     "node.kubernetes.io/pid-pressure",
-    "node.kubernetes.io/unschedulable",
+    taints.UNSCHEDULABLE,
 )
 _HOST_NETWORK = "node.kubernetes.io/network-unavailable"
 
@@ -41,7 +39,7 @@ def should_run(daemon_set: Object, node: Object) -> tuple[bool, bool]:
 
 def new(daemon_set: Object, digest: str, node: str) -> Object:
     """Return a new pod, still without a name, for a node."""
-    pod = podcontrol.from_template(catalog.DAEMON_SET, daemon_set, {HASH_LABEL: digest})
+    pod = podcontrol.from_template(catalog.DAEMON_SET, daemon_set, {revisions.HASH_LABEL: digest})
     spec = _tolerant(pod["spec"])
     field = {"key": nodefit.NAME_FIELD, "operator": "In", "values": [node]}
     terms = [{**term, "matchFields": [field]} for term in nodefit.required_terms(spec) or [{}]]
@@ -67,7 +65,7 @@ def by_node(nodes: Iterable[str], pods: Iterable[Object]) -> dict[str, list[Obje
 
 def is_new(pod: Object, digest: str) -> bool:
     """Return whether a pod is of the template with this hash."""
-    return (pod["metadata"].get("labels") or {}).get(HASH_LABEL) == digest
+    return revisions.digest(pod) == digest
 
 
 def limits(daemon_set: Object, nodes: int) -> tuple[int, int]:

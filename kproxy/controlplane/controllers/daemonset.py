@@ -77,8 +77,7 @@ class DaemonSetController:
     def _forget(
         self, daemon_set: Object, history: Sequence[Object], digest: str, pods: Sequence[Object]
     ) -> None:
-        live = {(pod["metadata"].get("labels") or {}).get(revisions.HASH_LABEL) for pod in pods}
-        live.add(digest)
+        live = {digest, *map(revisions.digest, pods)}
         dead = [one for one in history if revisions.digest(one) not in live]
         revisions.forget(self._cluster, daemon_set, dead)
 
@@ -158,9 +157,11 @@ class DaemonSetController:
         self, daemon_set: Object, digest: str, wanted: Mapping[str, list[Object]], limit: int
     ) -> None:
         """Delete as many pods of an old template as may be out of service now."""
-        out = sum(not any(self._available(daemon_set, pod) for pod in there)
-                  for there in wanted.values())  # fmt: skip
-        for node, there in wanted.items():
+        serving = [
+            any(self._available(daemon_set, pod) for pod in there) for there in wanted.values()
+        ]
+        out = serving.count(False)
+        for there in wanted.values():
             # One that is being deleted keeps the place of the next one.
             if not there or any(map(owned.terminating, there)):
                 continue
@@ -171,8 +172,7 @@ class DaemonSetController:
                 if out >= limit:
                     continue
                 out += 1
-            self._control.delete(daemon_set, pod, "template has changed")
-            wanted[node][0] = _marked(pod, self._wall())
+            there[0] = self._control.delete(daemon_set, pod, "template has changed")
 
     def _surge(
         self,
@@ -240,11 +240,6 @@ class DaemonSetController:
         }
         if status != daemon_set.get("status"):
             self._cluster.update_status(self.kind, {**daemon_set, "status": status})
-
-
-def _marked(pod: Object, wall: float) -> Object:
-    """Return a pod as it is once its deletion has been asked for."""
-    return {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": owned.stamp(wall)}}
 
 
 def _is_one_too_many(pod: Object, kept: Sequence[Object], digest: str, *, surge: bool) -> bool:

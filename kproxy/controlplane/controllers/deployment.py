@@ -272,11 +272,7 @@ def _saturated(new: Object, bounds: rollout.Limits) -> bool:
 
 def _observed(replica_sets: Sequence[Object]) -> bool:
     """Return whether what ReplicaSets report is about their newest sizes."""
-    return all(
-        (one.get("status") or {}).get("observedGeneration", 0)
-        >= one["metadata"].get("generation", 0)
-        for one in replica_sets
-    )
+    return all(map(revisionsets.observed, replica_sets))
 
 
 def _recreates(deployment: Object) -> bool:

@@ -38,8 +38,10 @@ def has_deadline(deployment: Object) -> bool:
 
 def complete(deployment: Object, new: Object | None, everything: Sequence[Object]) -> bool:
     """Return whether all pods are of the newest template, available, and none is left over."""
-    counts = _counts(deployment, new, everything)
-    wanted = replicas(deployment)
+    return _complete(_counts(deployment, new, everything), replicas(deployment))
+
+
+def _complete(counts: Object, wanted: int) -> bool:
     names = ("updatedReplicas", "replicas", "availableReplicas")
     return all(counts[name] == wanted for name in names)
 
@@ -143,9 +145,8 @@ def _progress(
     if done and current is not None and current.get("reason") == COMPLETE:
         return shown
     what = f'ReplicaSet "{_name(new)}"' if new else f'Deployment "{_name(deployment)}"'
-    stamp, wanted = owned.stamp(wall), replicas(deployment)
-    names = ("updatedReplicas", "replicas", "availableReplicas")
-    if all(counts[name] == wanted for name in names):
+    stamp = owned.stamp(wall)
+    if _complete(counts, replicas(deployment)):
         text = f"{what} has successfully progressed."
         return conditions.set_to(shown, PROGRESSING, "True", COMPLETE, text, stamp)
     if _moves(old, counts):

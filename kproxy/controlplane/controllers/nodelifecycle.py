@@ -177,11 +177,11 @@ class NodeLifecycleController:
         if taints.no_execute(node, key, 0.0) is None:
             return None
         swaps = any(taints.has(node, one, "NoExecute") for one in lostnodes.TAINTS.values())
-        limiter = self._limiters.get(zones.zone_of(node))
-        limited = key and not swaps and limiter is not None
-        if limited and limiter is not None and limiter.wait(now) != 0.0:
-            return limiter.wait(now)
-        if self._guarded(node, lambda one: self._set_taint(one, key)) and limited and limiter:
+        # Only what makes a node evict its pods is limited.
+        limiter = self._limiters.get(zones.zone_of(node)) if key and not swaps else None
+        if limiter is not None and (wait := limiter.wait(now)) != 0.0:
+            return wait
+        if self._guarded(node, lambda one: self._set_taint(one, key)) and limiter is not None:
             limiter.take(now)
         return None
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from kproxy.api import kinds
+from kproxy.api import kinds, meta
 
 Object = dict[str, Any]
 
@@ -58,34 +58,29 @@ def controlled(objects: Iterable[Object], controller: Object) -> list[Object]:
 
 def selects(selector: Object | None, labels: Mapping[str, str] | None) -> bool:
     """Return whether a LabelSelector selects labels; an empty one selects nothing here."""
-    have = labels or {}
-    exact = (selector or {}).get("matchLabels") or {}
-    expressions = (selector or {}).get("matchExpressions") or ()
-    if not exact and not expressions:
-        return False
-    return all(have.get(name) == value for name, value in exact.items()) and all(
-        satisfied(expression, have) for expression in expressions
+    wanted = selector or {}
+    empty = not wanted.get("matchLabels") and not wanted.get("matchExpressions")
+    return not empty and fulfils(labels or {}, wanted)
+
+
+def fulfils(labels: Mapping[str, str], selector: Object) -> bool:
+    """Return whether labels are all that a LabelSelector asks for; an empty one asks nothing."""
+    exact = selector.get("matchLabels") or {}
+    return all(labels.get(name) == value for name, value in exact.items()) and all(
+        satisfied(one, labels) for one in selector.get("matchExpressions") or ()
     )
 
 
 def satisfied(expression: Object, have: Mapping[str, str]) -> bool:
     """Return whether labels satisfy one expression of a selector (of nodes, too)."""
-    value, values = have.get(expression["key"]), list(expression.get("values") or [])
-    match expression.get("operator"):
-        case "In":
-            return value in values
-        case "NotIn":
-            return value not in values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt" | "Lt" as operator:
-            if value is None or not _whole(value) or len(values) != 1 or not _whole(values[0]):
-                return False
-            more = int(value) > int(values[0])
-            return more if operator == "Gt" else int(value) < int(values[0])
-    return False
+    operator, value = str(expression.get("operator")), have.get(expression["key"])
+    values = list(expression.get("values") or [])
+    if operator not in ("Gt", "Lt"):
+        return meta.holds(operator, value, values)
+    if value is None or not _whole(value) or len(values) != 1 or not _whole(values[0]):
+        return False
+    more = int(value) > int(values[0])
+    return more if operator == "Gt" else int(value) < int(values[0])
 
 
 def _whole(text: str) -> bool:

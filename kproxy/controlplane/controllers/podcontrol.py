@@ -34,17 +34,17 @@ class PodControl:
         events: Events,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self.cluster = cluster
-        self.events = events
-        self.wall = wall
-        self.kind = kind
+        self._cluster = cluster
+        self._events = events
+        self._wall = wall
+        self._kind = kind
         self._log = log
         self._numbers: dict[str, tuple[str, int]] = {}
         """Key of an owner -> its uid, the highest number of a pod of it."""
 
     def pods(self, owner: Object) -> list[Object]:
         """Return all pods of the owner's namespace."""
-        return list(self.cluster.list_objects(catalog.POD, owner["metadata"]["namespace"]))
+        return list(self._cluster.list_objects(catalog.POD, owner["metadata"]["namespace"]))
 
     def number(self, owner: Object, pods: Iterable[Object]) -> int:
         """Return the highest number that a pod of this owner ever had, as far as known."""
@@ -72,14 +72,14 @@ class PodControl:
             try:
                 made = self.create_named(owner, pod, name)
             except errors.Conflict:
-                there = self.cluster.fresh(catalog.POD, owner["metadata"]["namespace"], name)
+                there = self._cluster.fresh(catalog.POD, owner["metadata"]["namespace"], name)
                 if there is None or owned.owner(there).get("uid") == uid:
                     raise
                 self._used(owner, number)
             else:
                 self._used(owner, number)
                 return made
-        raise errors.KproxyError(f"{self.kind.name} {uid}: no free name for a pod")
+        raise errors.KproxyError(f"{self._kind.name} {uid}: no free name for a pod")
 
     def _used(self, owner: Object, number: int) -> None:
         self._numbers[owned.key_of(owner)] = owned.uid(owner), number
@@ -88,30 +88,31 @@ class PodControl:
         """Create a pod of this name."""
         pod = {**pod, "metadata": {**pod["metadata"], "name": name}}
         try:
-            made = self.cluster.create(catalog.POD, pod)
+            made = self._cluster.create(catalog.POD, pod)
         except errors.ApiError as error:
             if not isinstance(error, errors.Conflict):
                 text = f"Error creating: {error.message}"
-                self.events.event(self.kind, owner, "FailedCreate", text, warning=True)
+                self._events.event(self._kind, owner, "FailedCreate", text, warning=True)
             raise
         self._log.info(
             "pod created",
             pod=owned.key_of(made),
             uid=owned.uid(made),
-            owner=f"{self.kind.name} {owner['metadata']['name']}",
+            owner=f"{self._kind.name} {owner['metadata']['name']}",
         )
-        self.events.event(self.kind, owner, "SuccessfulCreate", f"Created pod: {name}")
+        self._events.event(self._kind, owner, "SuccessfulCreate", f"Created pod: {name}")
         return made
 
-    def delete(self, owner: Object, pod: Object, reason: str) -> None:
-        """Delete a pod; one that is being deleted already is left alone."""
+    def delete(self, owner: Object, pod: Object, reason: str) -> Object:
+        """Delete a pod, and return it marked so; one that is being deleted is left alone."""
         if owned.terminating(pod):
-            return
+            return pod
         meta = pod["metadata"]
         self._log.info("pod deleted", pod=owned.key_of(pod), uid=meta["uid"], reason=reason)
-        self.cluster.delete(catalog.POD, meta["namespace"], meta["name"], uid=meta["uid"])
+        self._cluster.delete(catalog.POD, meta["namespace"], meta["name"], uid=meta["uid"])
         text = f"Deleted pod: {meta['name']}"
-        self.events.event(self.kind, owner, "SuccessfulDelete", text)
+        self._events.event(self._kind, owner, "SuccessfulDelete", text)
+        return {**pod, "metadata": {**meta, "deletionTimestamp": owned.stamp(self._wall())}}
 
 
 def from_template(

@@ -53,9 +53,9 @@ def forget(cluster: Cluster, owner: Object, dead: Sequence[Object]) -> None:
         )
 
 
-def digest(revision: Object) -> str:
-    """Return the hash in a revision's labels."""
-    return str((revision["metadata"].get("labels") or {}).get(HASH_LABEL, ""))
+def digest(obj: Object) -> str:
+    """Return the hash in the labels of a revision, or of a pod that was made from it."""
+    return str((obj["metadata"].get("labels") or {}).get(HASH_LABEL, ""))
 
 
 def template(revision: Object) -> Object:

@@ -55,6 +55,12 @@ def revision(obj: Object) -> int:
     return _number(annotation(obj, rollout.REVISION))
 
 
+def observed(replica_set: Object) -> bool:
+    """Return whether what a ReplicaSet reports is about its newest version."""
+    seen = (replica_set.get("status") or {}).get("observedGeneration", 0)
+    return bool(seen >= replica_set["metadata"].get("generation", 0))
+
+
 def find_new(deployment: Object, replica_sets: Iterable[Object]) -> Object | None:
     """Return the ReplicaSet of the Deployment's template; of several the oldest."""
     wanted = _without_hash(deployment["spec"]["template"])
@@ -152,8 +158,7 @@ def superfluous(deployment: Object, old: Sequence[Object]) -> list[Object]:
         for one in old
         if not replicaset.replicas(one)
         and not (one.get("status") or {}).get("replicas")
-        and (one.get("status") or {}).get("observedGeneration", 0)
-        >= one["metadata"].get("generation", 0)
+        and observed(one)
         and not owned.terminating(one)
     ]
     empty.sort(key=lambda one: (revision(one), age(one)))

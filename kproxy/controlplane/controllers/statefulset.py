@@ -148,7 +148,7 @@ class StatefulSetController:
             pod = pods.get(number)
             if pod is None:
                 return
-            if _revision(pod) != plan.update and not owned.terminating(pod):
+            if revisions.digest(pod) != plan.update and not owned.terminating(pod):
                 self._delete(plan, pods, number, "template has changed")
                 return
             if not self._healthy(plan, pod):
@@ -176,10 +176,7 @@ class StatefulSetController:
         return self._control.create_named(plan.stateful_set, pod, name)
 
     def _delete(self, plan: _Plan, pods: dict[int, Object], number: int, reason: str) -> None:
-        pod = pods[number]
-        self._control.delete(plan.stateful_set, pod, reason)
-        meta = {**pod["metadata"], "deletionTimestamp": owned.stamp(self._wall())}
-        pods[number] = {**pod, "metadata": meta}
+        pods[number] = self._control.delete(plan.stateful_set, pods[number], reason)
 
     def _report(self, plan: _Plan, pods: Mapping[int, Object]) -> None:
         old = plan.stateful_set.get("status") or {}
@@ -202,7 +199,7 @@ class StatefulSetController:
             self._cluster.update_status(self.kind, {**plan.stateful_set, "status": status})
 
     def _forget(self, plan: _Plan, pods: Mapping[int, Object]) -> None:
-        live = {plan.current, plan.update, *map(_revision, pods.values())}
+        live = {plan.current, plan.update, *map(revisions.digest, pods.values())}
         dead = [one for one in plan.history if one["metadata"]["name"] not in live]
         revisions.forget(self._cluster, plan.stateful_set, dead)
 
@@ -223,10 +220,8 @@ def _plan(stateful_set: Object, history: Sequence[Object], newest: Object) -> _P
     return _Plan(stateful_set, history, current, update, status.get("currentReplicas") or 0)
 
 
-def _revision(pod: Object) -> str:
-    return str((pod["metadata"].get("labels") or {}).get(revisions.HASH_LABEL, ""))
-
-
 def _staying(pods: Mapping[int, Object], revision: str) -> int:
     """Return how many pods have a revision and keep it."""
-    return sum(_revision(pod) == revision and not owned.terminating(pod) for pod in pods.values())
+    return sum(
+        revisions.digest(pod) == revision and not owned.terminating(pod) for pod in pods.values()
+    )

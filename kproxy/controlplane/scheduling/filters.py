@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from kproxy.controlplane import nodefit
+from kproxy.controlplane.controllers import taints
 
 from . import picture, terms
 from .picture import NodeInfo, PlacedPod
 
 Object = dict[str, Any]
 
-UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 PODS = 110
 """Room for pods on a node that does not say how many it takes."""
 
@@ -126,7 +126,7 @@ def problem(want: Wanted, node: NodeInfo) -> str:
 def _cordoned(want: Wanted, node: NodeInfo) -> str:
     if not (node.node.get("spec") or {}).get("unschedulable"):
         return ""
-    taint = {"key": UNSCHEDULABLE, "effect": "NoSchedule"}
+    taint = {"key": taints.UNSCHEDULABLE, "effect": "NoSchedule"}
     borne = any(nodefit.tolerates(one, taint) for one in want.spec.get("tolerations") or ())
     return "" if borne else "node(s) were unschedulable"
 

@@ -19,12 +19,7 @@ _PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 
 def selects(selector: Object | None, labels: Mapping[str, str]) -> bool:
     """Return whether a LabelSelector selects: an empty one everything, none nothing."""
-    if selector is None:
-        return False
-    exact = selector.get("matchLabels") or {}
-    return all(labels.get(name) == value for name, value in exact.items()) and all(
-        owned.satisfied(one, labels) for one in selector.get("matchExpressions") or ()
-    )
+    return selector is not None and owned.fulfils(labels, selector)
 
 
 @dataclass(frozen=True, slots=True)
