@@ -1,8 +1,8 @@
 """Whether there ever was a pod too many: from the history of all pods and their owners. Pure.
 
 A ReplicaSet may have as many active pods as it has been told to have lately, a DaemonSet one on
-each node. More at any time is what a controller makes that
-decides by an old picture, or two that think they lead.
+each node. More at any time is what a controller makes that decides by an old picture, or two that
+think they lead.
 """
 
 from collections.abc import Iterable

@@ -2,8 +2,8 @@
 
     python -m kproxy.lab.chain.history --kubeconfig FILE
 
-One event ``seen`` for each change of a pod or a ReplicaSet; see ``duplicates``. Goes
-on from where it was when an API server dies. SIGTERM ends it.
+One event ``seen`` for each change of a pod or a ReplicaSet; see ``duplicates``. Goes on from where
+it was when an API server dies. SIGTERM ends it.
 """
 
 import argparse

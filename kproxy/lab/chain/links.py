@@ -17,10 +17,13 @@ from kproxy.lab.eventlog import Event
 from kproxy.lab.whole import addons
 from kproxy.lab.whole.api import Object
 from kproxy.lab.whole.roles import Role
+from kproxy.lab.whole.units import log_name
 
 BY_HAND = "by hand"
 EVERYTHING = ("udp", "tcp-established", "tcp-connect")
 NEW_CONNECTIONS = ("tcp-connect",)
+QUIET_S = 10.0
+"""How long nothing is done to the baseline: there is no event that could be waited for."""
 AWAY_S = 20.0
 """How long one of several is away: with nobody to compute, starting again would take no time."""
 CUT_OFF_S = 10.0
@@ -29,7 +32,7 @@ CUT_OFF_S = 10.0
 
 def baseline(stage: ChainStage) -> None:
     """Do nothing: what is lost here is the tester's own doing."""
-    stage.sleep(10)
+    stage.sleep(QUIET_S)
 
 
 def proxy_process(stage: ChainStage) -> None:
@@ -139,7 +142,7 @@ def kubelet(stage: ChainStage) -> None:
     """Kill the kubelet of the node."""
     fault = stage.mark(FAULT, stage.kill(stage.hit, Role.KUBELET))
     _noticed_by_init(stage, stage.hit, Role.KUBELET, fault)
-    source = f"{stage.hit}-{Role.KUBELET}"
+    source = log_name(stage.hit, Role.KUBELET)
     started = stage.event(
         lambda event: event.source == source and event.msg == "started",
         f"the kubelet of {stage.hit} to start",
@@ -218,7 +221,7 @@ def _noticed_by_init(stage: ChainStage, host: str, role: Role, fault: int) -> No
     ended = stage.event(
         lambda event: (
             event.msg == "unit ended"
-            and event.source == f"{host}-{Role.INIT}"
+            and event.source == log_name(host, Role.INIT)
             and event.fields.get("unit") == role
         ),
         f"the init of {host} to notice the end of {role}",
@@ -280,7 +283,7 @@ def _away(stage: ChainStage, host: str, role: Role) -> None:
 
 
 def _listening(stage: ChainStage, host: str, since: int) -> Event:
-    source = f"{host}-{Role.API_SERVER}"
+    source = log_name(host, Role.API_SERVER)
     return stage.event(
         lambda event: event.source == source and event.msg == "listening",
         f"the API server on {host} to listen",

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kproxy import errors, logs
-from kproxy.api import catalog, kinds
+from kproxy.api import catalog, discovery, kinds
 from kproxy.client.kubeconfig import load_kubeconfig
 from kproxy.client.objects import ObjectClient
 from kproxy.client.rest import Rest
@@ -62,7 +62,7 @@ def _slice(endpoints: int) -> Object:
         "metadata": {
             "name": CHANGES,
             "namespace": NAMESPACE,
-            "labels": {"kubernetes.io/service-name": CHANGES},
+            "labels": {discovery.SERVICE_NAME_LABEL: CHANGES},
         },
         "addressType": "IPv4",
         "ports": [{"name": "echo", "port": 8080, "protocol": "TCP"}],

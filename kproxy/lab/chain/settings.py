@@ -14,7 +14,7 @@ ETCD_MISSING = "etcd is not installed (scripts/install --etcd)"
 RATES = generators.Rates(
     udp_pps=100.0, quantum_ms=40.0, connections=4, request_interval_s=1.0, connects_per_s=5.0
 )
-"""Of each vantage point. A flow has a packet every 160 ms: failover times are within ± 0.36 s."""
+"""Of each vantage point. A flow has a packet every 160 ms: failover times are within ± 0.32 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

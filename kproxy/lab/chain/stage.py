@@ -5,20 +5,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kproxy import errors
-from kproxy.api import catalog, kinds
+from kproxy.api import catalog, discovery, kinds
 from kproxy.lab.chain import etcdlog, shop
 from kproxy.lab.eventlog import Event
 from kproxy.lab.whole import addons, readiness
 from kproxy.lab.whole.api import Object
 from kproxy.lab.whole.cluster import WholeCluster
 from kproxy.lab.whole.roles import Role
+from kproxy.lab.whole.units import log_name
+from kproxy.traffic import chainsummary
 from netns import wait
 from netns.errors import WaitTimeout
 
-FAULT, NOTICED, REPAIRED = "fault", "noticed", "repaired"
+FAULT, NOTICED, REPAIRED = "fault", chainsummary.NOTICED, chainsummary.REPAIRED
 PATIENCE_S = 600.0
 """Longer than anything in Kubernetes takes that is not out of order."""
-SERVICE_LABEL = "kubernetes.io/service-name"
 _LOOK_AGAIN = 0.1
 
 
@@ -135,22 +136,10 @@ class ChainStage:
         return self.event(
             lambda event: (
                 event.msg == msg
-                and event.source == f"{node}-{Role.KUBELET}"
+                and event.source == log_name(node, Role.KUBELET)
                 and event.fields.get("container") == container
             ),
             f"the kubelet of {node} to say: {msg}",
-            since,
-        )
-
-    def restarted(self, host: str, role: Role, since: int) -> Event:
-        """Wait until a host's init has started a program again."""
-        return self.event(
-            lambda event: (
-                event.msg == "unit started"
-                and event.source == f"{host}-{Role.INIT}"
-                and event.fields.get("unit") == role
-            ),
-            f"{role} on {host} to be started again",
             since,
         )
 
@@ -194,7 +183,7 @@ class ChainStage:
                     one
                     for name in (shop.SHOP, shop.OUTSIDE_SHOP)
                     for one in self.cluster.api.objects(
-                        kinds.ENDPOINT_SLICE, shop.NAMESPACE, {SERVICE_LABEL: name}
+                        kinds.ENDPOINT_SLICE, shop.NAMESPACE, {discovery.SERVICE_NAME_LABEL: name}
                     )
                 ],
                 pod,
@@ -232,7 +221,7 @@ def proxies_of(events: list[Event], node: str) -> set[str]:
         proxy_source(str(event.fields["pod"]).partition("/")[2])
         for event in events
         if event.msg == "container started"
-        and event.source == f"{node}-{Role.KUBELET}"
+        and event.source == log_name(node, Role.KUBELET)
         and event.fields.get("container") == addons.PROXY
     }
 

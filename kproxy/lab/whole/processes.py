@@ -17,6 +17,7 @@ from kproxy.lab.whole import init
 from kproxy.lab.whole.addons import NAMESPACE
 from kproxy.lab.whole.places import Places
 from kproxy.lab.whole.roles import Role, Running
+from kproxy.lab.whole.units import log_name
 from netns.errors import NetnsError
 from netns.lab import AttachedLab
 from netns.process import Process, ProcessId, kill_all
@@ -105,7 +106,7 @@ class Processes:
 
     def start_init(self, host: str) -> None:
         """Start a host's init, which starts its programs. It goes on with those that live."""
-        log = self._places.files.log(f"{host}-{Role.INIT}")
+        log = self._places.files.log(log_name(host, Role.INIT))
         command = init.command(host, self._places.init(host))
         self._lab.host(host).spawn(command, stdout=log, stderr=log)
 
