@@ -1,7 +1,6 @@
 """The options with which every ``kproxy lab`` command finds its lab."""
 
 import functools
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,9 @@ from typing import Any
 import click
 
 from kproxy import errors
-from kproxy.lab.clusterfile import ClusterFile
+from kproxy.lab.clusterfile import NAME, NAME_REMEDY, ClusterFile
 from kproxy.lab.door.directory import LabDirectory, every
 from netns.kernels import base
-
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?")
 
 
 def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,8 +28,8 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_place(*args: Any, name: str | None, state_dir: Path | None, **options: Any) -> Any:
         place = state_dir or base.state_directory() / "labs"
-        if name is not None and not _NAME.fullmatch(name):
-            raise errors.UsageError(f"--name {name!r}", remedy="use at most 20 of a-z, 0-9 and -")
+        if name is not None and not NAME.fullmatch(name):
+            raise errors.UsageError(f"--name {name!r}", remedy=NAME_REMEDY)
         return command(*args, name=name, place=place.absolute(), **options)
 
     return with_place

@@ -39,7 +39,8 @@ MAX_CONTROL = 7
 MAX_OUTSIDE = 8
 ETCD_SIZES = (1, 3, 5, 7)
 FAMILIES = ("IPv4", "IPv6")
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?")
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?")
+NAME_REMEDY = "use at most 20 of a-z, 0-9 and -"
 DEFAULT_LINK = "default"
 
 
@@ -119,9 +120,13 @@ class ClusterFile(_Part, frozen=True, kw_only=True, rename="camel"):
             for number, one in enumerate(listed, start=1)
         ]
 
+    def link(self, host: str) -> dict[str, str | int | float]:
+        """Return what is said of the link of a host: of its own, or of all; empty: nothing."""
+        return self.links.get(host, self.links.get(DEFAULT_LINK, {}))
+
     def impairment(self, host: str) -> Impairment | None:
         """Return what the link of a host does to packets: its own, or the default."""
-        found = self.links.get(host, self.links.get(DEFAULT_LINK))
+        found = self.link(host)
         return Impairment.parse(dict(found), f"links.{host}") if found else None
 
 
@@ -153,8 +158,8 @@ def check(file: ClusterFile, where: str) -> None:
     def fault(field: str, problem: str, remedy: str) -> InvalidObject:
         return InvalidObject(where, field, problem, remedy=remedy)
 
-    if not _NAME.fullmatch(file.name):
-        raise fault("name", f"{file.name!r} is no name", "use at most 20 of a-z, 0-9 and -")
+    if not NAME.fullmatch(file.name):
+        raise fault("name", f"{file.name!r} is no name", NAME_REMEDY)
     if file.mode not in MODES:
         raise fault("mode", f"there is no mode {file.mode!r}", f"use {', '.join(MODES)}")
     if not file.families or len(set(file.families) & set(FAMILIES)) != len(file.families):
@@ -192,8 +197,8 @@ def _check_names(file: ClusterFile, where: str) -> None:
     names = [node.name for node in file.each_node()]
     for index, name in enumerate(names):
         field = f"nodes[{index}].name"
-        if not _NAME.fullmatch(name):
-            remedy = "use at most 20 of a-z, 0-9 and -"
+        if not NAME.fullmatch(name):
+            remedy = NAME_REMEDY
             raise InvalidObject(where, field, f"{name!r} is no name", remedy=remedy)
         if name in names[:index]:
             problem = f"there are two {name!r}"

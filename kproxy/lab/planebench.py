@@ -27,8 +27,10 @@ from kproxy.api import catalog, kinds
 from kproxy.client.kubeconfig import load_kubeconfig
 from kproxy.client.objects import ObjectClient
 from kproxy.client.rest import Rest
+from kproxy.controlplane.access import kubeconfigs
 from kproxy.controlplane.storage import locations, measure
 from kproxy.lab import watchers
+from kproxy.lab.whole.readiness import is_ready
 from kproxy.traffic.summary import percentile
 
 Object = dict[str, Any]
@@ -78,7 +80,8 @@ class Plane:
     def __enter__(self) -> "Plane":
         self._port = _free_port()
         self._kubeconfig = self._directory / "kubeconfig"
-        self._kubeconfig.write_text(json.dumps(_kubeconfig(self._port)))
+        cluster = {"server": f"http://127.0.0.1:{self._port}"}
+        self._kubeconfig.write_text(kubeconfigs.document(cluster, "bench", {}))
         self.store = self._directory / "store.db"
         self._rest = Rest(load_kubeconfig(self._kubeconfig), agent="bench")
         self._api = ObjectClient(self._rest)
@@ -200,7 +203,7 @@ class Plane:
         return True
 
     def _ready(self, kind: kinds.Kind) -> int:
-        return sum(map(_is_ready, self._api.list_objects(kind)))
+        return sum(map(is_ready, self._api.list_objects(kind)))
 
     def _endpoints(self) -> int:
         return sum(
@@ -208,11 +211,6 @@ class Plane:
             for one in self._api.list_objects(kinds.ENDPOINT_SLICE, NAMESPACE)
             for endpoint in one.get("endpoints") or ()
         )
-
-
-def _is_ready(obj: Object) -> bool:
-    conditions = (obj.get("status") or {}).get("conditions") or ()
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 def objects(size: Size) -> Iterator[tuple[kinds.Kind, Object]]:
@@ -260,17 +258,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _kubeconfig(port: int) -> Object:
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "bench",
-        "clusters": [{"name": "bench", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-        "users": [{"name": "bench", "user": {}}],
-        "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
-    }
 
 
 def commits(directory: Path) -> list[dict[str, Any]]:

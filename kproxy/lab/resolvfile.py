@@ -1,8 +1,8 @@
 """Gives a program a resolv.conf of its own, which nobody else sees and which goes with it.
 
 The program is started by a thread in a mount namespace of its own, where the file lies over
-``/etc/resolv.conf``. So nothing is written outside the lab's directory, and when the program has
-ended, however, the mount is gone with its namespace.
+``/etc/resolv.conf``. So nothing is written outside the lab's directory, and however the program
+ends, the mount goes with its namespace.
 """
 
 import ctypes

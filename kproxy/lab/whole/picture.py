@@ -6,10 +6,9 @@ from importlib import metadata
 import msgspec
 
 from kproxy import errors
-from kproxy.api import kinds
+from kproxy.api import discovery, kinds
 from kproxy.lab import carrier
-from kproxy.lab.clusterfile import DEFAULT_LINK
-from kproxy.lab.site import ADMIN, EDGE
+from kproxy.lab.site import ADMIN, EDGE, ZONE_LABEL
 from kproxy.lab.whole import readiness
 from kproxy.lab.whole.api import Object
 from kproxy.lab.whole.cluster import UPLINK, WholeCluster
@@ -139,7 +138,7 @@ def _hosts(cluster: WholeCluster) -> list[HostPicture]:
                 continue
             own = [one for one in host.interfaces if one.name in ("eth0", "eth1")]
             addresses = [str(address.ip) for one in own for address in one.addresses]
-            link = site.file.links.get(name, site.file.links.get(DEFAULT_LINK, {}))
+            link = site.file.link(name)
             found.append(
                 HostPicture(
                     name=name,
@@ -184,7 +183,7 @@ def _node(node: Object, counts: dict[str, int]) -> NodePicture:
     return NodePicture(
         name=meta["name"],
         ready=readiness.is_ready(node),
-        zone=(meta.get("labels") or {}).get("topology.kubernetes.io/zone", ""),
+        zone=(meta.get("labels") or {}).get(ZONE_LABEL, ""),
         taints=[f"{one['key']}:{one['effect']}" for one in spec.get("taints") or []],
         pods=counts.get(meta["name"], 0),
     )
@@ -215,7 +214,7 @@ def _endpoints(slices: list[Object]) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], set[str]] = {}
     for one in slices:
         meta = one["metadata"]
-        name = (meta.get("labels") or {}).get("kubernetes.io/service-name", "")
+        name = (meta.get("labels") or {}).get(discovery.SERVICE_NAME_LABEL, "")
         for endpoint in one.get("endpoints") or []:
             if (endpoint.get("conditions") or {}).get("ready", True):
                 who = (endpoint.get("targetRef") or {}).get("uid") or endpoint["addresses"][0]

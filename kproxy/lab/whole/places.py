@@ -11,6 +11,7 @@ import msgspec
 from kproxy.controlplane.access import kubeconfigs
 from kproxy.controlplane.access.kubeconfigs import Credentials
 from kproxy.controlplane.access.pki import write_private
+from kproxy.controlplane.storage.etcdmember import CLIENT_PORT
 from kproxy.lab.clusterfile import Security, Store
 from kproxy.lab.layout import Layout
 from kproxy.lab.site import API_ADDRESS, SERVICES, SERVICES6, Site
@@ -86,7 +87,7 @@ class Places:
         if self.site.file.control_plane.store is Store.SQLITE:
             return f"sqlite:{self.root / 'store.db'}"
         addresses = (self.site.lan_address(host) for host in self.site.etcd)
-        return "etcd:" + ",".join(f"http://{address}:2379" for address in addresses)
+        return "etcd:" + ",".join(f"http://{address}:{CLIENT_PORT}" for address in addresses)
 
     def prepare(self) -> None:
         """Make directories, certificates and kubeconfigs; only the owner may read the latter."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from kproxy.client.leaderelection import Terms
 from kproxy.controlplane.access import kubeconfigs
-from kproxy.controlplane.nodestatus import Times
+from kproxy.controlplane.nodestatus import KUBELET_PORT, Times
 from kproxy.controlplane.storage import etcdmember
 from kproxy.lab.clusterfile import Profile
 from kproxy.lab.site import (
@@ -27,7 +27,6 @@ KUBELET_RESTART_S = 10.0
 """``RestartSec`` of kubelet.service, as kubeadm's packages ship it."""
 BALANCER_RESTART_S = 0.1
 """systemd's ``RestartSec`` where a service does not say any."""
-KUBELET_PORT = 10250
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
