@@ -255,10 +255,7 @@ def tell_problems(report: messages.Report) -> None:
 def _detached(directory: LabDirectory) -> int:
     """Start the same command in the background, and wait until its lab is up."""
     if directory.owner() is not None:
-        raise errors.UsageError(
-            f"lab {directory.name} is up already",
-            remedy=f"kproxy lab down --name {directory.name}, or choose another name",
-        )
+        raise directory.present()
     directory.root.mkdir(parents=True, exist_ok=True)
     reader, writer = os.pipe()
     command = [sys.executable, *sys.orig_argv[1:], "--report-to", str(writer)]

@@ -3,7 +3,6 @@
 Bytes, keys, signals, the size of the terminal and the exit code go to and fro.
 """
 
-import contextlib
 import os
 import select
 import signal
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from kproxy import errors
-from kproxy.lab.door import messages
+from kproxy.lab.door import messages, wakeup
 from kproxy.lab.door.directory import LabDirectory
 from netns.kernels.stdio import Outlet, Stdio
 
@@ -131,15 +130,15 @@ class _Attached:
         self._told_broken: set[int] = set()
 
     def run(self) -> int:
-        with self._wire.socket, _wakeup() as wakeup, self._stdio.raw():
+        with self._wire.socket, wakeup.readable(_caught()) as signals, self._stdio.raw():
             while self._wire.code is None or any(one.pending for one in self._outlets.values()):
-                self._step(wakeup)
+                self._step(signals)
         return self._wire.code
 
-    def _step(self, wakeup: int) -> None:
-        ready = self._wait(wakeup)
-        if wakeup in ready:
-            for number in os.read(wakeup, 4096):
+    def _step(self, signals: int) -> None:
+        ready = self._wait(signals)
+        if signals in ready:
+            for number in os.read(signals, 4096):
                 self._signalled(number)
         for kind, outlet in self._outlets.items():
             if outlet.pending and ready.get(outlet.descriptor, 0) & ~select.POLLIN:
@@ -156,8 +155,8 @@ class _Attached:
                 if outlet.broken:  # nobody takes it any more, and the command is not to wait
                     self._wire.send_numbers(messages.TAKEN, len(payload))
 
-    def _wait(self, wakeup: int) -> dict[int, int]:
-        wanted = {wakeup: select.POLLIN}
+    def _wait(self, signals: int) -> dict[int, int]:
+        wanted = {signals: select.POLLIN}
         if self._wire.code is None:
             writes = select.POLLOUT * bool(self._wire.outlet.pending)
             wanted[self._wire.socket.fileno()] = select.POLLIN | writes
@@ -205,20 +204,6 @@ class _Attached:
             self._wire.send_numbers(messages.SIGNAL, number)
 
 
-@contextlib.contextmanager
-def _wakeup() -> Iterator[int]:
-    """Turn signals into bytes (their numbers) to read from the yielded descriptor."""
-    reader, writer = os.pipe()
-    for end in (reader, writer):
-        os.set_blocking(end, False)
-    numbers = [n for n in (*_PASSED, *_LOCAL) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
-    old = signal.set_wakeup_fd(writer)
-    try:
-        yield reader
-    finally:
-        signal.set_wakeup_fd(old)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for end in (reader, writer):
-            os.close(end)
+def _caught() -> list[signal.Signals]:
+    """Return the signals to be heard of: those that our parent lets us ignore stay ignored."""
+    return [n for n in (*_PASSED, *_LOCAL) if signal.getsignal(n) is not signal.SIG_IGN]

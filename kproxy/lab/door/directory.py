@@ -87,10 +87,7 @@ class LabDirectory:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(lock)
-            raise errors.UsageError(
-                f"lab {self.name} is up already",
-                remedy=f"kproxy lab down --name {self.name}, or choose another name",
-            ) from None
+            raise self.present() from None
         try:
             self._repair()
             own = ProcessId.of(os.getpid())
@@ -129,6 +126,13 @@ class LabDirectory:
             connection.close()
             raise self.absent() from None
         return connection
+
+    def present(self) -> errors.UsageError:
+        """Return the error that there is such a lab already."""
+        return errors.UsageError(
+            f"lab {self.name} is up already",
+            remedy=f"kproxy lab down --name {self.name}, or choose another name",
+        )
 
     def absent(self) -> errors.UsageError:
         """Return the error that there is no such lab, which names those there are."""

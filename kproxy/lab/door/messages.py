@@ -45,7 +45,6 @@ JOB = 67  # owner: a Job, the first frame of all
 PROGRESS = 68  # door: what it does now (text)
 READY = 69  # door: a Report
 FAILED = 70  # door: a Failure; its end
-STOP = 71  # owner: take the lab away, and end
 
 _SESSION = struct.Struct(">I")
 

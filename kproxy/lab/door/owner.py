@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from kproxy import errors
-from kproxy.lab.door import messages
+from kproxy.lab.door import messages, wakeup
 from kproxy.lab.door.directory import LabDirectory
 from netns.kernels.stdio import Outlet
 
@@ -71,7 +71,7 @@ class Keeper:
         :class:`Ended` if it was not asked to, or could not be started.
         """
         with contextlib.ExitStack() as stack:
-            wakeup = stack.enter_context(_wakeup())
+            signals = stack.enter_context(wakeup.readable(_ENDS))
             listener = stack.enter_context(self._directory.listen())
             process = stack.enter_context(_started(command))
             assert process.stdin is not None
@@ -81,7 +81,7 @@ class Keeper:
             os.set_blocking(process.stdin.fileno(), False)
             self._to_door = Outlet(process.stdin.fileno())
             self._to_door.add(messages.pack_for(0, messages.JOB, msgspec.json.encode(job)))
-            while self._step(wakeup, listener):
+            while self._step(signals, listener):
                 pass
             for client in self._clients.values():
                 client.socket.close()
@@ -96,10 +96,10 @@ class Keeper:
                 code or 1,
             )
 
-    def _step(self, wakeup: int, listener: socket.socket) -> bool:
+    def _step(self, signals: int, listener: socket.socket) -> bool:
         """Wait for something and deal with it; False once the door is closed."""
         poller = select.poll()
-        for descriptor in (wakeup, listener.fileno()):
+        for descriptor in (signals, listener.fileno()):
             poller.register(descriptor, select.POLLIN)
         poller.register(self._from_door, select.POLLIN)
         if self._to_door.pending:
@@ -112,7 +112,7 @@ class Keeper:
         ready = dict(poller.poll(None if left is None else left * 1000 + 1))
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             self._process.kill()
-        if wakeup in ready and os.read(wakeup, 4096):
+        if signals in ready and os.read(signals, 4096):
             self._stop()
         if listener.fileno() in ready:
             self._accept(listener)
@@ -206,21 +206,3 @@ def _started(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
             assert stream is not None
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
-
-
-@contextlib.contextmanager
-def _wakeup() -> Iterator[int]:
-    """Turn signals that end a program into bytes to read from the yielded descriptor."""
-    reader, writer = os.pipe()
-    for end in (reader, writer):
-        os.set_blocking(end, False)
-    before = {number: signal.signal(number, lambda *_: None) for number in _ENDS}
-    old = signal.set_wakeup_fd(writer)
-    try:
-        yield reader
-    finally:
-        signal.set_wakeup_fd(old)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for end in (reader, writer):
-            os.close(end)

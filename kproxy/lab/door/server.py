@@ -2,8 +2,8 @@
 
     python -m kproxy.lab.door
 
-Speaks :mod:`messages` on standard input and output, and ends, taking the lab away, when it is told
-to, when it gets SIGTERM, or when its owner is gone. One thread, one poll(2).
+Speaks :mod:`messages` on standard input and output, and ends, taking the lab away, when it gets
+SIGTERM or when its owner is gone. One thread, one poll(2).
 """
 
 import contextlib
@@ -151,9 +151,7 @@ class Door:
             self._stopping = True
         for kind, payload in self._decoder.feed(data):
             number, rest = messages.split(payload)
-            if kind == messages.STOP:
-                self._stopping = True
-            elif kind == messages.OPEN:
+            if kind == messages.OPEN:
                 self._open(lab, number, rest)
             elif number in self._sessions:
                 self._sessions[number].obey(kind, rest)
