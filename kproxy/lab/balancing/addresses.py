@@ -40,25 +40,25 @@ class Pool:
         what that asks for cannot be had, a Service keeps what it has.
         """
         ordered = sorted(services, key=_age)
-        wanted = {_key(service) for service in ordered}
+        wanted = {key_of(service) for service in ordered}
         self._owner = {one: key for one, key in self._owner.items() if key in wanted}
         for service in ordered:
-            for address in _told(service):
+            for address in told(service):
                 if self._range_of(address) is not None:
-                    self._owner.setdefault(address, _key(service))
+                    self._owner.setdefault(address, key_of(service))
         given: dict[Key, tuple[Address, ...]] = {}
         problems: list[tuple[Key, InvalidObject]] = []
         for service in ordered:
             try:
-                given[_key(service)] = self._give(service)
+                given[key_of(service)] = self._give(service)
             except InvalidObject as problem:
-                problems.append((_key(service), problem))
-                if kept := self._all_of(_key(service)):
-                    given[_key(service)] = kept
+                problems.append((key_of(service), problem))
+                if kept := self._all_of(key_of(service)):
+                    given[key_of(service)] = kept
         return Assigned(given, tuple(problems))
 
     def _give(self, service: core.Service) -> tuple[Address, ...]:
-        key = _key(service)
+        key = key_of(service)
         asked = self._asked(service)
         found: list[Address] = []
         for version in _versions(service):
@@ -85,8 +85,8 @@ class Pool:
             raise _fault(service, f"{text!r} is not in {ranges}", "take one of these")
         if address.version not in _versions(service):
             raise _fault(service, f"{text} is of no family of this Service", "take another one")
-        owner = self._owner.get(address, _key(service))
-        if owner != _key(service):
+        owner = self._owner.get(address, key_of(service))
+        if owner != key_of(service):
             taken = f"{text} belongs to Service {owner[0]}/{owner[1]}"
             raise _fault(service, taken, "take another one, or none")
         return address
@@ -124,7 +124,7 @@ def _fault(service: core.Service, problem: str, remedy: str) -> InvalidObject:
     return InvalidObject(label, "spec.loadBalancerIP", problem, remedy=remedy)
 
 
-def _told(service: core.Service) -> list[Address]:
+def told(service: core.Service) -> list[Address]:
     """Return the addresses that a Service's status tells."""
     balancer = service.status.load_balancer if service.status else None
     texts = [one.ip for one in (balancer.ingress if balancer else None) or ()]
@@ -142,8 +142,9 @@ def _versions(service: core.Service) -> list[int]:
 
 
 def _age(service: core.Service) -> tuple[str, Key]:
-    return service.metadata.creation_timestamp or "", _key(service)
+    return service.metadata.creation_timestamp or "", key_of(service)
 
 
-def _key(service: core.Service) -> Key:
+def key_of(service: core.Service) -> Key:
+    """Return namespace and name of a Service."""
     return service.metadata.namespace, service.metadata.name

@@ -19,7 +19,7 @@ import msgspec
 from kproxy.api import core, discovery
 from kproxy.api.meta import ObjectMeta
 
-from .addresses import Address, Key
+from .addresses import Address, Key, key_of
 from .health import Probe
 
 HEALTHZ = 10256
@@ -96,7 +96,7 @@ def of_services(
     usable = [node for node in nodes if _is_usable(node)]
     found = {}
     for service in services:
-        key = service.metadata.namespace, service.metadata.name
+        key = key_of(service)
         given = assigned.get(key, ())
         ports = tuple(_ports(service))
         if given and ports:

@@ -12,6 +12,7 @@ from kproxy.backends.base import Options, loader
 from kproxy.desired.build import NodeSettings
 from kproxy.desired.model import Family, Prefix
 from kproxy.errors import KernelError, UsageError
+from kproxy.lab import modes
 from kproxy.proxier import DualStack, Proxier
 
 from . import dead, fronts
@@ -41,11 +42,7 @@ def choose_mode(log: logs.Log, wanted: str = "") -> str:
     """
     reasons = []
     for mode in (wanted,) if wanted else MODES:
-        backend = loader(mode)(Family.IPV4, Options())
-        try:
-            reason = backend.supported()
-        finally:
-            backend.close()
+        reason = modes.unsupported(mode)
         if reason is None:
             return mode
         log.info("this kernel cannot do a mode", mode=mode, reason=reason)

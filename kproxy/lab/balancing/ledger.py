@@ -5,7 +5,6 @@ Methods are called by informers, each from a thread of its own, and by the main 
 
 import threading
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 
 import msgspec
 
@@ -14,7 +13,7 @@ from kproxy.client.informer import Change
 from kproxy.errors import InvalidObject
 
 from . import fronts
-from .addresses import Address, Key, Network, Pool
+from .addresses import Address, Key, Network, Pool, key_of, told
 from .fronts import Front
 
 
@@ -43,9 +42,9 @@ class Ledger:
         with self._lock:
             for old, new in changes:
                 if new is not None:
-                    self._services[_key(new)] = new
+                    self._services[key_of(new)] = new
                 elif old is not None:
-                    self._services.pop(_key(old), None)
+                    self._services.pop(key_of(old), None)
         self._changed()
 
     def on_nodes(self, changes: Sequence[Change[core.Node]]) -> None:
@@ -68,14 +67,14 @@ class Ledger:
             nodes = [self._nodes[name] for name in sorted(self._nodes)]
         ours = [service for service in services if fronts.is_ours(service)]
         assigned = self._pool.assign(ours)
-        by_key = {_key(service): service for service in services}
+        by_key = {key_of(service): service for service in services}
         problems = [(by_key[key], problem) for key, problem in assigned.problems]
         problems += [(one, problem) for one in ours if (problem := _unreachable(one)) is not None]
         statuses = {key: (by_key[key], given) for key, given in assigned.addresses.items()}
         # What is no longer of type LoadBalancer loses the address that it had from here.
         for service in services:
             if service.spec.type != "LoadBalancer" and self._has_of_ours(service):
-                statuses[_key(service)] = (service, ())
+                statuses[key_of(service)] = (service, ())
         return Picture(
             fronts=fronts.of_services(ours, assigned.addresses, nodes),
             statuses=statuses,
@@ -83,15 +82,7 @@ class Ledger:
         )
 
     def _has_of_ours(self, service: core.Service) -> bool:
-        balancer = service.status.load_balancer if service.status else None
-        for one in (balancer.ingress if balancer else None) or ():
-            try:
-                address = ip_address(one.ip)
-            except ValueError:
-                continue
-            if any(address in network for network in self._ranges):
-                return True
-        return False
+        return any(address in network for address in told(service) for network in self._ranges)
 
 
 def _unreachable(service: core.Service) -> InvalidObject | None:
@@ -111,7 +102,3 @@ def _unreachable(service: core.Service) -> InvalidObject | None:
 def _matters(node: core.Node) -> object:
     addresses = node.status.addresses if node.status else None
     return addresses, node.spec.taints, node.metadata.labels
-
-
-def _key(service: core.Service) -> Key:
-    return service.metadata.namespace, service.metadata.name

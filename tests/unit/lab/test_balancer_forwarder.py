@@ -10,6 +10,7 @@ from kproxy.backends.base import SyncResult, untold
 from kproxy.desired.build import NodeSettings
 from kproxy.desired.model import Family, State
 from kproxy.errors import KernelError, UsageError
+from kproxy.lab import modes
 from kproxy.lab.balancing import dead, fronts, kernelside
 from kproxy.lab.balancing.health import Probe
 from kproxy.lab.balancing.kernelside import Forwarder
@@ -139,18 +140,8 @@ def test_a_sync_that_fails_is_told() -> None:
 
 
 def test_the_first_mode_that_the_kernel_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Limited(Recording):
-        def __init__(self, reason: str | None) -> None:
-            super().__init__()
-            self._reason = reason
-
-        def supported(self) -> str | None:
-            return self._reason
-
     reasons = {"ipvs": "no IPVS", "nftables": None, "iptables": None}
-    monkeypatch.setattr(
-        kernelside, "loader", lambda mode: lambda family, options: Limited(reasons[mode])
-    )
+    monkeypatch.setattr(modes, "unsupported", reasons.__getitem__)
     log = logs.Log("test", "error")
     assert kernelside.choose_mode(log) == "nftables"
     assert kernelside.choose_mode(log, "iptables") == "iptables"
