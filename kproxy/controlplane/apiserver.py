@@ -20,7 +20,7 @@ from kproxy import errors, logs
 
 from . import addresses, allocations, eventexpiry
 from .access.authentication import Authenticator
-from .masters import Masters
+from .masters import Masters, advertised
 from .rest import Api
 from .security import Security
 from .serving.conversation import Conversation
@@ -168,6 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         host, port = parse_address(options.bind)
         cidrs = addresses.parse_cidrs(options.service_cidr)
+        if options.advertise_address:
+            advertised(options.advertise_address)  # before a certificate is made for it
         security = _security(options, host, port)
         files = (options.etcd_cafile, options.etcd_certfile, options.etcd_keyfile)
         storage = locations.parse(options.store, locations.Certificates(*files))()

@@ -32,6 +32,22 @@ LABEL = {"apiserver.kubernetes.io/identity": "kube-apiserver"}
 _encode = msgspec.json.Encoder().encode
 
 
+def advertised(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the address of ``--advertise-address``. Raises UsageError if nobody reaches it."""
+    remedy = "give one at which pods reach this server"
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise errors.UsageError(
+            f"--advertise-address {text!r} is not an IP address", remedy=remedy
+        ) from None
+    if problem := addresses.special_use(str(address)):
+        raise errors.UsageError(
+            f"--advertise-address {address} is a {problem} address", remedy=remedy
+        )
+    return address
+
+
 class Masters:
     """Keeps one API server known as long as it runs; see :meth:`start`."""
 
@@ -46,22 +62,17 @@ class Masters:
     ) -> None:
         """``address``: where clients reach this server; ``first_address``: the Service's.
 
-        Raises UsageError for an address that nobody else can reach.
+        Raises UsageError: see :func:`advertised`.
         """
-        if problem := addresses.special_use(address):
-            raise errors.UsageError(
-                f"--advertise-address {address} is a {problem} address",
-                remedy="give one at which pods reach this server",
-            )
+        reached = advertised(address)
         self._api = api
-        self._address = str(ipaddress.ip_address(address))
+        self._address = str(reached)
         self._port = port
         self._service_address = first_address
         self._log = log
         self._now = now
-        family = ipaddress.ip_address(address).version
-        self._family = f"IPv{family}"
-        self._slice = NAME if family == 4 else f"{NAME}-v6"
+        self._family = f"IPv{reached.version}"
+        self._slice = NAME if reached.version == 4 else f"{NAME}-v6"
         self._lease = f"apiserver-{self._address.replace(':', '-').replace('.', '-')}-{port}"
 
     def start(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 from local_cluster import new_api
 
 from kproxy import errors, logs
-from kproxy.controlplane import addresses, routes
+from kproxy.controlplane import addresses, apiserver, routes
 from kproxy.controlplane.allocations import Allocations
 from kproxy.controlplane.masters import Masters
 from kproxy.controlplane.rest import Api
@@ -91,7 +91,18 @@ def test_the_other_family_has_a_slice_of_its_own(api):
     assert get(api, f"{SLICE}-v6")["addressType"] == "IPv6"
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "0.0.0.0"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "0.0.0.0", "nonsense"])
 def test_an_address_that_nobody_reaches_is_refused(api, address):
     with pytest.raises(errors.UsageError):
         masters(api, address, [0.0])
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "nonsense"])
+def test_an_address_that_nobody_reaches_is_refused_in_one_line(address, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(apiserver, "_allow_many_descriptors", lambda: None)  # of this process
+    pki = tmp_path / "pki"
+    arguments = ["--bind=127.0.0.1:0", f"--pki={pki}", f"--advertise-address={address}"]
+    assert apiserver.main(arguments) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert f"--advertise-address {address}" in line.replace("'", "")
+    assert not pki.exists()
