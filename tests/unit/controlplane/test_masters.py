@@ -98,7 +98,9 @@ def test_an_address_that_nobody_reaches_is_refused(api, address):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "nonsense"])
-def test_an_address_that_nobody_reaches_is_refused_in_one_line(address, tmp_path, monkeypatch, capfd):
+def test_an_address_that_nobody_reaches_is_refused_in_one_line(
+    address, tmp_path, monkeypatch, capfd
+):
     monkeypatch.setattr(apiserver, "_allow_many_descriptors", lambda: None)  # of this process
     pki = tmp_path / "pki"
     arguments = ["--bind=127.0.0.1:0", f"--pki={pki}", f"--advertise-address={address}"]
