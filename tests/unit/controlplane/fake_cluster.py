@@ -12,6 +12,7 @@ from typing import Any
 from kproxy import errors
 from kproxy.api import catalog, codec, kinds, validation
 from kproxy.controlplane.controllers import owned
+from kproxy.controlplane.patches import merge
 
 Object = dict[str, Any]
 Change = tuple[kinds.Kind, Object | None, Object | None]
@@ -91,7 +92,7 @@ class FakeCluster:
         """See ``Cluster``."""
         meta = {"namespace": namespace, "name": name, **patch.get("metadata", {})}
         old = self._current("patch", kind, {"metadata": meta})
-        new = _merged(copy.deepcopy(old), patch)
+        new = merge.merge(old, copy.deepcopy(patch))
         if "status" in old and not subresource:
             new["status"] = old["status"]
         return self._replace("patch", kind, old, new)
@@ -169,15 +170,3 @@ def _validate(kind: kinds.Kind, obj: Object) -> None:
     if problems:
         text = "; ".join(map(str, problems))
         raise errors.ApiError(422, "Invalid", text)
-
-
-def _merged(old: Any, patch: Any) -> Any:
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(old) if isinstance(old, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = _merged(result.get(name), value)
-    return result
