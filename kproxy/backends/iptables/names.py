@@ -10,6 +10,7 @@ from kproxy.desired.model import Endpoint, ServicePort
 
 try:
     # The interpreter's own: hashlib loads all of OpenSSL first, which costs 10 ms at every start.
+    # Not every version of Python has this one, or the next: mypy finds them nowhere.
     from _sha2 import sha256  # type: ignore[import-not-found]
 except ImportError:
     try:

@@ -66,7 +66,7 @@ class Backend:
         self,
         doors: Kernel,
         family: Family,
-        options: base.Options = base.Options(),  # noqa: B008
+        options: base.Options = base.Options(),  # noqa: B008 frozen
     ) -> None:
         self._kernel = doors
         self._family = family
