@@ -15,6 +15,8 @@ from typing import Any, Protocol
 from kproxy import errors, logs
 from kproxy.api import catalog, kinds
 
+from .versions import timestamp
+
 Object = dict[str, Any]
 
 BURST = 25
@@ -148,7 +150,7 @@ class Recorder:
         about = body["involvedObject"]
         same = (about["uid"], body["type"], body["reason"], body["message"])
         wall = time.time()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(wall))
+        stamp = timestamp(wall)
         namespace = about["namespace"] or "default"
         sent = self._sent.pop(same, None)
         if sent is not None and now - sent.at < SAME_S:

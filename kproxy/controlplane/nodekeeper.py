@@ -7,7 +7,6 @@ thread around it.
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from kproxy import errors, logs
 from kproxy.api import core
@@ -16,7 +15,7 @@ from .backoff import RetryBackoff
 from .cluster import Cluster
 from .nodestatus import NodeFacts, NodeLease, NodeObject, Times, intervals
 from .probes import draw
-from .versions import timestamp
+from .versions import microtime, timestamp
 
 RETRY_MOST = 7.0
 """The longest wait after a failure, as Kubernetes' lease controller has it."""
@@ -119,7 +118,7 @@ class NodeKeeper:
         """Renew the Lease, which says that the node is alive, whatever else cannot be told."""
         try:
             if now >= self._lease_due:
-                self._lease.renew(_precise(self._wall()))
+                self._lease.renew(microtime(self._wall()))
                 self._lease_due = now + next(self._renewals)
         except errors.KproxyError as error:
             return error
@@ -135,8 +134,3 @@ class NodeKeeper:
                 self._report_due = min(due, now)
             raise
         self._told = trouble
-
-
-def _precise(wall: float) -> str:
-    """Return a time with microseconds, as Kubernetes writes those of Leases (MicroTime)."""
-    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -68,6 +68,11 @@ def timestamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
+def microtime(seconds: float) -> str:
+    """Return a time since the epoch with microseconds, as those of Leases are (MicroTime)."""
+    return f"{timestamp(seconds)[:-1]}.{int(seconds % 1 * 1e6):06d}Z"
+
+
 def key_of(obj: Object) -> Key:
     """Return the key of an object."""
     meta = obj["metadata"]

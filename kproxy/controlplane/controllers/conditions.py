@@ -16,6 +16,23 @@ def without(conditions: Sequence[Object], name: str) -> list[Object]:
     return [one for one in conditions if one.get("type") != name]
 
 
+def put(conditions: Sequence[Object], new: Object) -> list[Object]:
+    """Return the conditions with a new one, in place of an older one of its type."""
+    return [*without(conditions, new["type"]), new]
+
+
+def disrupted(pod: Object, reason: str, message: str, stamp: str) -> list[Object]:
+    """Return the conditions of a pod that the cluster is about to end: ``DisruptionTarget``."""
+    told = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": stamp,
+    }
+    return put((pod.get("status") or {}).get("conditions") or (), told)
+
+
 def set_to(
     conditions: Sequence[Object],
     name: str,
@@ -44,4 +61,4 @@ def set_to(
         "reason": reason,
         "message": message,
     }
-    return [*without(conditions, name), new]
+    return put(conditions, new)

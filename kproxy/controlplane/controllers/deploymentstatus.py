@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from . import conditions, owned, rollout
-from .replicaset import replicas
+from .replicaset import REPLICA_FAILURE, replicas
 
 Object = dict[str, Any]
 
 AVAILABLE = "Available"
 PROGRESSING = "Progressing"
-REPLICA_FAILURE = "ReplicaFailure"
 COMPLETE = "NewReplicaSetAvailable"
 LATE = "ProgressDeadlineExceeded"
 PAUSED = "DeploymentPaused"

@@ -14,6 +14,7 @@ from kproxy import costs, logs
 from kproxy.api import core, discovery, kinds, meta
 from kproxy.api.pods import Pod
 from kproxy.controlplane.cluster import Cluster
+from kproxy.controlplane.versions import microtime
 
 from . import owned, slices, slicewriting
 
@@ -139,7 +140,7 @@ class EndpointSliceController:
         families = service.spec.ip_families or ["IPv4"]
         endpoints = slices.wanted(service, pods, zones)
         plan = slices.plan(endpoints, self._existing(of.namespace, of.name), families)
-        moment = _precise(self._wall() if triggered is None else triggered)
+        moment = microtime(self._wall() if triggered is None else triggered)
         self._writer.apply(_head(service, moment), plan, taken)
 
     def _existing(self, namespace: str, service: str) -> list[discovery.EndpointSlice]:
@@ -181,9 +182,3 @@ def _note(picture: dict[str, dict[str, Any]], old: Any, new: Any) -> None:
         picture.setdefault(new.metadata.namespace, {})[new.metadata.name] = new
     else:
         picture.get(old.metadata.namespace, {}).pop(old.metadata.name, None)
-
-
-def _precise(seconds: float) -> str:
-    """Return a time as RFC 3339 with microseconds."""
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1e6):06d}Z"

@@ -10,7 +10,7 @@ from kproxy import logs
 from kproxy.api import catalog, kinds
 from kproxy.controlplane.cluster import Cluster
 
-from . import owned
+from . import conditions, owned
 
 Object = dict[str, Any]
 
@@ -70,13 +70,11 @@ class NamespaceController:
             "reason": "SomeResourcesRemain",
             "message": message,
         }
-        status = namespace.get("status") or {}
-        conditions = status.get("conditions") or ()
-        old: Object = next((one for one in conditions if one["type"] == told["type"]), {})
-        if old.get("message") == message:
+        before = (namespace.get("status") or {}).get("conditions") or ()
+        old = conditions.find(before, told["type"])
+        if old is not None and old.get("message") == message:
             return
-        others = [one for one in conditions if one["type"] != told["type"]]
-        patch = {"status": {"conditions": [*others, told]}}
+        patch = {"status": {"conditions": conditions.put(before, told)}}
         self._cluster.patch(kinds.NAMESPACE, "", namespace["metadata"]["name"], patch, "status")
 
 

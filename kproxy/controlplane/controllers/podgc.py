@@ -11,7 +11,7 @@ from kproxy import errors, logs
 from kproxy.api import catalog, kinds
 from kproxy.controlplane.cluster import Cluster
 
-from . import owned, taints
+from . import conditions, owned, taints
 from .times import DEFAULT, Times
 
 Object = dict[str, Any]
@@ -82,16 +82,10 @@ class PodGarbageCollector:
 
     def _fail(self, pod: Object, why: str) -> None:
         """Mark a pod as failed, so that whoever counts it sees its end."""
-        status = pod.get("status") or {}
-        told = {
-            "type": "DisruptionTarget",
-            "status": "True",
-            "reason": "DeletionByPodGC",
-            "message": f"PodGC: {why}",
-            "lastTransitionTime": owned.stamp(self._wall()),
-        }
-        others = [one for one in status.get("conditions") or () if one["type"] != told["type"]]
-        new = {**status, "phase": "Failed", "conditions": [*others, told]}
+        told = conditions.disrupted(
+            pod, "DeletionByPodGC", f"PodGC: {why}", owned.stamp(self._wall())
+        )
+        new = {**(pod.get("status") or {}), "phase": "Failed", "conditions": told}
         self._cluster.update_status(catalog.POD, {**pod, "status": new})
 
 

@@ -15,11 +15,12 @@ from kproxy.api import catalog
 from kproxy.controlplane.cluster import Cluster
 from kproxy.controlplane.eventrecorder import Events
 
-from . import claims, names, owned, podcontrol
+from . import claims, conditions, names, owned, podcontrol
 
 Object = dict[str, Any]
 
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+REPLICA_FAILURE = "ReplicaFailure"
 _PHASES = ("Pending", "Unknown", "Running")
 
 
@@ -121,8 +122,8 @@ class ReplicaSetController:
             "observedGeneration": replica_set["metadata"].get("generation", 0),
             podcontrol.COUNTER: self._control.number(replica_set, active),
         }
-        if conditions := _conditions(old.get("conditions") or (), failure, owned.stamp(wall)):
-            status["conditions"] = conditions
+        if told := _conditions(old.get("conditions") or (), failure, owned.stamp(wall)):
+            status["conditions"] = told
         if status != old:
             self._cluster.update_status(self.kind, {**replica_set, "status": status})
 
@@ -172,15 +173,14 @@ def _conditions(
     old: Sequence[Object], failure: errors.KproxyError | None, stamp: str
 ) -> list[Object]:
     """Return the conditions: ReplicaFailure while pods can be neither made nor deleted."""
-    others = [one for one in old if one.get("type") != "ReplicaFailure"]
     if failure is None:
-        return others
-    before = next((one for one in old if one.get("type") == "ReplicaFailure"), None)
+        return conditions.without(old, REPLICA_FAILURE)
+    before = conditions.find(old, REPLICA_FAILURE)
     new = {
-        "type": "ReplicaFailure",
+        "type": REPLICA_FAILURE,
         "status": "True",
         "reason": "FailedCreate",
         "message": str(failure),
         "lastTransitionTime": before["lastTransitionTime"] if before else stamp,
     }
-    return [*others, new]
+    return conditions.put(old, new)

@@ -15,7 +15,7 @@ from kproxy.controlplane import nodefit
 from kproxy.controlplane.cluster import Cluster
 from kproxy.controlplane.eventrecorder import Events
 
-from . import owned, taints
+from . import conditions, owned, taints
 
 Object = dict[str, Any]
 
@@ -68,18 +68,15 @@ class TaintEvictionController:
 
     def _evict(self, key: str, pod: Object) -> None:
         meta = pod["metadata"]
-        status = pod.get("status") or {}
-        told = {
-            "type": "DisruptionTarget",
-            "status": "True",
-            "reason": "DeletionByTaintManager",
-            "message": "Taint manager: deleting due to NoExecute taint",
-            "lastTransitionTime": owned.stamp(self._wall()),
-        }
-        others = [one for one in status.get("conditions") or () if one["type"] != told["type"]]
+        told = conditions.disrupted(
+            pod,
+            "DeletionByTaintManager",
+            "Taint manager: deleting due to NoExecute taint",
+            owned.stamp(self._wall()),
+        )
+        status = {**(pod.get("status") or {}), "conditions": told}
         try:
-            new = {**pod, "status": {**status, "conditions": [*others, told]}}
-            self._cluster.update_status(catalog.POD, new)
+            self._cluster.update_status(catalog.POD, {**pod, "status": status})
         except errors.ApiError as error:
             if error.code != 404:
                 raise

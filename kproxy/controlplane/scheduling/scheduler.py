@@ -15,7 +15,7 @@ from typing import Any
 from kproxy import errors, logs
 from kproxy.api import catalog, kinds
 from kproxy.controlplane.cluster import Cluster
-from kproxy.controlplane.controllers import owned
+from kproxy.controlplane.controllers import conditions, owned
 from kproxy.controlplane.eventrecorder import Events
 
 from . import placement
@@ -147,16 +147,15 @@ class Scheduler:
             "message": message,
         }
         status = pod.get("status") or {}
-        conditions = status.get("conditions") or ()
-        old: Object = next((one for one in conditions if one["type"] == "PodScheduled"), {})
+        before = status.get("conditions") or ()
+        old = conditions.find(before, "PodScheduled") or {}
         if all(old.get(name) == value for name, value in condition.items()):
             return
         since = old.get("lastTransitionTime") if old.get("status") == "False" else None
         condition["lastTransitionTime"] = since or owned.stamp(self._wall())
-        others = [one for one in conditions if one["type"] != "PodScheduled"]
+        told = {**status, "conditions": conditions.put(before, condition)}
         try:
-            told = {**pod, "status": {**status, "conditions": [*others, condition]}}
-            self._cluster.update_status(catalog.POD, told)
+            self._cluster.update_status(catalog.POD, {**pod, "status": told})
         except errors.ApiError as error:
             # It has changed or is gone: then it is looked at again anyway.
             if error.code not in (404, 409):
