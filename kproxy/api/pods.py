@@ -97,7 +97,7 @@ class Probe(Object, frozen=True, kw_only=True, rename="camel"):
 
 
 class Container(Object, frozen=True, kw_only=True, rename="camel"):
-    """A process of a pod. ``command`` runs on the host's file system; see ``docs/cluster.md``."""
+    """A process of a pod. ``command`` runs on the host's file system; see ``docs/kubelet.md``."""
 
     name: str
     image: str = ""
