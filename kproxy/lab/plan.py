@@ -27,6 +27,7 @@ from ipaddress import (
 
 from kproxy import errors
 from netns import topology as net
+from netns.impairment import Impairment
 
 LAN = IPv4Network("192.168.50.0/24")
 CONTROL = "control"
@@ -42,7 +43,7 @@ DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
 DEFAULT_ROUTE6 = IPv6Network("::/0")
 MAX_NODES = 50
 QUIET = {"net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0"}
-_ROUTER = {
+ROUTER = {
     **QUIET,
     "net.ipv4.ip_forward": "1",
     "net.ipv4.conf.all.send_redirects": "0",
@@ -143,6 +144,7 @@ def pod_link(
     *,
     node_end: str,
     address6: IPv6Address | None = None,
+    impairment: Impairment | None = None,
 ) -> net.Link:
     """Return the cable between a node and a pod's or client's host, with the routes both ways."""
     node_side = net.Interface(
@@ -150,12 +152,14 @@ def pod_link(
         name=node_end,
         addresses=(IPv4Interface(f"{GATEWAY}/32"),),
         routes=(net.Route(to=IPv4Network(address)),),
+        impairment=impairment,
     )
     pod_side = net.Interface(
         host=pod,
         name="eth0",
         addresses=(IPv4Interface(f"{address}/32"),),
         routes=(net.Route(to=DEFAULT_ROUTE, via=GATEWAY, onlink=True),),
+        impairment=impairment,
     )
     if address6 is None:
         return net.Link(a=node_side, b=pod_side)
@@ -183,7 +187,7 @@ def topology(plan: Plan) -> net.Topology:
         routes = tuple(
             net.Route(to=other.pod_cidr, via=other.address) for other in nodes if other != node
         )
-        hosts.append(net.Host(name=node.name, routes=routes, sysctls=_ROUTER))
+        hosts.append(net.Host(name=node.name, routes=routes, sysctls=ROUTER))
         hosts.append(net.Host(name=node.client, sysctls=QUIET))
         members.append(_on_lan(node.name, node.address))
         links.append(pod_link(node.name, node.client, node.client_address, node_end=node.client))

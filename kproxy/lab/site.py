@@ -30,9 +30,9 @@ from ipaddress import (
 )
 
 from kproxy.errors import InvalidObject
-from kproxy.lab.clusterfile import ClusterFile, NodeFile, Security, Store
+from kproxy.lab import plan
+from kproxy.lab.clusterfile import DEFAULT_LINK, ClusterFile, NodeFile, Security, Store
 from netns import topology as net
-from netns.impairment import Impairment
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -45,20 +45,11 @@ SERVICES, SERVICES6 = IPv4Network("10.96.0.0/16"), IPv6Network("fd00:96::/112")
 API_ADDRESS = IPv4Address("192.168.49.1")
 API_PORT = 6443
 DNS_ADDRESS, DNS_ADDRESS6 = SERVICES.network_address + 10, SERVICES6.network_address + 10
-GATEWAY, GATEWAY6 = IPv4Address("169.254.1.1"), IPv6Address("fe80::1")
-DEFAULT, DEFAULT6 = IPv4Network("0.0.0.0/0"), IPv6Network("::/0")
 ZONE_LABEL = "topology.kubernetes.io/zone"
 EDGE, ADMIN, LAN_NAME, OUTSIDE_NAME = "edge", "admin", "lan", "outside"
-_EDGE, _ADMIN, _NODES, _CONTROL, _ETCD, _CLIENT = 5, 6, 10, 200, 220, 254
+_EDGE, _ADMIN, _NODES, _CONTROL, _ETCD = 5, 6, 10, 200, 220
 
-QUIET = {"net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0"}
-ROUTER = {
-    **QUIET,
-    "net.ipv4.ip_forward": "1",
-    "net.ipv6.conf.all.forwarding": "1",
-    "net.ipv4.conf.all.send_redirects": "0",
-    "net.ipv4.conf.default.send_redirects": "0",
-}
+ROUTER = {**plan.ROUTER, "net.ipv6.conf.all.forwarding": "1"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +109,15 @@ class SiteNode:
         return f"client-{self.name}"
 
     @property
-    def client_addresses(self) -> tuple[Address, ...]:
-        """Return that host's addresses: the ranges' number 254."""
-        return tuple(one.network_address + _CLIENT for one in self.pod_ranges)
+    def client_address(self) -> IPv4Address:
+        """Return that host's IPv4 address, the last of the node's range."""
+        return self.pod_cidr.network_address + plan.CLIENT_OFFSET
+
+    @property
+    def client_address6(self) -> IPv6Address | None:
+        """Return that host's IPv6 address, of the same number."""
+        range6 = self.pod_cidr6
+        return range6.network_address + plan.CLIENT_OFFSET if range6 else None
 
 
 @dataclass(frozen=True)
@@ -192,10 +189,10 @@ class Site:
                 field = f"nodes[{index}].name"
                 problem = f"{node.name!r} is the name of another host of the lab"
                 raise InvalidObject(where, field, problem, remedy="choose another one")
-        known = {*self._numbers, *self.outside, *(node.client for node in self.nodes), "default"}
+        known = {*self._numbers, *self.outside, *(node.client for node in self.nodes)}
         for host in self.file.links:
-            if host not in known:
-                remedy = f"use default or one of {', '.join(sorted(known - {'default'}))}"
+            if host not in known and host != DEFAULT_LINK:
+                remedy = f"use {DEFAULT_LINK} or one of {', '.join(sorted(known))}"
                 problem = "there is no such host"
                 raise InvalidObject(where, f"links.{host}", problem, remedy=remedy)
 
@@ -205,18 +202,22 @@ class Site:
         members = [self._on_lan(name) for name in self._numbers]
         links = []
         for node in self.nodes:
-            hosts.append(net.Host(name=node.client, sysctls=QUIET))
-            impairment = self.file.impairment(node.client)
+            hosts.append(net.Host(name=node.client, sysctls=plan.QUIET))
             links.append(
-                pod_link(
-                    node.name, node.client, node.client_addresses, node.client[:15], impairment
+                plan.pod_link(
+                    node.name,
+                    node.client,
+                    node.client_address,
+                    node_end=node.client[:15],
+                    address6=node.client_address6,
+                    impairment=self.file.impairment(node.client),
                 )
             )
         segments = [net.Segment(name=LAN_NAME, interfaces=tuple(members))]
         if self.outside:
             segments.append(self._outside_segment())
             hosts += [
-                net.Host(name=name, routes=tuple(self._outside_routes()), sysctls=QUIET)
+                net.Host(name=name, routes=tuple(self._outside_routes()), sysctls=plan.QUIET)
                 for name in self.outside
             ]
         return net.Topology(hosts=tuple(hosts), links=tuple(links), segments=tuple(segments))
@@ -224,7 +225,7 @@ class Site:
     def _host(self, name: str) -> net.Host:
         routes = list(self._routes(name))
         router = name == EDGE or any(node.name == name for node in self.nodes)
-        return net.Host(name=name, routes=tuple(routes), sysctls=ROUTER if router else QUIET)
+        return net.Host(name=name, routes=tuple(routes), sysctls=ROUTER if router else plan.QUIET)
 
     def _routes(self, host: str) -> Iterator[net.Route]:
         """Yield the routes of a host on the segment: to pods, and to what lies behind the edge."""
@@ -272,9 +273,9 @@ class Site:
         return net.Segment(name=OUTSIDE_NAME, interfaces=tuple(members))
 
     def _outside_routes(self) -> Iterator[net.Route]:
-        yield net.Route(to=DEFAULT, via=OUTSIDE.network_address + 1)
+        yield net.Route(to=plan.DEFAULT_ROUTE, via=OUTSIDE.network_address + 1)
         if self.dual:
-            yield net.Route(to=DEFAULT6, via=OUTSIDE6.network_address + 1)
+            yield net.Route(to=plan.DEFAULT_ROUTE6, via=OUTSIDE6.network_address + 1)
 
 
 def numbered(name: str, count: int) -> tuple[str, ...]:
@@ -288,46 +289,7 @@ def lan_addresses(number: int, dual: bool) -> tuple[Address, ...]:
     return (four, LAN6.network_address + number) if dual else (four,)
 
 
-def pod_link(
-    node: str,
-    pod: str,
-    addresses: tuple[Address, ...],
-    node_end: str,
-    impairment: Impairment | None = None,
-) -> net.Link:
-    """Return the cable between a node and a pod's or client's host, with the routes both ways."""
-    gateways: list[IPv4Interface | IPv6Interface] = []
-    defaults: list[net.Route] = []
-    for address in addresses:
-        four = address.version == 4
-        gateway = GATEWAY if four else GATEWAY6
-        gateways.append(_interface(gateway, None))
-        network = DEFAULT if four else DEFAULT6
-        defaults.append(net.Route(to=network, via=gateway, onlink=True))
-    return net.Link(
-        a=net.Interface(
-            host=node,
-            name=node_end,
-            addresses=tuple(gateways),
-            routes=tuple(net.Route(to=_network(address)) for address in addresses),
-            impairment=impairment,
-        ),
-        b=net.Interface(
-            host=pod,
-            name="eth0",
-            addresses=tuple(_interface(address, None) for address in addresses),
-            routes=tuple(defaults),
-            impairment=impairment,
-        ),
-    )
-
-
-def _network(address: Address) -> Network:
-    return IPv4Network(address) if isinstance(address, IPv4Address) else IPv6Network(address)
-
-
-def _interface(address: Address, network: Network | None) -> IPv4Interface | IPv6Interface:
-    length = network.prefixlen if network else address.max_prefixlen
+def _interface(address: Address, network: Network) -> IPv4Interface | IPv6Interface:
     if isinstance(address, IPv4Address):
-        return IPv4Interface((address, length))
-    return IPv6Interface((address, length))
+        return IPv4Interface((address, network.prefixlen))
+    return IPv6Interface((address, network.prefixlen))

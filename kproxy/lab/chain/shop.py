@@ -6,7 +6,6 @@ for a while after they have been told to end) or careless (they do neither).
 """
 
 import sys
-from ipaddress import IPv4Address
 from typing import Any
 
 from kproxy.lab.generators import Vantage
@@ -123,12 +122,10 @@ def vantages(site: Site, hit: str) -> dict[str, Vantage]:
     others = [node for node in site.nodes if node.name != hit]
     found = {}
     for place, node in ((HIT, site.node(hit)), (OTHER, others[0])):
-        address = node.client_addresses[0]
-        assert isinstance(address, IPv4Address)
         found[place] = Vantage(
             host=node.client,
             number=node.number,
-            address=address,
+            address=node.client_address,
             gateway=node.name,
             gateway_interface=node.client[:15],
         )

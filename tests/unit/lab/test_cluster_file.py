@@ -5,7 +5,7 @@ from ipaddress import ip_address
 import pytest
 
 from kproxy.errors import InvalidObject
-from kproxy.lab import clusterfile, site
+from kproxy.lab import clusterfile, plan, site
 from netns.impairment import Impairment
 
 WHOLE = """
@@ -72,7 +72,7 @@ def test_every_address_is_anothers() -> None:
         address.ip
         for end in topology.interfaces()
         for address in end.addresses
-        if address.ip not in (site.GATEWAY, site.GATEWAY6)
+        if address.ip not in (plan.GATEWAY, plan.GATEWAY6)
     ]
     assert len(set(addresses)) == len(addresses) > 200
 
