@@ -41,7 +41,8 @@ class ExecerClient(Protocol):
 
         It keeps the file descriptors of ``inherit``, also when this process dies meanwhile.
 
-        Unsupported: there is no such program. KernelError: it did not end in time, and was killed.
+        Unsupported: there is no such program. KernelError: it could not be started, for want of
+        memory or the like, or did not end in time and was killed.
         """
 
 

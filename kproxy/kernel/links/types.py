@@ -7,9 +7,6 @@ from typing import NamedTuple, Protocol
 from kproxy.errors import KernelError
 from kproxy.kernel.inet import IPAddress, IPInterface
 
-DEVICE_NAME_LENGTH_MAX = 15
-"""Longest name of a device (IFNAMSIZ less its closing zero)."""
-
 
 class DeviceAddress(NamedTuple):
     """An address and the device that carries it."""
