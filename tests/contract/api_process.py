@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from child_processes import DIES_WITH_US
+
 from kproxy.controlplane.access import kubeconfigs
 
 
@@ -32,7 +34,8 @@ def running(directory: Path) -> Iterator[ApiProcess]:
         port = probe.getsockname()[1]
     address = f"127.0.0.1:{port}"
     pki = directory / "pki"
-    command = [sys.executable, "-m", "kproxy.controlplane.apiserver", "--bind", address]
+    module = "kproxy.controlplane.apiserver"
+    command = [*DIES_WITH_US, sys.executable, "-m", module, "--bind", address]
     command += ["--pki", str(pki), "--store", f"sqlite:{directory / 'db'}"]
     credentials = kubeconfigs.Credentials(pki, ["127.0.0.1"], f"https://{address}")
     process = subprocess.Popen(command, stderr=subprocess.PIPE)

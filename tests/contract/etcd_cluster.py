@@ -10,13 +10,13 @@ import json
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from storage_processes import DIES_WITH_US
+from child_processes import DIES_WITH_US
 
 from kproxy.controlplane.storage import etcdmember
+from netns.wait import wait_until
 
 DEADLINE = 60.0
 
@@ -65,14 +65,14 @@ class EtcdCluster:
 
     def leader(self) -> str:
         """Return the name of the leader, after waiting until there is one."""
-        deadline = time.monotonic() + DEADLINE
-        while time.monotonic() < deadline:
-            for name, address in self.peers.items():
-                status = self._status(address)
-                if status and status["header"]["member_id"] == status.get("leader"):
-                    return name
-            time.sleep(0.1)
-        raise AssertionError("the cluster has no leader")
+        return wait_until(self._leader, DEADLINE, "the cluster has no leader", interval=0.1)
+
+    def _leader(self) -> str:
+        for name, address in self.peers.items():
+            status = self._status(address)
+            if status and status["header"]["member_id"] == status.get("leader"):
+                return name
+        return ""
 
     def _status(self, address: str) -> dict | None:
         connection = http.client.HTTPConnection(address, etcdmember.CLIENT_PORT, timeout=1)

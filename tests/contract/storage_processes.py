@@ -18,16 +18,14 @@ from kproxy.controlplane.storage import base, sqlite
 Log = list[tuple[str, int]]
 
 
-DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
-"""Begins the command of a process that must not outlive a test that is killed."""
-
-
 def start(path: Path, number: str, commits: int, total: int, since: int) -> subprocess.Popen:
+    from child_processes import DIES_WITH_US  # not found by the program that this is, too
+
     arguments = [str(path), number, str(commits), str(total), str(since)]
     # Who writes until he is killed must wait for his reader now and then: in virtual time a
     # process that only computes would go on for ever.
     return subprocess.Popen(
-        [sys.executable, __file__, *arguments],
+        [*DIES_WITH_US, sys.executable, __file__, *arguments],
         stdout=subprocess.PIPE,
         start_new_session=True,
         pipesize=-1 if commits else 8192,

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from storage_processes import DIES_WITH_US, free_loopback
+from child_processes import DIES_WITH_US
+from storage_processes import free_loopback
+
+from netns.wait import wait_until
 
 PORT = 6443
 DEADLINE = 60.0
@@ -39,13 +41,14 @@ class Servers:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + DEADLINE
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                self.ask(number, "GET", "/version")
-                return
-            time.sleep(0.05)
-        raise AssertionError("an API server does not start")
+        why = "an API server does not start"
+        wait_until(lambda: self._answers(number), DEADLINE, why, interval=0.05)
+
+    def _answers(self, number: int) -> bool:
+        try:
+            return self.ask(number, "GET", "/version")[0] == 200
+        except OSError:
+            return False
 
     def kill(self, number: int) -> None:
         process = self._running.pop(number)
@@ -137,8 +140,8 @@ def unsure(created: set[str], deleted: set[str]) -> set[str]:
 
 
 def wait_for_more(clients: list[Client], number: int) -> None:
-    goal = sum(len(client.created) for client in clients) + number
-    deadline = time.monotonic() + DEADLINE
-    while sum(len(client.created) for client in clients) < goal:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    def created() -> int:
+        return sum(len(client.created) for client in clients)
+
+    goal = created() + number
+    wait_until(lambda: created() >= goal, DEADLINE, f"{number} more Services are not created")

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from storage_processes import DIES_WITH_US, free_loopback, run_writers
+from child_processes import DIES_WITH_US
+from storage_processes import free_loopback, run_writers
 
 from kproxy import errors
 from kproxy.controlplane.storage import base, etcd, etcdmember, measure, memory, sqlite

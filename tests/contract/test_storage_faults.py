@@ -10,7 +10,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from storage_processes import DIES_WITH_US, free_loopback
+from child_processes import DIES_WITH_US
+from storage_processes import free_loopback
 
 from kproxy.controlplane.access.pki import Authority
 from kproxy.controlplane.storage import base, etcd, etcdgateway, etcdmember, sqlite, wakeup

@@ -10,6 +10,7 @@ import sys
 import threading
 
 import pytest
+from child_processes import DIES_WITH_US
 
 from kproxy import errors, logs
 from kproxy.api import core, kinds
@@ -178,7 +179,7 @@ def test_stopping_ends_watches(server, client):
 
 def test_sigterm_ends_the_process_cleanly():
     process = subprocess.Popen(
-        [sys.executable, "-m", MODULE, "--insecure", "--bind", "127.0.0.1:0"],
+        [*DIES_WITH_US, sys.executable, "-m", MODULE, "--insecure", "--bind", "127.0.0.1:0"],
         stderr=subprocess.PIPE,
     )
     assert process.stderr is not None

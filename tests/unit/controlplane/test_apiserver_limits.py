@@ -9,10 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from child_processes import DIES_WITH_US
 
 from kproxy import errors, logs
 from kproxy.api import core, kinds
@@ -21,6 +21,7 @@ from kproxy.controlplane import addresses, apiserver, watches
 from kproxy.controlplane.serving import http1
 from kproxy.controlplane.serving.limits import Limits
 from kproxy.controlplane.serving.metrics import Metrics
+from netns.wait import wait_until
 
 MODULE = "kproxy.controlplane.apiserver"
 WATCHES = 1000
@@ -201,10 +202,12 @@ def test_a_client_that_is_gone_ends_its_watch(server, client, monkeypatch):
     with socket.create_connection(server.server_address, timeout=10) as raw:
         raw.sendall(b"GET /api/v1/pods?watch=1 HTTP/1.1\r\n\r\n")
         assert raw.recv(17) == b"HTTP/1.1 200 OK\r\n"
-    deadline = time.monotonic() + 10
-    while f"{gauge} 0" not in client.request("GET", "/metrics").decode():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(
+        lambda: f"{gauge} 0" in client.request("GET", "/metrics").decode(),
+        10,
+        "the watch of a client that is gone goes on",
+        interval=0.05,
+    )
 
 
 def resident_kib(pid: int) -> int:
@@ -227,7 +230,7 @@ def test_a_thousand_idle_watches_are_bounded_in_memory(many_descriptors):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         place = f"127.0.0.1:{probe.getsockname()[1]}"
     process = subprocess.Popen(
-        [sys.executable, "-m", MODULE, "--insecure", "--bind", place],
+        [*DIES_WITH_US, sys.executable, "-m", MODULE, "--insecure", "--bind", place],
         stderr=subprocess.PIPE,
     )
     assert process.stderr is not None

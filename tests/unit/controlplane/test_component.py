@@ -7,6 +7,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from child_processes import DIES_WITH_US
 
 from kproxy.controlplane.healthhttp import HealthServer
 from kproxy.errors import UsageError
@@ -35,7 +36,8 @@ def get(port: int, path: str) -> str:
 
 def test_health_and_metrics_are_served_and_sigterm_ends_it_cleanly(config: Path) -> None:
     options = ["--kubeconfig", str(config), "--healthz-bind-address", "127.0.0.1:0"]
-    with subprocess.Popen([*MANAGER, *options], stderr=subprocess.PIPE, text=True) as process:
+    command = [*DIES_WITH_US, *MANAGER, *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
             port = json.loads(process.stderr.readline())["port"]

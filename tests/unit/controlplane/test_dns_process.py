@@ -14,6 +14,7 @@ import dns.message
 import dns.query
 import dns.rcode
 import pytest
+from child_processes import DIES_WITH_US
 
 PATIENCE_S = 60.0
 
@@ -30,7 +31,7 @@ def kubeconfig(directory: Path, server: str) -> Path:
 
 @contextmanager
 def running(*options: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "kproxy.controlplane.dns", *options]
+    command = [*DIES_WITH_US, sys.executable, "-m", "kproxy.controlplane.dns", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process

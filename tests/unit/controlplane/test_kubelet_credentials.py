@@ -3,7 +3,6 @@
 import contextlib
 import io
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from kproxy.controlplane.fakeruntime import FakePerformer, FakeRuntime
 from kproxy.controlplane.kubelet import Kubelet
 from kproxy.controlplane.probesockets import Outcome
 from kproxy.controlplane.runtime import LogFiles
+from netns.errors import WaitTimeout
+from netns.wait import wait_until
 
 PATIENCE = 20.0
 
@@ -81,10 +82,10 @@ class Secured:
         return rest.Rest(kubeconfig.load_kubeconfig(path, server=self.url))
 
     def until(self, accept: Callable[[], object]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not accept():
-            assert time.monotonic() < deadline, self.log.getvalue()[-3000:]
-            time.sleep(0.05)
+        try:
+            wait_until(accept, PATIENCE, "the cluster is not as it should be", interval=0.05)
+        except WaitTimeout as late:
+            raise AssertionError(self.log.getvalue()[-3000:]) from late
 
     def phase(self, name: str) -> str:
         pod = self.admin.get(catalog.POD, "default", name)

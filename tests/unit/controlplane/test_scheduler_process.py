@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from child_processes import DIES_WITH_US
 
 from kproxy import logs
 from kproxy.api import catalog, kinds
@@ -45,8 +46,9 @@ def server() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def scheduler(config: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "kproxy.controlplane.scheduler", "--kubeconfig", str(config)]
-    with subprocess.Popen([*command, *QUICK], stderr=subprocess.PIPE, text=True) as process:
+    command = [*DIES_WITH_US, sys.executable, "-m", "kproxy.controlplane.scheduler"]
+    command += ["--kubeconfig", str(config), *QUICK]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from child_processes import DIES_WITH_US
 
 from kproxy import logs
 from kproxy.api import catalog, core, discovery, kinds
@@ -211,8 +212,8 @@ def test_a_killed_manager_process_is_replaced_by_one_that_goes_on(cluster, tmp_p
     }
     path = tmp_path / "kubeconfig"
     path.write_text(json.dumps(config))
-    command = [sys.executable, "-m", "kproxy.controlplane.manager", "--kubeconfig", str(path)]
-    command += ["--leader-elect=false", "--healthz-bind-address="]
+    command = [*DIES_WITH_US, sys.executable, "-m", "kproxy.controlplane.manager"]
+    command += ["--kubeconfig", str(path), "--leader-elect=false", "--healthz-bind-address="]
     with Follower(cluster.client(), Pod) as pods:
         for number in (1, 2):
             process = subprocess.Popen(command, stderr=subprocess.PIPE)

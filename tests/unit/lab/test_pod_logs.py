@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import time
 
 import pytest
 
 from kproxy.lab import podlogs
 from kproxy.lab.podlogs import PodLogs
+from netns.wait import wait_readable
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_a_successor_reads_what_was_written_meanwhile(logs, tmp_path):
     child.stdin.close()
     assert child.wait(10) == 0
     while out.read():
-        time.sleep(0.01)
+        wait_readable(out.fileno(), 10, "the end of what was written")
     text = place(logs).current.read_text()
     assert [line.rpartition(" ")[2] for line in text.splitlines()] == [
         "before",

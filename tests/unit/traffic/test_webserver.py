@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from child_processes import DIES_WITH_US
 
 PROGRAM = (sys.executable, "-m", "kproxy.traffic.webserver", "--port", "0", "--name", "pod")
 
@@ -14,7 +15,10 @@ PROGRAM = (sys.executable, "-m", "kproxy.traffic.webserver", "--port", "0", "--n
 class Server:
     def __init__(self, *options: str) -> None:
         self.process = subprocess.Popen(
-            [*PROGRAM, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*DIES_WITH_US, *PROGRAM, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         assert self.process.stdout
         self.port = int(self.process.stdout.readline().split()[-1])
