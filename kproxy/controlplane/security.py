@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kproxy import errors
 
-from .access import tokens
+from .access import kubeconfigs, tokens
 from .access.identity import User
 from .serving.kubelets import Identity
 
@@ -29,8 +29,6 @@ class Security:
     @classmethod
     def from_directory(cls, directory: Path, hosts: tuple[str, ...], url: str) -> "Security":
         """Return what a lab's directory of secrets holds; what is missing is made."""
-        from .access import kubeconfigs  # imports what makes certificates; --insecure needs none
-
         made = kubeconfigs.Credentials(directory, hosts, url)
         with _alone_in(directory):
             certificate, key = made.api_server()

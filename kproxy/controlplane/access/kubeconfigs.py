@@ -1,15 +1,20 @@
-"""The files that a lab's parts and users prove themselves with: certificates and kubeconfigs."""
+"""The files that a lab's parts and users prove themselves with: certificates and kubeconfigs.
+
+What makes certificates takes long to import: an API server that finds all its files does without.
+"""
 
 import base64
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import identity
-from .pki import Authority, Pair, write_private
+
+if TYPE_CHECKING:
+    from .pki import Authority, Pair
 
 ADMIN = "admin"
 CONTROLLER_MANAGER = "controller-manager"
@@ -39,15 +44,17 @@ class Credentials:
     """Where clients are sent: ``https://192.0.2.10:6443``."""
 
     @property
-    def authority(self) -> Authority:
+    def authority(self) -> "Authority":
         """Return the lab's certificate authority."""
+        from .pki import Authority
+
         return Authority.in_directory(self.directory)
 
     @property
     def ca_file(self) -> Path:
         """Return the file with the authority's certificate."""
-        self.authority  # noqa: B018 it is made if need be
-        return self.directory / "ca.crt"
+        certificate, _ = self._pair("ca", lambda ca: ca.pair)
+        return certificate
 
     def kubeconfig(self, who: str) -> Path:
         """Return the kubeconfig of one of the names above, such as ADMIN."""
@@ -80,24 +87,27 @@ class Credentials:
         """Return the file with the key that signs tokens of service accounts."""
         path = self.directory / "sa.key"
         if not path.exists():
+            from .pki import write_private
+
             write_private(path, secrets.token_hex(32) + "\n")
         return path
 
-    def _pair(self, name: str, issue: Any) -> tuple[Path, Path]:
+    def _pair(self, name: str, issue: Callable[["Authority"], "Pair"]) -> tuple[Path, Path]:
         certificate, key = self.directory / f"{name}.crt", self.directory / f"{name}.key"
         if certificate.exists() and key.exists():
             return certificate, key
-        made: Pair = issue(self.authority)
-        return made.save(self.directory, name)
+        return issue(self.authority).save(self.directory, name)
 
     def _kubeconfig(self, path: Path, user: str, groups: Sequence[str]) -> Path:
         if not path.exists():
+            from .pki import write_private
+
             authority = self.authority
             write_private(path, render(self.url, authority, user, authority.client(user, groups)))
         return path
 
 
-def render(url: str, authority: Authority, user: str, pair: Pair) -> str:
+def render(url: str, authority: "Authority", user: str, pair: "Pair") -> str:
     """Return a kubeconfig, as JSON (which is YAML)."""
     cluster = {"server": url, "certificate-authority-data": _coded(authority.pair.certificate)}
     proof = {

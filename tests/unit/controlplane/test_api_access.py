@@ -2,12 +2,15 @@
 
 import contextlib
 import ssl
+import subprocess
+import sys
 
 import pytest
 from cryptography import x509
 
 from kproxy import errors
 from kproxy.client.kubeconfig import load_kubeconfig
+from kproxy.controlplane import security
 from kproxy.controlplane.access import (
     authentication,
     identity,
@@ -65,6 +68,22 @@ def test_kubeconfigs_are_made_once_and_can_be_read(tmp_path):
     context = ssl.create_default_context(cafile=made.ca_file)
     assert context.cert_store_stats()["x509_ca"] == 1
     assert made.token_key().read_text() == made.token_key().read_text()
+
+
+STARTS = """
+import sys
+from pathlib import Path
+from kproxy.controlplane import apiserver
+from kproxy.controlplane.security import Security
+Security.from_directory(Path(sys.argv[1]), (), "https://192.0.2.1:6443").server_context()
+print(*[name for name in ("cryptography", "jwt") if name in sys.modules])
+"""
+
+
+def test_a_server_that_finds_all_its_files_imports_nothing_to_make_them(tmp_path):
+    security.Security.from_directory(tmp_path, (), "https://192.0.2.1:6443")
+    command = [sys.executable, "-c", STARTS, str(tmp_path)]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "\n"
 
 
 def test_who_a_certificate_names():
