@@ -14,6 +14,7 @@ from kproxy import errors, logs
 from kproxy.api import catalog
 from kproxy.controlplane.cluster import Cluster
 from kproxy.controlplane.eventrecorder import Events
+from kproxy.controlplane.versions import timestamp
 
 from . import claims, deploymentstatus, owned, revisionsets, rollout
 from .replicaset import replicas
@@ -259,7 +260,7 @@ class DeploymentController:
         self._report(now)
 
     def _stamp(self) -> str:
-        return owned.stamp(self._wall())
+        return timestamp(self._wall())
 
 
 def _saturated(new: Object, bounds: rollout.Limits) -> bool:

@@ -8,6 +8,8 @@ has not moved for ``progressDeadlineSeconds``. Reasons and messages are those of
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from kproxy.controlplane.versions import timestamp
+
 from . import conditions, owned, rollout
 from .replicaset import REPLICA_FAILURE, replicas
 
@@ -96,7 +98,7 @@ def status(
     wall: float,
 ) -> Object:
     """Return the whole status. ``listed``: the conditions so far; ``wall``: the time of day."""
-    old, stamp = deployment.get("status") or {}, owned.stamp(wall)
+    old, stamp = deployment.get("status") or {}, timestamp(wall)
     result: Object = {
         "observedGeneration": deployment["metadata"].get("generation", 0),
         **_counts(deployment, new, everything),
@@ -144,7 +146,7 @@ def _progress(
     if done and current is not None and current.get("reason") == COMPLETE:
         return shown
     what = f'ReplicaSet "{_name(new)}"' if new else f'Deployment "{_name(deployment)}"'
-    stamp = owned.stamp(wall)
+    stamp = timestamp(wall)
     if _complete(counts, replicas(deployment)):
         text = f"{what} has successfully progressed."
         return conditions.set_to(shown, PROGRESSING, "True", COMPLETE, text, stamp)

@@ -16,6 +16,7 @@ from kproxy import errors, logs
 from kproxy.api import catalog, kinds
 from kproxy.controlplane.cluster import Cluster
 from kproxy.controlplane.eventrecorder import Events
+from kproxy.controlplane.versions import timestamp
 
 from . import lostnodes, owned, taints, zones
 from .times import DEFAULT, Times
@@ -128,7 +129,7 @@ class NodeLifecycleController:
 
     def _lose(self, node: Object, life: _Life) -> Object:
         """Say in a node's status that nobody knows how it is."""
-        conditions = lostnodes.lost(node, owned.stamp(self._wall()))
+        conditions = lostnodes.lost(node, timestamp(self._wall()))
         if conditions is None:
             return node
         status = {**(node.get("status") or {}), "conditions": conditions}
@@ -140,7 +141,7 @@ class NodeLifecycleController:
         return written
 
     def _mark_pods(self, node: Object) -> None:
-        name, stamp = node["metadata"]["name"], owned.stamp(self._wall())
+        name, stamp = node["metadata"]["name"], timestamp(self._wall())
         for pod in self._cluster.list_objects(catalog.POD):
             if pod["spec"].get("nodeName") != name or not owned.condition(pod, "Ready"):
                 continue

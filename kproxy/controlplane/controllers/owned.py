@@ -153,8 +153,3 @@ def seconds(stamp: str) -> float:
         return float(calendar.timegm(time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S")))
     except ValueError:
         return 0.0
-
-
-def stamp(wall: float) -> str:
-    """Return a time in seconds as Kubernetes writes it: RFC 3339, whole seconds, UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(wall))

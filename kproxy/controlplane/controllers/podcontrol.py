@@ -12,6 +12,7 @@ from kproxy import errors, logs
 from kproxy.api import catalog, kinds
 from kproxy.controlplane.cluster import Cluster
 from kproxy.controlplane.eventrecorder import Events
+from kproxy.controlplane.versions import timestamp
 
 from . import names, owned
 
@@ -112,7 +113,7 @@ class PodControl:
         self._cluster.delete(catalog.POD, meta["namespace"], meta["name"], uid=meta["uid"])
         text = f"Deleted pod: {meta['name']}"
         self._events.event(self._kind, owner, "SuccessfulDelete", text)
-        return {**pod, "metadata": {**meta, "deletionTimestamp": owned.stamp(self._wall())}}
+        return {**pod, "metadata": {**meta, "deletionTimestamp": timestamp(self._wall())}}
 
 
 def from_template(

@@ -10,6 +10,7 @@ from typing import Any
 from kproxy import errors, logs
 from kproxy.api import catalog, kinds
 from kproxy.controlplane.cluster import Cluster
+from kproxy.controlplane.versions import timestamp
 
 from . import conditions, owned, taints
 from .times import DEFAULT, Times
@@ -83,7 +84,7 @@ class PodGarbageCollector:
     def _fail(self, pod: Object, why: str) -> None:
         """Mark a pod as failed, so that whoever counts it sees its end."""
         told = conditions.disrupted(
-            pod, "DeletionByPodGC", f"PodGC: {why}", owned.stamp(self._wall())
+            pod, "DeletionByPodGC", f"PodGC: {why}", timestamp(self._wall())
         )
         new = {**(pod.get("status") or {}), "phase": "Failed", "conditions": told}
         self._cluster.update_status(catalog.POD, {**pod, "status": new})

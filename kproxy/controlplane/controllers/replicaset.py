@@ -14,6 +14,7 @@ from kproxy import errors, logs
 from kproxy.api import catalog
 from kproxy.controlplane.cluster import Cluster
 from kproxy.controlplane.eventrecorder import Events
+from kproxy.controlplane.versions import timestamp
 
 from . import claims, conditions, names, owned, podcontrol
 
@@ -122,7 +123,7 @@ class ReplicaSetController:
             "observedGeneration": replica_set["metadata"].get("generation", 0),
             podcontrol.COUNTER: self._control.number(replica_set, active),
         }
-        if told := _conditions(old.get("conditions") or (), failure, owned.stamp(wall)):
+        if told := _conditions(old.get("conditions") or (), failure, timestamp(wall)):
             status["conditions"] = told
         if status != old:
             self._cluster.update_status(self.kind, {**replica_set, "status": status})

@@ -14,6 +14,7 @@ from kproxy.api import catalog, kinds
 from kproxy.controlplane import nodefit
 from kproxy.controlplane.cluster import Cluster
 from kproxy.controlplane.eventrecorder import Events
+from kproxy.controlplane.versions import timestamp
 
 from . import conditions, owned, taints
 
@@ -72,7 +73,7 @@ class TaintEvictionController:
             pod,
             "DeletionByTaintManager",
             "Taint manager: deleting due to NoExecute taint",
-            owned.stamp(self._wall()),
+            timestamp(self._wall()),
         )
         status = {**(pod.get("status") or {}), "conditions": told}
         try:

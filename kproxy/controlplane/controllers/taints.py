@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from . import owned
+from kproxy.controlplane.versions import timestamp
 
 Object = dict[str, Any]
 
@@ -52,7 +52,7 @@ def no_execute(node: Object, key: str, wall: float) -> list[Object] | None:
 
     None: it has exactly that.
     """
-    new = [{"key": key, "effect": "NoExecute", "timeAdded": owned.stamp(wall)}] if key else []
+    new = [{"key": key, "effect": "NoExecute", "timeAdded": timestamp(wall)}] if key else []
     return _replaced(node, "NoExecute", (NOT_READY, UNREACHABLE), new)
 
 

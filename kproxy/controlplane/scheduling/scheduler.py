@@ -17,6 +17,7 @@ from kproxy.api import catalog, kinds
 from kproxy.controlplane.cluster import Cluster
 from kproxy.controlplane.controllers import conditions, owned
 from kproxy.controlplane.eventrecorder import Events
+from kproxy.controlplane.versions import timestamp
 
 from . import placement
 from .picture import Picture
@@ -152,7 +153,7 @@ class Scheduler:
         if all(old.get(name) == value for name, value in condition.items()):
             return
         since = old.get("lastTransitionTime") if old.get("status") == "False" else None
-        condition["lastTransitionTime"] = since or owned.stamp(self._wall())
+        condition["lastTransitionTime"] = since or timestamp(self._wall())
         told = {**status, "conditions": conditions.put(before, condition)}
         try:
             self._cluster.update_status(catalog.POD, {**pod, "status": told})

@@ -16,6 +16,7 @@ from kproxy.controlplane.controllers import (
     statefulset,
 )
 from kproxy.controlplane.scheduling.scheduler import Scheduler
+from kproxy.controlplane.versions import timestamp
 
 Object = dict[str, Any]
 
@@ -142,7 +143,7 @@ class World:
         condition = {
             "type": "Ready",
             "status": "True" if ready else "False",
-            "lastTransitionTime": owned.stamp(self.cluster.wall),
+            "lastTransitionTime": timestamp(self.cluster.wall),
         }
         body = {
             "metadata": {"name": name, "namespace": "default"},

@@ -13,6 +13,7 @@ from kproxy import errors
 from kproxy.api import catalog, codec, kinds, validation
 from kproxy.controlplane.controllers import owned
 from kproxy.controlplane.patches import merge
+from kproxy.controlplane.versions import timestamp
 
 Object = dict[str, Any]
 Change = tuple[kinds.Kind, Object | None, Object | None]
@@ -67,7 +68,7 @@ class FakeCluster:
             raise errors.Conflict(409, "AlreadyExists", f"{kind.name} {meta['name']} exists")
         assert "resourceVersion" not in meta
         meta |= {"uid": f"uid-{next(self._counter)}", "generation": 1}
-        meta["creationTimestamp"] = owned.stamp(self.wall)
+        meta["creationTimestamp"] = timestamp(self.wall)
         if kind is catalog.POD:
             obj["status"] = {"phase": "Pending"}
         _validate(kind, obj)
@@ -127,7 +128,7 @@ class FakeCluster:
             self.changes.append((kind, old, None))
             self.after("delete", kind, name)
         elif not owned.terminating(old):
-            meta = {**old["metadata"], "deletionTimestamp": owned.stamp(self.wall + 30)}
+            meta = {**old["metadata"], "deletionTimestamp": timestamp(self.wall + 30)}
             self._commit("delete", kind, old, {**old, "metadata": meta})
 
     def _current(self, verb: str, kind: kinds.Kind, obj: Object) -> Object:

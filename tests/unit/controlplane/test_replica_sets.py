@@ -9,6 +9,7 @@ from fake_cluster import FakeCluster
 from kproxy import errors
 from kproxy.api import catalog
 from kproxy.controlplane.controllers import names, owned, registry, replicaset
+from kproxy.controlplane.versions import timestamp
 
 RS = catalog.REPLICA_SET
 
@@ -219,7 +220,7 @@ def test_scaling_down_takes_the_least_missed():
             },
         }
 
-    stamp = owned.stamp
+    stamp = timestamp
     wanted = [
         pod(1, node=""),
         pod(2, phase="Pending", ready=False),
