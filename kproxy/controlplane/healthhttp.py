@@ -70,7 +70,7 @@ class _Server(http.server.ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Bind without the name look-up of the standard library, which may wait for DNS."""
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def serve(self) -> None:
         """Answer until :meth:`end`, waiting in between without looking."""
@@ -104,7 +104,7 @@ def _handler(pages: Mapping[str, Page]) -> type[http.server.BaseHTTPRequestHandl
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
             """Say nothing: requests are no events."""
 
     return Handler

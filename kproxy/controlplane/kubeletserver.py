@@ -112,7 +112,7 @@ class Server(http.server.ThreadingHTTPServer):
             with contextlib.suppress(OSError):
                 self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def server_close(self) -> None:
         """Close the socket; threads that still serve end with the process."""
@@ -158,9 +158,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except errors.KproxyError as error:
             self._fail(error)
 
-    do_POST = do_GET  # noqa: N815
+    do_POST = do_GET  # noqa: N815 - its name there
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name there
         """Write nothing."""
 
     def _answer(self, words: Sequence[str], query: dict[str, str], raw: str) -> None:
