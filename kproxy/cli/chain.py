@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kproxy import errors
-from kproxy.cli import progress, reproducing
+from kproxy.cli import compare_result, progress, reproducing
+from kproxy.cli.cost_option import checked_model, cost_model, costs_option
 from kproxy.cli.kernel_option import KernelChoice, lab_options, run_on_kernel, tell_kernel
 from netns.kernels import base
 
@@ -57,17 +58,8 @@ MEMORY = 2 << 30
     metavar="PPS",
     help="UDP packets/s from each vantage point, over all flows.",
 )
-@click.option(
-    "--costs",
-    metavar="default|none|FILE",
-    help="Cost model: what computing takes in virtual time.  [default: the one that is part of "
-    "kproxy; none with another clock]",
-)
-@click.option(
-    "--reproduce",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Run again what made this result.json, and tell every figure that differs.",
-)
+@costs_option
+@reproducing.reproduce_option
 @click.option(
     "--out",
     "--output",
@@ -108,7 +100,7 @@ def chain(
         wanted = chain_job.read(job)
     else:
         wanted, kernel = _job(kernel, reproduce, costs, out, as_json, options)
-        chain_result.make(Path(wanted.place))
+        compare_result.make(Path(wanted.place))
         facts.tell_guest()
         if wanted.random is None and chain_parts.applies(kernel):
             wanted = _able(wanted)
@@ -149,7 +141,6 @@ def _job(
     options: dict[str, Any],
 ) -> "tuple[Job, KernelChoice]":
     """Return what the command line asks for, and on which kernel."""
-    from kproxy.cli import compare
     from kproxy.cli.chain_job import Job
     from kproxy.lab import costmodel
     from kproxy.lab.chain import reproduction, soak
@@ -162,7 +153,7 @@ def _job(
         kernel = reproducing.same_kernel(kernel, recipe)
         parameters, model = recipe.parameters, recipe.cost_model or costmodel.NONE
     else:
-        parameters, model = _parameters(**options), compare.checked_model(costs)
+        parameters, model = _parameters(**options), checked_model(costs)
     plan = None
     if reproduce is None and options["at_random"]:
         plan = soak.Plan(hours=options["hours"], parameters=parameters)
@@ -227,7 +218,6 @@ def _tell(job: "Job", directory: Path, clock: base.Clock) -> list[str]:
 
 def _measure(job: "Job") -> "ChainSet":
     """Measure on the kernel where we are."""
-    from kproxy.cli import compare
     from kproxy.lab.chain import run
     from netns.lab import signals_unwind
 
@@ -235,13 +225,12 @@ def _measure(job: "Job") -> "ChainSet":
         job = _able(job)
     _check_mode(job.parameters.mode)
     state = base.state_directory("kproxy") / "lab"
-    with compare.cost_model(job.model), signals_unwind(), progress.shown() as told:
+    with cost_model(job.model), signals_unwind(), progress.shown() as told:
         return run.run(job.parameters, state, progress=told)
 
 
 def _kill_at_random(job: "Job", plan: "Plan") -> "SoakSet":
     """Kill at random on the kernel where we are."""
-    from kproxy.cli import compare
     from kproxy.lab.chain import settings, soak
     from netns.lab import signals_unwind
 
@@ -249,7 +238,7 @@ def _kill_at_random(job: "Job", plan: "Plan") -> "SoakSet":
         raise errors.UsageError(settings.ETCD_MISSING, remedy="or use --members 0")
     _check_mode(plan.parameters.mode)
     state = base.state_directory("kproxy") / "lab"
-    with compare.cost_model(job.model), signals_unwind(), progress.shown() as told:
+    with cost_model(job.model), signals_unwind(), progress.shown() as told:
         return soak.run(plan, state, progress=told)
 
 

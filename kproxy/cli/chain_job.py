@@ -33,11 +33,7 @@ class Job:
 
 def whole_model(job: Job, clock: base.Clock) -> Job:
     """Return the job with its cost model written out. Raises UsageError if there can be none."""
-    if isinstance(job.model, dict):
-        return job
-    file = costmodel.resolve(job.model, str(clock))
-    model = costmodel.NONE if file is None else msgspec.json.decode(file.read_bytes())
-    return dataclasses.replace(job, model=model)
+    return dataclasses.replace(job, model=costmodel.written_out(job.model, str(clock)))
 
 
 def write(job: Job, directory: Path) -> Path:

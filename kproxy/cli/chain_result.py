@@ -2,7 +2,6 @@
 
 import signal
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,18 +14,6 @@ if TYPE_CHECKING:
     from kproxy.cli.chain_job import Job
     from kproxy.traffic.chainset import ChainSet
     from kproxy.traffic.soakset import SoakSet
-
-
-def make(place: Path) -> None:
-    """Make the directory of the results. Raises UsageError if nothing can be written there."""
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise errors.UsageError(
-            f"--out {place}: {error.strerror}", remedy="name a directory that you may write to"
-        ) from None
 
 
 def finish(job: "Job", results: "ChainSet") -> int:

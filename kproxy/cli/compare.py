@@ -1,11 +1,7 @@
 """``kproxy compare``: what each event costs in packets, mode against mode."""
 
-import contextlib
 import dataclasses
 import functools
-import json
-import tempfile
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +10,13 @@ import click
 
 from kproxy import errors
 from kproxy.cli import compare_result, progress, reproducing
+from kproxy.cli.cost_option import checked_model, cost_model, costs_option
 from kproxy.cli.kernel_option import (
     KernelChoice,
     lab_options,
     run_on_kernel,
     tell_kernel,
 )
-from netns.kernels import base
 
 if TYPE_CHECKING:
     from kproxy.cli.compare_job import Job
@@ -59,17 +55,8 @@ if TYPE_CHECKING:
     help="UDP packets/s from each of the two nodes, over all flows.",
 )
 @click.option("--nodes", default=2, show_default=True, help="Nodes of the cluster.")
-@click.option(
-    "--costs",
-    metavar="default|none|FILE",
-    help="Cost model: what computing takes in virtual time.  [default: the one that is part of "
-    "kproxy; none with another clock]",
-)
-@click.option(
-    "--reproduce",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Run again what made this result.json, and tell every figure that differs.",
-)
+@costs_option
+@reproducing.reproduce_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -106,7 +93,7 @@ def compare(
 
     if job is None:
         wanted, kernel = _job(kernel, filenames, reproduce, costs, out, as_json, options)
-        _make(Path(wanted.place))
+        compare_result.make(Path(wanted.place))
         facts.tell_guest()
         if compare_parts.applies(wanted, kernel):
             tell_kernel(kernel)
@@ -172,21 +159,6 @@ def _tell_notes(load: "Workload") -> None:
         click.echo(f"kproxy: note: {note}", err=True)
 
 
-def _make(place: Path) -> None:
-    """Make the directory of the results. Raises UsageError if nothing can be written there.
-
-    Before anything is measured: a result that cannot be kept is found out now, not in the end.
-    """
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise errors.UsageError(
-            f"--out {place}: {error.strerror}", remedy="name a directory that you may write to"
-        ) from None
-
-
 def _parameters(
     scenario_names: tuple[str, ...], modes: str | None, trials: int, rate: float, nodes: int
 ) -> "Parameters":
@@ -230,33 +202,6 @@ def _able(parameters: "Parameters", *, named: bool) -> "Parameters":
         )
     left_out = tuple(f"mode {mode}: {why}" for mode, why in lacking.items())
     return dataclasses.replace(parameters, modes=able, left_out=left_out)
-
-
-def checked_model(costs: str | None) -> str | None:
-    """Return the name of a model. A wrong file is told before a kernel is booted."""
-    from kproxy import costfile
-    from kproxy.lab import costmodel
-
-    if costs not in (None, costmodel.DEFAULT, costmodel.NONE):
-        costfile.read(Path(str(costs)))
-    return costs
-
-
-@contextlib.contextmanager
-def cost_model(wanted: "dict[str, Any] | str | None") -> Iterator[None]:
-    """Let the lab's processes pay a model's costs meanwhile: one by name, or a whole one."""
-    from kproxy.lab import costmodel
-
-    with contextlib.ExitStack() as stack:
-        if isinstance(wanted, dict):
-            # Models apply in virtual time only, so this is a file of an embedded kernel's memory.
-            made = tempfile.TemporaryDirectory(prefix="kproxy-costs-")
-            path = Path(stack.enter_context(made)) / "costs.json"
-            path.write_text(json.dumps(wanted))
-            wanted = str(path)
-        costmodel.apply(costmodel.resolve(wanted, str(base.clock())))
-        stack.callback(costmodel.apply, None)
-        yield
 
 
 def _list() -> int:

@@ -45,10 +45,7 @@ def tell(job: Job, directory: Path, clock: base.Clock) -> list[str]:
 
     The cost model is written whole, whoever named it. Raises UsageError if there can be none.
     """
-    model = job.model
-    if not isinstance(model, dict):
-        file = costmodel.resolve(model, str(clock))
-        model = costmodel.NONE if file is None else msgspec.json.decode(file.read_bytes())
+    model = costmodel.written_out(job.model, str(clock))
     path = write(dataclasses.replace(job, model=model), directory)
     return ["-m", "kproxy", "compare", "--job", str(path)]
 

@@ -31,7 +31,7 @@ def run(job: Job, kernel: KernelChoice, progress: Callable[[Step], None]) -> res
 
     Raises MeasurementError if a part ends without a result.
     """
-    command = _command(kernel)
+    command = parts.command(kernel, "compare")
     wanted = job.parameters
     total = parts.Total(len(wanted.modes) * len(wanted.scenarios) * wanted.trials, progress)
     with jobdirectory.made(base.state_directory()) as directory:
@@ -39,10 +39,6 @@ def run(job: Job, kernel: KernelChoice, progress: Callable[[Step], None]) -> res
         how = parts.run(all_parts)
         found = [_result(part) for part in all_parts if part.begun]
     return _whole(job, [one for one in found if one is not None], how)
-
-
-def _command(kernel: KernelChoice) -> list[str]:
-    return parts.command(kernel, "compare")
 
 
 def _part(

@@ -3,6 +3,7 @@
 import itertools
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,21 @@ if TYPE_CHECKING:
 
 TABLE_WIDTH = 120
 """Where the width of the terminal is not known (a pipe, a file)."""
+
+
+def make(place: Path) -> None:
+    """Make the directory of the results. Raises UsageError if nothing can be written there.
+
+    Before anything is measured: a result that cannot be kept is found out now, not in the end.
+    """
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise errors.UsageError(
+            f"--out {place}: {error.strerror}", remedy="name a directory that you may write to"
+        ) from None
 
 
 def finish(job: "Job", results: "ResultSet") -> int:

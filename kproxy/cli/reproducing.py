@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from kproxy.traffic.resultset import ResultSet
 
 
+reproduce_option = click.option(
+    "--reproduce",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Run again what made this result.json, and tell every figure that differs.",
+)
+
+
 def refuse_beside(path: Path, out: Path | None) -> None:
     """Raise UsageError for options that the result file decides, or that would replace it."""
     if out is not None and (out / "result.json").absolute() == path.absolute():

@@ -9,6 +9,9 @@ import os
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from kproxy import costfile, costs, errors
 from kproxy.lab.eventlog import Event
@@ -40,6 +43,20 @@ def resolve(choice: str | None, clock: str) -> Path | None:
     path = default_path() if choice in (None, DEFAULT) else Path(str(choice)).absolute()
     costfile.read(path)
     return path
+
+
+def written_out(choice: str | dict[str, Any] | None, clock: str) -> str | dict[str, Any]:
+    """Return a model itself for what :func:`resolve` takes; NONE if costs are not modelled.
+
+    One that is written out already stays as it is. Raises UsageError if there can be none.
+    """
+    if isinstance(choice, dict):
+        return choice
+    file = resolve(choice, clock)
+    if file is None:
+        return NONE
+    model: dict[str, Any] = msgspec.json.decode(file.read_bytes())
+    return model
 
 
 def default_path() -> Path:

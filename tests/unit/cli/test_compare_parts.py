@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kproxy import errors
-from kproxy.cli import compare_job, compare_parts
+from kproxy.cli import compare_job, compare_parts, parts
 from kproxy.cli.compare_job import Job
 from kproxy.cli.kernel_option import KernelChoice
 from kproxy.lab import comparison, workload
@@ -54,7 +54,7 @@ resultset.write(
 def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(base.STATE_VARIABLE, str(tmp_path / "state"))
     command = [sys.executable, "-c", PART]
-    monkeypatch.setattr(compare_parts, "_command", lambda kernel: command)
+    monkeypatch.setattr(parts, "command", lambda kernel, word: command)
 
 
 def job(trials: int = 1, modes: tuple[str, ...] = ("ipvs", "iptables")) -> Job:
