@@ -40,7 +40,7 @@ class Recipe:
     """What an embedded one was given, in bytes."""
 
 
-class _Kernel(msgspec.Struct, frozen=True, kw_only=True):
+class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     """What is needed of a file's ``kernel``."""
 
     release: str = ""
@@ -48,6 +48,11 @@ class _Kernel(msgspec.Struct, frozen=True, kw_only=True):
     clock: base.Clock = base.Clock.REAL
     name: str | None = None
     memory_limit_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None
+
+    @property
+    def choice(self) -> str | None:
+        """Return what ``--kernel`` is to be told; None: the file is older than that."""
+        return native.NAME if self.provider == native.NAME else self.name
 
 
 class _Parameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,8 +72,8 @@ class _Parameters(msgspec.Struct, frozen=True, kw_only=True):
 
 def recipe(results: resultset.ResultSet, path: Path) -> Recipe:
     """Return how a result was made. Raises ``UsageError`` if the file does not say."""
-    kernel = _read(results.kernel, _Kernel, path, "kernel")
-    found = _read(results.parameters, _Parameters, path, "parameters")
+    kernel = read_part(results.kernel, Kernel, path, "kernel")
+    found = read_part(results.parameters, _Parameters, path, "parameters")
     parameters = comparison.Parameters(
         modes=found.modes,
         scenarios=found.scenarios,
@@ -85,12 +90,13 @@ def recipe(results: resultset.ResultSet, path: Path) -> Recipe:
         seed=found.seed,
         cost_model=(found.costs or {}).get("model"),
         release=kernel.release,
-        kernel=native.NAME if kernel.provider == native.NAME else kernel.name,
+        kernel=kernel.choice,
         memory=kernel.memory_limit_bytes,
     )
 
 
-def _read(value: dict[str, Any], wanted: type[T], path: Path, where: str) -> T:
+def read_part(value: dict[str, Any], wanted: type[T], path: Path, where: str) -> T:
+    """Return a part of a result file. Raises ``UsageError`` naming the field that is wrong."""
     try:
         return msgspec.convert(value, wanted)
     except msgspec.ValidationError as error:

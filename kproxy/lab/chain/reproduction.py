@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 
-from kproxy import errors
 from kproxy.lab import reproduction
 from kproxy.lab.chain.settings import Parameters
 from kproxy.traffic import chainset
@@ -26,27 +25,35 @@ class Recipe:
     memory: int | None
 
 
+class _Kernel(reproduction.Kernel, frozen=True, kw_only=True):
+    """As in a comparison's file, of which old ones say less: no file of a chain does."""
+
+    release: str
+    clock: base.Clock
+
+
+class _Made(msgspec.Struct, frozen=True, kw_only=True):
+    """What is needed of a file's ``parameters`` beside those of the chain."""
+
+    seed: int | None
+    costs: dict[str, Any] | None
+
+
 def recipe(results: chainset.ChainSet, path: Path) -> Recipe:
     """Return how a result was made. Raises ``UsageError`` if the file does not say."""
-    try:
-        parameters = msgspec.convert(results.parameters, Parameters)
-        clock = base.Clock(results.kernel["clock"])
-        costs = results.parameters["costs"] or {}
-        found = Recipe(
-            parameters=parameters,
-            clock=clock,
-            seed=results.parameters["seed"],
-            cost_model=costs.get("model"),
-            release=str(results.kernel["release"]),
-            kernel=results.kernel.get("name"),
-            memory=results.kernel.get("memory_limit_bytes"),
-        )
-    except (msgspec.ValidationError, KeyError, ValueError, AttributeError) as error:
-        raise errors.UsageError(
-            f"{path}: {error}", remedy="it can only be reproduced as it was written"
-        ) from None
+    kernel = reproduction.read_part(results.kernel, _Kernel, path, "kernel")
+    made = reproduction.read_part(results.parameters, _Made, path, "parameters")
+    parameters = reproduction.read_part(results.parameters, Parameters, path, "parameters")
     parameters.check()
-    return found
+    return Recipe(
+        parameters=parameters,
+        clock=kernel.clock,
+        seed=made.seed,
+        cost_model=(made.costs or {}).get("model"),
+        release=kernel.release,
+        kernel=kernel.choice,
+        memory=kernel.memory_limit_bytes,
+    )
 
 
 def differences(before: chainset.ChainSet, after: chainset.ChainSet) -> list[str]:

@@ -141,6 +141,12 @@ def test_a_result_says_how_it_was_made(tmp_path: Path) -> None:
     assert (recipe.seed, recipe.clock, recipe.memory) == (4, base.Clock.VIRTUAL, 5)
 
 
+def test_a_result_made_on_the_machines_own_kernel_says_so() -> None:
+    kernel = {"clock": "real", "release": "6", "name": None, "provider": "native"}
+    recipe = reproduction.recipe(dataclasses.replace(whole(), kernel=kernel), Path("x"))
+    assert recipe.kernel == "native"
+
+
 def test_a_result_that_does_not_say_how_cannot_be_made_again() -> None:
     broken = dataclasses.replace(whole(), kernel={})
     with pytest.raises(errors.UsageError, match=r"result\.json"):
