@@ -24,6 +24,7 @@ from kproxy.lab.site import Site
 from kproxy.lab.whole import logtext, picture
 from kproxy.lab.whole.api import Object
 from kproxy.lab.whole.cluster import WholeCluster
+from kproxy.lab.whole.places import SITE_FILE
 from netns.errors import NetnsError
 from netns.lab import Lab
 
@@ -32,7 +33,7 @@ from netns.lab import Lab
 def attached() -> Iterator[WholeCluster]:
     """Look at the lab whose state directory is in the environment."""
     with Lab.attach(Path(os.environ[STATE_VARIABLE])) as lab:
-        site = Site(clusterfile.load(lab.scratch / "lab.json"))
+        site = Site(clusterfile.load(lab.scratch / SITE_FILE))
         with closing(WholeCluster(lab, site)) as cluster:
             yield cluster
 

@@ -27,8 +27,6 @@ class Member:
 
     host: str
     leads: bool
-    term: int
-    revision: int
 
 
 def leader(role: Role, api: Api, lab: AttachedLab, places: Places) -> str:
@@ -53,14 +51,7 @@ def members(lab: AttachedLab, places: Places) -> list[Member]:
             own = status["header"]
         except (OSError, ValueError, KeyError):  # it does not answer, or not in earnest
             continue
-        found.append(
-            Member(
-                host=host,
-                leads=status.get("leader", "0") == own["member_id"],
-                term=int(own.get("raft_term", 0)),
-                revision=int(own.get("revision", 0)),
-            )
-        )
+        found.append(Member(host=host, leads=status.get("leader", "0") == own["member_id"]))
     return found
 
 

@@ -16,6 +16,7 @@ from kproxy.lab.clusterfile import Security, Store
 from kproxy.lab.layout import Layout
 from kproxy.lab.site import API_ADDRESS, SERVICES, SERVICES6, Site
 
+SITE_FILE = "lab.json"
 USERS = (
     kubeconfigs.ADMIN,
     kubeconfigs.CONTROLLER_MANAGER,
@@ -51,7 +52,7 @@ class Places:
     @property
     def site_file(self) -> Path:
         """Return the file that describes the cluster, defaults included."""
-        return self.root / "lab.json"
+        return self.root / SITE_FILE
 
     @property
     def images(self) -> Path:
