@@ -11,12 +11,11 @@ from kproxy.api.pods import ContainerStatus
 
 from .containerprobes import Probes, Where, action
 from .containerstop import Stop
+from .defaults import GRACE_PERIOD
 from .images import Program
 from .podtools import Tools, names
 from .probesockets import Outcome
 from .runtime import ContainerId
-
-GRACE_SECONDS = 30
 
 
 class ContainerRun:
@@ -169,4 +168,4 @@ class ContainerRun:
 
     def _grace(self) -> float:
         grace = self._where.pod.spec.termination_grace_period_seconds
-        return GRACE_SECONDS if grace is None else grace
+        return GRACE_PERIOD if grace is None else grace

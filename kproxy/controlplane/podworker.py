@@ -24,8 +24,8 @@ from kproxy.api.pods import ContainerStatus, Pod
 
 from . import podstatus
 from .backoff import RetryBackoff
-from .containerrun import GRACE_SECONDS
 from .containerworker import ContainerWorker
+from .defaults import GRACE_PERIOD
 from .kubeletmetrics import Census
 from .outbox import Report
 from .podtools import Tools, names
@@ -285,7 +285,7 @@ class PodWorker:
         self._grace = grace = self.pod.metadata.deletion_grace_period_seconds
         self.stage = Stage.TERMINATING
         for one in self.containers:
-            one.stop(now, GRACE_SECONDS if grace is None else grace, "")
+            one.stop(now, GRACE_PERIOD if grace is None else grace, "")
         self._tools.log.info("pod terminating", **names(self.pod), grace=grace)
 
     def _end_all(self, now: float) -> float | None:

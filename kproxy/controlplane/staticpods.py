@@ -20,7 +20,6 @@ from . import defaults
 
 Object = dict[str, Any]
 
-MIRROR = "kubernetes.io/config.mirror"
 HASH = "kubernetes.io/config.hash"
 SOURCE = "kubernetes.io/config.source"
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -38,7 +37,7 @@ class StaticPod:
 
 def is_mirror(pod: Pod) -> bool:
     """Return whether a pod of the API only shows a static one."""
-    return MIRROR in (pod.metadata.annotations or {})
+    return defaults.MIRROR in (pod.metadata.annotations or {})
 
 
 def deleted(pod: Pod, today: str) -> Pod:
@@ -101,7 +100,7 @@ class ManifestDirectory:
         meta = {**meta, "name": name, "namespace": meta.get("namespace") or "default"}
         spec = {**(document.get("spec") or {}), "nodeName": self._node_name}
         spec.setdefault("tolerations", [{"operator": "Exists", "effect": "NoExecute"}])
-        shown = {**meta, "annotations": {**marks, MIRROR: digest}}
+        shown = {**meta, "annotations": {**marks, defaults.MIRROR: digest}}
         # Defaults know mirrors: they get no service account, which a node may not give them.
         mirror = defaults.apply(
             "Pod", {"apiVersion": "v1", "kind": "Pod", "metadata": shown, "spec": spec}

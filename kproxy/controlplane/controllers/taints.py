@@ -3,12 +3,12 @@
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from kproxy.controlplane import defaults
 from kproxy.controlplane.versions import timestamp
 
 Object = dict[str, Any]
 
-NOT_READY = "node.kubernetes.io/not-ready"
-UNREACHABLE = "node.kubernetes.io/unreachable"
+NOT_READY, UNREACHABLE = defaults.NOT_READY, defaults.UNREACHABLE
 UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 _OF_CONDITIONS = {

@@ -1,1 +1,1 @@
-"""Where a pod goes: which nodes it may run on, and which of them is the best. Pure."""
+"""Where a pod goes: which nodes it may run on, and which of them is the best."""

@@ -5,7 +5,7 @@ from kubelet_node import Node, is_ready
 
 from kproxy.api import catalog, codec
 from kproxy.api.pods import Pod
-from kproxy.controlplane import staticpods
+from kproxy.controlplane import defaults, staticpods
 from kproxy.controlplane.controllers import lostnodes
 
 
@@ -58,7 +58,7 @@ def static(name: str = "proxy") -> staticpods.StaticPod:
     metadata = {"name": name, "namespace": "default"}
     body = {"metadata": metadata, "spec": {"nodeName": "n1", "containers": [container]}}
     pod = codec.from_dict({**body, "metadata": {**metadata, "uid": "static-1"}}, Pod)
-    marks = {staticpods.MIRROR: "static-1"}
+    marks = {defaults.MIRROR: "static-1"}
     shown = {"apiVersion": "v1", "kind": "Pod", **body}
     return staticpods.StaticPod(pod, {**shown, "metadata": {**metadata, "annotations": marks}})
 

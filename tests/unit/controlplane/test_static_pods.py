@@ -9,8 +9,9 @@ from kubelet_node import Node
 from kproxy import errors
 from kproxy.api import catalog, codec
 from kproxy.api.pods import Pod
+from kproxy.controlplane.defaults import MIRROR
 from kproxy.controlplane.outbox import Report
-from kproxy.controlplane.staticpods import MIRROR, ManifestDirectory
+from kproxy.controlplane.staticpods import ManifestDirectory
 
 POD = """
 apiVersion: v1
