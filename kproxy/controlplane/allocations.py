@@ -176,9 +176,11 @@ class Allocations:
 
     def _with_ports(self, old: Object | None, service: Object) -> Object:
         spec = dict(service["spec"])
+        if spec.get("type") not in _WITH_NODE_PORTS:
+            return service  # most are: nothing is to be looked up for them
         mine = {int(key[1]) for resource, key in claims(old) if resource == _PORTS}
         taken = {int(item.obj["metadata"]["name"]) for item in self._all(_PORTS)} - mine
-        if spec.get("ports") and spec.get("type") in _WITH_NODE_PORTS:
+        if spec.get("ports"):
             spec["ports"] = self._node_ports(service, taken, mine)
         if _wants_health_check(spec):
             asked = spec.get("healthCheckNodePort")
