@@ -42,7 +42,7 @@ def delete(
     ):
         return Answer(200, _encode(shown))
     uid = gone.obj["metadata"]["uid"]
-    return Answer(200, _encode(status.success(target.kind.plural, target.name, uid)))
+    return Answer(200, _encode(status.deleted(target.kind.plural, target.name, uid)))
 
 
 def delete_collection(

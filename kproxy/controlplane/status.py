@@ -6,6 +6,7 @@ from typing import Any
 from kproxy import errors
 from kproxy.api import kinds
 
+from . import routes
 from .patches.managers import ApplyConflict
 
 Object = dict[str, Any]
@@ -21,15 +22,14 @@ _REASONS = (
 )
 
 
-def success(resource: str, name: str, uid: str) -> Object:
+def success() -> Object:
+    """Return the answer to what is done and has nothing to show for it."""
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+
+
+def deleted(resource: str, name: str, uid: str) -> Object:
     """Return the answer to a deletion that is done."""
-    return {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Success",
-        "details": {"name": name, "kind": resource, "uid": uid},
-    }
+    return {**success(), "details": {"name": name, "kind": resource, "uid": uid}}
 
 
 def failure(error: Exception) -> Object:
@@ -71,9 +71,7 @@ def _of_api_error(error: errors.ApiError) -> Object:
 
 
 def _group_of(plural: str) -> str:
-    found = (
-        kind.api_version.rpartition("/")[0] for kind in kinds.known() if kind.plural == plural
-    )
+    found = (routes.group_of(kind) for kind in kinds.known() if kind.plural == plural)
     return next(found, "")
 
 
@@ -82,7 +80,7 @@ def _invalid(problems: list[errors.InvalidObject]) -> Object:
     name = label.rpartition("/")[2] if label != "without a name" else ""
     told = [f"{problem.field}: {_words(problem)}" for problem in problems]
     joined = told[0] if len(told) == 1 else f"[{', '.join(told)}]"
-    group = next((k.api_version.rpartition("/")[0] for k in kinds.known() if k.name == kind), "")
+    group = next((routes.group_of(one) for one in kinds.known() if one.name == kind), "")
     full = f"{kind}.{group}" if group else kind
     status = _status(422, "Invalid", f'{full} "{name}" is invalid: {joined}')
     status["details"] = {

@@ -9,7 +9,7 @@ import msgspec
 from kproxy import errors
 from kproxy.api import catalog, shapes
 
-from . import bodies, deletion, namespaces, routes
+from . import bodies, deletion, namespaces, routes, status
 from .access import tokens
 from .patches import merge, strategic
 from .presentation import cells
@@ -98,17 +98,17 @@ class Subresources:
                 "status": "True",
                 "lastTransitionTime": timestamp(self._now()),
             }
-            status = pod.get("status") or {}
-            others = [c for c in status.get("conditions") or () if c["type"] != "PodScheduled"]
+            before = pod.get("status") or {}
+            others = [c for c in before.get("conditions") or () if c["type"] != "PodScheduled"]
             return {
                 **pod,
                 "metadata": meta,
                 "spec": {**pod["spec"], "nodeName": node},
-                "status": {**status, "conditions": [*others, scheduled]},
+                "status": {**before, "conditions": [*others, scheduled]},
             }
 
         self._writes.put("pods", target, change, options)
-        return Answer(201, _done())
+        return Answer(201, _encode(status.success()))
 
     def evict(self, target: routes.Target, body: bytes, options: Options) -> Answer:
         """Delete a pod on behalf of who drains a node."""
@@ -117,7 +117,7 @@ class Subresources:
         pod = routes.Target(kind=catalog.POD, namespace=target.namespace, name=target.name)
         plain = Options(dry_run=options.dry_run)
         deletion.delete(self._store, self._writes, pod, {}, raw, plain)
-        return Answer(201, _done())
+        return Answer(201, _encode(status.success()))
 
     def finalize(self, target: routes.Target, body: bytes, options: Options) -> Answer:
         """Set the finalizers of a namespace; without any, one that is to be deleted goes."""
@@ -212,7 +212,3 @@ def _seconds(asked: Any, target: routes.Target) -> int:
         problem = "may not specify a duration less than 10 minutes"
         raise errors.InvalidObject(label, "spec.expirationSeconds", problem)
     return min(asked, tokens.LONGEST)
-
-
-def _done() -> bytes:
-    return _encode({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})

@@ -87,8 +87,6 @@ SHORT_NAMES: Mapping[str, tuple[str, ...]] = {
     "replicasets": ("rs",),
     "statefulsets": ("sts",),
     "ipaddresses": ("ip",),
-    "poddisruptionbudgets": ("pdb",),
-    "priorityclasses": ("pc",),
 }
 CATEGORIES: Mapping[str, tuple[str, ...]] = dict.fromkeys(
     ("pods", "services", "daemonsets", "deployments", "replicasets", "statefulsets"), ("all",)
