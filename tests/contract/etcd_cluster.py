@@ -64,15 +64,19 @@ class EtcdCluster:
             run(*self._within(name, "ip", "route", "add", "default", "via", self._router(name)))
 
     def leader(self) -> str:
-        """Return the name of the leader, after waiting until there is one."""
+        """Return the name of the leader, after waiting until all that run know it."""
         return wait_until(self._leader, DEADLINE, "the cluster has no leader", interval=0.1)
 
     def _leader(self) -> str:
-        for name, address in self.peers.items():
-            status = self._status(address)
-            if status and status["header"]["member_id"] == status.get("leader"):
-                return name
-        return ""
+        told = {name: self._status(self.peers[name]) for name in self._running}
+        if len({status and status.get("leader") for status in told.values()}) != 1:
+            return ""
+        leading = [
+            name
+            for name, status in told.items()
+            if status and status["header"]["member_id"] == status.get("leader")
+        ]
+        return leading[0] if leading else ""
 
     def _status(self, address: str) -> dict | None:
         connection = http.client.HTTPConnection(address, etcdmember.CLIENT_PORT, timeout=1)
