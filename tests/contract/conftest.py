@@ -5,6 +5,10 @@ from typing import Protocol, TypeVar
 
 import pytest
 from fresh_netns import fresh_namespace
+from nft_tables import needs_nftables
+
+from kproxy.kernel.inet import Family
+from kproxy.kernel.nft.client import Nft
 
 
 class Client(Protocol):
@@ -39,3 +43,10 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Callable[[ClientType], Cl
     yield register
     for client in clients:
         client.close()
+
+
+@pytest.fixture
+def kernel_nft(request: pytest.FixtureRequest) -> Nft:
+    client: Nft = request.getfixturevalue("opened")(Nft(Family.IPV4, "kube-proxy"))
+    needs_nftables(client)
+    return client

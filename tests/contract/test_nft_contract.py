@@ -1,7 +1,6 @@
 """What an nftables table promises, kept by the fake and by the kernel."""
 
 import errno
-import json
 import subprocess
 import sys
 import time
@@ -9,41 +8,32 @@ from collections.abc import Iterator
 
 import pytest
 from fresh_netns import BOTH
+from nft_tables import (
+    ADDRESSES,
+    CLIENTS,
+    DNS,
+    ENDPOINTS,
+    LOADS,
+    ONE,
+    RANGE,
+    RANGES,
+    RULES,
+    SETS,
+    TO_ONE,
+    VERDICTS,
+    WEB,
+    base_of,
+    needs_nftables,
+    prepared,
+    table,
+)
 
 from kproxy.backends.nftables import features
 from kproxy.desired import model
 from kproxy.errors import AlreadyExists, KernelError, NotFound
 from kproxy.kernel.inet import Family
 from kproxy.kernel.nft.client import Nft
-from kproxy.kernel.nft.expressions import (
-    DROP,
-    RETURN,
-    Base,
-    Bitwise,
-    ChangeSet,
-    Compare,
-    Constant,
-    Ct,
-    CtKey,
-    Decide,
-    FibType,
-    Foreign,
-    Lookup,
-    LookupData,
-    LookupVerdict,
-    Masquerade,
-    Meta,
-    MetaKey,
-    Payload,
-    Random,
-    Reject,
-    Rule,
-    SetMeta,
-    SetOp,
-    Translate,
-    goto,
-    jump,
-)
+from kproxy.kernel.nft.expressions import DROP, Decide, Foreign, Lookup, LookupData, Reject, goto
 from kproxy.kernel.nft.fake import FakeNft
 from kproxy.kernel.nft.types import (
     AddChain,
@@ -57,88 +47,12 @@ from kproxy.kernel.nft.types import (
     DelElements,
     DelSet,
     DelTable,
-    Field,
     FlushChain,
     Hook,
     NftClient,
     Operation,
-    SetSpec,
-    Table,
 )
 from netns.kernels import base
-
-PLACE = (Field.PROTOCOL, Field.IPV4, Field.PORT)
-VERDICTS = SetSpec(PLACE, verdicts=True)
-ENDPOINTS = SetSpec((*PLACE, Field.NUMBER), (Field.IPV4, Field.PORT))
-ADDRESSES = SetSpec((Field.IPV4,))
-RANGES = SetSpec((*PLACE, Field.IPV4), interval=True)
-CLIENTS = SetSpec((Field.IPV4,), dynamic=True, max_elements=16)
-SETS = {
-    "verdicts": VERDICTS,
-    "endpoints": ENDPOINTS,
-    "addresses": ADDRESSES,
-    "ranges": RANGES,
-    "clients": CLIENTS,
-}
-WEB = b"\x06\0\0\0\x0a\x60\0\x0a\0\x50\0\0"
-DNS = b"\x11\0\0\0\x0a\x60\0\x0b\0\x35\0\0"
-ONE = WEB + b"\1\0\0\0"
-TO_ONE = b"\x0a\x80\0\5\x1f\x90\0\0"
-RANGE = WEB + b"\xc6\x33\x64\0" + WEB + b"\xc6\x33\x64\xff"
-
-LOADS = (
-    Meta(MetaKey.L4PROTO, 0),
-    Payload(Base.NETWORK, 16, 4, 1),
-    Payload(Base.TRANSPORT, 2, 2, 2),
-    Payload(Base.NETWORK, 12, 4, 3),
-)
-RULES: dict[str, Rule] = {
-    "payload, compare": (Payload(Base.NETWORK, 12, 4, 0), Compare(0, b"\x0a\0\0\1"), Decide(DROP)),
-    "negated": (Meta(MetaKey.L4PROTO, 9), Compare(9, b"\6", negated=True), Decide(RETURN)),
-    "interface": (Meta(MetaKey.IIFNAME, 4), Compare(4, b"cali"), Decide(jump("other"))),
-    "whole interface": (Meta(MetaKey.IIFNAME, 4), Compare(4, b"br0".ljust(16, b"\0"))),
-    "bits": (
-        Ct(CtKey.STATE, 0),
-        Bitwise(0, 0, b"\x08\0\0\0", bytes(4)),
-        Compare(0, bytes(4), negated=True),
-    ),
-    "status": (Ct(CtKey.STATUS, 5), Bitwise(5, 15, b"\x20\0\0\0", bytes(4))),
-    "mark": (
-        Meta(MetaKey.MARK, 0),
-        Bitwise(0, 0, b"\xff\xbf\xff\xff", b"\0\x40\0\0"),
-        SetMeta(MetaKey.MARK, 0),
-    ),
-    "source type": (FibType(False, 0), Compare(0, b"\2\0\0\0")),
-    "destination type": (FibType(True, 3), Compare(3, b"\2\0\0\0")),
-    "lookup": (Payload(Base.NETWORK, 16, 4, 1), Lookup("addresses", 1), Decide(goto("other"))),
-    "negated lookup": (*LOADS, Lookup("ranges", 0, negated=True), Decide(DROP)),
-    "verdict": (*LOADS, LookupVerdict("verdicts", 0)),
-    "translate": (
-        *LOADS,
-        Random(3, 3, 65536),
-        LookupData("endpoints", 0, 3),
-        Translate(False, 3, 4),
-    ),
-    "constants": (Constant(b"\x0a\0\0\1", 0), Constant(b"\0\x50\0\0", 1), Translate(False, 0, 1)),
-    "update": (
-        Payload(Base.NETWORK, 12, 4, 0),
-        ChangeSet(SetOp.UPDATE, "clients", 0, timeout_ms=10_800_000),
-    ),
-    "add": (Payload(Base.NETWORK, 12, 4, 0), ChangeSet(SetOp.ADD, "clients", 0, timeout_ms=1000)),
-    "delete": (Payload(Base.NETWORK, 12, 4, 0), ChangeSet(SetOp.DELETE, "clients", 0)),
-    "masquerade": (Masquerade(),),
-    "reject": (Reject(False),),
-    "nothing": (),
-}  # fmt: skip
-
-
-def base_of(name: str) -> BaseChain:
-    """Return a base chain in which a rule may stand."""
-    if name in ("translate", "constants"):
-        return BaseChain("nat", Hook.PREROUTING, -100)
-    if name == "masquerade":
-        return BaseChain("nat", Hook.POSTROUTING, 100)
-    return BaseChain("filter", Hook.FORWARD, -110)
 
 
 @pytest.fixture(params=BOTH)
@@ -149,39 +63,6 @@ def nft(request: pytest.FixtureRequest) -> Iterator[NftClient]:
         client: Nft = request.getfixturevalue("opened")(Nft(Family.IPV4, "kube-proxy"))
         needs_nftables(client)
         yield client
-
-
-@pytest.fixture
-def kernel_nft(request: pytest.FixtureRequest) -> Nft:
-    client: Nft = request.getfixturevalue("opened")(Nft(Family.IPV4, "kube-proxy"))
-    needs_nftables(client)
-    return client
-
-
-def needs_nftables(client: Nft) -> None:
-    if why := client.unsupported(features.trial(model.Family.IPV4)):
-        pytest.skip(f"needs a kernel that can: {why}")
-
-
-def prepared(nft: NftClient) -> None:
-    """Make the sets and a chain without rules."""
-    nft.run(
-        [
-            AddTable(),
-            *[AddSet(name, spec) for name, spec in SETS.items()],
-            AddChain("other"),
-            AddChain("front", BaseChain("filter", Hook.FORWARD, 0)),
-            AddElements("addresses", ADDRESSES, {b"\x0a\0\0\1": None}),
-            AddElements("verdicts", VERDICTS, {WEB: goto("other")}),
-            AddElements("endpoints", ENDPOINTS, {ONE: TO_ONE}),
-        ]
-    )
-
-
-def table(nft: NftClient) -> Table:
-    found = nft.read()
-    assert found is not None
-    return found
 
 
 def test_nothing_at_first(nft: NftClient) -> None:
@@ -351,16 +232,6 @@ def test_a_table_is_replaced_in_one_transaction(nft: NftClient) -> None:
     assert found.chains == {"other": Chain((), BaseChain("nat", Hook.INPUT, 100))}
 
 
-@pytest.mark.kernel
-@pytest.mark.needs_tool("nft")
-def test_a_table_that_sleeps_is_told(kernel_nft: Nft) -> None:
-    """It looks as ever, and packets pass it by."""
-    prepared(kernel_nft)
-    assert table(kernel_nft).unknown == ()
-    subprocess.run(["nft", "add table ip kube-proxy { flags dormant; }"], check=True)
-    assert table(kernel_nft).unknown == ("table flags 0x1",)
-
-
 def test_every_change_raises_the_number_by_one(nft: NftClient) -> None:
     first = nft.generation()
     prepared(nft)
@@ -448,57 +319,3 @@ def test_ordered_faults_hit_the_nth_transaction() -> None:
         fake.run([AddChain("a")])
     assert refused.value.errno == errno.ENOMEM
     fake.run([AddChain("a")])
-
-
-@pytest.mark.kernel
-@pytest.mark.needs_tool("nft")
-@pytest.mark.parametrize("name", [name for name in RULES if name not in ("nothing", "status")])
-def test_the_tool_lists_the_rule(kernel_nft: Nft, name: str) -> None:
-    """An administrator's ``nft list`` must not fail on our account: it fails for all tables."""
-    prepared(kernel_nft)
-    kernel_nft.run([AddChain("here", base_of(name)), AddRule("here", RULES[name])])
-    told = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=False)
-    assert (told.returncode, told.stderr) == (0, "")
-
-
-@pytest.mark.kernel
-@pytest.mark.needs_tool("nft")
-def test_what_others_put_into_the_table_is_told(kernel_nft: Nft) -> None:
-    prepared(kernel_nft)
-    script = """
-        add set ip kube-proxy strange { type ether_addr; }
-        add set ip kube-proxy slow { type ipv4_addr; timeout 1h; }
-        add chain ip kube-proxy closed { type filter hook input priority 0; policy drop; }
-        add rule ip kube-proxy front counter accept
-        add table ip6 kube-proxy
-        add chain ip6 kube-proxy six
-    """
-    subprocess.run(["nft", "-f", "-"], input=script, text=True, check=True)
-    found = table(kernel_nft)
-    assert set(found.unknown) == {"set strange", "set slow", "chain closed"}
-    (rule,) = found.chains["front"].rules
-    assert rule[0] == Foreign("counter")
-    assert "six" not in found.chains
-
-
-@pytest.mark.kernel
-@pytest.mark.needs_tool("nft")
-def test_the_tool_reads_an_element_as_it_was_meant(kernel_nft: Nft) -> None:
-    prepared(kernel_nft)
-    kernel_nft.run([AddElements("ranges", RANGES, {RANGE: None})])
-    command = ["nft", "-j", "list", "table", "ip", "kube-proxy"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True)
-    rows = json.loads(told.stdout)["nftables"]
-    elements = {
-        one["name"]: one["elem"]
-        for row in rows
-        for one in [row.get("set") or row.get("map")]
-        if one and "elem" in one
-    }
-    (pair,) = elements["verdicts"]
-    assert pair == [{"concat": ["tcp", "10.96.0.10", 80]}, {"goto": {"target": "other"}}]
-    (endpoint,) = elements["endpoints"]
-    assert endpoint[1] == {"concat": ["10.128.0.5", 8080]}
-    (sources,) = elements["ranges"]
-    prefix = {"prefix": {"addr": "198.51.100.0", "len": 24}}
-    assert sources == {"concat": ["tcp", "10.96.0.10", 80, prefix]}

@@ -1,0 +1,28 @@
+"""Fixtures of the tests of the node's lock: its name, and proxies that want it."""
+
+import contextlib
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+from lock_proxies import Make, Proxy
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def name() -> str:
+    return f"kproxy/test-{os.getpid()}-{next(_numbers)}"
+
+
+@pytest.fixture
+def make(name: str) -> Iterator[Make]:
+    with contextlib.ExitStack() as stack:
+
+        def made(**options: object) -> Proxy:
+            proxy = Proxy(name, **options)  # type: ignore[arg-type]
+            stack.callback(proxy.close)
+            return proxy
+
+        yield made
