@@ -26,6 +26,11 @@ def parse_cidrs(text: str) -> tuple[Network, ...]:
             f"service CIDR {text}: two networks of one family",
             remedy="give one IPv4 and one IPv6 network",
         )
+    for cidr in cidrs:
+        if not bands(cidr)[0]:
+            raise errors.UsageError(
+                f"service CIDR {cidr}: no address to give out", remedy="give a larger network"
+            )
     return cidrs
 
 

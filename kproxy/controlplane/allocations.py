@@ -257,7 +257,7 @@ def generator() -> random.Random:
     Two API servers of one seed draw the same; of two that take the same, one draws again.
     """
     seed = os.environ.get("KPROXY_SEED")
-    return random.Random(f"allocations {seed}" if seed else None)  # noqa: S311
+    return random.Random(f"allocations {seed}" if seed else None)  # noqa: S311  nothing secret is drawn
 
 
 def keep_repaired(allocations: Allocations, log: logs.Log) -> None:

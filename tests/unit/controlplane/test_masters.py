@@ -97,14 +97,21 @@ def test_an_address_that_nobody_reaches_is_refused(api, address):
         masters(api, address, [0.0])
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "nonsense"])
-def test_an_address_that_nobody_reaches_is_refused_in_one_line(
-    address, tmp_path, monkeypatch, capfd
-):
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--advertise-address=127.0.0.1",
+        "--advertise-address=nonsense",
+        "--service-cidr=10.96.0.0/32",
+        "--service-cidr=10.96.0.0/16,fd00::/128",
+        "--service-cidr=10.96.0.0/16,10.97.0.0/16",
+    ],
+)
+def test_what_cannot_be_served_is_refused_in_one_line(option, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(apiserver, "_allow_many_descriptors", lambda: None)  # of this process
     pki = tmp_path / "pki"
-    arguments = ["--bind=127.0.0.1:0", f"--pki={pki}", f"--advertise-address={address}"]
-    assert apiserver.main(arguments) == 2
+    assert apiserver.main(["--bind=127.0.0.1:0", f"--pki={pki}", option]) == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert f"--advertise-address {address}" in line.replace("'", "")
+    assert "cannot start" in line
+    assert option.partition("=")[2].rpartition(",")[2] in line
     assert not pki.exists()
