@@ -201,6 +201,17 @@ def hook(kind, **handler):
     return {"lifecycle": {kind: handler}}
 
 
+def delete_stubborn_with_hook(node, grace):
+    """Begin to delete a pod with a preStop hook whose container ignores SIGTERM."""
+    node.runtime.stubborn = True
+    node.create(
+        terminationGracePeriodSeconds=grace,
+        containers=[container(**hook("preStop", exec={"command": ["drain"]}))],
+    )
+    node.turn()
+    node.delete()
+
+
 def test_a_container_is_not_shown_running_before_post_start_is_over(node):
     node.performer.answers = lambda action: None
     first = container("a", **hook("postStart", exec={"command": ["prepare"]}))
@@ -255,14 +266,8 @@ def test_other_kinds_of_hooks(node, handler, action):
 
 
 def test_grace_counts_from_the_beginning_the_hook_included(node):
-    node.runtime.stubborn = True
     node.performer.answers = lambda action: None
-    node.create(
-        terminationGracePeriodSeconds=20,
-        containers=[container(**hook("preStop", exec={"command": ["drain"]}))],
-    )
-    node.turn()
-    node.delete()
+    delete_stubborn_with_hook(node, grace=20)
     node.run(5.0)
     node.performer.answers = lambda action: GOOD
     node.turn()
@@ -273,14 +278,8 @@ def test_grace_counts_from_the_beginning_the_hook_included(node):
 
 
 def test_a_hook_that_does_not_end_leaves_two_seconds_after_sigterm(node):
-    node.runtime.stubborn = True
     node.performer.answers = lambda action: None
-    node.create(
-        terminationGracePeriodSeconds=20,
-        containers=[container(**hook("preStop", exec={"command": ["drain"]}))],
-    )
-    node.turn()
-    node.delete()
+    delete_stubborn_with_hook(node, grace=20)
     node.run(19.9)
     assert "signal 15" not in node.runtime.calls
     node.run(20.1)
@@ -294,14 +293,8 @@ def test_a_hook_that_does_not_end_leaves_two_seconds_after_sigterm(node):
 
 @pytest.mark.parametrize(("grace", "terminated", "gone"), [(5, 7.0, 9.0), (1, 3.0, 5.0)])
 def test_a_second_deletion_shortens_the_time_of_a_hook_too(node, grace, terminated, gone):
-    node.runtime.stubborn = True
     node.performer.answers = lambda action: None
-    node.create(
-        terminationGracePeriodSeconds=60,
-        containers=[container(**hook("preStop", exec={"command": ["drain"]}))],
-    )
-    node.turn()
-    node.delete()
+    delete_stubborn_with_hook(node, grace=60)
     node.run(2.0)
     node.delete(grace=grace)
     node.run(terminated - 0.1)
@@ -315,14 +308,8 @@ def test_a_second_deletion_shortens_the_time_of_a_hook_too(node, grace, terminat
 
 
 def test_a_pod_whose_status_is_written_meanwhile_is_not_killed_earlier(node):
-    node.runtime.stubborn = True
     node.performer.answers = lambda action: GOOD if node.time >= 20 else None
-    node.create(
-        terminationGracePeriodSeconds=20,
-        containers=[container(**hook("preStop", exec={"command": ["drain"]}))],
-    )
-    node.turn()
-    node.delete()
+    delete_stubborn_with_hook(node, grace=20)
     for second in range(22):
         node.run(float(second))
     assert node.get() is not None
