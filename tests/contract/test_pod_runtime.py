@@ -175,7 +175,7 @@ def test_the_node_reaches_its_pods_in_both_families(real):
 
 
 @pytest.mark.kernel
-def test_a_container_gets_its_environment_directory_andlog_of(real):
+def test_a_container_has_its_environment_directory_and_log(real):
     spec = shell("echo $WHO $PWD; echo oh >&2", env=(("WHO", "me"),), working_dir="/usr")
     real.runtime.start(real.sandbox(), spec)
     real.exits()

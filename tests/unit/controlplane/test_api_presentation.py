@@ -119,6 +119,7 @@ def test_writes_advertise_validation_and_dry_runs():
 
 def test_the_index_leads_to_every_document():
     paths = openapi.index()["paths"]
+    assert "api/v1" in paths
     store = new_api().store
     for place, entry in paths.items():
         url = entry["serverRelativeURL"].partition("?")[0]

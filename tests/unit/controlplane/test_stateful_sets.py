@@ -49,7 +49,7 @@ def test_in_parallel_nobody_waits(world):
     world.come_to_rest()
     world.apply(SS, replicas=0, podManagementPolicy="Parallel")
     world.reconcile(SS)
-    assert all(map(owned.terminating, world.pods()))
+    assert [owned.terminating(pod) for pod in world.pods()] == [True] * 3
 
 
 def test_the_highest_goes_first_and_each_is_waited_for(world):
