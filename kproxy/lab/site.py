@@ -234,6 +234,9 @@ class Site:
                 for network, via in zip(node.pod_ranges, node.addresses, strict=True):
                     yield net.Route(to=network, via=via)
         if host == EDGE:
+            # Where rules translate it (nftables, iptables) it is no address of the edge itself,
+            # whose own connections need a way before they get there. With IPVS it is one.
+            yield net.Route(to=IPv4Network(API_ADDRESS), via=self.lan_address(self.control[0]))
             return
         edges = lan_addresses(_EDGE, self.dual)
         yield net.Route(to=IPv4Network(API_ADDRESS), via=edges[0])

@@ -1,6 +1,6 @@
 """The file that describes a lab's cluster, and the hosts that follow from it."""
 
-from ipaddress import ip_address
+from ipaddress import IPv4Network, ip_address
 
 import pytest
 
@@ -63,6 +63,12 @@ def test_a_whole_file_is_understood() -> None:
     ends = {str(end): end.impairment for end in topology.interfaces()}
     assert ends["alpha:eth0"] == Impairment(loss=0.01)
     assert ends["node2:eth0"] == Impairment(delay_s=0.001)
+
+
+def test_the_edge_has_a_way_to_the_api_before_any_rule_translates_it() -> None:
+    hosts = {host.name: host for host in made("").topology().hosts}
+    ways = {route.to: str(route.via) for route in hosts["edge"].routes}
+    assert ways[IPv4Network(site.API_ADDRESS)] == "192.168.50.201"
 
 
 def test_every_address_is_anothers() -> None:
