@@ -149,7 +149,14 @@ def impair(ipr: IPRoute, name: str, impairment: Impairment | None) -> None:
     with naming(f"interface {name}: impairment"):
         index = socket.if_nametoindex(name)
         if impairment is not None:
-            _replace_netem(ipr, index, impairment)
+            try:
+                _replace_netem(ipr, index, impairment)
+            except NetlinkError as problem:
+                if problem.code != errno.ENOENT:
+                    raise
+                remedy = "load the module sch_netem, or use a kernel that has it"
+                text = f"interface {name}: impairment: this kernel has no netem"
+                raise NetnsError(text, remedy=remedy) from problem
             return
         try:
             ipr.tc("del", index=index, root=True)
