@@ -21,6 +21,7 @@ import pytest
 from kproxy.api import catalog
 from kproxy.api.pods import Pod
 from kproxy.client import kubeconfig, objects, rest
+from kproxy.controlplane.access import kubeconfigs
 from netns import namespace, wait
 from netns.kernels import base
 
@@ -81,13 +82,8 @@ class Managers:
             server = self._stack.enter_context(subprocess.Popen(command, stderr=stream))
         self._stack.callback(server.kill)
         wait.wait_until(lambda: b"listening" in log.read_bytes(), 60, "the API server")
-        config = {
-            "current-context": "c",
-            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-            "users": [{"name": "u", "user": {}}],
-        }
-        self.kubeconfig.write_text(json.dumps(config))
+        server_at = {"server": f"http://127.0.0.1:{port}"}
+        self.kubeconfig.write_text(kubeconfigs.document(server_at, "u", {}))
 
     def start(self) -> int:
         """Start one more, with production's times; return its process id."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from child_processes import DIES_WITH_US
 
+from kproxy.controlplane.access import kubeconfigs
 from kproxy.controlplane.healthhttp import HealthServer
 from kproxy.errors import UsageError
 
@@ -18,14 +19,8 @@ MANAGER = [sys.executable, "-m", "kproxy.controlplane.manager"]
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "kubeconfig"
-    content = {
-        "current-context": "c",
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        # A port at which nobody listens.
-        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
-        "users": [{"name": "u", "user": {}}],
-    }
-    path.write_text(json.dumps(content))
+    nobody_listens = {"server": "http://127.0.0.1:1"}
+    path.write_text(kubeconfigs.document(nobody_listens, "u", {}))
     return path
 
 

@@ -16,16 +16,14 @@ import dns.rcode
 import pytest
 from child_processes import DIES_WITH_US
 
+from kproxy.controlplane.access import kubeconfigs
+
 PATIENCE_S = 60.0
 
 
 def kubeconfig(directory: Path, server: str) -> Path:
     path = directory / "kubeconfig"
-    path.write_text(json.dumps({
-        "current-context": "x",
-        "clusters": [{"name": "x", "cluster": {"server": server}}],
-        "contexts": [{"name": "x", "context": {"cluster": "x", "user": ""}}],
-    }))  # fmt: skip
+    path.write_text(kubeconfigs.document({"server": server}, "u", {}))
     return path
 
 

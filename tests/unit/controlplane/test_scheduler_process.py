@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import io
-import json
 import os
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from kproxy.api import catalog, kinds
 from kproxy.api.pods import Pod
 from kproxy.client import informer, kubeconfig, objects, rest
 from kproxy.controlplane import addresses, apiserver, manager
+from kproxy.controlplane.access import kubeconfigs
 from kproxy.controlplane.controllers import times
 
 PATIENCE = 30.0
@@ -60,13 +60,7 @@ def test_a_killed_scheduler_is_followed_by_another_and_no_pod_is_bound_twice(
 ) -> None:
     url = f"http://127.0.0.1:{server.server_address[1]}"
     config = tmp_path / "kubeconfig"
-    content = {
-        "current-context": "c",
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [{"name": "c", "cluster": {"server": url}}],
-        "users": [{"name": "u", "user": {}}],
-    }
-    config.write_text(json.dumps(content))
+    config.write_text(kubeconfigs.document({"server": url}, "u", {}))
     client = rest.Rest(kubeconfig.Access(server=url))
     api = objects.ObjectClient(client)
     for name in ("n1", "n2"):

@@ -1,7 +1,6 @@
 """API server, controllers and kubelets together, over HTTP on loopback, on a runtime in memory."""
 
 import io
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from kproxy.api import catalog, core, discovery, kinds
 from kproxy.api.pods import Pod
 from kproxy.client import informer, kubeconfig, objects, rest
 from kproxy.controlplane import addresses, apiserver, supervisor
+from kproxy.controlplane.access import kubeconfigs
 from kproxy.controlplane.fakeruntime import FakeRuntime
 from kproxy.controlplane.manager import Manager
 from kproxy.controlplane.scheduler import SCHEDULER
@@ -204,14 +204,9 @@ def test_nodes_register_themselves(cluster):
 
 def test_a_killed_manager_process_is_replaced_by_one_that_goes_on(cluster, tmp_path):
     cluster.manager.stop()
-    config = {
-        "current-context": "c",
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{cluster.port}"}}],
-        "users": [{"name": "u", "user": {}}],
-    }
+    server = {"server": f"http://127.0.0.1:{cluster.port}"}
     path = tmp_path / "kubeconfig"
-    path.write_text(json.dumps(config))
+    path.write_text(kubeconfigs.document(server, "u", {}))
     command = [*DIES_WITH_US, sys.executable, "-m", "kproxy.controlplane.manager"]
     command += ["--kubeconfig", str(path), "--leader-elect=false", "--healthz-bind-address="]
     with Follower(cluster.client(), Pod) as pods:
