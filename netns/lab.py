@@ -224,7 +224,7 @@ class Lab(AttachedLab):
         journal = Journal(state_dir)
         ledger = journal.ledger()
         owner = ledger.owner
-        if owner is None or ledger.boot != boot_id() or ProcessId.of(owner.pid) != owner:
+        if owner is None or ledger.boot != boot_id() or not owner.alive:
             journal.close()
             raise LabGone(f"the lab in {state_dir} is dead", remedy="start it again")
         journal.attach()

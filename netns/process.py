@@ -23,6 +23,7 @@ from netns import wait
 from netns.errors import NetnsError
 
 _KILL_DEADLINE = 10.0
+_ENDED = ("Z", "X")  # states of proc_pid_stat(5)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,15 +39,27 @@ class ProcessId:
         ticks = start_time(pid)
         return None if ticks is None else cls(pid, ticks)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended yet (a zombie has, even if nobody ever waits for it)."""
+        fields = stat_fields(self.pid)
+        return bool(fields) and int(fields[19]) == self.start_time and fields[0] not in _ENDED
+
 
 def start_time(pid: int) -> int | None:
     """When the process started, in clock ticks since boot; None if there is none of this pid."""
+    fields = stat_fields(pid)
+    return int(fields[19]) if fields else None
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Return /proc/PID/stat from the state on (field 3); empty if there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
-        return None
+        return []
     # The second field, the command in parentheses, may contain anything: count from its end.
-    return int(text.rpartition(")")[2].split()[19])
+    return text.rpartition(")")[2].split()
 
 
 def boot_id() -> str:

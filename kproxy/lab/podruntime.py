@@ -204,7 +204,7 @@ class NetnsRuntime:
         if pod is None or spec.name not in pod.containers:
             return False
         pid, start_time, _ = pod.containers[spec.name]
-        if ProcessId.of(pid) != ProcessId(pid, start_time):
+        if not ProcessId(pid, start_time).alive:
             return False
         return not spec.ports or set(spec.ports) <= listening.ports(pid)
 
@@ -280,7 +280,7 @@ class NetnsRuntime:
                     uid=pod.uid, name=name, pid=pid, start_time=start_time, attempt=attempt
                 )
                 for name, (pid, start_time, attempt) in pod.containers.items()
-                if ProcessId.of(pid) == ProcessId(pid, start_time)
+                if ProcessId(pid, start_time).alive
             ]
             found.append((_sandbox(pod), running))
         return found

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netns.kernels.stall import Sample
-from netns.kernels.warden import stat_fields
+from netns.process import stat_fields
 
 TICKS = os.sysconf("SC_CLK_TCK")
 TIME, INIT_TASK, RUNNING = "time_travel_time", "init_task", "cpu_tasks"

@@ -21,11 +21,12 @@ import shutil
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from netns import errors
+from netns.process import ProcessId, start_time, stat_fields
 
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
@@ -34,6 +35,8 @@ PR_SET_NAME = 15
 ADDR_NO_RANDOMIZE = 0x0040000
 SESSION_NOTE = "session"
 CPU_NOTE = "cpu"
+KILL_ROUNDS = 10
+KILL_DEADLINE = 5.0  # seconds; who does not end meanwhile is stuck in the host's kernel
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -139,7 +142,7 @@ def _keep(launch: Launch, warden: int, isolated: bool) -> int:
         preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
     )
     if not isolated:
-        note = f"{kernel.pid} {start_time(kernel.pid)} {launch.argv[0]}"
+        note = f"{kernel.pid} {start_time(kernel.pid)}"
         (launch.run_directory / SESSION_NOTE).write_text(note)
     # Whoever waits for the end of these must not wait for this process too.
     for descriptor in (*launch.descriptors, launch.console):
@@ -166,34 +169,45 @@ def _prctl(option: int, value: int | bytes) -> None:
     _libc.prctl(option, value, 0, 0, 0)
 
 
-def start_time(pid: int) -> int | None:
-    """Return when a process started, in the kernel's ticks: with the PID, that is who it is."""
-    fields = stat_fields(pid)
-    return int(fields[19]) if fields else None
-
-
-def stat_fields(pid: int) -> list[str]:
-    """Return /proc/PID/stat from the state on (field 3); empty if there is no such process."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return text.rpartition(")")[2].split()
-
-
 def kill_session(run_directory: Path) -> None:
-    """Kill what is left of the kernel that the run directory notes, if anything."""
+    """Kill what is left of the kernel that the run directory notes, if anything; wait for it."""
     try:
-        session, started, program = (run_directory / SESSION_NOTE).read_text().split(maxsplit=2)
+        session, started = (run_directory / SESSION_NOTE).read_text().split()
     except (FileNotFoundError, ValueError):
         return
+    # The kernel may start a process while we look: only a look after its own end shows all.
+    for _ in range(KILL_ROUNDS):
+        left = list(_session_members(session, int(started), run_directory))
+        if not left:
+            return
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                _kill_and_wait(pid)
+
+
+def _session_members(session: str, started: int, run_directory: Path) -> Iterator[int]:
+    """Yield the processes of a kernel's session: those that work in its run directory.
+
+    Not those that run its program: when a kernel is killed while one of its processes enters a
+    system call, the host executes that call, be it ``execve``.
+    """
+    place = run_directory.resolve()
     for entry in Path("/proc").iterdir():
         fields = stat_fields(int(entry.name)) if entry.name.isdigit() else []
-        if not fields or fields[3] != session or int(fields[19]) < int(started):
+        if not fields or fields[3] != session or int(fields[19]) < started:
             continue
-        with contextlib.suppress(OSError):
-            if (entry / "exe").readlink() == Path(program).resolve():
-                os.kill(int(entry.name), signal.SIGKILL)
+        with contextlib.suppress(OSError):  # ended meanwhile, or a zombie
+            if (entry / "cwd").readlink() == place:
+                yield int(entry.name)
+
+
+def _kill_and_wait(pid: int) -> None:
+    descriptor = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        select.select([descriptor], [], [], KILL_DEADLINE)
+    finally:
+        os.close(descriptor)
 
 
 def make_run_directory(state: Path) -> Path:
@@ -240,7 +254,7 @@ def repair(state: Path) -> list[Path]:
     removed = []
     for directory in sorted((state / "guests").glob("*-*-*")):
         pid, started, _ = directory.name.split("-")
-        if start_time(int(pid)) == int(started):
+        if ProcessId(int(pid), int(started)).alive:
             continue
         remove(directory)
         removed.append(directory)

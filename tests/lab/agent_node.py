@@ -15,6 +15,7 @@ from typing import Any
 
 import stub_api
 
+from kproxy.controlplane.access import kubeconfigs
 from netns import namespace
 
 PATIENCE_S = 60.0
@@ -81,11 +82,7 @@ class Node:
         self._proxies: list[Proxy] = []
         self.kubeconfig = directory / "kubeconfig"
         self.config = directory / "config"
-        self.kubeconfig.write_text(json.dumps({
-            "current-context": "x",
-            "clusters": [{"name": "x", "cluster": {"server": self.api.url}}],
-            "contexts": [{"name": "x", "context": {"cluster": "x", "user": ""}}],
-        }))  # fmt: skip
+        self.kubeconfig.write_text(kubeconfigs.document({"server": self.api.url}, "u", {}))
         period = {"minSyncPeriod": "10ms", "syncPeriod": "1s"}
         self.config.write_text(json.dumps({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",

@@ -30,6 +30,7 @@ from kproxy.api import kinds
 from kproxy.client.kubeconfig import Access
 from kproxy.client.objects import ObjectClient
 from kproxy.client.rest import Rest
+from kproxy.controlplane.access import kubeconfigs
 from kproxy.lab import plan
 from kproxy.traffic import frames, profile, records
 from netns.lab import Lab
@@ -84,11 +85,7 @@ class Fire:
         self._rest = Rest(Access(server=server), agent="test")
         self._api = ObjectClient(self._rest)
         self._kubeconfig = self._directory / "kubeconfig"
-        self._kubeconfig.write_text(json.dumps({
-            "current-context": "x",
-            "clusters": [{"name": "x", "cluster": {"server": server}}],
-            "contexts": [{"name": "x", "context": {"cluster": "x", "user": ""}}],
-        }))  # fmt: skip
+        self._kubeconfig.write_text(kubeconfigs.document({"server": server}, "u", {}))
         self._config = self._directory / "config"
         period = {"minSyncPeriod": "0s", "syncPeriod": "30s"}
         self._config.write_text(json.dumps({

@@ -42,15 +42,8 @@ class KubeletLab:
         self._rest: Rest | None = None
 
     def start_api(self) -> None:
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "lab",
-            "clusters": [{"name": "lab", "cluster": {"server": PLAN.api_url}}],
-            "users": [{"name": "lab", "user": {}}],
-            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
-        }
-        self.files.kubeconfig.write_text(json.dumps(config))
+        text = kubeconfigs.document({"server": PLAN.api_url}, "lab", {})
+        self.files.kubeconfig.write_text(text)
         self._start_api("--insecure")
 
     def start_secure_api(self) -> None:

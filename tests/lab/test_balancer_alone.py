@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from kproxy.controlplane.access import kubeconfigs
 from netns import wait
 from netns.host import LiveHost
 from netns.lab import Lab
@@ -79,11 +80,8 @@ class World:
         self.lab, self.mode = lab, mode
         self.directory = lab.scratch
         self.kubeconfig = self.directory / "kubeconfig"
-        self.kubeconfig.write_text(json.dumps({
-            "current-context": "x",
-            "clusters": [{"name": "x", "cluster": {"server": f"http://{VIP}:{PORT}"}}],
-            "contexts": [{"name": "x", "context": {"cluster": "x", "user": ""}}],
-        }))  # fmt: skip
+        server = {"server": f"http://{VIP}:{PORT}"}
+        self.kubeconfig.write_text(kubeconfigs.document(server, "u", {}))
         self.servers = {name: self.start_server(name) for name in SERVERS}
         self.log = self.directory / "log"
         self.balancer = self.start_balancer()

@@ -41,6 +41,6 @@ def test_after_sigkill_of_its_owner_nothing_is_left_of_a_cluster(tmp_path: Path)
     owner.kill()
     owner.communicate()
     assert labs.repair(tmp_path / "state")
-    assert [one for one in identities if one and ProcessId.of(one.pid) == one] == []
+    assert [one for one in identities if one and one.alive] == []
     assert {path.name for path in Path("/run/netns").glob("*")} == before
     assert not (tmp_path / "state").exists()

@@ -72,7 +72,7 @@ class LabDirectory:
             found = msgspec.json.decode((self.root / "owner.json").read_bytes(), type=Owner)
         except FileNotFoundError:
             return None
-        return found if ProcessId.of(found.pid) == ProcessId(found.pid, found.start_time) else None
+        return found if ProcessId(found.pid, found.start_time).alive else None
 
     @contextlib.contextmanager
     def taken(self, kernel: str, clock: str) -> Iterator[None]:

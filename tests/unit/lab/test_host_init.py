@@ -44,7 +44,7 @@ class Host:
         if state is None:
             return None
         found = ProcessId(state.pid, state.start_time)
-        return found if ProcessId.of(state.pid) == found else None
+        return found if found.alive else None
 
     def until_running(self, name: str, other_than: ProcessId | None = None) -> ProcessId:
         def new() -> ProcessId | None:

@@ -171,7 +171,7 @@ def test_a_command_whose_client_was_killed_is_hung_up(lab: Open) -> None:
         identity = ProcessId.of(pid)
         assert identity is not None
         process.kill()
-    wait_until(lambda: ProcessId.of(pid) != identity, PATIENCE, "the end of sleep")
+    wait_until(lambda: not identity.alive, PATIENCE, "the end of sleep")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -1,13 +1,16 @@
 """How User-Mode Linux is started, and what its end is said to mean."""
 
 import os
+import signal
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from netns import errors
 from netns.kernels import base, bytecode, uml, uml_boot, vitals, warden
+from netns.process import ProcessId, kill_all, start_time
 
 KERNEL = uml.UmlKernel(
     executable=Path("/opt/linux"),
@@ -139,6 +142,27 @@ def test_repair_removes_what_dead_processes_left_and_spares_the_living(tmp_path:
     assert warden.repair(tmp_path) == [dead]
     assert mine.is_dir()
     assert not dead.exists()
+
+
+def test_repair_ends_a_kernels_session_whatever_its_processes_run_now(tmp_path: Path) -> None:
+    """A killed kernel's process may find itself in the midst of execve(2), on the host."""
+    dead = warden.make_run_directory(tmp_path)
+    gone = dead.rename(dead.with_name(f"{os.getpid()}-1-0"))
+    script = "cd /; sleep 1000 & echo $!; cd -; sleep 1000 & echo $!; exec sleep 1000"
+    with subprocess.Popen(
+        ["sh", "-c", script], cwd=gone, start_new_session=True, stdout=subprocess.PIPE, text=True
+    ) as kernel:
+        assert kernel.stdout is not None
+        stranger, _, member = (kernel.stdout.readline().strip() for _ in range(3))
+        elsewhere, inside = (ProcessId.of(int(pid)) for pid in (stranger, member))
+        assert elsewhere
+        assert inside
+        (gone / warden.SESSION_NOTE).write_text(f"{kernel.pid} {start_time(kernel.pid)}")
+        assert warden.repair(tmp_path) == [gone]
+        assert kernel.wait(10) == -signal.SIGKILL
+        assert not inside.alive
+        assert elsewhere.alive, "who works elsewhere is a stranger with a number used again"
+        kill_all([elsewhere])
 
 
 def test_a_state_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -37,6 +37,18 @@ def test_wait_tells_how_it_ended(sleeper: Process) -> None:
     assert not sleeper.kill()
 
 
+def test_a_zombie_has_ended(sleeper: Process) -> None:
+    assert sleeper.identity.alive
+    os.kill(sleeper.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
+    assert ProcessId.of(sleeper.pid) == sleeper.identity, "a zombie keeps its number"
+    assert not sleeper.identity.alive
+
+
+def test_another_with_its_number_is_not_it(sleeper: Process) -> None:
+    assert not ProcessId(sleeper.pid, sleeper.identity.start_time + 1).alive
+
+
 def test_wait_gives_up(sleeper: Process) -> None:
     with pytest.raises(WaitTimeout, match=f"end of process {sleeper.pid}"):
         sleeper.wait(0.01)
