@@ -8,6 +8,7 @@ rates per second; a field that does not apply is null.
 import os
 import tempfile
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -119,6 +120,58 @@ class TcpResult:
     connect_samples_ms: tuple[float, ...]
 
 
+class Cause(StrEnum):
+    """Why a packet was lost. Each has a test that loses a known number of packets of it."""
+
+    LINK = "dropped on a link"
+    QUEUE = "dropped by a queue"
+    NO_ROUTE = "no route"
+    NO_NEIGHBOUR = "neighbour does not answer"
+    REFUSED = "refused"
+    RULE = "dropped by a rule"
+    NO_DESTINATION = "no destination"
+    GONE_DESTINATION = "destination is gone"
+    CONNTRACK_FULL = "connection table full"
+    CONNTRACK_INVALID = "invalid for connection tracking"
+    CONNTRACK_STALE = "stale connection entry"
+    NOT_FORWARDED = "not forwarded"
+    WRONG_BACKEND = "delivered to a wrong backend"
+    DEAD_BACKEND = "delivered to a dead backend"
+    RECEIVER = "receiver's socket overflowed"
+    LATE = "came too late"
+    UNEXPLAINED = "unexplained"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """Where so many packets of a measurement were lost, why, and by which counter that is known.
+
+    ``place``: a host of the lab, or ``A>B`` for the link from A to B. ``direction``: ``there``, or
+    ``back`` for replies. The sum over a measurement's losses is its ``lost``.
+    """
+
+    place: str
+    cause: Cause
+    packets: int
+    direction: str = "there"
+    witness: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """Packets over time for one service: element i is of the time from ``start_ms + i * step_ms``.
+
+    Milliseconds after the fault (or after the first packet, without one), by time of sending.
+    ``step_ms`` is the packet sampling interval of RFC 6412.
+    """
+
+    service: str
+    start_ms: float
+    step_ms: float
+    sent: tuple[int, ...]
+    lost: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SenderQuality:
     """The tester's own errors (RFC 6201 and irtt both ask for them); lateness in milliseconds."""
@@ -168,6 +221,8 @@ class Measurement:
     accuracy_ms: float | None = None
     modelled_ms: float | None = None
     flows: tuple[UdpFlowResult, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    series: tuple[Series, ...] = ()
     tcp: TcpResult | None = None
     sender: SenderQuality | None = None
 
