@@ -19,9 +19,15 @@ import os
 import struct
 import sys
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from kproxy.traffic import recordfile, wire
+
+if TYPE_CHECKING:  # generators and responders import this module, and must start fast
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array: TypeAlias = NDArray[np.void]
 
 SENT = struct.Struct("<IIQQ")
 STATUS_SENT = 1
@@ -56,6 +62,17 @@ OUTCOMES = (
     "closed",
     "error",
 )
+
+#: The types of the fields of what :func:`sent_array` and :func:`received_array` return.
+SENT_FIELDS = [("flow", "u4"), ("seq", "u8"), ("ns", "i8"), ("status", "u1"), ("errno", "u2")]
+RECEIVED_FIELDS = [("flow", "u4"), ("seq", "u8"), ("sent_ns", "i8"), ("received_ns", "i8")]
+_RAW_RECEIVED = [
+    *(("magic", "S4"), ("trial", ">u4"), ("flow", ">u4"), ("flags", ">u4")),
+    *(("seq", ">u8"), ("ns", ">i8"), ("size", "i8"), ("level", "i4"), ("kind", "i4")),
+    *(("s", "i8"), ("n", "i8"), ("size2", "i8"), ("level2", "i4"), ("dropped_kind", "i4")),
+    *(("dropped", "u4"), ("spare", "V12")),
+]
+_RAW_CLOCK = [("magic", "S4"), ("error", ">u4"), ("offset", ">i8"), ("spare", "V80")]
 
 
 class Sent(NamedTuple):
@@ -143,6 +160,57 @@ def read_received(
         state = ReceiverState(file.name, file.count, file.drops, file.overflow, 0)
     packets, drops, error = _decode(data, trial, state.pod, only)
     return packets, state._replace(drops=max(drops, state.drops), clock_error_ns=error)
+
+
+def sent_array(
+    path: str | os.PathLike[str], *, start: int = 0, number: int | None = None
+) -> "Array":
+    """Read a sender's record file as one structured array, in the order of the plan.
+
+    Fields: ``flow`` u4, ``seq`` u8, ``ns`` i8, ``status`` u1, ``errno`` u2, as in :class:`Sent`.
+    ``start`` and ``number`` choose records. Raises MeasurementError as :func:`read_sent` does.
+    """
+    import numpy as np
+
+    with recordfile.RecordReader(path, recordfile.KIND_SENT, SENT.size) as file:
+        recordfile.require_room(file, path)
+        raw = np.frombuffer(file.records(start, number), "<u4, <u4, <u8, <u8")
+    found = np.empty(len(raw), SENT_FIELDS)
+    found["status"], found["errno"] = raw["f0"] & 0xFF, raw["f0"] >> 8
+    found["flow"], found["seq"], found["ns"] = raw["f1"], raw["f2"], raw["f3"]
+    return found
+
+
+def received_array(
+    path: str | os.PathLike[str], trial: int, *, start: int = 0
+) -> tuple["Array", ReceiverState]:
+    """Read one trial's probes as one structured array, in the order in which they were taken.
+
+    Fields: ``flow`` u4, ``seq`` u8, ``sent_ns`` i8, ``received_ns`` i8, as in :class:`Received`;
+    the pod is the state's. ``start`` as in :func:`read_received`.
+    """
+    import numpy as np
+
+    with recordfile.RecordReader(path, recordfile.KIND_RECEIVED, RECEIVED_SIZE) as file:
+        recordfile.require_room(file, path)
+        raw = np.frombuffer(file.records(_first(file, trial, start)), _RAW_RECEIVED)
+        state = ReceiverState(file.name, file.count, file.drops, file.overflow, 0)
+    clocks = np.flatnonzero(raw["magic"] == CLOCK_MAGIC)
+    corrections = np.frombuffer(raw[clocks].tobytes(), _RAW_CLOCK)
+    mine = (raw["magic"] == wire.MAGIC) & (raw["trial"] == trial)
+    mine &= (raw["level"] == SOL_SOCKET) & (raw["kind"] == SCM_TIMESTAMPNS)
+    # The time of a packet is corrected by the last clock record before it.
+    offsets = np.concatenate(([0], corrections["offset"]))
+    offset = offsets[np.searchsorted(clocks, np.flatnonzero(mine))]
+    packets = raw[mine]
+    found = np.empty(len(packets), RECEIVED_FIELDS)
+    found["flow"], found["seq"], found["sent_ns"] = packets["flow"], packets["seq"], packets["ns"]
+    found["received_ns"] = packets["s"] * 1_000_000_000 + packets["n"] + offset
+    drops = packets["dropped"][packets["dropped_kind"] == SO_RXQ_OVFL]
+    return found, state._replace(
+        drops=max(state.drops, int(drops.max(initial=0))),
+        clock_error_ns=int(corrections["error"].max(initial=0)),
+    )
 
 
 def _first(file: recordfile.RecordReader, trial: int, start: int) -> int:

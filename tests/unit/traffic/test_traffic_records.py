@@ -123,3 +123,18 @@ def test_tcp_records_come_back(tmp_path: Path) -> None:
     writer.close()
     expected = records.TcpRecord("connect", "reset", 1, 2, 3, 4, 5, 6, "demo/web-1")
     assert records.read_tcp(tmp_path / "t") == [expected]
+
+
+def test_arrays_hold_what_lists_hold(tmp_path: Path) -> None:
+    sent_file(tmp_path / "s", 3)
+    sent = records.sent_array(tmp_path / "s", start=1)
+    assert [records.Sent(*one) for one in sent[["status", "errno", "flow", "seq", "ns"]]] == (
+        [SENT] * 2
+    )
+    first, second = (records.pack_received(PACKET, trial) for trial in (1, 2))
+    received_file(tmp_path / "r", clock(-9, 3), first + second, clock(-5, 2), first)
+    received, state = records.received_array(tmp_path / "r", 1)
+    packets, expected = records.read_received(tmp_path / "r", 1)
+    assert state == expected
+    assert [records.Received(*one, state.pod) for one in received.tolist()] == packets
+    assert len(records.received_array(tmp_path / "r", 3)[0]) == 0
