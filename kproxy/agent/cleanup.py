@@ -1,7 +1,8 @@
 """Removing everything of ours from a node: ``kproxy proxy --cleanup``.
 
-All modes and both IP families, whatever mode the node is in now. What is not the proxy's own, such
-as rules in built-in chains, other tables and virtual servers of others, stays.
+All modes and both IP families, whatever mode the node is in now, or all but the one that a proxy
+works in (``--cleanup-except``). What is not the proxy's own, such as rules in built-in chains,
+other tables and virtual servers of others, stays.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,10 @@ from kproxy.backends import base
 from kproxy.desired.model import Family
 from kproxy.errors import KernelError, Unsupported
 from kproxy.logs import Log
+
+SHARING = frozenset({"ipvs", "iptables"})
+"""Modes that use the same names of chains: whichever synced last has removed what the other had
+besides, so that all the chains there are its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,21 +42,26 @@ class Cleaned:
         return f"{self.mode}: nothing to remove"
 
 
-def clean_up(log: Log) -> list[Cleaned]:
+def clean_up(log: Log, *, spared: str = "") -> list[Cleaned]:
     """Remove what every mode writes, in both families; return what became of each mode.
 
-    A failure keeps nothing else from being removed.
+    ``spared`` is a mode in which a proxy works on this node: what it has written stays. A failure
+    keeps nothing else from being removed.
     """
-    return [_clean_mode(mode, log) for mode in base.BACKENDS]
+    return [
+        _clean_mode(mode, log, keep_chains={mode, spared} <= SHARING)
+        for mode in base.BACKENDS
+        if mode != spared
+    ]
 
 
-def _clean_mode(mode: str, log: Log) -> Cleaned:
+def _clean_mode(mode: str, log: Log, *, keep_chains: bool) -> Cleaned:
     removed = 0
     unusable: dict[Family, str] = {}
     failures: list[KernelError] = []
     for family in Family:
         try:
-            removed += _clean_family(mode, family)
+            removed += _clean_family(mode, family, keep_chains=keep_chains)
         except Unsupported as error:
             unusable[family] = str(error)
             log.debug("nothing to clean up", backend=mode, family=family, reason=str(error))
@@ -66,12 +76,12 @@ def _clean_mode(mode: str, log: Log) -> Cleaned:
     )
 
 
-def _clean_family(mode: str, family: Family) -> int:
+def _clean_family(mode: str, family: Family, *, keep_chains: bool) -> int:
     """Return how many objects were removed. Unsupported, KernelError."""
     backend = base.loader(mode)(family, base.Options())
     try:
         if (reason := backend.supported()) is not None:
             raise Unsupported(reason)
-        return backend.cleanup()
+        return backend.cleanup(keep_chains=keep_chains)
     finally:
         backend.close()

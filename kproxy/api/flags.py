@@ -25,6 +25,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     config_file: str = ""
     cleanup: bool = False
+    cleanup_except: str = ""
     init_only: bool = False
     help: bool = False
     version: bool = False
@@ -47,6 +48,7 @@ def parse_flags(arguments: Sequence[str]) -> Options:
     return Options(
         config_file=given.get("config", ""),
         cleanup=given.get("cleanup", False),
+        cleanup_except=given.get("cleanup-except", ""),
         init_only=given.get("init-only", False),
         help=given.get("help", False),
         version=given.get("version", False),

@@ -42,6 +42,12 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag("version", "bool", "show the version, then end"),
         Flag("cleanup", "bool", "remove all rules of every mode, then end"),
         Flag(
+            "cleanup-except",
+            "text",
+            "remove all rules of every mode but this one, in which a proxy works, then end (not "
+            "kube-proxy's)",
+        ),
+        Flag(
             "init-only",
             "bool",
             "do what needs the rights of root (kernel switches), then end; afterwards the proxy "

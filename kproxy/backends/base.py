@@ -163,9 +163,10 @@ class Backend(Protocol):
         Raises KernelError.
         """
 
-    def cleanup(self) -> int:
+    def cleanup(self, *, keep_chains: bool = False) -> int:
         """Remove all that this mode ever writes, and nothing else; absent is fine.
 
+        ``keep_chains``: leave iptables chains, whose names several modes share, to another mode.
         Return how many objects were removed. Raises KernelError.
         """
 

@@ -24,7 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_MODE = "iptables"
 
-DEEDS = ("cleanup", "init_only", "write_config_to", "help", "version")
+DEEDS = ("cleanup", "cleanup_except", "init_only", "write_config_to", "help", "version")
 """What the proxy's flags may ask for instead of a proxy."""
 
 PROBLEMS_MAX = 5

@@ -61,8 +61,8 @@ def _run(options: Options) -> int:
     if options.help or options.version:
         _print_about(options)
         return 0
-    if options.cleanup:
-        return _clean_up(_log(options.verbosity))
+    if options.cleanup or options.cleanup_except:
+        return _clean_up(_log(options.verbosity), options.cleanup_except)
     content = _read(options.config_file)
     loaded = resolve(options, _parse(options.config_file, content))
     if options.write_config_to:
@@ -147,12 +147,17 @@ def _print_about(options: Options) -> None:
     print(f"kproxy {metadata.version('kproxy')}")
 
 
-def _clean_up(log: Log) -> int:
+def _clean_up(log: Log, spared: str) -> int:
     """Remove everything of ours, and print a line for each mode; 1 if something could not be."""
-    _require_root()
     from kproxy.agent.cleanup import clean_up
+    from kproxy.backends.base import BACKENDS
 
-    done = clean_up(log)
+    if spared and spared not in BACKENDS:
+        raise UsageError(
+            f"--cleanup-except: there is no mode {spared!r}", remedy=f"use: {', '.join(BACKENDS)}"
+        )
+    _require_root()
+    done = clean_up(log, spared=spared)
     for one in done:
         print(f"kproxy proxy: {one}", file=sys.stderr if one.failures else sys.stdout)
     return 1 if any(one.failures for one in done) else 0

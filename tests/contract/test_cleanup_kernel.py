@@ -1,5 +1,7 @@
 """Cleaning up takes everything of ours from a real kernel, and nothing of anybody else."""
 
+import itertools
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -29,6 +31,14 @@ MODES = (
     pytest.param("ipvs", marks=pytest.mark.needs_module("ip_vs", "dummy", "ip_set")),
     "iptables",
     "nftables",
+)
+PAIRS = tuple(
+    pytest.param(
+        old,
+        new,
+        marks=pytest.mark.needs_module("ip_vs", "dummy", "ip_set") if "ipvs" in (old, new) else (),
+    )
+    for old, new in itertools.permutations(base.BACKENDS, 2)
 )
 READERS = (
     "iptables-legacy-save",
@@ -113,6 +123,8 @@ def state(family: Family) -> State:
     )
 
 
+_NUMBER = re.compile(r"^[0-9]+: ")
+"""Of a device: one that is made anew has another."""
 _EMPTY = ("#", "*", ":", "}", "table ip", "chain ", "type ", "COMMIT")
 """How lines begin that tools leave behind by being used: of tables with built-in chains only."""
 _OWNED = (":MINE", ":KUBE", "table ip kube", "table ip6 kube", "chain KUBE")
@@ -127,7 +139,7 @@ def contents() -> list[str]:
             continue
         done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
         for line in done.stdout.splitlines():
-            told = line.split(" [")[0].strip()
+            told = _NUMBER.sub("", line.split(" [")[0].strip())
             if told and (told.startswith(_OWNED) or not told.startswith(_EMPTY)):
                 found.append(f"{reader}: {told}")
     return found
@@ -170,3 +182,23 @@ def test_strangers_stay_and_all_of_ours_goes(mode: str) -> None:
     assert not any(one.failures for one in done)
     assert contents() == before
     assert sum(one.removed for one in cleanup.clean_up(Log("test", "error"))) == 0
+
+
+@pytest.mark.parametrize(("old", "new"), PAIRS)
+def test_what_one_mode_has_left_goes_and_the_one_in_use_stays(old: str, new: str) -> None:
+    if not sync(new):
+        pytest.skip(f"needs a kernel that can do mode {new}")
+    as_if_alone = contents()
+    cleanup.clean_up(Log("test", "error"))
+    if not sync(old):
+        pytest.skip(f"needs a kernel that can do mode {old}")
+    assert sync(new)
+    done = cleanup.clean_up(Log("test", "error"), spared=new)
+    assert [one.mode for one in done] == [mode for mode in base.BACKENDS if mode != new]
+    assert not any(one.failures for one in done)
+    assert _settled(contents()) == _settled(as_if_alone)
+
+
+def _settled(lines: list[str]) -> list[str]:
+    """Return the lines in order, without what is drawn: link-local addresses, seeds of hashes."""
+    return sorted(line.split(" initval ")[0] for line in lines if " inet6 fe80:" not in line)

@@ -39,7 +39,7 @@ class Recorder:
     def left_over(self) -> bool:
         return False
 
-    def cleanup(self) -> int:
+    def cleanup(self, *, keep_chains: bool = False) -> int:
         return 0
 
     def close(self) -> None:

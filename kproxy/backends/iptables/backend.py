@@ -124,11 +124,13 @@ class Backend:
         tables = self._kernel.iptables
         return tables.in_use() and chains.any_ours(tables.save(*chains.TABLES))
 
-    def cleanup(self) -> int:
+    def cleanup(self, *, keep_chains: bool = False) -> int:
         """Remove all chains of ours and the rules that lead to them.
 
         The kubelet's chain stays as it is, and so do the switches: the node may need them anyway.
         """
+        if keep_chains:
+            return 0
         self._saved = self._others = None
         have = self._kernel.iptables.save(*chains.TABLES)
         changes = chains.plan(have, chains.NOTHING)

@@ -181,14 +181,14 @@ class Backend:
         tables = self._kernel.iptables
         return tables.in_use() and chains.any_ours(self._save_rules())
 
-    def cleanup(self) -> int:
+    def cleanup(self, *, keep_chains: bool = False) -> int:
         """Remove device, virtual services, sets and rules of this mode."""
         self._trusted = False
         seen = kernel.read(self._kernel, self._family, self._specs, check=False)
         changes = compare.compare(seen, Wanted(self._sets), self._sets, self._foreign)
         changes.sets.clear()
         steps = planning.plan(changes, self._sets)
-        table_changes = chains.plan(self._save_rules(), chains.NOTHING)
+        table_changes = [] if keep_chains else chains.plan(self._save_rules(), chains.NOTHING)
         failed = kernel.write(self._kernel, steps, table_changes, device=seen.device)
         removed = steps.writes() + chains.writes(table_changes)
         destroy = [ipset.DestroySet(name) for name in reversed(self._specs) if name in seen.sets]

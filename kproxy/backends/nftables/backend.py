@@ -148,7 +148,7 @@ class Backend:
         """Return whether the table is there."""
         return self._kernel.nft.exists()
 
-    def cleanup(self) -> int:
+    def cleanup(self, *, keep_chains: bool = False) -> int:
         """Remove the table, with everything in it."""
         self._in_step, self._seen, self._generation = False, None, None
         table = self._kernel.nft.read() if self._kernel.nft.exists() else None

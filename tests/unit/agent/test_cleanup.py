@@ -31,7 +31,8 @@ class PretendedBackend:
     def supported(self) -> str | None:
         return "this kernel lacks it" if self._content is None else None
 
-    def cleanup(self) -> int:
+    def cleanup(self, *, keep_chains: bool = False) -> int:
+        self.kept_chains = keep_chains
         if isinstance(self._content, Exception):
             raise self._content
         assert isinstance(self._content, int)
@@ -79,6 +80,25 @@ def test_the_exit_code_tells_whether_all_is_gone(
     said = capsys.readouterr()
     assert "kproxy proxy: iptables: 2 objects removed" in said.out.splitlines()
     assert ("ipvs: not all removed" in said.err) == bool(code)
+
+
+def test_a_mode_in_use_is_spared_and_so_are_the_chains_it_shares(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend = clean(monkeypatch, ipvs=3, iptables=1, nftables=2)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    kept = {}
+    for spared in backend.held:
+        backend.opened.clear()
+        assert nodeproxy.main([f"--cleanup-except={spared}"]) == 0
+        kept[spared] = {one.place[0]: one.kept_chains for one in backend.opened}
+    assert kept == {
+        "ipvs": {"iptables": True, "nftables": False},
+        "iptables": {"ipvs": True, "nftables": False},
+        "nftables": {"ipvs": False, "iptables": False},
+    }
+    assert nodeproxy.main(["--cleanup-except=userspace"]) == 2
+    assert "there is no mode 'userspace'" in capsys.readouterr().err
 
 
 def test_without_root_nothing_is_tried(
