@@ -1,10 +1,5 @@
-"""What kubectl may ask of an API server alone, with every kubectl that is there.
+"""What kubectl may ask of an API server alone, with every kubectl that is there."""
 
-``KPROXY_KUBECTLS`` names more programs than the one on the path, separated by colons.
-"""
-
-import os
-import shutil
 import signal
 import subprocess
 
@@ -12,9 +7,7 @@ import api_process
 import kubectl_script
 import pytest
 
-PROGRAMS = list(filter(None, os.environ.get("KPROXY_KUBECTLS", "").split(":")))
-if found := shutil.which("kubectl"):
-    PROGRAMS.insert(0, found)
+PROGRAMS = kubectl_script.programs()
 
 
 @pytest.mark.needs_tool("kubectl")

@@ -1,14 +1,17 @@
 """What people do with kubectl, as a script: each line a command and what must come out of it.
 
-The lines that need nothing but an API server are run by ``test_kubectl.py``. All of them are for a
-whole cluster, whose controllers and kubelets are there:
+The lines that need nothing but an API server are run by ``contract/test_kubectl.py``; all of them
+by ``lab/test_lab_kubectl.py``, on a whole cluster, whose controllers and kubelets are there:
 
-    python tests/contract/kubectl_script.py KUBECONFIG [KUBECTL]
+    python tests/kubectl_script.py KUBECONFIG [KUBECTL]
+
+``KPROXY_KUBECTLS`` names more programs than the one on the path, separated by colons.
 """
 
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PATIENCE_SECONDS = 120
+IMAGE = "pause"
+"""Known to kubelets; whether its containers are ready depends on nothing but their start."""
 
 APP = """
 apiVersion: v1
@@ -346,15 +351,23 @@ spec: {ports: [{port: 70000}]}
 """
 
 
+def programs() -> list[str]:
+    """Return the kubectls to be tried; none, if there is none on the path."""
+    found = shutil.which("kubectl")
+    more = os.environ.get("KPROXY_KUBECTLS", "").split(":")
+    return [found, *filter(None, more)] if found else []
+
+
+def steps(version: tuple[int, int], *, whole: bool) -> list[Step]:
+    """Return what a version of kubectl can do. ``whole``: there are controllers and kubelets."""
+    wrong = "alone" if whole else "whole"
+    return [step for step in STEPS if step.since <= version and not getattr(step, wrong)]
+
+
 def run(kubectl: Kubectl, *, whole: bool) -> list[str]:
-    """Run the steps; return what was wrong. ``whole``: there are controllers and kubelets."""
-    version = kubectl.version()
-    problems: list[str] = []
-    for step in STEPS:
-        if (step.alone and whole) or (step.whole and not whole) or step.since > version:
-            continue
-        problems += kubectl.problems(step)
-    return problems
+    """Run the steps; return what was wrong."""
+    mine = steps(kubectl.version(), whole=whole)
+    return [problem for step in mine for problem in kubectl.problems(step)]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -372,11 +385,12 @@ def main(arguments: Sequence[str]) -> int:
             program,
             Path(kubeconfig).resolve(),
             Path(directory),
-            image="kproxy",
+            image=IMAGE,
             node=node.removeprefix("node/"),
         )
         problems = run(kubectl, whole=True)
-    print("\n".join(problems) or "all as expected")
+        count = len(steps(kubectl.version(), whole=True))
+    print("\n".join(problems) or f"{count} commands, all as expected")
     return bool(problems)
 
 
