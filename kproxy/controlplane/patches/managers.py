@@ -145,13 +145,33 @@ def apply(old: Object | None, config: Object, shape: Shape, by: Manager, *, forc
     changed = {path for path, value in wanted.items() if have.get(path, MEMBER) != value}
     others = _settled(others, changed, force=force)
     result = _merged(copy.deepcopy(old), config, shape)
-    taken: set[Path] = set().union(*(one.paths for one in others))
+    held = _with_parents(wanted.keys(), *(one.paths for one in others))
     # An item of a list goes before what is in it, by which it is known.
     for path in sorted((own.paths if own else frozenset()) - wanted.keys(), key=len):
-        if path not in taken and not any(_within(other, path) for other in taken):
-            fieldsets.remove(result, path, shape)
+        if path not in held:
+            fieldsets.remove(result, _whole(path, held, shape), shape)
     mine = replace(by, paths=frozenset(wanted))
     return write(result, _fresh([*others, mine], managers))
+
+
+def _with_parents(*sets: Iterable[Path]) -> set[Path]:
+    """Return paths together with those of all that they are in."""
+    return {path[:end] for paths in sets for path in paths for end in range(1, len(path) + 1)}
+
+
+def _whole(path: Path, held: set[Path], shape: Shape) -> Path:
+    """Return the outermost field around a path, itself included, in which nobody holds anything.
+
+    It goes as a whole, and with it the defaults that nobody wrote: without the rest of a probe its
+    period means nothing. So does Kubernetes; keys of maps and items of lists are no such fields.
+    """
+    for end, part in enumerate(path, start=1):
+        around, mark, name = shape, part[:2], part[2:]
+        shape = shapes.below(shape, name) if mark == "f:" else shape.item or shapes.ANY
+        field = mark == "f:" and name in around.fields and path[:end] != ("f:metadata",)
+        if field and path[:end] not in held:
+            return path[:end]
+    return path
 
 
 def _settled(others: list[Manager], changed: set[Path], *, force: bool) -> list[Manager]:

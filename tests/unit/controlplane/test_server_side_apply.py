@@ -115,6 +115,59 @@ def test_an_item_of_a_list_goes_when_it_is_left_out(api):
     assert names == ["c"]
 
 
+def probed(**probe):
+    config = deployment()
+    if probe:
+        config["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] = probe
+    return config
+
+
+def container(made):
+    return made["spec"]["template"]["spec"]["containers"][0]
+
+
+def test_what_the_server_filled_in_goes_with_what_it_was_filled_into(api):
+    web = {"port": 80}
+    _, made = apply(api, probed(httpGet=web, periodSeconds=5))
+    assert container(made)["readinessProbe"]["httpGet"]["scheme"] == "HTTP"
+    _, made = apply(api, probed(tcpSocket=web))
+    defaults = {"failureThreshold": 3, "successThreshold": 1, "timeoutSeconds": 1}
+    known = {**defaults, "tcpSocket": web, "periodSeconds": 10}
+    assert container(made)["readinessProbe"] == known
+    _, made = apply(api, probed())
+    assert "readinessProbe" not in container(made)
+    assert container(made)["imagePullPolicy"] == "IfNotPresent"
+
+
+def test_a_part_that_another_manager_holds_keeps_the_rest_of_it(api):
+    apply(api, probed(httpGet={"port": 80}))
+    apply(api, probed(httpGet={"port": 80}), manager="other")
+    _, made = apply(api, probed())
+    assert container(made)["readinessProbe"]["httpGet"]["port"] == 80
+    _, made = apply(api, probed(), manager="other")
+    assert "readinessProbe" not in container(made)
+
+
+def test_who_leaves_out_all_labels_takes_nothing_else_of_the_metadata_along(api):
+    apply(api, deployment(tier="front"))
+    config = deployment()
+    del config["metadata"]["labels"]
+    code, made = apply(api, config)
+    assert code == 200
+    assert "labels" not in made["metadata"]
+    assert made["metadata"]["name"] == "web"
+
+
+def test_an_empty_map_that_is_filled_is_not_taken_out(api):
+    config = deployment()
+    one = container(config)
+    one["resources"] = {}
+    apply(api, config)
+    one["resources"] = {"limits": {"cpu": "1"}}
+    _, made = apply(api, config)
+    assert container(made)["resources"] == {"limits": {"cpu": "1"}}
+
+
 def test_what_was_there_before_any_apply_is_somebodys(api):
     target = routes.target(PATH.rpartition("/")[0])
     api.create(target, msgspec.json.encode(deployment()))
