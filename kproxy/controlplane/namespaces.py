@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from kproxy import errors
 from kproxy.api import kinds
 
+from . import versions
 from .storage import base
 from .store import Store
 from .versions import Object, timestamp
@@ -17,16 +18,34 @@ FIRST = ("default", "kube-system", "kube-public", "kube-node-lease")
 """Those that every cluster has; they cannot be deleted."""
 
 
-def check_open(store: Store, kind: kinds.Kind, name: str, obj: Object) -> None:
-    """Raise ApiError if nothing can be created in a namespace: 404 or 403."""
-    item = store.get("namespaces", ("", name))
-    if item.obj["metadata"].get("deletionTimestamp"):
-        what = obj["metadata"].get("name") or obj["metadata"].get("generateName", "")
+class Gate:
+    """Lets an object into a namespace that stays open until it is there.
+
+    The namespace is looked at once when this is made, so that nobody is told of mistakes in an
+    object that may not be created anyhow: ApiError 404 or 403.
+    """
+
+    def __init__(self, store: Store, kind: kinds.Kind, name: str, obj: Object) -> None:
+        self._store, self._kind, self._name, self._obj = store, kind, name, obj
+        self._looked: base.Write | None = self._look()
+
+    def __call__(self) -> list[base.Write]:
+        """Return what the commit is to demand. Raises ApiError: it is no longer open."""
+        found, self._looked = self._looked or self._look(), None
+        return [found]
+
+    def _look(self) -> base.Write:
+        key = ("", self._name)
+        item = self._store.get("namespaces", key)
+        if not item.obj["metadata"].get("deletionTimestamp"):
+            return base.unchanged(versions.path_of("namespaces", key), item.revision)
+        meta = self._obj["metadata"]
+        what = meta.get("name") or meta.get("generateName", "")
         raise errors.ApiError(
             403,
             "Forbidden",
-            f'{kind.plural} "{what}" is forbidden: unable to create new content in namespace '
-            f"{name} because it is being terminated",
+            f'{self._kind.plural} "{what}" is forbidden: unable to create new content in '
+            f"namespace {self._name} because it is being terminated",
         )
 
 

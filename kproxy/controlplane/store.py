@@ -143,15 +143,25 @@ class Store:
         now = timestamp(self._now())
         return {"uid": self._new_uid(), "generation": 1, "creationTimestamp": now}
 
-    def create(self, resource: str, obj: Object, plan: Plan | None = None) -> Item:
-        """Store a new object with uid, version, generation 1 and time. Raises Conflict."""
+    def create(
+        self,
+        resource: str,
+        obj: Object,
+        plan: Plan | None = None,
+        demand: Callable[[], Sequence[base.Write]] = tuple,
+    ) -> Item:
+        """Store a new object with uid, version, generation 1 and time. Raises Conflict.
+
+        ``demand`` returns further writes for the same commit, and is asked again when the commit
+        was refused for one of them. Raises whatever it raises.
+        """
         key = key_of(obj)
         new = versions.created(obj, self.identity())
         for _ in range(ATTEMPTS):
             if plan is not None and self.exists(resource, key):
                 raise _already_exists(resource, key)
             try:
-                return self._commit(resource, key, None, new, plan)
+                return self._commit(resource, key, None, new, plan, demand())
             except base.Mismatch as error:
                 if error.key == versions.path_of(resource, key):
                     raise _already_exists(resource, key) from None
@@ -232,6 +242,7 @@ class Store:
         old: Item | None,
         new: Object | None,
         plan: Plan | None,
+        demanded: Sequence[base.Write] = (),
     ) -> Item:
         more: Sequence[base.Write] = ()
         if plan is not None:
@@ -244,7 +255,7 @@ class Store:
             raise errors.ApiError(413, "RequestEntityTooLarge", message)
         expected = base.ABSENT if old is None else old.revision
         write = base.Write(versions.path_of(resource, key), value, expected)
-        return versions.item(shown, self.commit([write, *more]))
+        return versions.item(shown, self.commit([write, *more, *demanded]))
 
 
 @contextlib.contextmanager

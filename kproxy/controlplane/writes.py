@@ -6,7 +6,7 @@ else was faster. What is written is admitted first; see :mod:`admission`.
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -17,11 +17,14 @@ from kproxy.api import kinds, shapes
 from . import admission, allocations, bodies, eventviews, namespaces, routes, strict, versions
 from .patches import managers, merge, strategic
 from .requests import DEFAULT, Options, Validation
+from .storage import base
 from .store import Plan, Store
 from .versions import Item, Object, key_of, timestamp
 
 _encode = msgspec.json.Encoder().encode
 Change = Callable[[Object], Object]
+Demand = Callable[[], Sequence[base.Write]]
+"""See :meth:`Store.create`."""
 Done = tuple[Item, tuple[str, ...]]
 """What was written, and warnings about it."""
 
@@ -43,8 +46,9 @@ class Writes:
         raw = bodies.parse(body, options.content_type)
         warnings = strict.check(kind, raw, body, options.content_type, options.validation)
         obj = admission.identify(target, raw)
+        demand: Demand = tuple
         if kind.namespaced:
-            namespaces.check_open(self._store, kind, target.namespace, obj)
+            demand = namespaces.Gate(self._store, kind, target.namespace, obj)
         for tries_left in reversed(range(_NAME_TRIES)):
             named = admission.named(obj, self._draw)
             new = eventviews.to_stored(kind, named)
@@ -54,16 +58,16 @@ class Writes:
             if options.guard is not None:
                 options.guard(kind.plural, None, new)
             try:
-                return self._create(kind, new, options), warnings
+                return self._create(kind, new, options, demand), warnings
             except errors.Conflict:
                 if obj["metadata"].get("name") or not tries_left:
                     raise
         raise AssertionError("the last try returns or raises")
 
-    def _create(self, kind: kinds.Kind, new: Object, options: Options) -> Item:
+    def _create(self, kind: kinds.Kind, new: Object, options: Options, demand: Demand) -> Item:
         resource = eventviews.resource(kind)
         if not options.dry_run:
-            return self._store.create(resource, new, self.plan(kind))
+            return self._store.create(resource, new, self.plan(kind), demand)
         if self._store.exists(resource, key_of(new)):
             message = f'{resource} "{key_of(new)[1]}" already exists'
             raise errors.Conflict(409, "AlreadyExists", message)

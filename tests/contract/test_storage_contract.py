@@ -142,6 +142,23 @@ def test_a_commit_is_done_whole_or_not_at_all(storage):
     watch.close()
 
 
+def test_a_commit_may_depend_on_a_key_that_it_does_not_write(storage):
+    first = put(storage, "/gate", b"open")
+    revision = storage.commit([Write("/a", b"1"), base.unchanged("/gate", first)])
+    assert storage.get("/gate")[0] == base.Entry("/gate", b"open", first)
+    assert storage.get("/a")[0] == base.Entry("/a", b"1", revision)
+    shut = put(storage, "/gate", b"shut")
+    for gone in (False, True):
+        with pytest.raises(Mismatch) as caught:
+            storage.commit([Write("/b", b"1"), base.unchanged("/gate", first)])
+        now = None if gone else base.Entry("/gate", b"shut", shut)
+        assert (caught.value.key, caught.value.current) == ("/gate", now)
+        assert storage.get("/b")[0] is None
+        storage.commit([Write("/gate", None)])
+    many = [Write(f"/{number}", b"") for number in range(base.LARGEST_COMMIT)]
+    storage.commit([*many, base.unchanged("/gate", ABSENT)])
+
+
 def test_deleting_the_absent_is_no_change(storage):
     before = put(storage, "/a")
     assert storage.commit([Write("/b", None)]) == before

@@ -16,7 +16,7 @@ ABSENT = 0
 """The revision of a key that is not there: what a write that creates expects."""
 
 LARGEST_COMMIT = 100
-"""So many writes a commit may have (etcd allows 128)."""
+"""So many writes a commit may have (etcd allows 128), and a few that are only checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,13 @@ class Write:
     """One part of a commit: a new value, or None to delete.
 
     ``expected`` is the revision the key must have (ABSENT: it must not exist); None: whatever.
+    ``only_checked``: nothing is written there; the rest of the commit depends on that revision.
     """
 
     key: str
     value: bytes | None
     expected: int | None = None
+    only_checked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ def changes_of(
         is_at = ABSENT if entry is None else entry.revision
         if write.expected is not None and write.expected != is_at:
             raise Mismatch(write.key, entry)
-        if entry is not None or write.value is not None:
+        if not write.only_checked and (entry is not None or write.value is not None):
             previous = None if entry is None else entry.value
             changes.append(Change(write.key, write.value, previous, revision))
     return changes
@@ -166,7 +168,13 @@ def prefix_end(prefix: str) -> str:
     return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else chr(0x10FFFF)
 
 
+def unchanged(key: str, revision: int) -> Write:
+    """Return the part of a commit that demands that nobody writes a key; see :class:`Write`."""
+    return Write(key, None, revision, only_checked=True)
+
+
 def check(writes: Sequence[Write]) -> None:
     """Raise ValueError for a commit that names a key twice or is too large."""
-    if len({write.key for write in writes}) != len(writes) or len(writes) > LARGEST_COMMIT:
-        raise ValueError(f"a commit of {len(writes)} writes, or of one key twice")
+    count = sum(not write.only_checked for write in writes)
+    if len({write.key for write in writes}) != len(writes) or count > LARGEST_COMMIT:
+        raise ValueError(f"a commit of {count} writes, or of one key twice")

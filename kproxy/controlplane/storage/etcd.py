@@ -86,7 +86,7 @@ class EtcdStorage:
         checked = [write for write in writes if write.expected is not None]
         message = {
             "compare": [_compare(write) for write in checked],
-            "success": [_operation(write) for write in writes],
+            "success": [_operation(write) for write in writes if not write.only_checked],
             "failure": [{"request_range": {"key": b64(write.key)}} for write in writes],
         }
         answer, doubt = self._gateway.call("/v3/kv/txn", message, idempotent=False)
@@ -273,6 +273,8 @@ def _already_done(writes: Sequence[base.Write], found: Sequence[base.Entry | Non
     """Return the revision of a commit if the keys are as it leaves them (0: it only deleted)."""
     revisions = set()
     for write, entry in zip(writes, found, strict=True):
+        if write.only_checked:
+            continue
         if write.value != (None if entry is None else entry.value):
             return None
         if entry is not None:

@@ -81,12 +81,12 @@ def test_an_apply_that_comes_second_is_laid_over_the_first(api, monkeypatch):
     path = "/api/v1/namespaces/default/configmaps"
     create, done = api._writes._create, []
 
-    def overtaken(kind, new, options):
+    def overtaken(kind, new, options, demand):
         if not done:
             done.append(True)
             first = {"metadata": {"name": "c"}, "data": {"other": "2"}}
             api.create(routes.target(path), msgspec.json.encode(first))
-        return create(kind, new, options)
+        return create(kind, new, options, demand)
 
     monkeypatch.setattr(api._writes, "_create", overtaken)
     options = Options(content_type=APPLY, manager="me")
