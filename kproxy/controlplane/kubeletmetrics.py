@@ -50,6 +50,9 @@ class KubeletMetrics:
         self.server_requests = registry.counter(
             "kubelet_http_requests_total", "Requests to the kubelet.", "method", "path"
         )
+        self.refused_connections = registry.counter(
+            "kubelet_http_refused_connections_total", "Connections for which there was no room."
+        )
 
 
 @dataclass(slots=True)

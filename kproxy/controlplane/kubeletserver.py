@@ -7,7 +7,8 @@
 The API server passes ``pods/log`` and ``pods/exec`` on to it. With certificates it speaks TLS, and
 all but ``/healthz`` is for administrators (the API server is one): by a client certificate of the
 group ``system:masters``, or by a token. Without certificates and token it asks nobody who he is.
-One thread per connection; a slow or silent client holds up its own thread only.
+One thread per connection, up to CONNECTIONS of them; a slow or silent client holds up its own
+thread only. Who comes when all are taken is turned away at once, not queued.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import socket
 import socketserver
 import ssl
 import sys
+import threading
 import time
 import urllib.parse
 from collections.abc import Iterable, Sequence
@@ -39,6 +41,8 @@ from .supervisor import Service
 IDLE_SECONDS = 60.0
 HANDSHAKE_SECONDS = 10.0
 LARGEST_BODY = 64 * 1024
+CONNECTIONS = 256
+"""At once: two logs that are followed for each of a node's 110 pods, and some more."""
 PATHS = ("containerLogs", "exec", "healthz", "metrics", "pods")
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
@@ -81,13 +85,21 @@ class Server(http.server.ThreadingHTTPServer):
     timeout = 1.0
     allow_reuse_address = True
 
-    def __init__(self, address: tuple[str, int], kubelet: Kubelet, access: Access) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        kubelet: Kubelet,
+        access: Access,
+        *,
+        connections: int = CONNECTIONS,
+    ) -> None:
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         self.kubelet = kubelet
         self.access = access
         self._context = access.context()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        self._room = threading.BoundedSemaphore(connections)
         super().__init__(address, Handler)
 
     def serve(self) -> None:
@@ -117,6 +129,25 @@ class Server(http.server.ThreadingHTTPServer):
     def server_close(self) -> None:
         """Close the socket; threads that still serve end with the process."""
         self.socket.close()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, if there is room for it."""
+        if not self._room.acquire(blocking=False):
+            self.kubelet.metrics.refused_connections.add()
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread could be started
+            self._room.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection to its end."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Serve one connection; called in its own thread, so a handshake holds up nobody else."""

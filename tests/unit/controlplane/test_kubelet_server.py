@@ -25,6 +25,7 @@ from kproxy.controlplane.fakeruntime import FakePerformer, FakeRuntime
 from kproxy.controlplane.kubelet import Kubelet
 from kproxy.controlplane.runtime import ContainerSpec, LogFiles, Sandbox, Streams
 from kproxy.lab.podexec import Beside
+from netns.wait import wait_until
 
 PATIENCE = 10.0
 SECRET = "s3cret"
@@ -62,7 +63,7 @@ def pod(name: str = "a", **container: object) -> Pod:
 class Serving:
     """A kubelet with its server, each in a thread."""
 
-    def __init__(self, access: kubeletserver.Access | None = None) -> None:
+    def __init__(self, access: kubeletserver.Access | None = None, **options: int) -> None:
         self.runtime = Runtime()
         log = logs.Log("kubelet", stream=io.StringIO())
         self.kubelet = Kubelet(
@@ -74,7 +75,8 @@ class Serving:
         )
         self.kubelet.replace([pod(), pod("waiting", image="unknown")])
         address = ("127.0.0.1", 0)
-        self.server = kubeletserver.Server(address, self.kubelet, access or kubeletserver.Access())
+        access = access or kubeletserver.Access()
+        self.server = kubeletserver.Server(address, self.kubelet, access, **options)
         self.port = self.server.server_address[1]
         self.threads = [
             threading.Thread(target=self.kubelet.run),
@@ -179,6 +181,31 @@ def test_other_paths(serving):
         ("a", "Running"),
         ("waiting", "Pending"),
     ]
+
+
+def test_more_connections_than_there_is_room_for_are_turned_away_at_once():
+    made = Serving(connections=2)
+    place = ("127.0.0.1", made.port)
+    idle = [socket.create_connection(place, PATIENCE) for _ in range(2)]
+    try:
+        with socket.create_connection(place, PATIENCE) as late:
+            assert late.recv(1) == b""
+        idle.pop().close()
+        # The server's thread hears of that in a moment.
+        wait_until(lambda: refused(made) >= 1, PATIENCE, "room again")
+    finally:
+        for one in idle:
+            one.close()
+        made.close()
+
+
+def refused(made: Serving) -> int:
+    """Return how many were turned away; 0 while we are, too."""
+    try:
+        text = made.get("/metrics")[1]
+    except ConnectionError:
+        return 0
+    return int(text.partition("\nkubelet_http_refused_connections_total ")[2].split()[0])
 
 
 def test_what_is_asked_for_makes_no_metric_of_its_own(serving):
