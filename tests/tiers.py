@@ -12,8 +12,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = str(ROOT / ".venv" / "bin" / "python")
 # No cache: an embedded kernel sees the checkout read-only, and a warning is an error.
 NATIVE_TIER = "KPROXY_NATIVE_TIER_PASSED"
+LAB_PARTS = 4  # so that two CPUs, or four, are busy to the end
+MOST_AT_ONCE = 4  # each may fill two gigabytes
 PYTEST = (PYTHON, "-m", "pytest", "-p", "no:cacheprovider")
 
 
@@ -39,17 +41,23 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
-    """A set of tests that need the same of the machine.
+    """A set of tests that need the same of the machine, or a ``part`` of it.
 
-    Where there are CPUs for it, the tiers of two lanes run side by side; see :func:`lanes`.
     ``why_not`` returns None where the machine can run them, otherwise the reason and the remedy.
+    ``after`` names a tier whose result this one has to know; it stands further up in the list.
     """
 
     name: str
     about: str
     command: Sequence[str]
     why_not: Callable[[], str | None] = lambda: None
-    lane: int = 0
+    part: str = ""
+    after: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Return its name, with that of the part."""
+        return f"{self.name} {self.part}".rstrip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,14 +92,8 @@ def tiers() -> list[Tier]:
             command=[*unshare(), *PYTEST, "tests/contract", "-m", "kernel"],
             why_not=no_namespaces,
         ),
+        *lab(1 if has_ipvs() else LAB_PARTS),
         *([] if has_ipvs() else [embedded()]),
-        Tier(
-            name="lab",
-            about="real packets, on a kernel with IPVS: this one or an embedded one",
-            command=[*on_kernel("auto"), *PYTEST, "tests/lab", "-m", "lab"],
-            why_not=no_kernel_with_ipvs,
-            lane=1,
-        ),
         Tier(
             name="uml",
             about="embedded kernels: streams, signals, terminals, crashes, and nothing left",
@@ -110,6 +112,21 @@ def tiers() -> list[Tier]:
     ]
 
 
+def lab(parts: int) -> list[Tier]:
+    """Return the tier of the lab in so many parts: each on a kernel of its own, if embedded."""
+    files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests/lab").glob("test_*.py"))
+    return [
+        Tier(
+            name="lab",
+            about="real packets, on a kernel with IPVS: this one or an embedded one",
+            command=[*on_kernel("auto"), *PYTEST, "-m", "lab", *files[number::parts]],
+            why_not=no_kernel_with_ipvs,
+            part=f"{number + 1}/{parts}" if parts > 1 else "",
+        )
+        for number in range(parts)
+    ]
+
+
 def embedded() -> Tier:
     """Return the tier that a machine needs whose own kernel cannot keep all promises."""
     return Tier(
@@ -117,6 +134,7 @@ def embedded() -> Tier:
         about="the same promises, kept by an embedded kernel, which has IPVS",
         command=[*on_kernel("uml"), *PYTEST, "tests/contract", "-m", "kernel"],
         why_not=no_embedded_kernel,
+        after="kernel",
     )
 
 
@@ -135,16 +153,12 @@ def has_ipvs() -> bool:
     return subprocess.run(["modprobe", "-qn", "ip_vs"], check=False).returncode == 0
 
 
-def lanes(chosen: Sequence[Tier]) -> list[list[Tier]]:
-    """Return the tiers in the lanes that run side by side.
+def at_once() -> int:
+    """Return how many tiers may run side by side.
 
-    With one CPU, or where the lab runs natively in the world's time, which other work would
-    disturb, there is one lane.
+    One where the lab runs natively, in the world's time, which other work would disturb.
     """
-    if len(os.sched_getaffinity(0)) < 2 or has_ipvs():
-        return [list(chosen)]
-    numbers = sorted({tier.lane for tier in chosen})
-    return [[tier for tier in chosen if tier.lane == number] for number in numbers]
+    return 1 if has_ipvs() else min(MOST_AT_ONCE, len(os.sched_getaffinity(0)))
 
 
 def unshare() -> list[str]:
@@ -175,18 +189,19 @@ def no_embedded_kernel() -> str | None:
     return "no embedded kernel: sudo apt-get install user-mode-linux, or scripts/install --kernel"
 
 
-def run(tier: Tier) -> Report:
-    """Run one tier, passing its output through."""
+def run(tier: Tier, environment: Mapping[str, str]) -> Report:
+    """Run one tier, passing its output through. ``environment`` is added to this program's."""
     reason = tier.why_not()
     if reason is not None:
-        print(f"== {tier.name}: could not run: {reason}", flush=True)
-        return Report(tier=tier.name, result=Result.COULD_NOT_RUN, lines=[reason])
-    print(f"== {tier.name}: {tier.about}", flush=True)
+        print(f"== {tier.title}: could not run: {reason}", flush=True)
+        return Report(tier=tier.title, result=Result.COULD_NOT_RUN, lines=[reason])
+    print(f"== {tier.title}: {tier.about}", flush=True)
     started = time.monotonic()
     output: list[str] = []
     with subprocess.Popen(
         tier.command,
         cwd=ROOT,
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -194,21 +209,27 @@ def run(tier: Tier) -> Report:
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            print(f"{tier.name}| {line}", end="", flush=True)
+            print(f"{tier.title}| {line}", end="", flush=True)
             output.append(re.sub(r"\x1b\[[0-9;]*[A-Za-z]|\r", "", line).strip())
     seconds = time.monotonic() - started
-    return judge(tier.name, process.returncode, [line for line in output if line], seconds)
+    return judge(tier.title, process.returncode, [line for line in output if line], seconds)
 
 
-def run_lane(lane: Sequence[Tier]) -> list[Report]:
-    """Run tiers one after the other."""
-    reports = []
-    for tier in lane:
-        reports.append(run(tier))
-        if tier.name == "kernel" and reports[-1].result is Result.PASSED:
-            # What is long and the same on each kernel need not be done twice (marker "once").
-            os.environ[NATIVE_TIER] = "1"
-    return reports
+def run_all(chosen: Sequence[Tier], workers: int) -> list[Report]:
+    """Run tiers, so many side by side; the reports are in the order of the tiers."""
+    running: dict[str, Future[Report]] = {}
+
+    def one(tier: Tier) -> Report:
+        # Its turn came later than that of the tier it waits for: that one runs, or has ended.
+        before = running.get(tier.after) if tier.after else None
+        passed = before is not None and before.result().result is Result.PASSED
+        # What is long and the same on each kernel need not be done twice (marker "once").
+        return run(tier, {NATIVE_TIER: "1"} if passed else {})
+
+    with ThreadPoolExecutor(workers) as pool:
+        for tier in chosen:
+            running[tier.title] = pool.submit(one, tier)
+        return [future.result() for future in running.values()]
 
 
 def judge(tier: str, exit_code: int, output: Sequence[str], seconds: float) -> Report:
@@ -244,7 +265,8 @@ def summary(reports: Sequence[Report]) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tiers that are named, or all. Returns 1 if one failed."""
-    known = {tier.name: tier for tier in tiers()}
+    every = tiers()
+    known = {tier.name: tier for tier in every}
     parser = argparse.ArgumentParser(
         prog="scripts/test",
         description="Run every tier of tests that this machine can run, or those that are named.",
@@ -256,10 +278,7 @@ def main(arguments: Sequence[str]) -> int:
     unknown = [name for name in chosen if name not in known]
     if unknown:
         parser.error(f"no tier {unknown[0]!r}; there are: {', '.join(known)}")
-    ways = lanes([tier for name, tier in known.items() if not chosen or name in chosen])
-    with ThreadPoolExecutor(len(ways)) as pool:
-        done = [report for reports in pool.map(run_lane, ways) for report in reports]
-    reports = sorted(done, key=lambda report: list(known).index(report.tier))
+    reports = run_all([t for t in every if not chosen or t.name in chosen], at_once())
     print(summary(reports))
     return int(any(report.result is Result.FAILED for report in reports))
 

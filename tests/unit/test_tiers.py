@@ -42,7 +42,7 @@ def test_a_tier_that_cannot_run_is_not_started(tmp_path: Path) -> None:
         command=[sys.executable, "-c", f"open({str(trace)!r}, 'w')"],
         why_not=lambda: "no kernel",
     )
-    report = tiers.run(tier)
+    report = tiers.run(tier, {})
     assert report == Report(tier="lab", result=Result.COULD_NOT_RUN, lines=["no kernel"])
     assert not trace.exists()
 
@@ -50,7 +50,7 @@ def test_a_tier_that_cannot_run_is_not_started(tmp_path: Path) -> None:
 def test_output_passes_through_and_the_exit_code_counts() -> None:
     script = "print('\\033[31m=== 1 failed in 1s ===\\033[0m'); raise SystemExit(1)"
     command = [sys.executable, "-c", script]
-    report = tiers.run(Tier(name="unit", about="", command=command))
+    report = tiers.run(Tier(name="unit", about="", command=command), {})
     assert report.result is Result.FAILED
     assert report.lines[0].endswith("1 failed in 1s")
 
@@ -65,36 +65,64 @@ def test_the_summary_names_what_was_not_tested() -> None:
     assert "no kernel with IPVS" in text
 
 
-def tier(name: str, lane: int) -> Tier:
-    return Tier(name=name, about="", command=[], lane=lane)
-
-
-def test_lanes_run_side_by_side_where_nobody_is_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
-    some = [
-        Tier(name=name, about="", command=[], lane=lane) for name, lane in (("a", 0), ("b", 1))
-    ]
-    cpus = {0, 1}
-    monkeypatch.setattr(tiers.os, "sched_getaffinity", lambda _: cpus)
+@pytest.fixture
+def no_ipvs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiers, "has_ipvs", lambda: False)
-    assert tiers.lanes(some) == [[some[0]], [some[1]]]
-    cpus.pop()
-    assert tiers.lanes(some) == [some]
-    cpus.update({0, 1})
-    monkeypatch.setattr(tiers, "has_ipvs", lambda: True)
-    assert tiers.lanes(some) == [some]
 
 
-def test_both_lanes_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("ipvs", "cpus", "wanted"), [(False, 2, 2), (False, 64, 4), (True, 64, 1)]
+)
+def test_tiers_run_side_by_side_where_nobody_is_disturbed(
+    monkeypatch: pytest.MonkeyPatch, ipvs: bool, cpus: int, wanted: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cpus)))
+    monkeypatch.setattr(tiers, "has_ipvs", lambda: ipvs)
+    assert tiers.at_once() == wanted
+
+
+@pytest.mark.usefixtures("no_ipvs")
+def test_the_parts_of_the_lab_are_the_whole_lab() -> None:
+    parts = [tier for tier in tiers.tiers() if tier.name == "lab"]
+    assert [part.title for part in parts] == ["lab 1/4", "lab 2/4", "lab 3/4", "lab 4/4"]
+    files = [word for part in parts for word in part.command if word.endswith(".py")]
+    there = [path.name for path in (tiers.ROOT / "tests/lab").glob("test_*.py")]
+    assert sorted(Path(name).name for name in files) == sorted(there)
+
+
+@pytest.mark.usefixtures("no_ipvs")
+def test_each_tier_comes_behind_the_one_it_waits_for() -> None:
+    """Otherwise all workers might wait for one whose turn never comes."""
+    names = [tier.name for tier in tiers.tiers()]
+    waiting = [tier for tier in tiers.tiers() if tier.after]
+    assert waiting
+    assert all(names.index(tier.after or "") < names.index(tier.name) for tier in waiting)
+
+
+def saying(name: str, script: str, after: str | None = None) -> Tier:
+    return Tier(name=name, about="", command=[sys.executable, "-c", script], after=after)
+
+
+@pytest.mark.parametrize(("code", "told"), [(0, "1"), (1, "None")])
+def test_a_tier_knows_whether_the_one_before_it_passed(code: int, told: str) -> None:
+    asked = f"import os; print(os.environ.get({tiers.NATIVE_TIER!r}))"
+    first = saying("kernel", f"raise SystemExit({code})")
+    reports = tiers.run_all([first, saying("embedded", asked, after="kernel")], 2)
+    assert reports[1].lines == [told]
+
+
+def test_all_tiers_are_reported_in_their_order() -> None:
     some = [
-        Tier(name=name, about="", command=[], lane=lane) for name, lane in (("a", 1), ("b", 0))
+        saying("a", "import time; time.sleep(0.2); print(1)"),
+        saying("b", "raise SystemExit(3)"),
     ]
-    monkeypatch.setattr(tiers, "tiers", lambda: some)
-    monkeypatch.setattr(tiers, "lanes", lambda chosen: [[some[1]], [some[0]]])
-    told: list[Report] = []
-    passed = {"a": Result.PASSED, "b": Result.FAILED}
+    reports = tiers.run_all(some, 2)
+    assert [(one.tier, one.result) for one in reports] == [("a", "passed"), ("b", "FAILED")]
+
+
+def test_one_failed_part_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        tiers, "run", lambda tier: Report(tier=tier.name, result=passed[tier.name], lines=["x"])
+        tiers, "tiers", lambda: [saying("a", ""), saying("b", "raise SystemExit(3)")]
     )
-    monkeypatch.setattr(tiers, "summary", lambda reports: told.extend(reports) or "")
     assert tiers.main([]) == 1
-    assert [report.tier for report in told] == ["a", "b"]
+    assert tiers.main(["a"]) == 0
