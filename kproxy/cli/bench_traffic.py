@@ -266,19 +266,28 @@ def _count_part(
     A process of an embedded kernel must stay small (platform limits of User-Mode Linux), so a
     minute at 20,000 packets/s is counted in parts. Packet k belongs to flow k modulo FLOWS.
     """
+    import numpy as np
+
     from kproxy.traffic import accounting, records
 
-    sent = records.read_sent(sent_path, start=start, number=PART)
-    only = range(start // FLOWS, (start + PART) // FLOWS)
-    readings = [records.read_received(path, 1, only=only) for path in paths]
-    received = records.merge(packets for packets, _ in readings)
+    sent = records.sent_array(sent_path, start=start, number=PART)
+    received = {}
+    drops = 0
+    for path in paths:
+        packets, state = records.received_array(path, 1)
+        received[str(path)] = packets[packets["seq"] // (PART // FLOWS) == start // PART]
+        drops += state.drops
     plan = accounting.Plan(rate_pps=rate, flows=FLOWS, watched_until_ns=until, tmax_ns=TMAX_NS)
     account = accounting.account(sent, received, plan)
     for name in ("sent", "received", "lost", "duplicated", "not_sent", "failed", "discarded"):
         setattr(counts, name, getattr(counts, name) + account.total(name))
     counts.strangers += account.strangers
-    counts.drops = sum(state.drops for _, state in readings)
-    counts.delays.update((p.received_ns - p.sent_ns) // 1000 for p in received)
+    counts.drops = drops
+    for packets in received.values():
+        delays, times = np.unique(
+            (packets["received_ns"] - packets["sent_ns"]) // 1000, return_counts=True
+        )
+        counts.delays.update(dict(zip(delays.tolist(), times.tolist(), strict=True)))
 
 
 def _why_not(counts: _Counts, report: dict[str, Any]) -> str:

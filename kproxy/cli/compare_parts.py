@@ -12,9 +12,8 @@ from kproxy import errors
 from kproxy.cli import compare_job, jobdirectory, parts
 from kproxy.cli.compare_job import Job
 from kproxy.cli.kernel_option import KernelChoice, chosen_kernel
-from kproxy.lab import comparison
 from kproxy.lab.comparison import Step
-from kproxy.traffic import resultset
+from kproxy.traffic import resultset, summary
 from netns.kernels import base
 
 
@@ -88,5 +87,5 @@ def _whole(job: Job, found: Sequence[resultset.ResultSet], how: str) -> resultse
         "incomplete": list(dict.fromkeys(incomplete)),
     }
     return dataclasses.replace(
-        first, parameters=parameters, trials=trials, summary=comparison.judged(trials)
+        first, parameters=parameters, trials=trials, summary=summary.judged(trials)
     )

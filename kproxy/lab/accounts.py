@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kproxy.lab import generators
 from kproxy.traffic import accounting, measurement, records, resultset, tcp_accounting
 from netns.kernels import base
@@ -46,9 +49,9 @@ class Accounts:
         found: dict[str, set[str]] = {}
         for path in self._files():
             start = self._records_read.get(path, 0)
-            packets, state = records.read_received(path, trial, start=start)
-            numbers = {generators.origin(packet.flow) for packet in packets}
-            found.setdefault(state.pod, set()).update(self._place_of[n] for n in numbers)
+            packets, state = records.received_array(path, trial, start=start)
+            numbers = np.unique(generators.origin(packets["flow"]))
+            found.setdefault(state.pod, set()).update(self._place_of[int(n)] for n in numbers)
         return found
 
     def account(self, trial: int, sent: list[Sent], window: Window) -> list[resultset.Measurement]:
@@ -59,17 +62,22 @@ class Accounts:
             if one.started.udp_record and one.udp is not None:
                 plan = accounting.Plan(
                     rate_pps=self._udp_pps,
-                    flows=one.started.udp_flows,
+                    flows=len(one.started.services),
                     watched_until_ns=window.until_ns,
                     fault_ns=window.fault_ns,
                     tmax_ns=window.tmax_ns,
+                    services=one.started.services,
                 )
-                source = received[one.place]
-                account = accounting.account(
-                    records.read_sent(one.started.udp_record), source, plan
-                )
+                packets = records.sent_array(one.started.udp_record)
+                account = accounting.account(packets, received[one.place], plan)
                 found.append(
-                    measurement.udp(account, node=one.place, report=one.udp, receivers=receivers)
+                    measurement.udp(
+                        account,
+                        node=one.place,
+                        report=one.udp,
+                        receivers=receivers,
+                        timed=base.clock() is not base.Clock.VIRTUAL,
+                    )
                 )
             if one.started.tcp_record:
                 found += _tcp(one.started.tcp_record, one.place, window.fault_ns)
@@ -80,21 +88,24 @@ class Accounts:
 
     def _received(
         self, trial: int
-    ) -> tuple[dict[str, list[records.Received]], list[records.ReceiverState]]:
+    ) -> tuple[dict[str, dict[str, NDArray[Any]]], list[records.ReceiverState]]:
         """Read all pods' records of a trial, also of pods that are gone, by place of origin."""
-        by_place: dict[str, list[records.Received]] = {
-            place: [] for place in self._place_of.values()
+        by_place: dict[str, dict[str, NDArray[Any]]] = {
+            place: {} for place in self._place_of.values()
         }
         states = []
         for path in self._files():
             start = self._records_read.get(path, 0)
-            packets, state = records.read_received(path, trial, start=start)
+            packets, state = records.received_array(path, trial, start=start)
             self._records_read[path] = state.records
             states.append(state)
-            for packet in packets:
-                by_place[self._place_of[generators.origin(packet.flow)]].append(packet)
-        for received in by_place.values():
-            received.sort(key=lambda packet: packet.received_ns)
+            origins = generators.origin(packets["flow"])
+            for number, place in self._place_of.items():
+                mine = packets[origins == number]
+                before = by_place[place].get(state.pod)
+                by_place[place][state.pod] = (
+                    mine if before is None else np.concatenate([before, mine])
+                )
         return by_place, states
 
 

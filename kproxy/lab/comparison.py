@@ -6,7 +6,7 @@ drifts (caches, the machine's load) meets all of them alike.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from kproxy.lab.modes import MODES
 from kproxy.lab.podruntime import Room
 from kproxy.lab.trial import Timing, Trials
 from kproxy.traffic import resultset
-from kproxy.traffic.summary import summarise
+from kproxy.traffic.summary import judged
 from netns.errors import NetnsError
 from netns.kernels import base
 from netns.lab import Lab
@@ -153,14 +153,3 @@ def _room(parameters: Parameters) -> Room:
     rate = 2 * parameters.rates.udp_pps
     trials = parameters.trials * len(parameters.scenarios)
     return Room(rate=round(rate), records=round(rate * trials * LONGEST_TRIAL_SECONDS))
-
-
-def judged(trials: Sequence[resultset.Trial]) -> tuple[resultset.Row, ...]:
-    """Return the summary. A baseline that lost something makes the whole run not valid.
-
-    What the tester loses by itself it may lose in every other trial, too.
-    """
-    rows = summarise(trials)
-    if all(trial.valid for trial in trials if trial.scenario == scenarios.BASELINE.name):
-        return rows
-    return tuple(dataclasses.replace(row, valid=False) for row in rows)

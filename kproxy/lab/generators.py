@@ -9,11 +9,13 @@ import json
 import select
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
 
 from kproxy import errors
 from kproxy.lab import layout, plan, workload
@@ -22,6 +24,8 @@ from netns.errors import WaitTimeout
 from netns.host import LiveHost
 from netns.lab import AttachedLab
 from netns.process import Process
+
+Number = TypeVar("Number", int, NDArray[Any])
 
 FLOWS_PER_SERVICE = 16
 """RFC 6414, section 4.2, asks for at least 16 flows."""
@@ -119,7 +123,8 @@ class Started:
 
     udp_record: Path | None
     tcp_record: Path | None
-    udp_flows: int
+    services: Mapping[int, str]
+    """The service of each UDP flow."""
 
 
 def first_port(base: int, trial: int, targets: int) -> int:
@@ -127,8 +132,8 @@ def first_port(base: int, trial: int, targets: int) -> int:
     return FIRST_SOURCE_PORT + (base + trial * FLOWS_PER_SERVICE * targets) % SOURCE_PORTS
 
 
-def origin(flow: int) -> int:
-    """Return the number of the vantage point at which a flow begins."""
+def origin(flow: Number) -> Number:
+    """Return the number of the vantage point at which a flow, or each of an array, begins."""
     return flow // FLOWS_PER_CLIENT
 
 
@@ -186,7 +191,8 @@ class Client:
         Every trial should have ports of its own: the kernel keeps a flow's endpoint for minutes,
         so old flows would all gather at the endpoints that have never been replaced.
         """
-        flows = self._flows(first_port, [t for t in targets if t.protocol == "UDP"])
+        udp = [target for target in targets if target.protocol == "UDP"]
+        flows = self._flows(first_port, udp)
         udp_record = self._start_udp(trial, flows, rates) if flows else None
         tcp = [target for target in targets if target.protocol == "TCP"]
         tcp_record = self._start_tcp(trial, tcp, rates) if tcp else None
@@ -194,7 +200,14 @@ class Client:
             self.udp.expect("started", 30)
         if tcp_record:
             self.tcp.expect("started", 30)
-        return Started(udp_record=udp_record, tcp_record=tcp_record, udp_flows=len(flows))
+        return Started(
+            udp_record=udp_record,
+            tcp_record=tcp_record,
+            services={
+                flow.flow: str(udp[number // FLOWS_PER_SERVICE])
+                for number, flow in enumerate(flows)
+            },
+        )
 
     def stop(self, started: Started) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         """Stop sending; return the reports of the UDP sender and of the TCP client."""

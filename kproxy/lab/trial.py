@@ -87,8 +87,8 @@ class Trials:
         found = self._accounts.account(self._count, sent, self._window(stage))
         if scenario is scenarios.BASELINE:
             self._refuse_rate(found)
-        if costmodel.applied() is not None:
-            found = [self._modelled(one, stage) for one in found]
+        found = [self._modelled(one, stage) for one in found]
+        found = [measurement.recovery(one, self._programmed_ms(one, stage)) for one in found]
         for one in found:
             problems += measurement.problems(one)
         trial = resultset.Trial(
@@ -140,7 +140,7 @@ class Trials:
         self, found: resultset.Measurement, stage: ClusterStage
     ) -> resultset.Measurement:
         """Return the measurement with what the cost model has to do with it."""
-        if stage.fault_ns is None:
+        if costmodel.applied() is None or stage.fault_ns is None:
             return found
         spent = costmodel.outage_modelled_ms(
             self._paid(self._places[found.node]),
@@ -149,6 +149,18 @@ class Trials:
             failover_time_ms=found.failover_time_ms,
         )
         return dataclasses.replace(found, modelled_ms=spent)
+
+    def _programmed_ms(self, found: resultset.Measurement, stage: ClusterStage) -> float | None:
+        """Return when the kernel of the node that this traffic goes through was last told."""
+        node = self._places[found.node]
+        told = [
+            mark.ns
+            for mark in stage.marks
+            if mark.name.startswith(scenarios.SYNCED) and mark.detail == node
+        ]
+        if stage.fault_ns is None or not told:
+            return None
+        return measurement.ms(max(told) - stage.fault_ns)
 
     def _restart_modelled_ms(self, stage: ClusterStage) -> float | None:
         gone, synced = _recovery(stage)

@@ -1,20 +1,40 @@
-"""From records of packets to numbers: loss, duplicates, reordering, failover. Pure.
+"""From records of packets to numbers: loss, duplicates, reordering, outages. Pure.
 
 The definitions are in ``docs/measuring.md``, each with its RFC. In short: a packet is *lost* if
 it was sent and did not arrive within Tmax (RFC 7680); a packet that was never sent is not lost;
-packets sent in the last Tmax of the time that was watched are set aside (RFC 4656). The failover
-time of a flow is the time between the send times of the last unimpaired packet before its loss
-and the first unimpaired one after it (RFC 6414, timestamp-based method). All times are
+packets sent in the last Tmax of the time that was watched are set aside (RFC 4656). All times are
 nanoseconds of one clock.
+
+Records are structured numpy arrays: of sent packets with the fields ``flow``, ``seq``, ``ns`` and
+``status``, of received ones with ``flow``, ``seq`` and ``received_ns``. Nothing here loops over
+packets, and :class:`Accountant` takes a trial in parts, so its length does not decide how much
+memory is used. :mod:`kproxy.traffic.matching` has what is done to one part.
 """
 
-import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from kproxy.traffic import records
+import numpy as np
+from numpy.typing import NDArray
+
+from kproxy.traffic import matching, records
+from kproxy.traffic.matching import Part
 
 DEFAULT_TMAX_NS = 2_000_000_000
+LEAST_STEP_NS = 10_000_000
+MOST_BINS = 2048
+_STEPS = (1, 2, 5)
+
+Array = NDArray[Any]
+
+_FLOW = np.dtype(
+    [
+        *((name, "i8") for name in ("flow", "sent", "lost", "late", "duplicated", "reordered")),
+        *((name, "i8") for name in ("not_sent", "failed", "discarded", "outside_fault", "gap")),
+        *((name, "i4") for name in ("pod_before", "pod_after")),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +42,7 @@ class Plan:
     """What the sender was to do, and when the receivers were last known to listen.
 
     ``fault_ns`` is None for a trial without a fault. Packets sent after
-    ``watched_until_ns - tmax_ns`` are set aside.
+    ``watched_until_ns - tmax_ns`` are set aside. ``services`` names the service of each flow.
     """
 
     rate_pps: float
@@ -30,6 +50,7 @@ class Plan:
     watched_until_ns: int
     fault_ns: int | None = None
     tmax_ns: int = DEFAULT_TMAX_NS
+    services: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def interval_ns(self) -> float:
@@ -38,32 +59,35 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Good:
+    """A packet beside a loss that arrived: when it was sent, and when it came."""
+
+    seq: int
+    ns: int
+    received_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outage:
     """The impairment of one flow, from its first lost packet to its last.
 
-    ``failover_ns`` is None if no good packet came before it or none followed. The true outage
-    lies between ``failover_ns - accuracy_ns`` and ``failover_ns``. ``loss_derived_ns`` is lost
-    packets times the flow's interval (packet-loss-based method); ``agrees`` says whether the two
-    differ by at most the accuracy, None if the flow did not recover. They disagree when the loss
-    was not in one piece.
+    ``before`` is the last good packet before it and ``after`` the first one behind it; None: there
+    was none. ``span`` counts the packets from the first lost to the last lost one.
     """
 
     lost: int
-    last_good_ns: int | None
-    first_good_ns: int | None
-    first_good_received_ns: int | None
-    failover_ns: int | None
-    reset_ns: int | None
-    loss_derived_ns: int
-    accuracy_ns: int
-    agrees: bool | None
+    span: int
+    first_lost_ns: int
+    last_lost_ns: int
+    before: Good | None
+    after: Good | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowAccount:
     """Everything about one flow. ``lost`` includes ``late``; ``pod_*`` are "" if nobody answered.
 
-    ``unexplained`` counts the losses that the fault cannot explain: packets sent more than Tmax
+    ``outside_fault`` counts the losses that the fault cannot explain: packets sent more than Tmax
     before it, and all of them in a trial without a fault.
     """
 
@@ -77,7 +101,7 @@ class FlowAccount:
     not_sent: int
     failed: int
     discarded: int
-    unexplained: int
+    outside_fault: int
     loss_periods: int
     largest_gap_ns: int
     pod_before: str
@@ -87,11 +111,23 @@ class FlowAccount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """All flows of one sender in one trial. ``strangers`` arrived without having been sent."""
+    """All flows of one sender in one trial. ``strangers`` arrived without having been sent.
+
+    ``periods`` has a row for each loss period (fields of :data:`matching.PERIOD`), by flow and
+    time. ``sent_bins`` and ``lost_bins`` have a row for each of ``flows`` and a column for each
+    ``step_ns`` from ``start_ns`` on, by time of sending. ``delays_us`` counts the packets that
+    arrived in time by their delay in whole microseconds.
+    """
 
     plan: Plan
     flows: tuple[FlowAccount, ...]
     strangers: int
+    periods: Array
+    start_ns: int
+    step_ns: int
+    sent_bins: Array
+    lost_bins: Array
+    delays_us: Array
 
     def total(self, name: str) -> int:
         """Return the sum of one counter over the flows."""
@@ -111,123 +147,232 @@ class Account:
         return found
 
 
-@dataclass(slots=True)
-class _Arrivals:
-    """What arrived of one flow: first arrival of each sequence number, and the odd ones."""
-
-    first: dict[int, records.Received]
-    duplicated: int = 0
-    reordered: int = 0
-    next_expected: int = 0
+def account(sent: Array, received: Mapping[str, Array], plan: Plan) -> Account:
+    """Account for a trial that fits into memory; ``received``: what came to each pod, in order."""
+    accountant = Accountant(plan)
+    accountant.add(sent, received)
+    return accountant.result()
 
 
-def account(
-    sent: Iterable[records.Sent], received: Sequence[records.Received], plan: Plan
-) -> Account:
-    """Match sent with received packets. ``received`` must be in the order of arrival."""
-    arrivals = _arrivals(received)
-    flows: dict[int, list[records.Sent]] = {}
-    for packet in sent:
-        flows.setdefault(packet.flow, []).append(packet)
-    accounts = []
-    strangers = 0
-    for flow, packets in sorted(flows.items()):
-        arrived = arrivals.pop(flow, None) or _Arrivals({})
-        accounts.append(_flow(flow, packets, arrived, plan))
-        known = {p.seq for p in packets if p.status == records.STATUS_SENT}
-        strangers += sum(1 for seq in arrived.first if seq not in known)
-    strangers += sum(len(arrived.first) for arrived in arrivals.values())
-    return Account(plan=plan, flows=tuple(accounts), strangers=strangers)
+class Accountant:
+    """Accounts for a trial in parts that follow each other in time."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._rows: dict[int, int] = {}
+        self._flows = np.zeros(0, _FLOW)
+        self._counted = np.zeros(0, "i8")
+        """How many packets of each flow have been judged up to now."""
+        self._passed = np.zeros(0, "i8")
+        """The greatest sequence number of each flow up to now."""
+        self._tails = np.zeros(0, matching.PACKET)
+        """The last of them; ``row`` is -1 where there was none yet."""
+        self._pods: list[str] = []
+        self._begins: list[Array] = []
+        self._ends: list[Array] = []
+        self._overtakable = np.zeros(0, matching.PACKET)
+        self._strangers = 0
+        self._start_ns = 0
+        self._step_ns = 0
+        self._sent_bins = np.zeros((0, 0), "u4")
+        self._lost_bins = np.zeros((0, 0), "u4")
+        self._delays = np.zeros(plan.tmax_ns // 1000 + 2, "u4")
+
+    def add(self, sent: Array, received: Mapping[str, Array]) -> None:
+        """Account for some packets: those sent after the ones before, and all their arrivals.
+
+        Within a flow ``seq`` ascends. Arrivals of packets of earlier parts count as late, and
+        whatever else arrives that was not sent among the strangers.
+        """
+        if not len(sent):
+            self._strangers += sum(len(arrived) for arrived in received.values())
+            return
+        rows = self._rows_of(sent["flow"])
+        part = matching.match(sent, rows, self._numbered(received), self._passed)
+        np.maximum.at(self._passed, rows, sent["seq"].astype("i8"))
+        self._strangers += part.strangers
+        self._add("duplicated", part.duplicates)
+        self._add("late", part.belated)
+        self._reorder(part)
+        for status, name in (
+            (records.STATUS_NOT_SENT, "not_sent"),
+            (records.STATUS_FAILED, "failed"),
+        ):
+            self._add(name, rows[sent["status"] == status])
+        judged = part.packets["ns"] <= self._plan.watched_until_ns - self._plan.tmax_ns
+        self._add("discarded", part.packets["row"][~judged])
+        self._judge(part.packets[judged])
+
+    def result(self) -> Account:
+        """Return the account of everything that was added."""
+        self._widen_bins()
+        order = np.argsort(self._flows["flow"])
+        periods = matching.periods(self._begins, self._ends, self._counted, self._tails)
+        grouped = _by_row(periods)
+        flows = [self._flow(int(row), grouped.get(int(row))) for row in order]
+        periods["flow"] = self._flows["flow"][periods["row"]]
+        return Account(
+            plan=self._plan,
+            flows=tuple(flows),
+            strangers=self._strangers,
+            periods=periods[np.lexsort((periods["first_ns"], periods["flow"]))],
+            start_ns=self._start_ns,
+            step_ns=self._step_ns,
+            sent_bins=self._sent_bins[order],
+            lost_bins=self._lost_bins[order],
+            delays_us=self._delays,
+        )
+
+    def _numbered(self, received: Mapping[str, Array]) -> Iterator[tuple[int, Array, Array]]:
+        """Yield the number of each pod, what it received, and the rows of that (-1: no such)."""
+        for pod, arrived in received.items():
+            if pod not in self._pods:
+                self._pods.append(pod)
+            flows, inverse = np.unique(arrived["flow"], return_inverse=True)
+            rows = np.array([self._rows.get(int(flow), -1) for flow in flows], "i8")
+            yield self._pods.index(pod), arrived, rows[inverse]
+
+    def _rows_of(self, flows: Array) -> Array:
+        """Return the row of each packet's flow; flows that are new get one."""
+        distinct, inverse = np.unique(flows, return_inverse=True)
+        for flow in distinct.tolist():
+            self._rows.setdefault(flow, len(self._rows))
+        new = len(self._rows) - len(self._flows)
+        if new:
+            more = np.zeros(new, _FLOW)
+            more["flow"] = list(self._rows)[-new:]
+            more["pod_before"] = more["pod_after"] = -1
+            self._flows = np.concatenate([self._flows, more])
+            self._counted = np.concatenate([self._counted, np.zeros(new, "i8")])
+            self._passed = np.concatenate([self._passed, np.full(new, -1, "i8")])
+            tails = np.zeros(new, matching.PACKET)
+            tails["row"] = -1
+            self._tails = np.concatenate([self._tails, tails])
+        rows: Array = np.array([self._rows[flow] for flow in distinct.tolist()], "i8")[inverse]
+        return rows
+
+    def _add(self, name: str, rows: Array) -> None:
+        self._flows[name] += np.bincount(rows, minlength=len(self._flows))
+
+    def _reorder(self, part: Part) -> None:
+        """Count what arrived after a later packet of its flow (RFC 4737, 3.3), also of parts."""
+        arrived = part.packets[part.packets["received_ns"] >= 0]
+        self._add("reordered", arrived["row"][matching.overtaken(arrived)])
+        waiting = self._overtakable
+        if len(arrived):
+            earliest = np.full(len(self._flows), np.iinfo("i8").max)
+            np.minimum.at(earliest, arrived["row"], arrived["received_ns"])
+            late = waiting["received_ns"] > earliest[waiting["row"]]
+            self._add("reordered", waiting["row"][late])
+            waiting = np.concatenate([waiting[~late], arrived[~matching.overtaken(arrived)]])
+        # What had arrived when the part's last packet was sent cannot be overtaken any more.
+        last = part.packets["ns"].max(initial=0)
+        self._overtakable = waiting[waiting["received_ns"] > last]
+
+    def _judge(self, packets: Array) -> None:
+        """Account for packets that are to be judged, sorted by row and sequence number."""
+        if not len(packets):
+            return
+        tmax, fault = self._plan.tmax_ns, self._plan.fault_ns
+        bad = matching.bad(packets, tmax)
+        row, ns = packets["row"], packets["ns"]
+        self._add("sent", row)
+        self._add("lost", row[bad])
+        self._add("late", row[bad & (packets["received_ns"] >= 0)])
+        outside = bad if fault is None else bad & (ns < fault - tmax)
+        self._add("outside_fault", row[outside])
+        good = packets[~bad]
+        np.add.at(self._delays, np.maximum(0, good["received_ns"] - good["ns"]) // 1000, 1)
+        self._note_pods(packets[packets["received_ns"] >= 0])
+        self._fill_bins(packets, bad)
+        edges = matching.edges(packets, self._tails, self._counted, tmax)
+        self._begins.append(edges.begins)
+        self._ends.append(edges.ends)
+        np.maximum.at(self._flows["gap"], edges.gap_rows, edges.gaps)
+        self._counted += np.bincount(row, minlength=len(self._counted))
+        self._tails[row] = packets  # of several with one row the last one stays
+
+    def _note_pods(self, arrived: Array) -> None:
+        fault = self._plan.fault_ns
+        self._flows["pod_after"][arrived["row"]] = arrived["pod"]
+        before = arrived if fault is None else arrived[arrived["ns"] < fault]
+        self._flows["pod_before"][before["row"]] = before["pod"]
+
+    def _fill_bins(self, packets: Array, bad: Array) -> None:
+        ns = packets["ns"]
+        if not self._step_ns:
+            self._lay_bins(int(ns.min()))
+        self._widen_bins()
+        bins = self._sent_bins.shape[1]
+        column = np.clip((ns - self._start_ns) // self._step_ns, 0, bins - 1)
+        np.add.at(self._sent_bins, (packets["row"], column), 1)
+        np.add.at(self._lost_bins, (packets["row"][bad], column[bad]), 1)
+
+    def _widen_bins(self) -> None:
+        """Have a row of bins for every flow."""
+        more = np.zeros((len(self._flows) - len(self._sent_bins), self._sent_bins.shape[1]), "u4")
+        self._sent_bins = np.concatenate([self._sent_bins, more])
+        self._lost_bins = np.concatenate([self._lost_bins, more])
+
+    def _lay_bins(self, first_ns: int) -> None:
+        """Choose the sampling interval: at least a flow's (RFC 6412), and not too many of them."""
+        zero = first_ns if self._plan.fault_ns is None else self._plan.fault_ns
+        end = self._plan.watched_until_ns - self._plan.tmax_ns
+        least = max(LEAST_STEP_NS, self._plan.interval_ns, (end - first_ns) / MOST_BINS)
+        self._step_ns = sampling_interval(least)
+        self._start_ns = zero + (first_ns - zero) // self._step_ns * self._step_ns
+        bins = (end - self._start_ns) // self._step_ns + 1
+        self._sent_bins = np.zeros((0, bins), "u4")
+        self._lost_bins = np.zeros((0, bins), "u4")
+
+    def _flow(self, row: int, periods: Array | None) -> FlowAccount:
+        one = self._flows[row]
+        count = {name: int(one[name]) for name in one.dtype.names if not name.startswith("pod")}
+        gap = count.pop("gap")
+        return FlowAccount(
+            **count,
+            received=count["sent"] - count["lost"],
+            largest_gap_ns=gap,
+            loss_periods=0 if periods is None else len(periods),
+            pod_before=self._pod(one["pod_before"]),
+            pod_after=self._pod(one["pod_after"]),
+            outage=None if periods is None else _outage(periods),
+        )
+
+    def _pod(self, number: int) -> str:
+        return self._pods[number] if number >= 0 else ""
 
 
-def _arrivals(received: Sequence[records.Received]) -> dict[int, _Arrivals]:
-    found: dict[int, _Arrivals] = {}
-    for packet in received:
-        flow = found.get(packet.flow)
-        if flow is None:
-            flow = found[packet.flow] = _Arrivals({})
-        if packet.seq in flow.first:
-            flow.duplicated += 1
-            continue
-        flow.first[packet.seq] = packet
-        # RFC 4737, 3.3: reordered if smaller than the next expected; else that moves on.
-        if packet.seq < flow.next_expected:
-            flow.reordered += 1
-        else:
-            flow.next_expected = packet.seq + 1
-    return found
+def sampling_interval(least_ns: float) -> int:
+    """Return the smallest 1, 2 or 5 times a power of ten that is not less, in nanoseconds."""
+    power = 1
+    while True:
+        for digit in _STEPS:
+            if digit * power >= least_ns:
+                return digit * power
+        power *= 10
 
 
-def _flow(flow: int, packets: list[records.Sent], arrived: _Arrivals, plan: Plan) -> FlowAccount:
-    end = plan.watched_until_ns - plan.tmax_ns
-    went = [p for p in packets if p.status == records.STATUS_SENT]
-    counted = [p for p in went if p.ns <= end]
-    bad, late = [], 0
-    for index, packet in enumerate(counted):
-        arrival = arrived.first.get(packet.seq)
-        if arrival is None or arrival.received_ns - packet.ns > plan.tmax_ns:
-            bad.append(index)
-            late += arrival is not None
-    before = None if plan.fault_ns is None else plan.fault_ns - plan.tmax_ns
-    pods = _pods(counted, arrived, plan.fault_ns)
-    return FlowAccount(
-        flow=flow,
-        sent=len(counted),
-        received=len(counted) - len(bad),
-        lost=len(bad),
-        late=late,
-        duplicated=arrived.duplicated,
-        reordered=arrived.reordered,
-        not_sent=sum(1 for p in packets if p.status == records.STATUS_NOT_SENT),
-        failed=sum(1 for p in packets if p.status == records.STATUS_FAILED),
-        discarded=len(went) - len(counted),
-        unexplained=sum(1 for i in bad if before is None or counted[i].ns < before),
-        loss_periods=sum(1 for n, i in enumerate(bad) if n == 0 or bad[n - 1] != i - 1),
-        largest_gap_ns=max((b.ns - a.ns for a, b in itertools.pairwise(counted)), default=0),
-        pod_before=pods[0],
-        pod_after=pods[1],
-        outage=_outage(counted, bad, arrived, plan) if bad else None,
-    )
+def _by_row(periods: Array) -> dict[int, Array]:
+    if not len(periods):
+        return {}
+    rows, starts = np.unique(periods["row"], return_index=True)
+    return dict(zip(rows.tolist(), np.split(periods, starts[1:]), strict=True))
 
 
-def _pods(
-    counted: list[records.Sent], arrived: _Arrivals, fault_ns: int | None
-) -> tuple[str, str]:
-    """Return who had the last packet sent before the fault and the last one of all."""
-    before, after = "", ""
-    for packet in counted:
-        arrival = arrived.first.get(packet.seq)
-        if arrival is not None:
-            after = arrival.pod
-            if fault_ns is None or packet.ns < fault_ns:
-                before = arrival.pod
-    return before, after
-
-
-def _outage(counted: list[records.Sent], bad: list[int], arrived: _Arrivals, plan: Plan) -> Outage:
-    a = counted[bad[0] - 1] if bad[0] > 0 else None
-    b = counted[bad[-1] + 1] if bad[-1] + 1 < len(counted) else None
-    derived = round(len(bad) * plan.interval_ns)
-    accuracy: float = 2 * plan.interval_ns
-    failover = reset = agrees = None
-    if a is not None and b is not None:
-        failover = b.ns - a.ns
-        reset = arrived.first[b.seq].received_ns - arrived.first[a.seq].received_ns
-        # How much more time passed between the two than the plan says: the sender's own error.
-        # Packets in between that were not sent are seen neither way.
-        unsent = (b.seq - a.seq) - (bad[-1] - bad[0] + 2)
-        error = abs(failover - (b.seq - a.seq) * plan.interval_ns)
-        edges = (counted[bad[0]].ns - a.ns) + (b.ns - counted[bad[-1]].ns)
-        accuracy = max(accuracy + unsent * plan.interval_ns + error, edges)
-        agrees = abs(failover - derived) <= accuracy
+def _outage(periods: Array) -> Outage:
+    """Return the outage of one flow from its loss periods, which are in the order of time."""
+    first, last = periods[0], periods[-1]
     return Outage(
-        lost=len(bad),
-        last_good_ns=a.ns if a else None,
-        first_good_ns=b.ns if b else None,
-        first_good_received_ns=arrived.first[b.seq].received_ns if b else None,
-        failover_ns=failover,
-        reset_ns=reset,
-        loss_derived_ns=derived,
-        accuracy_ns=round(accuracy),
-        agrees=agrees,
+        lost=int(periods["lost"].sum()),
+        span=int(last["ordinal"] + last["lost"] - first["ordinal"]),
+        first_lost_ns=int(first["first_ns"]),
+        last_lost_ns=int(last["last_ns"]),
+        before=_good(first, "before"),
+        after=_good(last, "after"),
     )
+
+
+def _good(period: Any, which: str) -> Good | None:
+    seq, ns, received = (int(period[f"{which}_{name}"]) for name in ("seq", "ns", "received_ns"))
+    return None if received < 0 else Good(seq=seq, ns=ns, received_ns=received)

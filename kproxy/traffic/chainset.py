@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kproxy.traffic import resultset
+from kproxy.traffic import resultfile
 from kproxy.traffic.resultset import Measurement, Spread, TimelineEvent
 
-FORMAT = "kproxy.chain/1"
+FORMAT = "kproxy.chain/2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +125,9 @@ class ChainSet:
 
 def write(results: ChainSet, path: Path) -> None:
     """Write the file; it appears whole or not at all. The directory is made if it is missing."""
-    resultset.write_as(results, path)
+    resultfile.write(results, path)
 
 
 def read(path: Path) -> ChainSet:
     """Read a file that :func:`write` made. Raises ``UsageError`` if it is not such a file."""
-    return resultset.read_as(path, ChainSet, FORMAT)
+    return resultfile.read(path, ChainSet, FORMAT)

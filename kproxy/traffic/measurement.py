@@ -6,10 +6,20 @@ what speaks against believing it.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from kproxy.traffic import accounting, records, resultset, tcp_accounting
+from kproxy.traffic import (
+    accounting,
+    convergence,
+    lossperiods,
+    records,
+    resultset,
+    tcp_accounting,
+)
+from kproxy.traffic import delay as delays
+from kproxy.traffic.accounting import Account, FlowAccount
+from kproxy.traffic.figures import Recovery
 
 #: A sender that sent less than this share of its plan did not offer the stated rate.
 LEAST_SHARE_SENT = 0.99
@@ -25,17 +35,23 @@ def _ms(ns: float) -> float:
 
 
 def udp(
-    account: accounting.Account,
+    account: Account,
     *,
     node: str,
     report: Mapping[str, Any],
     receivers: Iterable[records.ReceiverState] = (),
+    timed: bool = True,
 ) -> resultset.Measurement:
-    """Describe UDP traffic from one node. ``report`` is the sender's own (``stopped``)."""
+    """Describe UDP traffic from one node. ``report`` is the sender's own (``stopped``).
+
+    Not ``timed``: delays are left out, because the clock did not run while packets travelled.
+    """
     plan, affected = account.plan, account.affected
     total = account.total
+    states = list(receivers)
+    clock_error = max((state.clock_error_ns for state in states), default=0)
     return dataclasses.replace(
-        _failover(account),
+        _failover(account, clock_error),
         node=node,
         offered_pps=plan.rate_pps,
         sent=total("sent"),
@@ -46,60 +62,72 @@ def udp(
         reordered=total("reordered"),
         discarded=total("discarded"),
         strangers=account.strangers,
-        unexplained=total("unexplained"),
+        outside_fault=total("outside_fault"),
         affected_flows=len(affected),
         affected_pps=round(plan.rate_pps * len(affected) / plan.flows, 3),
         flows=tuple(_flow(flow, plan) for flow in account.flows),
-        sender=_quality(account, report, receivers),
+        series=_series(account),
+        services=convergence.services(account),
+        loss_pattern=lossperiods.pattern(account.periods),
+        delay=delays.delay(account.delays_us, clock_error) if timed else None,
+        sender=_quality(account, report, states),
     )
 
 
-def _failover(account: accounting.Account) -> resultset.Measurement:
+def _failover(account: Account, clock_error_ns: int) -> resultset.Measurement:
     """Describe the outages; their numbers are null without a fault or without recovery."""
     fault = account.plan.fault_ns
     outages = [flow.outage for flow in account.flows if flow.outage is not None]
-    recovered = all(outage.failover_ns is not None for outage in outages)
+    recovered = all(convergence.failover_ns(outage) is not None for outage in outages)
     found = resultset.Measurement(
-        node="", traffic="udp", recovered=recovered, accuracy_ms=ms(_accuracy(account, outages))
+        node="",
+        traffic="udp",
+        recovered=recovered,
+        accuracy_ms=ms(_accuracy(account, outages)),
+        convergence=convergence.rate_derived(account),
     )
     if fault is None:
         return found
+    interval = account.plan.interval_ns
     found = dataclasses.replace(
         found,
         failover_packet_loss=sum(outage.lost for outage in outages),
-        loss_derived_ms=ms(_mean([outage.loss_derived_ns for outage in outages])),
+        loss_derived_ms=ms(_mean([outage.lost * interval for outage in outages])),
     )
     if not recovered:
         return found
+    slowest = max(outages, key=lambda one: convergence.reset_ns(one) or 0, default=None)
     return dataclasses.replace(
         found,
-        failover_time_ms=ms(max((o.failover_ns or 0 for o in outages), default=0)),
-        reset_time_ms=ms(max((o.reset_ns or 0 for o in outages), default=0)),
+        failover_time_ms=ms(max((convergence.failover_ns(o) or 0 for o in outages), default=0)),
+        reset_time_ms=ms(max((convergence.reset_ns(o) or 0 for o in outages), default=0)),
         first_good_ms=_first_good(outages, fault),
+        failover=convergence.failover(account, clock_error_ns),
+        reset=convergence.reset(slowest, clock_error_ns) if slowest else None,
     )
 
 
-def _mean(values: list[int]) -> float:
+def _mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _accuracy(account: accounting.Account, outages: list[accounting.Outage]) -> float:
+def _accuracy(account: Account, outages: list[accounting.Outage]) -> float:
     """Return the largest uncertainty of the flows; without an outage, what may hide one."""
     if outages:
-        return max(outage.accuracy_ns for outage in outages)
-    gap = max((flow.largest_gap_ns for flow in account.flows), default=0)
-    return max(2 * account.plan.interval_ns, gap)
+        return max(convergence.times(outage, account.plan).accuracy for outage in outages)
+    return max(2 * account.plan.interval_ns, convergence.hidden_ns(account))
 
 
 def _first_good(outages: list[accounting.Outage], fault: int) -> float | None:
     """Return when the last of the affected flows had its first good packet, after the fault."""
-    if not outages:
-        return None
-    return ms(max(outage.first_good_received_ns or 0 for outage in outages) - fault)
+    arrivals = [outage.after.received_ns for outage in outages if outage.after is not None]
+    return ms(max(arrivals) - fault) if arrivals else None
 
 
-def _flow(flow: accounting.FlowAccount, plan: accounting.Plan) -> resultset.UdpFlowResult:
+def _flow(flow: FlowAccount, plan: accounting.Plan) -> resultset.UdpFlowResult:
     outage = flow.outage
+    times = convergence.times(outage, plan) if outage else None
+    failover = convergence.failover_ns(outage) if outage else 0
     return resultset.UdpFlowResult(
         flow=flow.flow,
         sent=flow.sent,
@@ -112,21 +140,61 @@ def _flow(flow: accounting.FlowAccount, plan: accounting.Plan) -> resultset.UdpF
         loss_periods=flow.loss_periods,
         pod_before=flow.pod_before,
         pod_after=flow.pod_after,
-        recovered=outage is None or outage.failover_ns is not None,
+        recovered=failover is not None,
         failover_packet_loss=outage.lost if outage else 0,
-        failover_time_ms=ms(outage.failover_ns) if outage else 0.0,
-        loss_derived_ms=_ms(outage.loss_derived_ns) if outage else 0.0,
-        accuracy_ms=_ms(outage.accuracy_ns if outage else 2 * plan.interval_ns),
-        agrees=outage.agrees if outage else True,
+        failover_time_ms=ms(failover),
+        loss_derived_ms=_ms(flow.lost * plan.interval_ns),
+        accuracy_ms=_ms(times.accuracy if times else 2 * plan.interval_ns),
+        agrees=times.in_one_piece if times else True,
     )
 
 
+def _series(account: Account) -> tuple[resultset.Series, ...]:
+    """Return what was sent to each service over time, and what of it was lost."""
+    plan, names = account.plan, account.plan.services
+    zero = account.start_ns if plan.fault_ns is None else plan.fault_ns
+    rows: dict[str, list[int]] = {}
+    for row, flow in enumerate(account.flows):
+        rows.setdefault(names.get(flow.flow, ""), []).append(row)
+    return tuple(
+        resultset.Series(
+            service=name,
+            start_ms=_ms(account.start_ns - zero),
+            step_ms=_ms(account.step_ns),
+            sent=tuple(account.sent_bins[members].sum(axis=0).tolist()),
+            lost=tuple(account.lost_bins[members].sum(axis=0).tolist()),
+        )
+        for name, members in sorted(rows.items())
+        if account.step_ns
+    )
+
+
+def recovery(found: resultset.Measurement, programmed_ms: float | None) -> resultset.Measurement:
+    """Return a measurement with the three instants: event, kernel programmed, data plane good.
+
+    ``programmed_ms``: when the node that the traffic goes through had told its kernel.
+    """
+    if found.failover_packet_loss is None and found.tcp is None:
+        return found
+    recovered = found.failover.tblm_ms if found.failover and found.lost else None
+    if programmed_ms is None and recovered is None:
+        return found
+    three = Recovery(event_ms=0.0, programmed_ms=programmed_ms, recovered_ms=recovered)
+    return dataclasses.replace(found, recovery=three)
+
+
+def attributed(
+    found: resultset.Measurement, losses: Sequence[resultset.Loss]
+) -> resultset.Measurement:
+    """Return a measurement with its losses by place and cause; they must add up to ``lost``."""
+    unexplained = [one.packets for one in losses if one.cause is resultset.Cause.UNEXPLAINED]
+    assert sum(one.packets for one in losses) == (found.lost or 0)
+    return dataclasses.replace(found, losses=tuple(losses), unexplained=sum(unexplained))
+
+
 def _quality(
-    account: accounting.Account,
-    report: Mapping[str, Any],
-    receivers: Iterable[records.ReceiverState],
+    account: Account, report: Mapping[str, Any], states: Sequence[records.ReceiverState]
 ) -> resultset.SenderQuality:
-    states = list(receivers)
     lateness = report["lateness_ms"]
     return resultset.SenderQuality(
         late=report["late"],
@@ -162,7 +230,7 @@ def tcp(
         node=node,
         traffic="tcp-established" if kind == "request" else "tcp-connect",
         affected_flows=len(outages),
-        unexplained=account.unexplained,
+        outside_fault=account.outside_fault,
         recovered=recovered,
         failover_time_ms=ms(max((o.failover_ns or 0 for o in outages), default=0))
         if known
@@ -173,6 +241,7 @@ def tcp(
             attempted=account.attempted,
             failed=account.failed,
             reset=account.reset,
+            stalled=account.stalled,
             reestablished=account.reestablished,
             outcomes=account.outcomes,
             connect_samples_ms=tuple(_ms(ns) for ns in account.connect_ns if timed),
@@ -196,8 +265,10 @@ def problems(found: resultset.Measurement) -> tuple[str, ...]:
     """
     where = f"{found.traffic} from {found.node}"
     said = []
+    if found.outside_fault:
+        said.append(f"{where}: {found.outside_fault} losses or failures without a fault")
     if found.unexplained:
-        said.append(f"{where}: {found.unexplained} losses or failures without a fault")
+        said.append(f"{where}: {found.unexplained} lost packets without place and cause")
     if found.strangers:
         said.append(f"{where}: {found.strangers} packets arrived that were not sent")
     if found.sender is not None:

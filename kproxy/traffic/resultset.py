@@ -2,31 +2,48 @@
 
 ``docs/measuring.md`` describes every field. Reports read this file and nothing else, so it holds
 enough to compute its summary again (:mod:`kproxy.traffic.summary`). Times are milliseconds,
-rates per second; a field that does not apply is null.
+rates per second; a field that does not apply is null. Single figures are in
+:mod:`kproxy.traffic.figures`, how files are written and read in :mod:`kproxy.traffic.resultfile`.
 """
 
-import os
-import tempfile
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
+from kproxy.traffic import resultfile
+from kproxy.traffic.figures import (
+    Convergence,
+    Delay,
+    Failover,
+    Figure,
+    LossPattern,
+    Recovery,
+    ServiceResult,
+)
 
-from kproxy.errors import UsageError
+FORMAT = "kproxy.result/2"
 
-FORMAT = "kproxy.result/1"
-T = TypeVar("T")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """Where a median over trials lies with 95 % confidence; None: beyond what was watched."""
+
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Over the trials. None: a trial had no value, it never recovered while it was watched."""
+    """Over the trials. None: a trial had no value, it never recovered while it was watched.
+
+    ``confidence`` is of the median; None: too few trials for one.
+    """
 
     median: float | None
     min: float | None
     max: float | None
+    confidence: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +56,17 @@ class ConnectMs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcpRow:
-    """TCP requests or connections: ``failed`` includes ``reset``."""
+    """TCP requests or connections: ``failed`` includes ``reset``; see :class:`TcpResult`.
+
+    ``failed_per_trial`` is null in files of format 1.
+    """
 
     attempted: int
     failed: int
     reset: int
     connect_ms: ConnectMs
+    stalled: int | None = None
+    failed_per_trial: Spread | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +78,55 @@ class ModelledShare:
 
     failover_time: float | None
     restart_to_synced: float | None
+
+
+class Verdict(StrEnum):
+    """What may be said of one mode's figure beside another mode's."""
+
+    LESS = "less"
+    GREATER = "greater"
+    NOT_SHOWN = "no difference shown"
+    TOO_FEW = "too few trials"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A figure of one row beside the same one of another ``mode``.
+
+    ``p``: the permutation test's, ``corrected_p``: for the number of comparisons; None: no test
+    was made, because all values are the same or there are too few.
+    """
+
+    figure: str
+    mode: str
+    verdict: Verdict
+    p: float | None
+    corrected_p: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Methods:
+    """What the other methods find, over the trials, milliseconds.
+
+    See the same names of :class:`Failover`, :class:`Convergence` and :class:`Recovery`.
+    """
+
+    plbm_ms: Spread | None
+    tblm_ms: Spread | None
+    reset_ms: Spread | None
+    first_route_ms: Spread | None
+    full_ms: Spread | None
+    programmed_ms: Spread | None
+    recovered_ms: Spread | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DelayRow:
+    """Delay over the trials, milliseconds."""
+
+    median_ms: Spread | None
+    p99_ms: Spread | None
+    pdv_ms: Spread | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +151,10 @@ class Row:
     accuracy_ms: float | None
     valid: bool
     modelled_share: ModelledShare | None = None
+    unexplained: int | None = None
+    methods: Methods | None = None
+    delay_ms: DelayRow | None = None
+    differences: tuple[Difference, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +184,8 @@ class UdpFlowResult:
 class TcpResult:
     """TCP in one trial. ``outcomes`` counts each; ``connect_samples_ms`` are all connect times.
 
-    Under the virtual clock there are none: the data path takes no time there.
+    Under the virtual clock there are none: the data path takes no time there. ``stalled`` counts
+    what succeeded, but took so long that the kernel must have sent again (null in format 1).
     """
 
     attempted: int
@@ -118,6 +194,7 @@ class TcpResult:
     reestablished: int
     outcomes: dict[str, int]
     connect_samples_ms: tuple[float, ...]
+    stalled: int | None = None
 
 
 class Cause(StrEnum):
@@ -195,7 +272,8 @@ class Measurement:
     ``failover_time_ms`` is null while ``recovered`` is false. ``affected_flows`` is the number
     of flows with impaired packets and ``affected_pps`` their offered rate. ``modelled_ms`` is how
     much of the failover time the proxy of that node and the controllers spent in declared delays;
-    null without a cost model.
+    null without a cost model. ``outside_fault`` are losses that the fault cannot explain,
+    ``unexplained`` those without a place and a cause; null: nobody has looked for these.
     """
 
     node: str
@@ -209,6 +287,7 @@ class Measurement:
     reordered: int | None = None
     discarded: int | None = None
     strangers: int | None = None
+    outside_fault: int | None = None
     unexplained: int | None = None
     affected_flows: int | None = None
     affected_pps: float | None = None
@@ -223,6 +302,13 @@ class Measurement:
     flows: tuple[UdpFlowResult, ...] = ()
     losses: tuple[Loss, ...] = ()
     series: tuple[Series, ...] = ()
+    failover: Failover | None = None
+    reset: Figure | None = None
+    convergence: Convergence | None = None
+    services: tuple[ServiceResult, ...] = ()
+    loss_pattern: LossPattern | None = None
+    delay: Delay | None = None
+    recovery: Recovery | None = None
     tcp: TcpResult | None = None
     sender: SenderQuality | None = None
 
@@ -279,66 +365,13 @@ class ResultSet:
 
 def write(results: ResultSet, path: Path) -> None:
     """Write the file; it appears whole or not at all. The directory is made if it is missing."""
-    write_as(results, path)
-
-
-def write_as(results: Any, path: Path) -> None:
-    """Write any kind of result file (a dataclass) as :func:`write` does, what matters first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = msgspec.json.format(msgspec.json.encode(_ordered(results)), indent=2)
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(text + b"\n")
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _ordered(results: Any) -> dict[str, Any]:
-    names = [one.name for one in fields(results)]
-    first = ("format", "kernel", "host", "parameters", "summary")
-    ordered = sorted(names, key=lambda name: first.index(name) if name in first else len(first))
-    return {name: getattr(results, name) for name in ordered}
+    resultfile.write(results, path)
 
 
 def read(path: Path) -> ResultSet:
-    """Read a result file.
+    """Read a result file, also one of format 1.
 
     Raises :class:`~kproxy.errors.UsageError` for a file that is missing, cut, of another format
     or of a newer version, or whose fields have wrong types; it names the field.
     """
-    return read_as(path, ResultSet, FORMAT)
-
-
-def read_as(path: Path, wanted: type[T], form: str) -> T:
-    """Read any kind of result file as :func:`read` does; ``form`` is its FAMILY/VERSION."""
-    try:
-        data = path.read_bytes()
-    except OSError as err:
-        raise UsageError(f"{path}: {err.strerror}") from None
-    try:
-        top = msgspec.json.decode(data)
-    except msgspec.DecodeError as err:
-        raise UsageError(f"{path}: cut, or not JSON: {err}", remedy="run again") from None
-    _check_format(path, top.get("format") if isinstance(top, dict) else None, form)
-    try:
-        return msgspec.convert(top, wanted)
-    except msgspec.ValidationError as err:
-        raise UsageError(f"{path}: {err}") from None
-
-
-def _check_format(path: Path, found: object, form: str) -> None:
-    family, _, version = found.partition("/") if isinstance(found, str) else ("", "", "")
-    wanted_family, _, wanted_version = form.partition("/")
-    if family != wanted_family:
-        raise UsageError(
-            f"{path}: format: is {found!r}, not {form!r}", remedy="name a result.json of kproxy"
-        )
-    if version != wanted_version:
-        raise UsageError(
-            f"{path}: format: {found!r} is not what this kproxy reads ({form!r})",
-            remedy="read it with the kproxy that wrote it",
-        )
+    return resultfile.read(path, ResultSet, FORMAT)

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kproxy.traffic import resultset
+from kproxy.traffic import resultfile
 from kproxy.traffic.resultset import Measurement
 
-FORMAT = "kproxy.soak/1"
+FORMAT = "kproxy.soak/2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +50,9 @@ class SoakSet:
 
 def write(results: SoakSet, path: Path) -> None:
     """Write the file; it appears whole or not at all. The directory is made if it is missing."""
-    resultset.write_as(results, path)
+    resultfile.write(results, path)
 
 
 def read(path: Path) -> SoakSet:
     """Read a file that :func:`write` made. Raises ``UsageError`` if it is not such a file."""
-    return resultset.read_as(path, SoakSet, FORMAT)
+    return resultfile.read(path, SoakSet, FORMAT)

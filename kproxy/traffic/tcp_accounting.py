@@ -12,6 +12,10 @@ from dataclasses import dataclass
 
 from kproxy.traffic import records
 
+STALL_NS = 200_000_000
+"""The least time after which Linux sends a segment again (TCP_RTO_MIN): whoever waited so long
+for an answer over a path of less than a millisecond has waited for that."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcpOutage:
@@ -31,7 +35,8 @@ class TcpAccount:
 
     ``failed`` is every outcome but ``ok`` and includes ``reset``; ``reestablished`` counts the
     connections that had to be made again; ``connect_ns`` are the connect times of those made.
-    ``unexplained`` failures ended before the fault, or there was none.
+    ``outside_fault`` failures ended before the fault, or there was none; ``stalled`` are successes
+    that took at least STALL_NS.
     """
 
     attempted: int
@@ -39,7 +44,8 @@ class TcpAccount:
     reset: int
     reestablished: int
     unfinished: int
-    unexplained: int
+    outside_fault: int
+    stalled: int
     outcomes: dict[str, int]
     connect_ns: tuple[int, ...]
     outages: tuple[TcpOutage, ...]
@@ -61,7 +67,8 @@ def account(
         reset=outcomes["reset"],
         reestablished=len(again) if kind == "request" else 0,
         unfinished=len(mine) - len(done),
-        unexplained=sum(1 for r in failed if fault_ns is None or r.end_ns < fault_ns),
+        outside_fault=sum(1 for r in failed if fault_ns is None or r.end_ns < fault_ns),
+        stalled=sum(1 for r in done if r.outcome == "ok" and r.end_ns - r.start_ns >= STALL_NS),
         outcomes=dict(sorted(outcomes.items())),
         connect_ns=tuple(
             r.connected_ns - r.start_ns for r in done if kind == "connect" and r.connected_ns

@@ -142,6 +142,6 @@ def account(lab: Lab, record: Path, *, rate: float = 1000.0) -> accounting.Accou
         watched_until_ns=time.monotonic_ns() + tmax,
         tmax_ns=tmax,
     )
-    sent = records.read_sent(lab.scratch / "sent")
-    received, _ = records.read_received(record, 1)
-    return accounting.account(sent, received, plan)
+    sent = records.sent_array(lab.scratch / "sent")
+    received, state = records.received_array(record, 1)
+    return accounting.account(sent, {state.pod: received}, plan)

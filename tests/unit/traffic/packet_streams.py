@@ -1,5 +1,9 @@
 """Synthetic records of an isochronous stream, with an outage of known length."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from kproxy.traffic import accounting, records
 
 MS = 1_000_000
@@ -40,3 +44,24 @@ def plan(packets: list[records.Sent], fault: int | None = None) -> accounting.Pl
         fault_ns=fault,
         tmax_ns=tmax,
     )
+
+
+def sent_array(packets: Sequence[records.Sent]) -> accounting.Array:
+    fields = [(p.flow, p.seq, p.ns, p.status, p.errno) for p in packets]
+    return np.array(fields, records.SENT_FIELDS)
+
+
+def received_arrays(packets: Sequence[records.Received]) -> dict[str, accounting.Array]:
+    """Return what each pod received, in the order of arrival."""
+    by_pod: dict[str, list[tuple[int, int, int, int]]] = {}
+    for p in sorted(packets, key=lambda p: p.received_ns):
+        by_pod.setdefault(p.pod, []).append((p.flow, p.seq, p.sent_ns, p.received_ns))
+    return {pod: np.array(found, records.RECEIVED_FIELDS) for pod, found in by_pod.items()}
+
+
+def account(
+    packets: Sequence[records.Sent],
+    received: Sequence[records.Received],
+    plan: accounting.Plan,
+) -> accounting.Account:
+    return accounting.account(sent_array(packets), received_arrays(received), plan)

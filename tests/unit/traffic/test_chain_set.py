@@ -91,17 +91,17 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "new" / "result.json"
     chainset.write(whole(), path)
     assert chainset.read(path) == whole()
-    assert path.read_text().startswith('{\n  "format": "kproxy.chain/1"')
+    assert path.read_text().startswith('{\n  "format": "kproxy.chain/2"')
 
 
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     chainset.write(whole(), path)
-    with pytest.raises(errors.UsageError, match=r"not 'kproxy\.result/1'"):
+    with pytest.raises(errors.UsageError, match=r"not 'kproxy\.result/2'"):
         resultset.read(path)
-    with pytest.raises(errors.UsageError, match=r"not 'kproxy\.soak/1'"):
+    with pytest.raises(errors.UsageError, match=r"not 'kproxy\.soak/2'"):
         soakset.read(path)
-    path.write_text(path.read_text().replace("kproxy.chain/1", "kproxy.chain/2"))
+    path.write_text(path.read_text().replace("kproxy.chain/2", "kproxy.chain/3"))
     with pytest.raises(errors.UsageError, match="the kproxy that wrote it"):
         chainset.read(path)
 

@@ -9,12 +9,13 @@ import packet_streams as streams
 import pytest
 
 from kproxy.errors import UsageError
-from kproxy.traffic import accounting, measurement, records, resultset, summary, tcp_accounting
+from kproxy.traffic import measurement, records, resultset, summary, tcp_accounting
 
 ROW_FIELDS = [
     *("mode", "scenario", "node", "traffic", "trials", "offered_pps", "sent", "received", "lost"),
     *("duplicated", "reordered", "failover_packet_loss", "failover_time_ms"),
     *("restart_to_synced_ms", "tcp", "accuracy_ms", "valid", "modelled_share"),
+    *("unexplained", "methods", "delay_ms", "differences"),
 ]
 REPORT = {"late": 0, "late_threshold_ms": 1.0, "lateness_ms": {"p50": 0, "p99": 0, "max": 0}}
 
@@ -23,7 +24,7 @@ def trial(number: int, outage_ms: int, *, problems: tuple[str, ...] = ()) -> res
     packets = streams.sent(3)
     begin = streams.START + 1000 * streams.MS
     received = streams.arriving(packets, outage=(begin, begin + outage_ms * streams.MS))
-    account = accounting.account(packets, received, streams.plan(packets, fault=begin))
+    account = streams.account(packets, received, streams.plan(packets, fault=begin))
     connects = [
         records.TcpRecord("connect", "ok" if ms % 300 else "reset", 0, 0, 0, ms, ms + 10, ms, "p")
         for ms in range(1, 1000, 100)
@@ -66,15 +67,30 @@ def test_the_rows_have_the_documented_fields(tmp_path: Path) -> None:
     resultset.write(results(trial(1, 0), trial(2, 160), trial(3, 320)), tmp_path / "r.json")
     value = json.loads((tmp_path / "r.json").read_text())
     assert {"format", "kernel", "host", "parameters", "trials", "summary"} == set(value)
-    assert value["format"] == "kproxy.result/1"
+    assert value["format"] == "kproxy.result/2"
     udp, tcp = value["summary"]
     assert list(udp) == list(tcp) == ROW_FIELDS
     assert udp["trials"] == 3
     assert udp["sent"] == 9000
     assert udp["lost"] == udp["sent"] - udp["received"] == 480
-    assert udp["failover_packet_loss"] == {"median": 160.0, "min": 0.0, "max": 320.0}
-    assert udp["failover_time_ms"] == {"median": 176.0, "min": 0.0, "max": 336.0}
-    assert udp["restart_to_synced_ms"] == {"median": 200.0, "min": 100.0, "max": 300.0}
+    assert udp["failover_packet_loss"] == {
+        "median": 160.0,
+        "min": 0.0,
+        "max": 320.0,
+        "confidence": None,
+    }
+    assert udp["failover_time_ms"] == {
+        "median": 176.0,
+        "min": 0.0,
+        "max": 336.0,
+        "confidence": None,
+    }
+    assert udp["restart_to_synced_ms"] == {
+        "median": 200.0,
+        "min": 100.0,
+        "max": 300.0,
+        "confidence": None,
+    }
     assert udp["tcp"] is None
     assert udp["valid"] is True
     assert tcp["sent"] is None
@@ -119,8 +135,8 @@ def change(path: Path, **changes: Any) -> None:
 def test_other_and_newer_formats_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     resultset.write(results(trial(1, 0)), path)
-    change(path, format="kproxy.result/2")
-    with pytest.raises(UsageError, match=r"'kproxy.result/2' is not what this kproxy reads"):
+    change(path, format="kproxy.result/3")
+    with pytest.raises(UsageError, match=r"'kproxy.result/3' is not what this kproxy reads"):
         resultset.read(path)
     change(path, format="flent")
     with pytest.raises(UsageError, match="format: is 'flent', not"):

@@ -27,7 +27,7 @@ def test_an_outage_of_an_established_connection() -> None:
     assert outage.failed == 1
     assert outage.failover_ns == 1100 * MS
     assert outage.accuracy_ns == 200 * MS
-    assert account.unexplained == 0
+    assert account.outside_fault == 0
 
 
 def test_connects_are_counted_per_target() -> None:
@@ -40,9 +40,9 @@ def test_connects_are_counted_per_target() -> None:
     assert outage.failover_ns == 20 * MS
 
 
-def test_a_failure_without_a_fault_is_unexplained() -> None:
+def test_a_failure_without_a_fault_is_outside_it() -> None:
     account = tcp_accounting.account([request(0), request(1, "closed")], "request")
-    assert account.unexplained == 1
+    assert account.outside_fault == 1
     found = measurement.tcp(account, node="other", kind="request", fault_ns=None)
     assert found.traffic == "tcp-established"
     assert any("without a fault" in problem for problem in measurement.problems(found))
