@@ -27,6 +27,7 @@ COMMANDS = {
     "kernel": "kproxy.cli.kernel:kernel",
     "lab": "kproxy.cli.lab:lab",
     "proxy": "kproxy.cli.proxy:proxy",
+    "report": "kproxy.cli.report:report",
     "state": "kproxy.cli.state:state",
 }
 

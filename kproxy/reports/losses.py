@@ -1,0 +1,218 @@
+"""Where packets died: their way through places, with what was lost at each and why. Pure.
+
+Over all trials of a case. The accounts close: sent is received plus lost, and lost is the sum over
+the places; what no counter accounts for is called unexplained, and shown.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kproxy.reports.document import Block, Cell, Fold, Grid, Hop, Path, Section, Side, Tone, Words
+from kproxy.reports.view import Case, Shot, View
+from kproxy.traffic.resultset import Cause, Loss, Measurement
+
+A_POD = "a pod"
+"""Stands for every pod on the way: each trial has others."""
+
+THERE, BACK = "there", "back"
+KINDS = {"udp": "packets", "tcp-established": "requests", "tcp-connect": "connections"}
+FIRST_HOSTS = ("client", "outside", "node")
+"""How hosts begin that come first on the way, where no link tells."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """All trials of one case and column, for one place of origin and kind of traffic."""
+
+    column: str
+    node: str
+    traffic: str
+    sent: int
+    lost: int
+    losses: tuple[Loss, ...]
+    unexplained: int | None
+    pods: frozenset[str]
+
+
+def section(view: View) -> Section | None:
+    """Return the section; None if the results do not say where packets were lost."""
+    if not any(m.losses for m in _measurements(view.shots)):
+        return None
+    blocks: list[Block] = []
+    quiet = []
+    for case in view.cases:
+        accounts = [one for column in view.columns for one in _accounts(view, case, column)]
+        losing = [one for one in accounts if one.lost]
+        if not losing:
+            quiet.append(case.title)
+            continue
+        blocks += _case(case, losing)
+    if quiet:
+        blocks.append(Words((f"Nothing was lost in: {', '.join(quiet)}.",), Tone.GOOD))
+    return Section(
+        anchor="losses",
+        title="Where packets died",
+        intro="From sender to receiver, over all trials; places at which nothing was lost in any "
+        "case are left out. What no counter accounts for is unexplained.",
+        blocks=tuple(blocks),
+    )
+
+
+def _measurements(shots: Iterable[Shot]) -> Iterable[Measurement]:
+    return (m for shot in shots for m in shot.measurements)
+
+
+def _accounts(view: View, case: Case, column: str) -> Iterable[Account]:
+    groups: dict[tuple[str, str], list[Measurement]] = {}
+    for one in _measurements(view.of(case, column)):
+        groups.setdefault((one.node, one.traffic), []).append(one)
+    for (node, traffic), found in groups.items():
+        yield Account(
+            column=column,
+            node=node,
+            traffic=traffic,
+            sent=sum(m.tcp.attempted if m.tcp else m.sent or 0 for m in found),
+            lost=sum(m.tcp.failed if m.tcp else m.lost or 0 for m in found),
+            losses=added(loss for m in found for loss in m.losses),
+            unexplained=_unexplained(found),
+            pods=frozenset(
+                pod.rpartition("/")[2]
+                for m in found
+                for flow in m.flows
+                for pod in (flow.pod_before, flow.pod_after)
+            ),
+        )
+
+
+def _unexplained(found: Sequence[Measurement]) -> int | None:
+    """Return how many have no place and cause; None if nobody has looked."""
+    known = [m.unexplained for m in found if m.unexplained is not None]
+    if known:
+        return sum(known)
+    if not any(m.losses for m in found):
+        return None
+    causes = [loss for m in found for loss in m.losses if loss.cause != Cause.UNEXPLAINED]
+    return max(0, sum(m.lost or 0 for m in found) - sum(loss.packets for loss in causes))
+
+
+def added(losses: Iterable[Loss]) -> tuple[Loss, ...]:
+    """Return losses of several trials, added up by place, cause and direction."""
+    found: dict[tuple[str, Cause, str], Loss] = {}
+    for one in losses:
+        key = (one.place, one.cause, one.direction)
+        before = found.get(key)
+        packets = one.packets + (before.packets if before else 0)
+        witness = before.witness if before else one.witness
+        found[key] = Loss(
+            place=one.place,
+            cause=one.cause,
+            packets=packets,
+            direction=one.direction,
+            witness=witness,
+        )
+    return tuple(found.values())
+
+
+def _case(case: Case, accounts: Sequence[Account]) -> Iterable[Block]:
+    told = [one for one in accounts if one.losses]
+    order = ranks(loss.place for one in told for loss in one.losses if loss.direction == THERE)
+    paths = tuple(_path(one, order) for one in told)
+    rows = tuple(row for one in told for row in _rows(one, order))
+    head = ("", "from", "place", "cause", "lost", "known by")
+    grid = Grid(title=f"{case.title}: places and causes", head=head, rows=rows, headers=2)
+    if paths:
+        yield Grid(title=case.title, head=_HEAD, rows=tuple(_row(one) for one in accounts))
+        yield Side(paths)
+        yield Fold(f"{case.title}: every place and cause, with the counters", (grid,))
+    else:
+        note = "These results do not say where."
+        rows = tuple(_row(one) for one in accounts)
+        yield Grid(title=case.title, head=_HEAD, rows=rows, note=note)
+
+
+_HEAD = ("", "from", "sent", "lost", "unexplained")
+
+
+def _row(one: Account) -> tuple[Cell, ...]:
+    unknown = one.unexplained
+    text = "–" if unknown is None else f"{unknown:,}"
+    return (
+        Cell(one.column),
+        Cell(f"{one.node}, {KINDS.get(one.traffic, one.traffic)}"),
+        Cell(f"{one.sent:,}"),
+        Cell(f"{one.lost:,}", Tone.LOSS),
+        Cell(text, Tone.BAD if unknown else Tone.PLAIN if unknown is None else Tone.GOOD),
+    )
+
+
+def _path(one: Account, order: Mapping[str, int]) -> Path:
+    return Path(
+        title=f"{one.column}, from {one.node}: {KINDS.get(one.traffic, one.traffic)}",
+        sent=one.sent,
+        received=one.sent - one.lost,
+        hops=_hops(one, THERE, order),
+        back=_hops(one, BACK, order)[::-1],
+        unexplained=one.unexplained or 0,
+    )
+
+
+def _hops(one: Account, direction: str, order: Mapping[str, int]) -> tuple[Hop, ...]:
+    mine = [
+        loss
+        for loss in one.losses
+        if loss.direction == direction and loss.cause != Cause.UNEXPLAINED
+    ]
+    mine.sort(key=lambda loss: (order.get(loss.place, len(order)), loss.place))
+    groups: dict[str, list[Loss]] = {}
+    for loss in mine:
+        groups.setdefault(general(loss.place, one.pods), []).append(loss)
+    return tuple(
+        Hop(place, sum(loss.packets for loss in group), _causes(group))
+        for place, group in groups.items()
+    )
+
+
+def _causes(group: Iterable[Loss]) -> tuple[str, ...]:
+    counts: dict[str, int] = {}
+    for loss in group:
+        counts[loss.cause] = counts.get(loss.cause, 0) + loss.packets
+    return tuple(f"{count:,} {cause}" for cause, count in counts.items())
+
+
+def general(place: str, pods: Collection[str]) -> str:
+    """Return a place with any pod for a pod."""
+    return ">".join(A_POD if host in pods else host for host in place.split(">"))
+
+
+def _rows(one: Account, order: Mapping[str, int]) -> Iterable[tuple[Cell, ...]]:
+    for loss in sorted(one.losses, key=lambda loss: order.get(loss.place, len(order))):
+        bad = loss.cause == Cause.UNEXPLAINED
+        where = loss.place + (", on the way back" if loss.direction == BACK else "")
+        yield (
+            Cell(one.column),
+            Cell(f"{one.node}, {KINDS.get(one.traffic, one.traffic)}"),
+            Cell(where or "–"),
+            Cell(str(loss.cause), Tone.BAD if bad else Tone.PLAIN),
+            Cell(f"{loss.packets:,}"),
+            Cell(loss.witness or "–"),
+        )
+
+
+def ranks(places: Iterable[str]) -> dict[str, int]:
+    """Return the order of places on the way: a link ``A>B`` comes after A and before B.
+
+    Hosts that no link mentions stand where hosts of such names do.
+    """
+    names = list(dict.fromkeys(places))
+    links = [(name, *name.split(">", 1)) for name in names if ">" in name]
+    rank: dict[str, int] = {}
+    for name in [*names, *(host for _, *ends in links for host in ends)]:
+        if ">" not in name:
+            at = next((i for i, word in enumerate(FIRST_HOSTS) if name.startswith(word)), 3)
+            rank[name] = 2 * max(0, at - 1)
+    for _ in links:  # as long as the longest way there can be
+        for _, begin, end in links:
+            rank[end] = min(max(rank[end], rank[begin] + 2), 2 * len(rank) + 6)
+    for name, begin, _ in links:
+        rank[name] = rank[begin] + 1
+    return rank

@@ -1,0 +1,70 @@
+"""The report as one HTML file that needs nothing else: no network, no other file.
+
+Plotly's JavaScript comes out of the installed ``plotly`` package, and goes into the file
+compressed (a browser can inflate it), as the charts do: less than half the size. The page forbids
+itself every request (a Content Security Policy). Without scripts all tables are there, and only
+charts are not.
+"""
+
+import base64
+import gzip
+import json
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from kproxy.reports import charts as drawing
+from kproxy.reports.document import Block, Chart, Document, Fold, Part, Side
+
+JAVASCRIPT = ("package_data", "plotly.min.js")
+"""Where the ``plotly`` package has it."""
+
+
+def html(document: Document) -> str:
+    """Return the file's text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("kproxy.reports", "page"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.tests["kind"] = lambda block, name: type(block).__name__ == name
+    charts = [chart for one in document.sections for chart in _charts(one.blocks)]
+    places = {id(chart): number for number, chart in enumerate(charts)}
+    return environment.get_template("report.html.j2").render(
+        document=document,
+        key=lambda chart: drawing.key(chart.figure),
+        number=lambda chart: places[id(chart)],
+        style=Markup(_ours("style.css")),  # noqa: S704  ours
+        script=Markup(_ours("report.js")),  # noqa: S704  ours
+        figures=packed(json.dumps([chart.figure for chart in charts], separators=(",", ":"))),
+        library=packed(plotly()) if charts else "",
+    )
+
+
+def plotly() -> str:
+    """Return Plotly's JavaScript."""
+    return resources.files("plotly").joinpath(*JAVASCRIPT).read_text(encoding="utf-8")
+
+
+def packed(text: str) -> str:
+    """Return a text as base64 of gzip; always the same for the same text."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def _ours(name: str) -> str:
+    return resources.files("kproxy.reports").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def _charts(blocks: "tuple[Block, ...]") -> list[Chart]:
+    """Return all charts, in the order in which they are in the page."""
+    found: list[Any] = []
+    for block in blocks:
+        if isinstance(block, Chart):
+            found.append(block)
+        elif isinstance(block, Side | Fold | Part):
+            found += _charts(block.blocks)
+    return found

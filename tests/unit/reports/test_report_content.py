@@ -1,0 +1,233 @@
+"""The report says what the results say, in the right order, and leaves out what they do not."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import plotly.graph_objects as go
+import pytest
+import report_samples as samples
+
+from kproxy.reports import charts, comparisons, csvfile, losses, markdown, report, timechart, view
+from kproxy.reports.document import Block, Chart, Document, Fold, Grid, Part, Side
+from kproxy.reports.document import Path as Way
+from kproxy.traffic.resultset import Cause, Loss, Series
+
+GOOD = samples.loaded(samples.comparison(), "good")
+BAD = samples.loaded(samples.spoiled(samples.comparison()), "bad")
+OLD = samples.loaded(samples.comparison(rates=False), "old")
+
+
+def all_blocks(blocks: Iterable[Block]) -> Iterable[Block]:
+    for block in blocks:
+        yield block
+        if isinstance(block, Side | Fold | Part):
+            yield from all_blocks(block.blocks)
+
+
+def blocks_of(document: Document, anchor: str) -> list[Block]:
+    section = next(one for one in document.sections if one.anchor == anchor)
+    return list(all_blocks(section.blocks))
+
+
+def texts(grid: Grid) -> list[list[str]]:
+    return [[cell.text for cell in row] for row in grid.rows]
+
+
+def test_the_order_is_that_in_which_a_reader_asks() -> None:
+    anchors = [one.anchor for one in report.document([GOOD]).sections]
+    assert anchors == ["time-line", "comparison", "losses", "distributions", "method"]
+
+
+def test_what_a_result_does_not_have_is_left_out() -> None:
+    document = report.document([OLD])
+    assert "losses" not in [one.anchor for one in document.sections]
+    found = [b for b in blocks_of(document, "time-line") if isinstance(b, Chart)]
+    assert {chart.title for chart in found} == {"Events of all trials"}
+    assert document.outcome.rows[0][3].text == "–"
+
+
+def test_the_outcome_counts_everything() -> None:
+    rows = texts(report.document([BAD]).outcome)
+    assert rows[0][:4] == ["ipvs", "9", "120 of 108,000", "0"]
+    assert rows[2][:4] == ["nftables", "9", "106 of 108,000", "7"]
+
+
+def test_every_chart_is_one_that_plotly_knows_and_has_its_table() -> None:
+    charted = [
+        block
+        for loaded in ([GOOD], [BAD], [OLD], [BAD, GOOD])
+        for section in report.document(loaded).sections
+        for block in all_blocks(section.blocks)
+        if isinstance(block, Chart)
+    ]
+    assert len(charted) > 20
+    for chart in charted:
+        go.Figure(chart.figure)  # refuses a property that there is not
+        assert chart.grid.rows
+        assert charts.key(chart.figure)
+        for row in chart.grid.rows:
+            assert len(row) == len(chart.grid.head)
+
+
+def test_the_rates_add_up() -> None:
+    shot = next(s for s in view.look([GOOD]).shots if s.case == "endpoint-crash")
+    figure = timechart.rates(shot, (-100, 500))
+    assert figure is not None
+    bars = [trace for trace in figure["data"] if trace["type"] == "bar"]
+    assert sum(sum(bar["y"]) for bar in bars) == shot.measurements[0].lost
+    line = figure["data"][0]
+    assert (line["x0"], line["dx"]) == (-1000.0, 10.0)
+    assert line["y"][0] == 1000.0  # 10 packets in 10 ms
+    assert line["y"][100] == 700.0  # 3 of 10 are lost
+
+
+def test_long_trials_have_their_steps_added_up() -> None:
+    shot = view.look([GOOD]).shots[0]
+    sent = tuple(10 for _ in range(2500))
+    long = Series(service="s", start_ms=0, step_ms=10, sent=sent, lost=(1,) + (0,) * 2499)
+    one = dataclasses.replace(shot.measurements[0], series=(long,))
+    figure = timechart.rates(dataclasses.replace(shot, measurements=(one,)), (0, 1))
+    assert figure is not None
+    line, bar = figure["data"][:2]
+    assert line["dx"] == 50
+    assert len(line["y"]) == 500
+    assert set(line["y"][1:]) == {1000.0}
+    assert bar["y"][0] == 1
+
+
+def test_all_charts_of_a_case_show_the_same_time() -> None:
+    blocks = blocks_of(report.document([GOOD]), "time-line")
+    found = [b for b in blocks if isinstance(b, Chart) and b.title.endswith("41 lost")]
+    spans = {
+        tuple(b.figure["layout"]["xaxis"]["range"])
+        for b in blocks
+        if isinstance(b, Chart) and "lost" in b.title and "yaxis2" in b.figure["layout"]
+    }
+    assert found
+    assert len(spans) == 2  # of the trials in the middle, and of those that lost most
+
+
+def test_the_trial_in_the_middle_is_a_valid_one() -> None:
+    shots = [s for s in view.look([BAD]).shots if s.case == "endpoint-crash"]
+    mine = [s for s in shots if s.column == "nftables"]
+    middle, worst = view.typical(mine), view.worst(mine)
+    assert middle is not None
+    assert worst is not None
+    assert middle.problems == ()
+    assert worst.problems != ()
+
+
+def test_places_in_the_order_of_the_way() -> None:
+    places = ["lan>node2", "node2>a", "node1", "client1>node1", "a", "lan", "client1", "node1>lan"]
+    order = losses.ranks(places)
+    assert sorted(places, key=order.__getitem__) == [
+        "client1",
+        "client1>node1",
+        "node1",
+        "node1>lan",
+        "lan",
+        "lan>node2",
+        "node2>a",
+        "a",
+    ]
+
+
+def test_a_ring_of_links_ends() -> None:
+    assert set(losses.ranks(["a>b", "b>a"])) == {"a", "b", "a>b", "b>a"}
+
+
+def test_the_way_shows_places_causes_and_what_is_unexplained() -> None:
+    ways = [b for b in blocks_of(report.document([BAD]), "losses") if isinstance(b, Way)]
+    last = ways[-1]
+    assert (last.sent, last.received, last.unexplained) == (18000, 18000 - 106, 7)
+    assert [(hop.place, hop.lost) for hop in last.hops] == [("node1", 32), ("node1>web-1", 67)]
+    assert last.hops[0].causes == ("32 stale connection entry",)
+    assert last.sent == last.received + last.unexplained + sum(hop.lost for hop in last.hops)
+
+
+def test_pods_are_one_place_in_the_diagram() -> None:
+    assert losses.general("node1>dns-abc", {"dns-abc"}) == "node1>a pod"
+    assert losses.general("node1", {"dns-abc"}) == "node1"
+
+
+def test_losses_of_trials_add_up() -> None:
+    one = Loss(place="node1", cause=Cause.RULE, packets=2, witness="nft")
+    back = dataclasses.replace(one, direction="back")
+    assert losses.added([one, back, one]) == (dataclasses.replace(one, packets=4), back)
+
+
+def test_results_side_by_side_are_columns_side_by_side() -> None:
+    document = report.document([BAD, GOOD])
+    grid = next(b for b in blocks_of(document, "comparison") if isinstance(b, Grid))
+    assert grid.head[2:] == (
+        "bad: ipvs",
+        "good: ipvs",
+        "bad: iptables",
+        "good: iptables",
+        "bad: nftables",
+        "good: nftables",
+    )
+    row = next(row for row in texts(grid) if row[:2] == ["endpoint-crash", "hit"])
+    assert row[2] == row[3] == "40 (35–45) lost\n176 (156–196) ms"
+    assert row[6].startswith("not valid")
+    assert document.warnings == ("bad: not every row is valid: see the notes at the end",)
+
+
+def test_every_row_of_a_table_says_what_it_is_of() -> None:
+    found = comparisons.section([GOOD]).blocks[0]
+    assert isinstance(found, Grid)
+    assert [row[:2] for row in texts(found)][:2] == [["baseline", "hit"], ["baseline", "other"]]
+
+
+def test_a_trial_that_is_not_valid_is_named_and_not_in_the_distributions() -> None:
+    document = report.document([BAD])
+    invalid = [b for b in blocks_of(document, "method") if isinstance(b, Grid) and "why" in b.head]
+    expected = ["nftables", "endpoint-crash", "3", "udp from hit: receivers dropped 7 packets"]
+    assert texts(invalid[0]) == [expected]
+    spread = next(b for b in blocks_of(document, "distributions") if isinstance(b, Chart))
+    counts = {(row[0], row[1]): row[2] for row in texts(spread.grid)}
+    assert counts["nftables", "hit"] == "2"
+    assert counts["ipvs", "hit"] == "3"
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours (WCAG 2.2)."""
+    first, second = sorted((luminance(one), luminance(other)))
+    return (second + 0.05) / (first + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("colour", charts.PALETTE)
+def test_colours_are_seen_on_both_backgrounds(colour: str) -> None:
+    assert min(contrast(colour, ground) for ground in charts.BACKGROUNDS) >= 3
+    style = Path(charts.__file__).with_name("page").joinpath("style.css").read_text()
+    assert f"--raised: light-dark({', '.join(charts.BACKGROUNDS)})" in style
+
+
+def test_markdown_holds_the_tables_and_nothing_breaks_out_of_them() -> None:
+    text = markdown.markdown(report.document([BAD, GOOD]))
+    assert "| endpoint-crash | hit | 40 (35–45) lost<br>176 (156–196) ms |" in text
+    assert "→ **node1: 32 stale connection entry** →" in text
+    tricky = samples.loaded(samples.comparison(), "a|b <i>*x*")
+    assert "a\\|b &lt;i>\\*x\\*" in markdown.markdown(report.document([tricky]))
+
+
+def test_csv_has_a_line_for_every_measurement() -> None:
+    lines = csvfile.table([GOOD, OLD]).splitlines()
+    head = lines[0].split(",")
+    assert len(lines) == 1 + 2 * 27 * 3
+    crash = next(line.split(",") for line in lines if ",endpoint-crash," in line)
+    row = dict(zip(head, crash, strict=True))
+    assert (row["result"], row["mode"], row["node"], row["lost"]) == ("good", "ipvs", "hit", "35")
+    assert row["losses"] == "24 node1>web-1: neighbour does not answer; 11 node1: stale " + (
+        "connection entry"
+    )
+    assert row["late"] == "0"
+    tcp = next(line.split(",") for line in lines if ",tcp-connect," in line)
+    assert dict(zip(head, tcp, strict=True))["sent"] == ""
