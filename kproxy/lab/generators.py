@@ -34,7 +34,7 @@ FLOWS_PER_CLIENT = 1 << 16
 """Flow numbers tell the vantage point: those of number 2 begin with twice this."""
 
 QUIT_SECONDS = 10.0
-FASTEST_PPS = 256_000.0
+FASTEST_PPS = 512_000.0
 """What the sender can do at the most: one batch a millisecond (``kproxy.traffic.udp_send``)."""
 
 FIRST_SOURCE_PORT = 1024

@@ -7,14 +7,22 @@ A profile is one JSON object; ``format`` names it and its version. A wrong profi
 import base64
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kproxy.errors import UsageError
 from kproxy.traffic import wire
 
 UDP_FORMAT = "kproxy.udp-profile/1"
 TCP_FORMAT = "kproxy.tcp-profile/1"
+
+
+class Distribution(StrEnum):
+    """How packets follow each other: evenly, or as a Poisson process."""
+
+    ISOCHRONOUS = "isochronous"
+    POISSON = "poisson"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,15 +40,17 @@ class UdpFlow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UdpProfile:
-    """An isochronous stream: packet k leaves at t0 + k / rate, round robin over the flows.
+    """A stream: packet k leaves at t0 + k / rate, round robin over the flows.
 
+    With ``distribution`` POISSON the gaps are exponential, the same for the same ``seed``.
     ``rate_pps`` is the total of all flows. ``duration_s`` None means until told to stop.
     ``catch_up_packets``: after a stall at most that many overdue packets are sent, the older
     ones are recorded as not sent (None: one second of traffic). ``late_ms`` is the lateness
     from which a packet counts as late in the sender's own report. ``realtime`` asks for
     SCHED_FIFO and locked memory; where that is not allowed the report says so. ``quantum_ms``:
     the sender wakes only so often and sends what has become due; None: for every packet up to
-    1,000 packets/s, every millisecond above.
+    1,000 packets/s, every millisecond above. ``fresh_ports``, the lowest and how many: packet k
+    leaves from source port lowest + k modulo so many, instead of its frame's.
     """
 
     interface: str
@@ -54,6 +64,9 @@ class UdpProfile:
     late_ms: float = 1.0
     realtime: bool = True
     quantum_ms: float | None = None
+    distribution: Distribution = Distribution.ISOCHRONOUS
+    seed: int = 0
+    fresh_ports: tuple[int, int] | None = None
 
     def to_json(self) -> str:
         """Return the text of the profile file."""
@@ -79,6 +92,9 @@ class UdpProfile:
                 "late_ms": self.late_ms,
                 "realtime": self.realtime,
                 "quantum_ms": self.quantum_ms,
+                "distribution": self.distribution,
+                "seed": self.seed,
+                "fresh_ports": self.fresh_ports,
                 "flows": flows,
             }
         )
@@ -158,6 +174,9 @@ class TcpProfile:
         )
 
 
+_E = TypeVar("_E", bound=StrEnum)
+
+
 class _Fields:
     """Typed access to the fields of one JSON object, with errors that name the field."""
 
@@ -196,6 +215,16 @@ class _Fields:
             raise self.wrong(name, "must be a list")
         return [_Fields(f"{self._where}: {name}[{i}]", v) for i, v in enumerate(value)]
 
+    def value(self, name: str) -> Any:
+        return self._value.get(name)
+
+    def choice(self, name: str, among: type[_E], *, default: _E) -> _E:
+        value = self._value.get(name, default)
+        try:
+            return among(value)
+        except ValueError:
+            raise self.wrong(name, f"must be one of {', '.join(among)}") from None
+
     def flag(self, name: str, *, default: bool) -> bool:
         return bool(self._value.get(name, default))
 
@@ -218,7 +247,24 @@ def read_udp(path: Path) -> UdpProfile:
         late_ms=top.number("late_ms", low=0, default=1.0),
         realtime=top.flag("realtime", default=True),
         quantum_ms=top.number("quantum_ms", low=0, default=None),
+        distribution=top.choice("distribution", Distribution, default=Distribution.ISOCHRONOUS),
+        seed=top.integer("seed", low=0, default=0),
+        fresh_ports=_fresh_ports(top),
     )
+
+
+def _fresh_ports(top: _Fields) -> tuple[int, int] | None:
+    value = top.value("fresh_ports")
+    if value is None:
+        return None
+    if (
+        not isinstance(value, list)
+        or [type(one) for one in value] != [int, int]
+        or min(value) < 1
+        or sum(value) > 65536
+    ):
+        raise top.wrong("fresh_ports", "must be the lowest port and how many, up to 65535")
+    return value[0], value[1]
 
 
 def _udp_flow(fields: _Fields) -> UdpFlow:

@@ -4,21 +4,25 @@ The writer maps a sparse file and copies records into it; the kernel owns the pa
 was written is in the file when the process dies. Put these files on a tmpfs (``/run`` or
 ``/dev/shm``): then writing a record is a memory copy and nothing else.
 
-Layout: one page of header, then ``capacity`` records of ``record_size`` bytes. Numbers are
-little-endian. Every record begins with a word that is not zero. ``count`` is written after the
-records it counts, so a reader goes on behind it until a record begins with a zero word: the batch
-during which the writer was killed counts too.
+Layout: one page of header, a table (whole pages, mostly none), then ``capacity`` records of
+``record_size`` bytes. Numbers are little-endian. Every record begins with a word that is not zero.
+``count`` is written after the records it counts, so a reader goes on behind it until a record
+begins with a zero word: the batch during which the writer was killed counts too.
+
+Pages of a mapping count as memory of the process that touches them, so writers and readers let go
+of what lies behind them; the file keeps it.
 
 ======  =====  ========================================================================
 offset  size   header field
 ======  =====  ========================================================================
-0       8      ``KPXREC1\\0``
+0       8      ``KPXREC2\\0``
 8       4      kind: 1 sent, 2 received, 3 TCP
 12      4      record size
 16      8      capacity, in records
 24      8      count of records written
 32      8      records that found no room (the measurement is invalid if not 0)
 40      8      packets that the kernel dropped at the receiving sockets
+48      8      bytes of the table
 64      …      name of the writer (a pod's name), UTF-8, zero-terminated
 ======  =====  ========================================================================
 """
@@ -30,8 +34,8 @@ from pathlib import Path
 
 from kproxy.errors import MeasurementError
 
-MAGIC = b"KPXREC1\0"
-HEADER = struct.Struct("<8sIIQQQQ")
+MAGIC = b"KPXREC2\0"
+HEADER = struct.Struct("<8sIIQQQQQ")
 HEADER_SIZE = 4096
 NAME_AT = 64
 NAME_SIZE = 256
@@ -40,41 +44,74 @@ KIND_RECEIVED = 2
 KIND_TCP = 3
 _COUNTERS = struct.Struct("<QQQ")
 _COUNTERS_AT = 24
+#: A process lets go of mapped pages when it has touched so many bytes more.
+LET_GO_BYTES = 16 << 20
+
+
+def _pages(size: int) -> int:
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 class RecordWriter:
     """Appends records to a new file (an existing one is replaced). Close it, or just die."""
 
     def __init__(
-        self, path: str | os.PathLike[str], kind: int, record_size: int, capacity: int, name: str
+        self,
+        path: str | os.PathLike[str],
+        kind: int,
+        record_size: int,
+        capacity: int,
+        name: str,
+        table: bytes = b"",
     ) -> None:
         self.record_size = record_size
         self.capacity = capacity
         self.count = 0
         self.overflow = 0
         self.drops = 0
-        size = HEADER_SIZE + record_size * capacity
+        self._records_at = HEADER_SIZE + _pages(len(table))
+        size = self._records_at + record_size * capacity
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
             os.ftruncate(fd, size)
             self.map = mmap.mmap(fd, size)
         finally:
             os.close(fd)
-        HEADER.pack_into(self.map, 0, MAGIC, kind, record_size, capacity, 0, 0, 0)
+        HEADER.pack_into(self.map, 0, MAGIC, kind, record_size, capacity, 0, 0, 0, len(table))
         text = name.encode()[: NAME_SIZE - 1]
         self.map[NAME_AT : NAME_AT + len(text)] = text
+        self.map[HEADER_SIZE : HEADER_SIZE + len(table)] = table
+        self._kept_from = self._records_at
 
     def append(self, records: bytes | bytearray | memoryview, number: int) -> None:
         """Append ``number`` records; those that find no room are counted in ``overflow``."""
-        room = min(number, self.capacity - self.count)
-        at = HEADER_SIZE + self.count * self.record_size
+        room = self.room(number)
+        at = self.place
         self.map[at : at + room * self.record_size] = records[: room * self.record_size]
-        self.count += room
+        self.written(room)
+
+    @property
+    def place(self) -> int:
+        """Where in ``map`` the next record goes."""
+        return self._records_at + self.count * self.record_size
+
+    def room(self, number: int) -> int:
+        """Return how many of ``number`` records there is room for; the others are overflow."""
+        room = min(number, self.capacity - self.count)
         self.overflow += number - room
+        return room
+
+    def written(self, number: int) -> None:
+        """Count ``number`` records that have been written at ``place``."""
+        self.count += number
         self.flush()
+        if self.place - self._kept_from > LET_GO_BYTES:
+            end = self.place // mmap.PAGESIZE * mmap.PAGESIZE
+            self.map.madvise(mmap.MADV_DONTNEED, self._kept_from, end - self._kept_from)
+            self._kept_from = end
 
     def flush(self) -> None:
-        """Write the counters; needed only after changing ``drops`` or writing in place."""
+        """Write the counters; needed only after changing ``drops``."""
         _COUNTERS.pack_into(self.map, _COUNTERS_AT, self.count, self.overflow, self.drops)
 
     def close(self) -> None:
@@ -98,22 +135,24 @@ class RecordReader:
                 self._map = mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ)
         except OSError as err:
             raise MeasurementError(f"{path}: {err.strerror}") from None
-        magic, found, length, self.capacity, count, self.overflow, self.drops = HEADER.unpack_from(
-            self._map
+        (magic, found, length, self.capacity, count, self.overflow, self.drops, table) = (
+            HEADER.unpack_from(self._map)
         )
         if magic != MAGIC or found != kind or length != record_size:
             self.close()
             raise MeasurementError(f"{path}: not a record file of kind {kind}")
-        if size < HEADER_SIZE + record_size * self.capacity:
+        self._records_at = HEADER_SIZE + _pages(table)
+        if size < self._records_at + record_size * self.capacity:
             self.close()
             raise MeasurementError(f"{path}: cut: {size} bytes, its header promises more")
         self.record_size = record_size
         self.name = self._map[NAME_AT : NAME_AT + NAME_SIZE].split(b"\0", 1)[0].decode()
+        self.table = self._map[HEADER_SIZE : HEADER_SIZE + table]
         self.count = self._scan(count)
 
     def _scan(self, count: int) -> int:
         while count < self.capacity:
-            at = HEADER_SIZE + count * self.record_size
+            at = self._records_at + count * self.record_size
             if self._map[at : at + 4] == b"\0\0\0\0":
                 break
             count += 1
@@ -122,15 +161,11 @@ class RecordReader:
     def records(self, start: int = 0, number: int | None = None) -> bytes:
         """Return the records from number ``start`` on, so many or all, as one byte string."""
         end = self.count if number is None else min(self.count, start + number)
-        return self._map[
-            HEADER_SIZE + start * self.record_size : HEADER_SIZE + end * self.record_size
-        ]
-
-    def words(self, number: int) -> list[int]:
-        """Return word ``number`` (of 4 bytes) of every record, as native integers."""
-        end = HEADER_SIZE + self.count * self.record_size
-        with memoryview(self._map) as whole, whole[HEADER_SIZE:end].cast("I") as words:
-            return words[number :: self.record_size // 4].tolist()
+        first = self._records_at + start * self.record_size
+        data = self._map[first : self._records_at + end * self.record_size]
+        if len(data) > LET_GO_BYTES:
+            self._map.madvise(mmap.MADV_DONTNEED)
+        return data
 
     def close(self) -> None:
         """Unmap the file."""

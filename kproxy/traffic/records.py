@@ -1,14 +1,17 @@
 """The three kinds of records and their readers.
 
-Sent (24 bytes, little-endian): status u32 (low byte: 1 sent, 2 failed, 3 not sent; the errno of a
-failed send above it), flow u32, sequence u64, time u64: when the packet was handed to the kernel,
-or, for a packet that was not sent, when it should have been.
+Sent (24 bytes, little-endian), one for each *span*, consecutive packets that had the same fate at
+the same moment: status u32 (low byte: 1 sent, 2 failed, 3 not sent; the errno of a failed send
+above it), number u32, first packet u64, time u64: when the packets were handed to the kernel, or,
+for packets that were not sent, when the first of them should have been. Packet k belongs to flow k
+modulo the number of flows; these, and the rate, are the file's table (:func:`sent_table`).
 
-Received (96 bytes): the first 32 bytes of the payload as they came (:mod:`kproxy.traffic.wire`),
-then the kernel's control messages in its native layout (SCM_TIMESTAMPNS, SO_RXQ_OVFL). Nobody
-looks at them while packets arrive. The kernel stamps arrivals with CLOCK_REALTIME; *clock
-records* between them (magic ``kpcl``, written at the start and about every second while packets
-arrive) carry the offset to CLOCK_MONOTONIC, by which the reader converts.
+Received (24 bytes), one for each packet: seconds and nanoseconds of the kernel's time stamp (u32
+each, little-endian), then flow, the low half of the sequence number (u32 each) and the time of
+sending (u64), as they came, big-endian. *Sections* between them (:func:`section`) say to which
+trial the next ones belong. The kernel stamps arrivals with CLOCK_REALTIME; a section, written at
+least every second while packets arrive, carries the offset to CLOCK_MONOTONIC, too, by which the
+reader converts.
 
 TCP (96 bytes, little-endian): see :class:`TcpRecord`.
 
@@ -17,36 +20,26 @@ All times are CLOCK_MONOTONIC nanoseconds of the one kernel that the lab runs on
 
 import os
 import struct
-import sys
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from kproxy.traffic import recordfile, wire
+from kproxy.traffic import recordfile
 
 if TYPE_CHECKING:  # generators and responders import this module, and must start fast
-    import numpy as np
-    from numpy.typing import NDArray
+    from kproxy.traffic.receivedfile import Array
 
-    Array: TypeAlias = NDArray[np.void]
-
-SENT = struct.Struct("<IIQQ")
+SPAN = struct.Struct("<IIQQ")
 STATUS_SENT = 1
 STATUS_FAILED = 2
 STATUS_NOT_SENT = 3
+_TABLE = struct.Struct("<QII")  # rate in thousandths per second (0: uneven), flows, spare
 
-RECEIVED_SIZE = 96
-CONTROL_AT = 32
-#: Clock record: magic, error of the offset in ns, offset (monotonic - realtime) in ns, spare.
-CLOCK_MAGIC = b"kpcl"
-CLOCK = struct.Struct("!4sIq16x")
-_RECEIVED = struct.Struct("!4sIIIQQ64s")
-_TIMESTAMP = struct.Struct("@qiiqq")  # cmsg_len, level, type, seconds, nanoseconds
-_CMSG = struct.Struct("@qii")
-SOL_SOCKET = 1
-SCM_TIMESTAMPNS = 35
-SO_RXQ_OVFL = 40
-_TRIAL_WORD = 1
-_CLOCK_WORD = int.from_bytes(CLOCK_MAGIC, sys.byteorder)
+RECEIVED_SIZE = 24
+#: A section: this word, error of the offset in ns, trial, spare, offset (monotonic - realtime).
+SECTION = 0xFFFFFFFF
+_SECTION = struct.Struct("<IIIIq")
+_RECEIVED = struct.Struct("<II")
+_RECEIVED_PROBE = struct.Struct("!IIQ")
 
 TCP = struct.Struct("<BBHIIIQQQ56s")
 KIND_REQUEST = 1
@@ -66,13 +59,6 @@ OUTCOMES = (
 #: The types of the fields of what :func:`sent_array` and :func:`received_array` return.
 SENT_FIELDS = [("flow", "u4"), ("seq", "u8"), ("ns", "i8"), ("status", "u1"), ("errno", "u2")]
 RECEIVED_FIELDS = [("flow", "u4"), ("seq", "u8"), ("sent_ns", "i8"), ("received_ns", "i8")]
-_RAW_RECEIVED = [
-    *(("magic", "S4"), ("trial", ">u4"), ("flow", ">u4"), ("flags", ">u4")),
-    *(("seq", ">u8"), ("ns", ">i8"), ("size", "i8"), ("level", "i4"), ("kind", "i4")),
-    *(("s", "i8"), ("n", "i8"), ("size2", "i8"), ("level2", "i4"), ("dropped_kind", "i4")),
-    *(("dropped", "u4"), ("spare", "V12")),
-]
-_RAW_CLOCK = [("magic", "S4"), ("error", ">u4"), ("offset", ">i8"), ("spare", "V80")]
 
 
 class Sent(NamedTuple):
@@ -132,34 +118,17 @@ class ReceiverState(NamedTuple):
 _KINDS = {KIND_REQUEST: "request", KIND_CONNECT: "connect", KIND_ESTABLISH: "establish"}
 
 
-def read_sent(
-    path: str | os.PathLike[str], *, start: int = 0, number: int | None = None
-) -> list[Sent]:
-    """Read a sender's record file, all of it or ``number`` records from ``start`` on.
+def sent_table(flows: Sequence[int], rate_mhz: int) -> bytes:
+    """Return the table of a sender's file: its flows' numbers, and its rate if it is even (or 0).
 
-    A file whose records found no room raises MeasurementError.
+    The rate is in thousandths per second; packets that were not sent were due at that distance.
     """
-    with recordfile.RecordReader(path, recordfile.KIND_SENT, SENT.size) as file:
-        recordfile.require_room(file, path)
-        data = file.records(start, number)
-    return [Sent(s & 0xFF, s >> 8, flow, seq, ns) for s, flow, seq, ns in SENT.iter_unpack(data)]
+    return _TABLE.pack(rate_mhz, len(flows), 0) + struct.pack(f"<{len(flows)}I", *flows)
 
 
-def read_received(
-    path: str | os.PathLike[str], trial: int, *, start: int = 0, only: range | None = None
-) -> tuple[list[Received], ReceiverState]:
-    """Read the probes of one trial from a receiver's record file, in the order of arrival.
-
-    ``start`` is a record number (``ReceiverState.records`` of an earlier reading) before which
-    nothing of this trial is looked for. ``only`` leaves out packets whose sequence number is not
-    in that range, so that a long trial can be read in parts.
-    """
-    with recordfile.RecordReader(path, recordfile.KIND_RECEIVED, RECEIVED_SIZE) as file:
-        recordfile.require_room(file, path)
-        data = file.records(_first(file, trial, start))
-        state = ReceiverState(file.name, file.count, file.drops, file.overflow, 0)
-    packets, drops, error = _decode(data, trial, state.pod, only)
-    return packets, state._replace(drops=max(drops, state.drops), clock_error_ns=error)
+def section(trial: int, offset: int, error: int) -> bytes:
+    """Return a section: what follows is of that trial, and its times are corrected by that."""
+    return _SECTION.pack(SECTION, min(error, 0xFFFFFFFF), trial, 0, offset)
 
 
 def sent_array(
@@ -168,16 +137,31 @@ def sent_array(
     """Read a sender's record file as one structured array, in the order of the plan.
 
     Fields: ``flow`` u4, ``seq`` u8, ``ns`` i8, ``status`` u1, ``errno`` u2, as in :class:`Sent`.
-    ``start`` and ``number`` choose records. Raises MeasurementError as :func:`read_sent` does.
+    ``start`` and ``number`` choose packets of the plan, so that a long trial can be read in parts.
+    A file whose records found no room raises MeasurementError.
     """
     import numpy as np
 
-    with recordfile.RecordReader(path, recordfile.KIND_SENT, SENT.size) as file:
+    with recordfile.RecordReader(path, recordfile.KIND_SENT, SPAN.size) as file:
         recordfile.require_room(file, path)
-        raw = np.frombuffer(file.records(start, number), "<u4, <u4, <u8, <u8")
-    found = np.empty(len(raw), SENT_FIELDS)
-    found["status"], found["errno"] = raw["f0"] & 0xFF, raw["f0"] >> 8
-    found["flow"], found["seq"], found["ns"] = raw["f1"], raw["f2"], raw["f3"]
+        spans = np.frombuffer(
+            file.records(), [("status", "<u4"), ("n", "<u4"), ("first", "<u8"), ("ns", "<i8")]
+        )
+        rate_mhz = _TABLE.unpack_from(file.table)[0]
+        flows = np.frombuffer(file.table, "<u4", offset=_TABLE.size)
+    ends = np.cumsum(spans["n"], dtype="i8")
+    total = int(ends[-1]) if len(ends) else 0
+    k = np.arange(min(start, total), total if number is None else min(total, start + number))
+    which = np.searchsorted(ends, k, side="right")
+    status = spans["status"][which]
+    found = np.empty(len(k), SENT_FIELDS)
+    found["status"], found["errno"] = status & 0xFF, status >> 8
+    found["flow"], found["seq"], found["ns"] = flows[k % len(flows)], k // len(flows), 0
+    found["ns"] = spans["ns"][which]
+    if rate_mhz:
+        unsent = np.flatnonzero(found["status"] == STATUS_NOT_SENT)
+        behind = k[unsent] - spans["first"][which[unsent]].astype("i8")
+        found["ns"][unsent] += np.rint(behind * (1e12 / rate_mhz)).astype("i8")
     return found
 
 
@@ -187,79 +171,31 @@ def received_array(
     """Read one trial's probes as one structured array, in the order in which they were taken.
 
     Fields: ``flow`` u4, ``seq`` u8, ``sent_ns`` i8, ``received_ns`` i8, as in :class:`Received`;
-    the pod is the state's. ``start`` as in :func:`read_received`.
+    the pod is the state's. ``start`` is a record number (``ReceiverState.records`` of an earlier
+    reading) before which nothing of this trial is looked for.
+    :class:`kproxy.traffic.receivedfile.ReceivedFile` reads a long trial in parts.
     """
-    import numpy as np
+    from kproxy.traffic import receivedfile
 
-    with recordfile.RecordReader(path, recordfile.KIND_RECEIVED, RECEIVED_SIZE) as file:
-        recordfile.require_room(file, path)
-        raw = np.frombuffer(file.records(_first(file, trial, start)), _RAW_RECEIVED)
-        state = ReceiverState(file.name, file.count, file.drops, file.overflow, 0)
-    clocks = np.flatnonzero(raw["magic"] == CLOCK_MAGIC)
-    corrections = np.frombuffer(raw[clocks].tobytes(), _RAW_CLOCK)
-    mine = (raw["magic"] == wire.MAGIC) & (raw["trial"] == trial)
-    mine &= (raw["level"] == SOL_SOCKET) & (raw["kind"] == SCM_TIMESTAMPNS)
-    # The time of a packet is corrected by the last clock record before it.
-    offsets = np.concatenate(([0], corrections["offset"]))
-    offset = offsets[np.searchsorted(clocks, np.flatnonzero(mine))]
-    packets = raw[mine]
-    found = np.empty(len(packets), RECEIVED_FIELDS)
-    found["flow"], found["seq"], found["sent_ns"] = packets["flow"], packets["seq"], packets["ns"]
-    found["received_ns"] = packets["s"] * 1_000_000_000 + packets["n"] + offset
-    drops = packets["dropped"][packets["dropped_kind"] == SO_RXQ_OVFL]
-    return found, state._replace(
-        drops=max(state.drops, int(drops.max(initial=0))),
-        clock_error_ns=int(corrections["error"].max(initial=0)),
-    )
+    with receivedfile.ReceivedFile(path) as file:
+        found = file.whole(trial, start)
+        return found, file.state
 
 
-def _first(file: recordfile.RecordReader, trial: int, start: int) -> int:
-    """Return where to begin: at the clock record before the trial's first packet.
-
-    A pod's file holds all trials so far; only this one's records are worth looking at singly.
-    """
-    try:
-        first = file.words(_TRIAL_WORD).index(_native(trial.to_bytes(4, "big")), start)
-    except ValueError:
-        return file.count
-    magics = file.words(0)
-    while first > 0 and magics[first] != _CLOCK_WORD:
-        first -= 1
-    return first
+def read_sent(
+    path: str | os.PathLike[str], *, start: int = 0, number: int | None = None
+) -> list[Sent]:
+    """Return :func:`sent_array` as a list."""
+    found = sent_array(path, start=start, number=number)
+    return [Sent(*one) for one in found[["status", "errno", "flow", "seq", "ns"]].tolist()]
 
 
-def _native(word: bytes) -> int:
-    return int.from_bytes(word, sys.byteorder)
-
-
-def _decode(
-    data: bytes, trial: int, pod: str, only: range | None
-) -> tuple[list[Received], int, int]:
-    offset, drops, worst = 0, 0, 0
-    packets = []
-    for number, (magic, its_trial, flow, _flags, seq, sent, control) in enumerate(
-        _RECEIVED.iter_unpack(data)
-    ):
-        if magic == CLOCK_MAGIC:
-            _, error, offset = CLOCK.unpack_from(data, number * RECEIVED_SIZE)
-            worst = max(worst, error)
-            continue
-        if its_trial != trial or (only is not None and seq not in only):
-            continue
-        size, level, kind, seconds, ns = _TIMESTAMP.unpack_from(control)
-        if level != SOL_SOCKET or kind != SCM_TIMESTAMPNS:
-            continue  # a record torn by SIGKILL
-        drops = max(drops, _overflow(control, (size + 7) & ~7))
-        packets.append(Received(flow, seq, sent, seconds * 1_000_000_000 + ns + offset, pod))
-    return packets, drops, worst
-
-
-def _overflow(control: bytes, at: int) -> int:
-    """Return the count of the SO_RXQ_OVFL message behind the time stamp, 0 without one."""
-    size, level, kind = _CMSG.unpack_from(control, at)
-    if size < _CMSG.size + 4 or level != SOL_SOCKET or kind != SO_RXQ_OVFL:
-        return 0
-    return int(struct.unpack_from("@I", control, at + _CMSG.size)[0])
+def read_received(
+    path: str | os.PathLike[str], trial: int, *, start: int = 0
+) -> tuple[list[Received], ReceiverState]:
+    """Return :func:`received_array` as a list."""
+    found, state = received_array(path, trial, start=start)
+    return [Received._make((*one, state.pod)) for one in found.tolist()], state
 
 
 def read_tcp(path: str | os.PathLike[str]) -> list[TcpRecord]:
@@ -285,9 +221,8 @@ def merge(received: Iterable[Iterable[Received]]) -> list[Received]:
     return everything
 
 
-def pack_received(packet: Received, trial: int) -> bytes:
+def pack_received(packet: Received) -> bytes:
     """Return the record of a packet as the receiver writes it; for tests and converters."""
     seconds, ns = divmod(packet.received_ns, 1_000_000_000)
-    payload = wire.header(trial, packet.flow, seq=packet.seq, sent_ns=packet.sent_ns)
-    control = _TIMESTAMP.pack(_TIMESTAMP.size, SOL_SOCKET, SCM_TIMESTAMPNS, seconds, ns)
-    return (payload + control).ljust(RECEIVED_SIZE, b"\0")
+    probe = _RECEIVED_PROBE.pack(packet.flow, packet.seq & 0xFFFFFFFF, packet.sent_ns)
+    return _RECEIVED.pack(seconds, ns) + probe

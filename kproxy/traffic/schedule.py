@@ -1,12 +1,31 @@
-"""When the k-th of an even series is due, in whole numbers that are exact both ways. Pure.
+"""When the k-th of a series is due, in whole numbers that are exact both ways.
 
-A deadline that rounding puts before "due" would let a generator wake for nothing, again and
-again: in virtual time, where computing does not move the clock, for ever.
+A series is even, or a Poisson process that a seed determines. A deadline that rounding puts
+before "due" would let a generator wake for nothing, again and again: in virtual time, where
+computing does not move the clock, for ever.
 """
 
+import bisect
+import random
 from dataclasses import dataclass
+from typing import Protocol
 
 _SCALE = 1000 * 1_000_000_000
+_BLOCK = 1024
+
+
+class Due(Protocol):
+    """When each of a series is due, in nanoseconds. ``rate_mhz``: 0 if it is not even."""
+
+    @property
+    def rate_mhz(self) -> int:
+        """The rate in thousandths per second."""
+
+    def due(self, k: int) -> int:
+        """Return when number ``k`` (from 0) is due."""
+
+    def due_by(self, now: int) -> int:
+        """Return how many are due at ``now``: all with ``due(k) <= now``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +51,40 @@ class Schedule:
     def seconds(self, number: int) -> float:
         """Return how long ``number`` of them take."""
         return number * 1000 / self.rate_mhz
+
+
+class Poisson:
+    """A Poisson process: gaps are independent and exponential, ``per_second`` on average.
+
+    The first is due at ``t0``. The same seed gives the same gaps. Only what lies ahead is kept:
+    :meth:`due` may be asked for numbers that do not decrease by more than a block or two.
+    """
+
+    rate_mhz = 0
+
+    def __init__(self, t0: int, per_second: float, seed: int) -> None:
+        self._lots = random.Random(seed)  # noqa: S311  nothing secret is drawn
+        self._per_ns = per_second / 1e9
+        self._times = [t0]
+        self._exact = float(t0)
+        self._first = 0
+
+    def _extend(self) -> None:
+        if len(self._times) > 8 * _BLOCK:
+            del self._times[:_BLOCK]
+            self._first += _BLOCK
+        for _ in range(_BLOCK):
+            self._exact += self._lots.expovariate(self._per_ns)
+            self._times.append(round(self._exact))
+
+    def due(self, k: int) -> int:
+        """Return when number ``k`` (from 0) is due."""
+        while k >= self._first + len(self._times):
+            self._extend()
+        return self._times[k - self._first]
+
+    def due_by(self, now: int) -> int:
+        """Return how many are due at ``now``: all with ``due(k) <= now``."""
+        while self._times[-1] <= now:
+            self._extend()
+        return self._first + bisect.bisect_right(self._times, now)

@@ -1,9 +1,9 @@
 """The receiving end in a pod: records probe packets without looking at each of them.
 
-One recvmmsg call puts payloads and the kernel's control messages into record-shaped slots of a
-scratch buffer, which is then copied into the record file as it is. Python looks at a batch three
-times as a whole (lengths, magics, flags), and at single packets only if some of them want an
-answer. A socket buffer for two seconds of traffic makes a stalled receiver late, not lossy.
+One recvmmsg call puts payloads and the kernel's control messages into the slots of a scratch
+buffer; what a record keeps of them is copied column by column into the record file. Python looks
+at a batch as a whole (lengths, magics, trials, flags), and at single packets only if some of them
+differ. A socket buffer for two seconds of traffic makes a stalled receiver late, not lossy.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from kproxy.traffic import mmsg, recordfile, records, wire
 
-BATCH = 64
+BATCH = 128
 #: Datagrams up to this many bytes are echoed whole; longer ones are not answered.
 ECHO_BYTES = 2048
 #: What the kernel charges for a small packet, with room to spare.
@@ -24,12 +24,23 @@ LEAST_BUFFER = 1 << 20
 MOST_BUFFER = 1 << 27
 CLOCK_EVERY_NS = 1_000_000_000
 _SO_RCVBUFFORCE = 33
+_SO_TIMESTAMPNS = 35
+_SO_RXQ_OVFL = 40
 _SO_MEMINFO = 55
 _SK_MEMINFO_DROPS = 8
 _ADDRESS = 28
 _MAGIC_WORD = struct.unpack("=I", wire.MAGIC)[0]
 _ECHO_WORD = struct.unpack("=I", wire.FLAG_ECHO.to_bytes(4, "big"))[0]
-_SLOT_WORDS = records.RECEIVED_SIZE // 4
+#: A slot: the head of the payload, then SCM_TIMESTAMPNS and, after drops, SO_RXQ_OVFL.
+_SLOT = 96
+_CONTROL_AT = wire.HEADER.size
+_SLOT_WORDS = _SLOT // 4
+_RECORD_WORDS = records.RECEIVED_SIZE // 4
+#: The words of a slot that a record is made of, the word by which it counts as written last:
+#: nanoseconds, flow, sequence number (low), time of sending (high, low); seconds.
+_KEPT = ((14, 1), (2, 2), (5, 3), (6, 4), (7, 5), (12, 0))
+_DROPS_KIND_WORD = 19
+_DROPS_WORD = 20
 _HDR_WORDS = mmsg.HDR_SIZE // 4
 _LEN_WORD = mmsg.MsgHdr.len.offset // 4
 _NAMELEN_WORD = mmsg.MsgHdr.namelen.offset // 4
@@ -55,8 +66,8 @@ def open_socket(port: int, *, packets_per_second: float, seconds: float = 2.0) -
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)
     except PermissionError:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
-    sock.setsockopt(socket.SOL_SOCKET, records.SCM_TIMESTAMPNS, 1)
-    sock.setsockopt(socket.SOL_SOCKET, records.SO_RXQ_OVFL, 1)
+    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
     return sock
 
 
@@ -66,8 +77,8 @@ def drops(sock: socket.socket) -> int:
     return int(struct.unpack_from("=I", data, 4 * _SK_MEMINFO_DROPS)[0])
 
 
-def clock_record() -> bytes:
-    """Measure CLOCK_MONOTONIC against CLOCK_REALTIME; return it as a clock record.
+def clock_offset() -> tuple[int, int]:
+    """Measure CLOCK_MONOTONIC minus CLOCK_REALTIME; return it and its error in nanoseconds.
 
     The best of three: its error is half the time between the two readings around it.
     """
@@ -77,16 +88,14 @@ def clock_record() -> bytes:
         real = time.time_ns()
         after = time.monotonic_ns()
         best = min(best, ((after - before + 1) // 2, (before + after) // 2 - real))
-    error = min(best[0], 0xFFFFFFFF)
-    record = records.CLOCK.pack(records.CLOCK_MAGIC, error, best[1])
-    return record.ljust(records.RECEIVED_SIZE, b"\0")
+    return best[1], best[0]
 
 
 class Batch:
     """The slots into which recvmmsg puts packets; shared by all sockets of the process."""
 
     def __init__(self) -> None:
-        self.slots = bytearray(BATCH * records.RECEIVED_SIZE)
+        self.slots = bytearray(BATCH * _SLOT)
         self.tails = bytearray(BATCH * ECHO_BYTES)
         self.names = bytearray(BATCH * _ADDRESS)
         self._headers = bytearray(BATCH * mmsg.HDR_SIZE)
@@ -103,13 +112,13 @@ class Batch:
         headers = (mmsg.MsgHdr * BATCH).from_buffer(self._headers)
         for i, header in enumerate(headers):
             head, tail = self._iovecs[2 * i], self._iovecs[2 * i + 1]
-            head.base, head.len = slots + i * records.RECEIVED_SIZE, records.CONTROL_AT
+            head.base, head.len = slots + i * _SLOT, _CONTROL_AT
             tail.base, tail.len = tails + i * ECHO_BYTES, ECHO_BYTES
             header.name, header.namelen = names + i * _ADDRESS, _ADDRESS
             header.iov = iovecs + 2 * i * ctypes.sizeof(mmsg.IoVec)
             header.iovlen = 2
-            header.control = slots + i * records.RECEIVED_SIZE + records.CONTROL_AT
-            header.controllen = records.RECEIVED_SIZE - records.CONTROL_AT
+            header.control = slots + i * _SLOT + _CONTROL_AT
+            header.controllen = _SLOT - _CONTROL_AT
 
     def receive(self, sock: socket.socket) -> int:
         """Take what has arrived, at most a batch; returns how many packets (0: none)."""
@@ -118,14 +127,32 @@ class Batch:
         return max(0, mmsg.recvmmsg(sock.fileno(), self._at, BATCH))
 
     def only_probes(self, number: int) -> bool:
-        """Whether all are probes that ask for nothing: the case that must be quick."""
+        """Whether all are probes of one trial that ask for nothing: the case to be quick."""
         slots = number * _SLOT_WORDS
         lengths = self.header_words[_LEN_WORD : number * _HDR_WORDS : _HDR_WORDS].tolist()
         return (
             min(lengths) >= wire.HEADER.size
             and self.words[0:slots:_SLOT_WORDS].tolist().count(_MAGIC_WORD) == number
+            and self.words[1:slots:_SLOT_WORDS].tolist().count(self.words[1]) == number
             and _ECHO_WORD not in self.words[3:slots:_SLOT_WORDS].tolist()
         )
+
+    def trial(self, i: int) -> int:
+        """Return the trial of packet ``i``, a probe."""
+        return int.from_bytes(self.slots[i * _SLOT + 4 : i * _SLOT + 8], "big")
+
+    def drops(self, number: int) -> int:
+        """Return what the last of ``number`` packets says of drops at its socket; 0: nothing."""
+        last = (number - 1) * _SLOT_WORDS
+        if self.words[last + _DROPS_KIND_WORD] != _SO_RXQ_OVFL:
+            return 0
+        return int(self.words[last + _DROPS_WORD])
+
+    def copy(self, first: int, number: int, target: memoryview) -> None:
+        """Write the records of ``number`` packets, from ``first`` on, into words of a file."""
+        begin, end = first * _SLOT_WORDS, (first + number) * _SLOT_WORDS
+        for word, place in _KEPT:
+            target[place::_RECORD_WORDS] = self.words[begin + word : end : _SLOT_WORDS]
 
     def is_probe(self, i: int) -> bool:
         """Whether packet ``i`` is a probe."""
@@ -141,9 +168,9 @@ class Batch:
 
     def payload(self, i: int) -> bytes:
         """Return packet ``i``'s payload, as far as it was kept."""
-        slot, tail = i * records.RECEIVED_SIZE, i * ECHO_BYTES
-        head = self.slots[slot : slot + min(self.length(i), records.CONTROL_AT)]
-        rest = max(0, self.length(i) - records.CONTROL_AT)
+        slot, tail = i * _SLOT, i * ECHO_BYTES
+        head = self.slots[slot : slot + min(self.length(i), _CONTROL_AT)]
+        rest = max(0, self.length(i) - _CONTROL_AT)
         return bytes(head + self.tails[tail : tail + rest])
 
     def name(self, i: int) -> bytes:
@@ -160,7 +187,8 @@ class Recorder:
         self.probes = 0
         self.echoed = 0
         self._batch = Batch()
-        self._clock_due = 0
+        self._trial = -1
+        self._section_due = 0
 
     def readable(self, sock: socket.socket) -> None:
         """Take what has arrived on a socket, a few batches at most: others wait, too."""
@@ -174,26 +202,35 @@ class Recorder:
 
     def _take(self, sock: socket.socket, number: int) -> None:
         batch = self._batch
+        if self.writer is not None and batch.drops(number) > self.writer.drops:
+            self.writer.drops = batch.drops(number)
         if batch.only_probes(number):
-            self._record(batch.slots, number)
+            self._record(0, number)
             return
         for i in range(number):
             if batch.is_probe(i):
-                at = i * records.RECEIVED_SIZE
-                self._record(batch.slots[at : at + records.RECEIVED_SIZE], 1)
+                self._record(i, 1)
             if batch.wants_echo(i) and batch.length(i) <= ECHO_BYTES:
                 mmsg.sendto(sock.fileno(), batch.payload(i), batch.name(i))
                 self.echoed += 1
 
-    def _record(self, slots: bytearray, number: int) -> None:
+    def _record(self, first: int, number: int) -> None:
+        """Record packets of one trial."""
         self.probes += number
         if self.writer is None:
             return
-        now = time.monotonic_ns()
-        if now >= self._clock_due:
-            self.writer.append(clock_record(), 1)
-            self._clock_due = now + CLOCK_EVERY_NS
-        self.writer.append(slots, number)
+        now, trial = time.monotonic_ns(), self._batch.trial(first)
+        if now >= self._section_due or trial != self._trial:
+            self.writer.append(records.section(trial, *clock_offset()), 1)
+            self._section_due, self._trial = now + CLOCK_EVERY_NS, trial
+        number = self.writer.room(number)
+        if number:
+            at = self.writer.place
+            with memoryview(self.writer.map) as whole:
+                part = whole[at : at + number * records.RECEIVED_SIZE]
+                with part, part.cast("I") as target:
+                    self._batch.copy(first, number, target)
+        self.writer.written(number)
 
     def note_drops(self, sockets: list[socket.socket]) -> int:
         """Write the drops of all sockets into the file's header; return their number."""

@@ -1,6 +1,9 @@
 """Profiles: written, read back, and refused with the field's name."""
 
+import dataclasses
+import itertools
 import json
+import struct
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
 from kproxy.errors import UsageError
-from kproxy.traffic import frames, profile, udp_send, wire
+from kproxy.traffic import frames, lateness, profile, schedule, slots, wire
 
 
 def flow(number: int = 0, *, version: int = 4, payload_bytes: int = 40) -> profile.UdpFlow:
@@ -145,22 +148,129 @@ def test_too_small_payloads_and_mixed_families_are_refused() -> None:
 @given(
     trial=st.integers(0, 2**32 - 1),
     k=st.integers(0, 2**40),
+    number=st.integers(1, 9),
     ns=st.integers(0, 2**63),
-    version=st.sampled_from([4, 6]),
+    versions=st.lists(st.sampled_from([4, 6]), min_size=1, max_size=4),
+    fresh=st.booleans(),
 )
-def test_patched_frames_stay_right(trial: int, k: int, ns: int, version: int) -> None:
+def test_laid_frames_are_right(
+    trial: int, k: int, number: int, ns: int, versions: list[int], fresh: bool
+) -> None:
     """Also the checksum of IPv6, which is not computed anew: scapy's own is the judge."""
-    made = flow(5, version=version)
-    ring = udp_send.Ring((made,), trial)
-    wire.STAMP.pack_into(ring.buffer, ring.stamp_at[1], k, ns)
-    ring.sum_up(1)
-    frame = bytes(ring.buffer[len(made.frame) : 2 * len(made.frame)])
-    header = wire.HEADER.unpack_from(frame, made.header_at)
-    assert header == (wire.MAGIC, trial, 5, 0, k, ns)
-    packet = Ether(frame)
-    if version == 4:
-        assert packet[UDP].chksum == 0
-    else:
-        checksum = packet[UDP].chksum
-        del packet[UDP].chksum
-        assert Ether(bytes(packet))[IPv6].payload.chksum == checksum
+    made = tuple(flow(5 + i, version=version) for i, version in enumerate(versions))
+    size = slots.slot_size(made)
+    found = slots.Slots(memoryview(bytearray(16 * size)), made, trial)
+    ports = [50000 + i for i in range(number)]
+    given = struct.pack(f"!{number}H", *ports) if fresh else b""
+    found.fill(3, k, number, ns, given)
+    assert found.statuses(2, number + 2) == [0, *[1] * number, 0]
+    for i in range(number):
+        seq, which = divmod(k + i, len(made))
+        frame = found.frame(3 + i)
+        header = wire.HEADER.unpack_from(frame, made[which].header_at)
+        assert header == (wire.MAGIC, trial, 5 + which, 0, seq, ns)
+        packet = Ether(frame)
+        template = Ether(made[which].frame)
+        assert packet[UDP].sport == (ports[i] if fresh else template[UDP].sport)
+        if versions[which] == 4:
+            assert packet[UDP].chksum == 0
+        else:
+            checksum = packet[UDP].chksum
+            del packet[UDP].chksum
+            assert Ether(bytes(packet))[IPv6].payload.chksum == checksum
+
+
+def test_what_the_kernel_did_not_take_can_be_withdrawn() -> None:
+    made = (flow(1),)
+    found = slots.Slots(memoryview(bytearray(8 * slots.slot_size(made))), made, 1)
+    found.fill(0, 0, 5, 1)
+    found.withdraw(2, 3)
+    assert found.statuses(0, 8) == [1, 1, 0, 0, 0, 0, 0, 0]
+
+
+def test_checksums_at_different_places_cannot_share_a_ring() -> None:
+    one, other = flow(1, version=6), flow(2, version=6)
+    other = dataclasses.replace(other, checksum_at=other.header_at - 4)
+    with pytest.raises(UsageError, match=r"checksum_at.*profiles of their own"):
+        slots.Slots(memoryview(bytearray(8 * 128)), (one, other), 1)
+
+
+def test_poisson_gaps_are_the_seeds() -> None:
+    one, same, other = (schedule.Poisson(1000, 1e6, seed) for seed in (1, 1, 2))
+    dues = [one.due(k) for k in range(30_000)]
+    assert dues == [same.due(k) for k in range(30_000)]
+    assert dues != [other.due(k) for k in range(30_000)]
+    assert dues == sorted(dues)
+    assert dues[0] == 1000
+    mean = (dues[-1] - dues[0]) / (len(dues) - 1)
+    assert 950 < mean < 1050  # 1,000 ns; the standard error of so many is 6
+    gaps = [b - a for a, b in itertools.pairwise(dues)]
+    assert 0.35 < sum(gap > mean for gap in gaps) / len(gaps) < 0.39  # 1/e
+
+
+def test_what_is_due_by_a_time_agrees_with_when_it_is_due() -> None:
+    found = schedule.Poisson(0, 1000.0, 7)
+    k = 0
+    for now in range(0, 20 * 10**9, 7_777_777):
+        number = found.due_by(now)
+        assert number >= k
+        assert found.due(number) > now
+        if number:
+            assert found.due(number - 1) <= now
+        k = number
+    assert 19_000 < k < 21_000
+
+
+def test_lateness_is_counted_in_little_room() -> None:
+    found = lateness.Lateness()
+    for late in range(1000, 1_001_000, 1000):
+        found.add(late, late, 1)
+    found.add(-5, -5, 1)
+    assert found.most == 1_000_000
+    assert found.percentile(1.0) == 1_000_000
+    assert 500_000 <= found.percentile(0.5) <= 510_000
+    assert found.percentile(0.0005) == 0
+    assert abs(found.beyond(900_000) - 100) <= 16
+    assert lateness.Lateness().percentile(0.5) == 0
+
+
+def test_a_batch_is_as_late_as_its_packets() -> None:
+    """A thousand packets, due a microsecond after each other, sent at once."""
+    batch, single = lateness.Lateness(), lateness.Lateness()
+    batch.add(1_000_000, 1_000, 1000)
+    for late in range(1_000, 1_001_000, 1_000):
+        single.add(late, late, 1)
+    assert batch.most == single.most
+    for share in (0.1, 0.5, 0.9):
+        wanted = single.percentile(share)
+        assert abs(batch.percentile(share) - wanted) < 0.05 * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("distribution", "even", "distribution: must be one of isochronous, poisson"),
+        ("fresh_ports", [60000, 6000], "fresh_ports: must be the lowest port and how many"),
+        ("fresh_ports", 5, "fresh_ports: must be the lowest port and how many"),
+        ("seed", -1, "seed: must be a number of at least 0"),
+    ],
+)
+def test_fields_of_a_stream_are_checked(
+    tmp_path: Path, name: str, value: object, words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        profile.read_udp(udp_profile(tmp_path, **{name: value}))
+
+
+def test_a_stream_comes_back_whole(tmp_path: Path) -> None:
+    wanted = profile.UdpProfile(
+        interface="eth0",
+        rate_pps=10.5,
+        flows=(flow(), flow(1, version=6)),
+        record=tmp_path / "s",
+        distribution=profile.Distribution.POISSON,
+        seed=5,
+        fresh_ports=(1024, 100),
+    )
+    (tmp_path / "p").write_text(wanted.to_json())
+    assert profile.read_udp(tmp_path / "p") == wanted

@@ -1,0 +1,82 @@
+"""Which rate the tester itself holds: the highest without loss through an untouched path. Pure.
+
+The idea is the throughput test of RFC 2544, 26.1. A comparison at a rate above it would measure
+the tester.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kproxy.errors import UsageError
+
+LEAST_PPS = 100.0
+_STEP_DOWN = 0.85
+_FIRST_STEP = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What came of one rate. ``lost`` includes what was not sent; ``why`` is "" if it was held."""
+
+    offered_pps: float
+    achieved_pps: float
+    lost: int
+    why: str = ""
+
+    @property
+    def held(self) -> bool:
+        """Whether the rate was offered and everything arrived."""
+        return not self.why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """The attempts of a calibration, in their order, and the highest rate that was held (or 0)."""
+
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def pps(self) -> float:
+        """Packets per second, all flows together."""
+        return max((one.offered_pps for one in self.attempts if one.held), default=0.0)
+
+    def require(self, rate: float, option: str) -> None:
+        """Raise UsageError if a rate is more than was held."""
+        if rate > self.pps:
+            last = self.attempts[-1]
+            raise UsageError(
+                f"{option} {rate:g}: calibration found that this machine holds "
+                f"{self.pps:,.0f} packets/s without loss ({last.why or 'the rate asked for'})",
+                remedy="take a lower rate, or keep the machine free of other work",
+            )
+
+
+def highest(attempt: Callable[[float], Attempt], most_pps: float) -> Calibration:
+    """Find the highest rate, at most ``most_pps``, that is held: from above, in steps of 15 %.
+
+    The first step down is to what was achieved: a sender that falls behind shows what it can do.
+    """
+    attempts: list[Attempt] = []
+    rate = most_pps
+    while rate >= LEAST_PPS or not attempts:
+        found = attempt(rate)
+        attempts.append(found)
+        if found.held:
+            break
+        rate = min(rate * _STEP_DOWN, max(found.achieved_pps, LEAST_PPS / 2) * _FIRST_STEP)
+        rate = float(int(rate))
+    return Calibration(attempts=tuple(attempts))
+
+
+def check(attempt: Callable[[float], Attempt], wanted_pps: float, times: int = 3) -> Calibration:
+    """Try a rate that is wanted, a few times if need be, and only then look for a lower one.
+
+    One attempt may be spoilt by what else the machine does just then.
+    """
+    attempts: list[Attempt] = []
+    for _ in range(times):
+        attempts.append(attempt(wanted_pps))
+        if attempts[-1].held:
+            return Calibration(attempts=tuple(attempts))
+    lower = highest(attempt, wanted_pps * _STEP_DOWN)
+    return Calibration(attempts=(*attempts, *lower.attempts))
