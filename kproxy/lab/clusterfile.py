@@ -11,6 +11,7 @@ Everything has a default, so an empty file is a cluster. ::
       store: etcd                   # or sqlite
       etcdMembers: 3
       security: tls                 # or none
+    balancer: {mode: iptables}      # of the load balancer; default: the best of the kernel's
     outside: 1                      # hosts outside the cluster
     dns: true
     profile: production             # or lab: short leases and periods
@@ -87,6 +88,12 @@ class ControlPlane(_Part, frozen=True, kw_only=True, rename="camel"):
     security: Security = Security.TLS
 
 
+class Balancer(_Part, frozen=True, kw_only=True, rename="camel"):
+    """The load balancer before the cluster. ``mode`` empty: the first that the kernel can do."""
+
+    mode: str = ""
+
+
 class Image(_Part, frozen=True, kw_only=True, rename="camel"):
     """What an image runs: a built-in one, or a command; :mod:`kproxy.controlplane.images`."""
 
@@ -104,6 +111,7 @@ class ClusterFile(_Part, frozen=True, kw_only=True, rename="camel"):
     families: list[str] = msgspec.field(default_factory=lambda: ["IPv4"])
     nodes: int | list[NodeFile] = 2
     control_plane: ControlPlane = ControlPlane()
+    balancer: Balancer = Balancer()
     outside: int = 1
     dns: bool = True
     profile: Profile = Profile.PRODUCTION
@@ -160,8 +168,9 @@ def check(file: ClusterFile, where: str) -> None:
 
     if not NAME.fullmatch(file.name):
         raise fault("name", f"{file.name!r} is no name", NAME_REMEDY)
-    if file.mode not in MODES:
-        raise fault("mode", f"there is no mode {file.mode!r}", f"use {', '.join(MODES)}")
+    for field, mode in (("mode", file.mode), ("balancer.mode", file.balancer.mode or file.mode)):
+        if mode not in MODES:
+            raise fault(field, f"there is no mode {mode!r}", f"use {', '.join(MODES)}")
     if not file.families or len(set(file.families) & set(FAMILIES)) != len(file.families):
         raise fault("families", f"{file.families!r}", "list IPv4, IPv6 or both, each once")
     _check_numbers(file, where)

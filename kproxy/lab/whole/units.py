@@ -144,6 +144,8 @@ def _balancer(places: Places) -> Unit:
         *(f"--api-server={site.lan_address(host)}:{API_PORT}" for host in site.control),
         f"--state={places.root / 'balancer.json'}",
     ]
+    if site.file.balancer.mode:
+        options.append(f"--mode={site.file.balancer.mode}")
     timing = TIMINGS[site.file.profile].balancer
     options += [f"--{name}={value}" for name, value in timing.items()]
     command = _module("lab.balancer", *options)

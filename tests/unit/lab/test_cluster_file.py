@@ -95,6 +95,7 @@ def test_every_address_is_anothers() -> None:
         ("nodes: [{name: etcd1}]", "nodes[0].name"),
         ("nodes: [{name: a, colour: red}]", "nodes[0]"),
         ("mode: userspace", "mode"),
+        ("balancer: {mode: userspace}", "balancer.mode"),
         ("families: [IPv5]", "families"),
         ("families: []", "families"),
         ("families: [IPv4, IPv4]", "families"),

@@ -68,6 +68,15 @@ def test_timings_are_those_of_production_unless_the_lab_wants_them_short(tmp_pat
     assert "--node-monitor-grace-period=8s" in fast
 
 
+def test_the_balancer_takes_the_best_mode_of_the_kernel_or_the_one_that_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    best = words(units.plan(places(tmp_path)), "edge", Role.BALANCER)
+    assert not [word for word in best if word.startswith("--mode")]
+    asked = places(tmp_path, "{mode: ipvs, balancer: {mode: iptables}}")
+    assert "--mode=iptables" in words(units.plan(asked), "edge", Role.BALANCER)
+
+
 def test_what_etcd_writes_is_not_taken_for_lines_of_ours(tmp_path: Path) -> None:
     found = units.plan(places(tmp_path, "controlPlane: {store: etcd}"))
     logs = {unit.name: Path(unit.log).suffix for some in found.values() for unit in some}
