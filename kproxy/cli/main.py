@@ -26,9 +26,11 @@ COMMANDS = {
     "explain": "kproxy.cli.explain:explain",
     "kernel": "kproxy.cli.kernel:kernel",
     "lab": "kproxy.cli.lab:lab",
+    "measure": "kproxy.cli.measure:measure",
     "proxy": "kproxy.cli.proxy:proxy",
     "report": "kproxy.cli.report:report",
     "state": "kproxy.cli.state:state",
+    "trace": "kproxy.cli.trace:trace",
 }
 
 

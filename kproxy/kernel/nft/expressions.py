@@ -62,6 +62,7 @@ class MetaKey(enum.IntEnum):
 
     MARK = 3
     IIFNAME = 6
+    NFTRACE = 12
     L4PROTO = 16
 
 
@@ -97,7 +98,7 @@ class Meta(NamedTuple):
 
 
 class SetMeta(NamedTuple):
-    """Write a register to the packet's mark."""
+    """Write a register to the packet's mark; NFTRACE: have it traced, or not."""
 
     key: MetaKey
     source: int

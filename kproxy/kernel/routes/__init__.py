@@ -1,0 +1,1 @@
+"""Routes and neighbours: ``types`` is pure, ``client`` asks the kernel, ``fake`` stands in."""

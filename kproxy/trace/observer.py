@@ -1,0 +1,124 @@
+"""Listens in one network namespace: which marked packets pass its links, which rules they meet."""
+
+import ctypes
+import socket
+import struct
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from kproxy.errors import KernelError, Unsupported
+from kproxy.kernel.inet import Family
+from kproxy.kernel.links import cards as links
+from kproxy.kernel.links.card import Card
+from kproxy.kernel.nft.traced import Hooked, Key, Traced
+from kproxy.kernel.nft.tracing import Tracing, base_chains
+from kproxy.trace import filters
+from kproxy.trace.facts import Seen
+from kproxy.trace.packet import Mark
+from kproxy.trace.places import Place, entered
+
+_ETH_P_ALL = 3
+_SO_ATTACH_FILTER, _SO_TIMESTAMPNS = 26, 35
+_ETHER, _LOOPBACK = 1, 772
+_MOST_BYTES = 512
+_PIECES = 4 << 20
+
+
+class Observer:
+    """Everything that listens in one namespace, from entering to leaving.
+
+    ``untraced``: why rules are not told there; "": they are.
+    """
+
+    def __init__(self, place: Place, family: Family, mark: Mark, source_port: int) -> None:
+        self.place = place
+        self._family = family
+        self._mark = mark
+        self._port = source_port
+        self.untraced = ""
+        self.cards: Mapping[int, Card] = {}
+        self.chains: Mapping[Key, Hooked] = {}
+        self._tracing: Tracing | None = None
+
+    def __enter__(self) -> Self:
+        with entered(self.place):
+            self.cards = links.cards()
+            self._socket = _packet_socket(self._family, self._mark, self._port)
+            try:
+                rules = filters.rules(self._family, self._mark, self._port)
+                self._tracing = Tracing(rules).__enter__()
+                self.chains = base_chains()
+            except (Unsupported, KernelError) as error:
+                self.untraced = str(error)
+            except BaseException:
+                self._socket.close()
+                raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._socket.close()
+        if self._tracing is not None:
+            self._tracing.__exit__(kind, error, trace)
+
+    def frames(self) -> list[Seen]:
+        """Return the frames that have passed, in order, without waiting."""
+        found: list[Seen] = []
+        while True:
+            try:
+                data, control, _flags, address = self._socket.recvmsg(_MOST_BYTES, 128)
+            except BlockingIOError:
+                return found
+            name, _protocol, kind, hardware, _mac = address
+            if hardware not in (_ETHER, _LOOPBACK):
+                data = _with_header(data)
+            found.append(
+                Seen(
+                    place=self.place.name,
+                    order=len(found),
+                    ns=_stamp(control),
+                    device=self._index(name),
+                    outgoing=kind == socket.PACKET_OUTGOING,
+                    to_us=kind in (socket.PACKET_HOST, socket.PACKET_OUTGOING),
+                    frame=data,
+                )
+            )
+
+    def steps(self) -> list[Traced]:
+        """Return the steps through rules that were told, without waiting."""
+        return [] if self._tracing is None else self._tracing.read()
+
+    def _index(self, name: str) -> int:
+        return next((card.index for card in self.cards.values() if card.name == name), 0)
+
+
+def _packet_socket(family: Family, mark: Mark, port: int) -> socket.socket:
+    # What comes before the filter is there is told from the marked packet later, as all is.
+    kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK
+    sock = socket.socket(socket.AF_PACKET, kind, socket.htons(_ETH_P_ALL))
+    program = filters.socket_filter(family, mark, port)
+    buffer = ctypes.create_string_buffer(program, len(program))
+    head = struct.pack("@HL", len(program) // 8, ctypes.addressof(buffer))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head)
+    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _PIECES)
+    return sock
+
+
+def _stamp(control: list[tuple[int, int, bytes]]) -> int:
+    for level, kind, data in control:
+        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
+            seconds, ns = struct.unpack_from("@ll", data)
+            return int(seconds * 1_000_000_000 + ns)
+    return 0
+
+
+def _with_header(data: bytes) -> bytes:
+    """Return the frame of a device without link layer (a tunnel) as others look."""
+    kind = b"\x08\x00" if data[:1] and data[0] >> 4 == 4 else b"\x86\xdd"
+    return bytes(12) + kind + data
