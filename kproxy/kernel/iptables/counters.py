@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from kproxy.errors import KernelError, Unsupported
 from kproxy.kernel import netlink, nfnetlink
@@ -121,6 +122,91 @@ def _walk(family: Family, entries: mmap.mmap, at: int) -> Iterator[int]:
             return
         yield _COUNT.unpack_from(entries, at + counter)[0]
         at += length
+
+
+class Refusing(NamedTuple):
+    """A rule of ip_tables that lets nothing pass: ``target`` is ``DROP`` or ``REJECT``.
+
+    ``invalid``: for packets that connection tracking cannot place.
+    """
+
+    chain: str
+    target: str
+    invalid: bool
+    packets: int
+
+
+def refusing(family: Family, table: str) -> Iterator[Refusing]:
+    """Yield the rules of a table that drop or reject, in order, and policies that do so.
+
+    Raises as :func:`of_chain`. Asking for a table that there is not makes it.
+    """
+    offsets, counter, head = _LAYOUT[family]
+    hooks = {at + _ENTRIES.size: name for at, name in _hooks(family, table).items()}
+    with _read_table(family, table) as entries:
+        at, chain = _ENTRIES.size, ""
+        while at < len(entries):
+            chain = hooks.get(at, chain)
+            target, length = _OFFSETS.unpack_from(entries, at + offsets)
+            name = _name_at(entries, at + target + _TARGET_NAME)
+            begin = at + target + _TARGET_DATA
+            if name == _MARK.decode():
+                chain = _name_at(entries, begin)
+            elif not name and _VERDICT.unpack_from(entries, begin)[0] == _DROP:
+                name = "DROP"
+            if name in ("DROP", "REJECT"):
+                invalid = _is_about_invalid(entries, at + head, at + target)
+                yield Refusing(chain, name, invalid, _COUNT.unpack_from(entries, at + counter)[0])
+            at += length
+
+
+def is_invalid_state(match: str, data: bytes) -> bool:
+    """Whether a match of this name and data wants packets that cannot be tracked, only those."""
+    if match == "state":
+        return len(data) >= 4 and struct.unpack_from("=I", data)[0] == _INVALID
+    if match != "conntrack" or len(data) < _STATE_MASK_AT + 2:
+        return False
+    return bool(struct.unpack_from("=H", data, _STATE_MASK_AT)[0] == _INVALID)
+
+
+_VERDICT = struct.Struct("=i")
+_DROP = -1
+_INVALID = 1
+_STATE_MASK_AT = 150
+"""In struct xt_conntrack_mtinfo2 and 3."""
+
+_HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
+_VALID_HOOKS, _FIRST_ENTRY = 1, 2
+
+
+def _hooks(family: Family, table: str) -> dict[int, str]:
+    """Return the names of the built-in chains by the offset of their first entry."""
+    with (
+        socket.socket(family.af, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock,
+        mmap.mmap(-1, _INFO.size) as info,
+    ):
+        info.write(table.encode())
+        _ask(sock, family, _GET_INFO, info, f"read table {table}")
+        words = _INFO.unpack(info)
+    return {
+        words[_FIRST_ENTRY + number]: name
+        for number, name in enumerate(_HOOKS)
+        if words[_VALID_HOOKS] & 1 << number
+    }
+
+
+def _is_about_invalid(entries: mmap.mmap, at: int, end: int) -> bool:
+    while at < end:
+        (size,) = struct.unpack_from("=H", entries, at)
+        name = _name_at(entries, at + _TARGET_NAME)
+        if is_invalid_state(name, entries[at + _TARGET_DATA : at + size]):
+            return True
+        at += max(size, _TARGET_DATA)
+    return False
+
+
+def _name_at(entries: mmap.mmap, at: int) -> str:
+    return entries[at : at + _NAME_SIZE].split(b"\0", 1)[0].decode()
 
 
 def _read_table(family: Family, table: str) -> mmap.mmap:

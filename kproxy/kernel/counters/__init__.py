@@ -1,0 +1,1 @@
+"""What the kernel has counted: a module for each facility, read in the current namespace."""
