@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from kproxy.traffic.remote.terms import Taken
 
 SMALLEST, LARGEST = 32, 65000
+CALIBRATED_FROM_PPS = 2000.0
+"""Every machine sends so fast; to find out whether it does would take longer than it is worth."""
 DEFAULT_PORTS = {Probe.ICMP: 0, Probe.DNS: 53}
 
 
@@ -229,7 +231,7 @@ def _check_probe(asked: Asked) -> None:
 
 def _one_way(asked: Asked, way: Any, attention: Attention) -> "Taken":
     from kproxy.traffic import frames
-    from kproxy.traffic.remote import channel, sender
+    from kproxy.traffic.remote import channel, sender, tester
 
     stream = asked.stream
     nobody = "00:00:00:00:00:00"  # what loopback has
@@ -243,6 +245,8 @@ def _one_way(asked: Asked, way: Any, attention: Attention) -> "Taken":
         destination_port=stream.port,
         payload_bytes=stream.payload_bytes,
     )
+    if stream.rate_pps >= CALIBRATED_FROM_PPS:
+        tester.calibrate(crafted, stream.rate_pps).require(stream.rate_pps, "--rate")
     host, port = measure_places.split(asked.receiver, "--receiver", DEFAULT_PORT)
     with channel.connect(host, port) as line:
         joined = sender.Joined(line, asked.token)
@@ -283,7 +287,7 @@ def _write(found: "Outcome", asked: Asked, taken: "Taken", path: Path) -> None:
                 },
                 "cut": found.cut,
                 "clocks": dataclasses.asdict(found.clocks),
-                "delays_ms": dataclasses.asdict(found.delays) if found.delays else None,
+                "round_trip": found.round_trip,
                 "answers": found.outcomes,
             },
             "incomplete": [found.cut] if found.cut else [],
@@ -307,12 +311,12 @@ def _table(found: "Outcome") -> list[str]:
     if measured.discarded:
         rows.append(("set aside", f"{measured.discarded:,} (sent within Tmax of the end)"))
     rows += [(f"answered: {what}", f"{number:,}") for what, number in found.outcomes.items()]
-    if found.delays is not None:
-        one = found.delays
-        way = "there and back" if one.round_trip else "one way"
-        numbers = f"min {one.min:.3f}, p50 {one.p50:.3f}, p99 {one.p99:.3f}, max {one.max:.3f} ms"
-        rows.append((f"time {way}", f"{numbers}{_error(one.error)}"))
-    if not found.delays or not found.delays.round_trip:
+    if (delay := measured.delay) is not None:
+        way = "there and back" if found.round_trip else "one way"
+        numbers = f"min {delay.min_ms:.3f}, p50 {delay.median_ms:.3f}, p99 {delay.p99_ms:.3f}, "
+        numbers += f"max {delay.max_ms:.3f} ms, each ± {delay.accuracy_ms:.3f}"
+        rows.append((f"time {way}", numbers))
+    if not found.round_trip:
         rows.append(("receiver's clock", _clock(found)))
     quality = measured.sender
     if quality is not None:
@@ -342,10 +346,6 @@ def _table(found: "Outcome") -> list[str]:
 
 def _share(part: int, whole: int) -> str:
     return f"{part:,}" + (f" ({100 * part / whole:.3g} %)" if part and whole else "")
-
-
-def _error(error: float) -> str:
-    return f" (± {error:.3f} ms)" if error else ""
 
 
 def _clock(found: "Outcome") -> str:

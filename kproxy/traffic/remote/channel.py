@@ -122,9 +122,9 @@ def connect(host: str, port: int, timeout: float = 5.0) -> Channel:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Listen for senders; an empty ``host`` means every address of both families. UsageError."""
+    """Listen for senders; an empty ``host`` or ``::``: on all addresses. UsageError."""
     try:
-        if host:
+        if host not in ("", "::"):
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             return socket.create_server((host, port), family=family, backlog=8)
         if socket.has_dualstack_ipv6() and Path("/proc/net/if_inet6").exists():

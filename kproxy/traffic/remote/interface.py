@@ -60,7 +60,12 @@ def way(
 
     Who has the next hop's address is asked on the link, if it is not known.
     """
-    route = routes.lookup(Query(destination=destination, leaves_by=card.index))
+    route = routes.lookup(Query(destination=destination))
+    if route.kind is not RouteKind.LOCAL and route.device != card.index:
+        # Asked for a device, the kernel takes whatever no route knows for a neighbour there: only
+        # a gateway tells that there is a route.
+        other = routes.lookup(Query(destination=destination, leaves_by=card.index))
+        route = other if other.gateway is not None else route
     if route.kind is RouteKind.LOCAL:
         raise UsageError(
             f"--to {destination} is an address of this host: frames on {card.name} never reach it",

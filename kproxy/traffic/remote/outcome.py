@@ -4,30 +4,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kproxy.traffic import accounting, measurement, resultset
 from kproxy.traffic.remote.clockoffset import Clocks
 from kproxy.traffic.remote.terms import Taken
 
 SCENARIO = "measure"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delays:
-    """Times on the way in milliseconds, each ± ``error``: there, or there and back.
-
-    ``error`` is what is not known of the two clocks; the kernel's stamps are better than that.
-    """
-
-    round_trip: bool
-    packets: int
-    min: float
-    p50: float
-    p99: float
-    max: float
-    error: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +25,13 @@ class ClocksFound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Everything about one run. ``problems`` say why it is not to be believed."""
+    """Everything about one run. ``problems`` say why it is not to be believed.
+
+    ``round_trip``: the delays of the measurement are there and back.
+    """
 
     measurement: resultset.Measurement
-    delays: Delays | None
+    round_trip: bool
     clocks: ClocksFound
     timeline: tuple[resultset.TimelineEvent, ...]
     problems: tuple[str, ...]
@@ -84,37 +68,19 @@ def outcome(taken: Taken, place: str, traffic: str) -> Outcome:
     )
     pod = taken.state.pod or "server"
     account = accounting.account(taken.sent, {pod: found}, plan)
-    measured = measurement.udp(account, node=place, report=taken.report, receivers=[taken.state])
+    # What is not known of the other host's clock makes every time on the way less exact.
+    error = taken.state.clock_error_ns + taken.clocks.error_ns
+    state = taken.state._replace(clock_error_ns=error)
+    measured = measurement.udp(account, node=place, report=taken.report, receivers=[state])
     measured = dataclasses.replace(measured, traffic=traffic)
     return Outcome(
         measurement=measured,
-        delays=_delays(taken, found),
+        round_trip=not taken.receiver,
         clocks=_clocks(taken.clocks),
         timeline=_timeline(taken),
         problems=_problems(measured, taken),
         outcomes=taken.outcomes,
         cut=taken.cut,
-    )
-
-
-def _delays(taken: Taken, found: NDArray[Any]) -> Delays | None:
-    """Return the times of what arrived; of a packet that came twice, the first."""
-    if not len(found):
-        return None
-    _, first = np.unique(found[["flow", "seq"]], return_index=True)
-    ns = np.sort(found["received_ns"][first] - found["sent_ns"][first])
-
-    def percentile(percent: float) -> float:
-        return float(round(np.percentile(ns, percent, method="inverted_cdf") / 1e6, 6))
-
-    return Delays(
-        round_trip=not taken.receiver,
-        packets=len(ns),
-        min=percentile(0),
-        p50=percentile(50),
-        p99=percentile(99),
-        max=percentile(100),
-        error=round(taken.clocks.error_ns / 1e6, 6),
     )
 
 

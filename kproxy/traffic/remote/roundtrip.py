@@ -81,22 +81,19 @@ class Run:
         self.next = 0
         self.sent = 0
         self.answered = 0
-        self.t0 = time.monotonic_ns()
+        self.t0 = self._last = time.monotonic_ns()
         self._schedule = schedule.Schedule.at_rate(self.t0, stream.rate_pps)
 
     def watch(self, attention: Attention) -> Taken:
         """Send, and take answers until Tmax after the last packet or until all have come."""
         marks: list[Mark] = []
         cut, beat = "", self.t0 + _BEAT_NS
-        last = self.t0
         while True:
             now = time.monotonic_ns()
             sending = self.next < self.total and not cut
-            if sending:
-                last = now
-            elif not self._waiting or now >= last + self._tmax:
+            if not sending and (not self._waiting or now >= self._last + self._tmax):
                 break
-            due = self._schedule.due(self.next) if sending else last + self._tmax
+            due = self._schedule.due(self.next) if sending else self._last + self._tmax
             if self._wait(min(due, beat), attention):
                 new, end = attention.read()
                 marks += new
@@ -109,7 +106,7 @@ class Run:
                 beat = now + _BEAT_NS
                 attention.show(self.sent, self.answered, (now - self.t0) / 1e9)
         self._prober.close()
-        return self._taken(tuple(marks), cut, last)
+        return self._taken(tuple(marks), cut)
 
     def _wait(self, until: int, attention: Attention) -> bool:
         """Take answers until then; return whether the user wants something."""
@@ -137,7 +134,7 @@ class Run:
         number = min(self._schedule.due_by(now), self.total) - self.next
         for _ in range(min(number, _BURST)):
             seq, flow = divmod(self.next, self.stream.flows)
-            before = time.monotonic_ns()
+            before = self._last = time.monotonic_ns()
             self._lateness.append(before - self._schedule.due(self.next))
             code = self._prober.send(flow, seq, before)
             self._longest = max(self._longest, time.monotonic_ns() - before)
@@ -156,14 +153,14 @@ class Run:
             if self._waiting.pop(key, None) is not None:
                 self._prober.expire(*key)
 
-    def _taken(self, marks: tuple[Mark, ...], cut: str, last: int) -> Taken:
+    def _taken(self, marks: tuple[Mark, ...], cut: str) -> Taken:
         now = time.monotonic_ns()
         ordered = sorted(self._lateness)
 
         def share(part: float) -> float:
             return ordered[min(len(ordered) - 1, int(part * len(ordered)))] / 1e6 if ordered else 0
 
-        seconds = max(self._schedule.seconds(self.next), (last - self.t0) / 1e9)
+        seconds = max(self._schedule.seconds(self.next), (self._last - self.t0) / 1e9)
         report = {
             "offered_pps": self.stream.rate_pps,
             "achieved_pps": self.sent / seconds if seconds else 0.0,
@@ -184,7 +181,7 @@ class Run:
             state=records.ReceiverState("", 0, 0, 0, 0),
             report=report,
             started_ns=self.t0,
-            watched_until_ns=max(now, last + self._tmax + 1),
+            watched_until_ns=max(now, self._last + self._tmax + 1),
             marks=marks,
             outcomes=dict(self._outcomes),
             cut=cut,
