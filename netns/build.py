@@ -16,29 +16,39 @@ from collections.abc import Callable, Iterable, Sequence
 
 from pyroute2 import IPRoute
 
-from netns import addressing, link, namespace, sysctl, wait
+from netns import addressing, link, namespace, nic, sysctl, wait
+from netns.errors import NetnsError, WaitTimeout
+from netns.nic import Taken
 from netns.topology import Host, Interface, Neighbour, Topology
 
 _CARRIER_DEADLINE = 10.0
 _POLL = 0.002
+_POLL_CARD = 0.05
 
 NamespaceOf = Callable[[str], str]  # host or segment → name of its namespace
 _PerHost = dict[str, list[Interface]]
 
 
-def build(more: Topology, before: Topology, namespace_of: NamespaceOf) -> None:
+def build(
+    more: Topology, before: Topology, namespace_of: NamespaceOf, cards: Iterable[Taken] = ()
+) -> None:
     """Make ``more``, where ``before`` is there already; every interface must have its MAC.
+
+    ``cards``: those of this machine that ``more`` takes, which have been written down.
 
     Raises :class:`netns.errors.NetnsError` as soon as something fails and leaves what was made;
     :func:`undo` takes it away.
     """
     known_segments = {segment.name for segment in before.segments}
     for segment in more.segments:
-        if segment.name not in known_segments:
+        if not segment.physical and segment.name not in known_segments:
             _make_switch(segment.name, namespace_of(segment.name))
     pending = {host.name: _make_host(host, namespace_of(host.name)) for host in more.hosts}
     _make_links(more, namespace_of)
     _make_ports(more, namespace_of)
+    ends = {(each.host, each.name): each for each in more.interfaces()}
+    for card in cards:
+        nic.take(card, ends[card.host, card.interface])
     interfaces: _PerHost = defaultdict(list)
     for interface in more.interfaces():
         interfaces[interface.host].append(interface)
@@ -77,7 +87,8 @@ def _make_host(host: Host, namespace_name: str) -> dict[str, str]:
 def _make_links(topology: Topology, namespace_of: NamespaceOf) -> None:
     by_host = defaultdict(list)
     for each in topology.links:
-        by_host[each.a.host].append(each)
+        if not each.physical:
+            by_host[each.a.host].append(each)
     for host, links in by_host.items():
         with link.netlink(namespace_of(host)) as ipr:
             for each in links:
@@ -86,6 +97,8 @@ def _make_links(topology: Topology, namespace_of: NamespaceOf) -> None:
 
 def _make_ports(topology: Topology, namespace_of: NamespaceOf) -> None:
     for segment in topology.segments:
+        if segment.physical:
+            continue
         with link.netlink(namespace_of(segment.name)) as ipr:
             for member in segment.interfaces:
                 port = link.port_of(segment.name, member)
@@ -102,9 +115,10 @@ def _configure(
     settings: dict[str, str],
     namespace_name: str,
 ) -> None:
-    names = [interface.name for interface in interfaces]
+    names = [interface.name for interface in interfaces if interface.uplink is None]
     with link.netlink(namespace_name) as ipr:
         _await_carrier(ipr, host.name, names)
+        _await_cards(ipr, [interface for interface in interfaces if interface.uplink])
         for interface in interfaces:
             for address in interface.addresses:
                 link.add_address(ipr, interface, address)
@@ -138,6 +152,21 @@ def _await_carrier(ipr: IPRoute, host: str, names: Sequence[str]) -> None:
     )
 
 
+def _await_cards(ipr: IPRoute, cards: Iterable[Interface]) -> None:
+    for interface in cards:
+        try:
+            wait.wait_until(
+                lambda name=interface.name: link.card_up(ipr, name),  # type: ignore[misc]
+                _CARRIER_DEADLINE,
+                "carrier",
+                interval=_POLL_CARD,
+            )
+        except WaitTimeout:
+            problem = f"{interface.uplink} has no carrier after {_CARRIER_DEADLINE:g} s"
+            remedy = "plug its cable in, and see that the other end is up"
+            raise NetnsError(f"interface {interface}: {problem}", remedy=remedy) from None
+
+
 def unlink(gone: Topology, left: Topology, namespace_of: NamespaceOf) -> None:
     """Take the links of ``gone`` away from what is ``left``, whose hosts go on; absent is fine.
 
@@ -148,9 +177,9 @@ def unlink(gone: Topology, left: Topology, namespace_of: NamespaceOf) -> None:
     doomed: dict[str, list[str]] = defaultdict(list)
     for each in gone.links:
         for end in each.interfaces:
-            if end.host in hosts:
+            if end.host in hosts and not each.physical:
                 doomed[end.host].append(end.name)
-    segments = {segment.name for segment in left.segments}
+    segments = {segment.name for segment in left.segments if not segment.physical}
     for segment in gone.segments:
         for member in segment.interfaces:
             if segment.name in segments:

@@ -19,6 +19,7 @@ from netns.topology import (
     Segment,
     Topology,
 )
+from netns.uplink import Attachment, Uplink
 
 
 def encode(topology: Topology) -> dict[str, Any]:
@@ -84,7 +85,12 @@ def _interface(data: dict[str, Any]) -> Interface:
         mtu=data["mtu"],
         routes=tuple(map(_route, data["routes"])),
         impairment=None if data["impairment"] is None else Impairment(**data["impairment"]),
+        uplink=None if data["uplink"] is None else _uplink(data["uplink"]),
     )
+
+
+def _uplink(data: dict[str, Any]) -> Uplink:
+    return Uplink(nic=data["nic"], kind=Attachment(data["kind"]), mode=data["mode"])
 
 
 def _route(data: dict[str, Any]) -> Route:

@@ -12,7 +12,8 @@ A state directory holds two files:
     flock on it meanwhile. Nothing is synced to a disk: after a crash of the machine there are no
     namespaces either.
 
-The records: ``lab`` (first; who owns it), ``add`` (a topology that will be made), ``removing`` (a
+The records: ``lab`` (first; who owns it), ``add`` (a topology that will be made, and the cards of
+this machine that it takes, as they are), ``returned`` (a card is where it was), ``removing`` (a
 host that will be taken away), ``remove`` (it was), ``restore`` (an addition failed and was undone:
 the topology from before), ``process`` (started), ``attach`` (another process works on the lab, and
 the namespace it is at home in), ``closing`` (tear-down begins, nothing may be added any more).
@@ -31,6 +32,7 @@ from typing import Any
 
 from netns import codec
 from netns.errors import NetnsError
+from netns.nic import Taken
 from netns.process import ProcessId, boot_id
 from netns.topology import Topology
 
@@ -53,6 +55,8 @@ class Ledger:
     attached: tuple[tuple[ProcessId, NamespaceId], ...] = ()
     leaving: frozenset[str] = frozenset()
     """Hosts that are being taken away. They belong to the topology until that is done."""
+    cards: tuple[Taken, ...] = ()
+    """Cards of this machine that have not been given back."""
     closing: bool = False
 
     def visitors(self, places: Collection[NamespaceId]) -> set[ProcessId]:
@@ -68,7 +72,7 @@ class Ledger:
     def namespaces(self) -> list[str]:
         """The names of all namespaces, of hosts and of segments."""
         members = [host.name for host in self.topology.hosts]
-        members += [segment.name for segment in self.topology.segments]
+        members += [each.name for each in self.topology.segments if not each.physical]
         return [namespace_name(self.name, member) for member in members]
 
 
@@ -86,7 +90,12 @@ def fold(ledger: Ledger, record: dict[str, Any]) -> Ledger:
             return Ledger(name=record["name"], owner=owner, boot=record["boot"])
         case "add":
             topology = topology.merged(codec.decode(record["topology"]))
-            return dataclasses.replace(ledger, topology=topology)
+            cards = (*ledger.cards, *map(Taken.decode, record.get("cards", ())))
+            return dataclasses.replace(ledger, topology=topology, cards=cards)
+        case "returned":
+            place = (record["host"], record["interface"])
+            cards = tuple(each for each in ledger.cards if (each.host, each.interface) != place)
+            return dataclasses.replace(ledger, cards=cards)
         case "removing":
             leaving = ledger.leaving | {record["host"]}
             return dataclasses.replace(ledger, leaving=leaving)

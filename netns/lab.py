@@ -12,7 +12,9 @@
 netns.lab.signals_unwind(), Lab(...)``; a library has no business in installing signal handlers.
 After SIGKILL nothing can be done by the dead; the next start with the same state directory, or
 :func:`repair`, reads the journal and takes away what is left. Killed are only processes that are
-in a namespace of the lab, or in its journal with the same pid *and* start time.
+in a namespace of the lab, or in its journal with the same pid *and* start time. Cards of this
+machine that hosts have (``Interface.uplink``) are given back before their namespaces go; what
+could not be made as it was is logged as a warning.
 
 **Several processes.** The process that made the lab owns it. Others may :meth:`Lab.attach` to the
 state directory, look hosts up, run programs in them, add and remove hosts; what they add stays
@@ -22,6 +24,7 @@ All of it needs root (in the user namespace that owns the network namespaces).
 """
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import signal
@@ -30,16 +33,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from netns import addressing, build, codec, link, namespace
+from netns import addressing, build, cable, codec, ending, namespace, nic, nicreport
 from netns.errors import LabBusy, LabGone, NetnsError
 from netns.host import LiveHost
 from netns.journal import JOURNAL, LOCK, Journal, Ledger, namespace_name, peek, take_lock
-from netns.process import Process, ProcessId, boot_id, kill_all, members
+from netns.nicreport import NicReport
+from netns.process import Process, boot_id
 from netns.topology import Host, Link, Segment, Topology
 
 STATE = Path("/run/netns-lab")
 SCRATCH = "scratch"
-_KILL_ROUNDS = 100
 
 
 class AttachedLab:
@@ -49,10 +52,13 @@ class AttachedLab:
     running event loop (use ``asyncio.to_thread``).
     """
 
+    _take_default_route = False
+
     def __init__(self, state_dir: Path, journal: Journal) -> None:
         self.state_dir = state_dir
         self._journal = journal
         self._started: list[Process] = []  # kept so that ended children are waited for
+        self._pulled: cable.Pulled = {}
 
     @property
     def name(self) -> str:
@@ -121,19 +127,24 @@ class AttachedLab:
 
         before = ledger.topology
         before.merged(more).validate()
-        more = addressing.with_macs(more)
+        homes = {host.name: namespace_of(host.name) for host in before.merged(more).hosts}
+        cards = nic.examine(more, homes, take_default_route=self._take_default_route)
+        more = addressing.with_macs(nic.with_macs(more, cards))
         after = before.merged(more)
         after.validate()
         taken = {segment.name for segment in before.segments}
         new = [host.name for host in more.hosts]
-        new += [segment.name for segment in more.segments if segment.name not in taken]
+        new += [one.name for one in more.segments if not one.physical and one.name not in taken]
         for name in new:
             _refuse_stranger(namespace_of(name))
-        self._journal.append("add", topology=codec.encode(more))
+        noted = [dataclasses.asdict(card) for card in cards]
+        self._journal.append("add", topology=codec.encode(more), cards=noted)
         try:
-            build.build(more, before, namespace_of)
+            build.build(more, before, namespace_of, cards)
         except BaseException:
-            _demolish([namespace_of(name) for name in new], ledger)
+            ending.kill([namespace_of(name) for name in new], ledger)
+            ending.give_back(self._journal, cards)
+            ending.delete([namespace_of(name) for name in new])
             build.unlink(more, before, namespace_of)
             build.forget_neighbours(after, before, namespace_of)
             self._journal.append("restore", topology=codec.encode(before))
@@ -157,8 +168,9 @@ class AttachedLab:
 
             # Written before the first process ends: who sees that end asks whether this is why.
             self._journal.append("removing", host=name)
-            _kill([namespace_of(name)], ledger, host=name)
+            ending.kill([namespace_of(name)], ledger, host=name)
             self._reap()
+            ending.give_back(self._journal, [card for card in ledger.cards if card.host == name])
             build.unlink(before.around(name), after, namespace_of)
             build.forget_neighbours(before, after, namespace_of)
             namespace.delete(namespace_of(name))
@@ -167,19 +179,27 @@ class AttachedLab:
     def plug(self, host: str, interface: str, *, connected: bool) -> None:
         """Pull a host's cable out of its switch, or plug it in again.
 
-        The host's interface loses its carrier and keeps its addresses and routes. Raises
-        :class:`NetnsError` if it is not a member of a segment.
+        The host's interface loses its carrier and keeps its addresses and routes. With a card it
+        is the other end that is switched off, if that is in this lab, too. Raises
+        :class:`NetnsError` if it is not a member of a segment, or a card whose carrier stays:
+        then only a hand can pull it.
         """
         ledger = self._journal.ledger()
-        for segment in ledger.topology.segments:
-            for member in segment.interfaces:
-                if (member.host, member.name) == (host, interface):
-                    with link.netlink(namespace_name(ledger.name, segment.name)) as ipr:
-                        link.set_state(ipr, link.port_of(segment.name, member).name, up=connected)
-                    if connected:
-                        build.await_carrier(host, [interface], namespace_name(ledger.name, host))
-                    return
-        raise NetnsError(f"{host}:{interface} is not plugged into a switch")
+        cable.plug(ledger, host, interface, self._pulled, connected=connected)
+
+    def cards(self) -> list[NicReport]:
+        """Return what is to be said of the cards of this machine that hosts have."""
+        return [
+            self.host(card.host).call(
+                nicreport.report,
+                card.host,
+                card.interface,
+                card.nic,
+                str(card.kind),
+                card.inventory,
+            )
+            for card in self._journal.ledger().cards
+        ]
 
     def _reap(self) -> None:
         for process in [each for each in self._started if not each.alive]:
@@ -203,14 +223,22 @@ class Lab(AttachedLab):
 
     ``name`` begins the names of its namespaces. ``state_dir`` (default ``/run/netns-lab/NAME``) is
     made if need be; it holds the journal. If a dead lab has left something there, it is repaired
-    first. Raises :class:`LabBusy` on entering if a live one has it, and
+    first. A card that carries this machine's default route is taken only if asked for by
+    ``take_default_route``. Raises :class:`LabBusy` on entering if a live one has it, and
     :class:`netns.errors.TopologyError` at once if the topology is wrong.
     """
 
     def __init__(
-        self, topology: Topology, *, name: str = "lab", state_dir: Path | None = None
+        self,
+        topology: Topology,
+        *,
+        name: str = "lab",
+        state_dir: Path | None = None,
+        take_default_route: bool = False,
     ) -> None:
         topology.validate()
+        self._take_default_route = take_default_route
+        self._pulled = {}
         self._wanted = topology
         self._wanted_name = name
         self.state_dir = STATE / name if state_dir is None else state_dir
@@ -330,36 +358,15 @@ def _repair(state_dir: Path) -> bool:
         journal.append("closing")
         # Attached processes may be in the middle of adding. The first kill ends those that belong
         # to the lab; the lock waits for others, and after it nobody adds any more.
-        _kill(journal.ledger().namespaces, journal.ledger())
+        ending.kill(journal.ledger().namespaces, journal.ledger())
         with journal.changing() as ledger:
-            _demolish(ledger.namespaces, ledger)
+            ending.kill(ledger.namespaces, ledger)
+            if ledger.boot == boot_id():
+                ending.give_back(journal, ledger.cards)
+            ending.delete(ledger.namespaces)
     shutil.rmtree(state_dir / SCRATCH, ignore_errors=True)
     (state_dir / JOURNAL).unlink()
     return True
-
-
-def _demolish(namespaces: list[str], ledger: Ledger) -> None:
-    _kill(namespaces, ledger)
-    for name in namespaces:
-        namespace.delete(name)
-
-
-def _kill(namespaces: list[str], ledger: Ledger, host: str | None = None) -> None:
-    """Kill who is in these namespaces, and who was started (in one host, or in all of them)."""
-    places = {identity for each in namespaces if (identity := namespace.identity(each))}
-    spared = ledger.visitors(places) | {ProcessId.of(os.getpid())}
-    if ledger.boot == boot_id():
-        kill_all(
-            each
-            for started_in, each in ledger.processes
-            if host in (None, started_in) and each not in spared
-        )
-    for _ in range(_KILL_ROUNDS):  # who is killed may have forked just before
-        found = [each for each in members(places) if each not in spared]
-        if not found:
-            return
-        kill_all(found)
-    raise NetnsError(f"processes in {', '.join(namespaces)} start faster than they can be killed")
 
 
 def _refuse_if_closing(ledger: Ledger) -> None:

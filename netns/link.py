@@ -39,6 +39,7 @@ _NUD_NOARP = 0x40  # a bridge takes it as: static, does not age
 _NUD_PERMANENT = 0x80
 _IFA_F_NODAD = 0x02
 _IFA_F_TENTATIVE = 0x40
+_IFF_LOWER_UP = 0x10000
 _RTN_LOCAL = 2
 _RTNH_F_ONLINK = 0x04
 _FIRST_INDEX = 1000
@@ -138,9 +139,10 @@ def delete(ipr: IPRoute, name: str) -> None:
 
 
 def bring_up(ipr: IPRoute, interface: Interface) -> None:
-    """Checksum offload off, then up."""
+    """Checksum offload off, then up. A card is left to do what it can."""
     with naming(f"interface {interface}"):
-        _checksum_offload_off(interface.name)
+        if interface.uplink is None:
+            _checksum_offload_off(interface.name)
         ipr.link("set", index=socket.if_nametoindex(interface.name), state="up")
 
 
@@ -198,6 +200,15 @@ def carrier_up(ipr: IPRoute, names: Iterable[str]) -> bool:
         if message.get("ifname") in wanted and message.get("operstate") == "UP":
             wanted.remove(message.get("ifname"))
     return not wanted
+
+
+def card_up(ipr: IPRoute, name: str) -> bool:
+    """Whether a card has a carrier. Some drivers never say more than that."""
+    for message in ipr.get_links():
+        if message.get("ifname") == name:
+            lower_up = bool(message["flags"] & _IFF_LOWER_UP)
+            return lower_up and message.get("operstate") in ("UP", "UNKNOWN")
+    return False
 
 
 def addresses_usable(ipr: IPRoute, addresses: Iterable[IPv6Address]) -> bool:

@@ -94,13 +94,20 @@ def entered(name: str) -> Iterator[None]:
 
     Sockets and processes made in the block stay in it; other threads are not touched.
     """
+    with entered_at(path_of(name)):
+        yield
+
+
+@contextlib.contextmanager
+def entered_at(path: Path) -> Iterator[None]:
+    """As :func:`entered`, of a namespace that a file stands for."""
     try:
-        target = os.open(path_of(name), os.O_RDONLY | os.O_CLOEXEC)
+        target = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise NetnsError(f"there is no network namespace {name}") from None
+        raise NetnsError(f"there is no network namespace {path.name}") from None
     try:
         with _returning_home():
-            _check(_libc.setns(target, _CLONE_NEWNET), f"enter network namespace {name}")
+            _check(_libc.setns(target, _CLONE_NEWNET), f"enter network namespace {path.name}")
             yield
     finally:
         os.close(target)

@@ -34,6 +34,7 @@ from ipaddress import (
 
 from netns.errors import TopologyError
 from netns.impairment import Impairment
+from netns.uplink import Uplink
 
 Address = IPv4Address | IPv6Address
 InterfaceAddress = IPv4Interface | IPv6Interface
@@ -88,6 +89,7 @@ class Interface:
     ``mac`` None: derived from the two names (:func:`netns.addressing.mac_of`). ``routes`` exist
     as long as the interface does: the kernel removes them with it. ``impairment``: of what is sent
     here; a member of a segment has the same one for what is sent to it, at the switch's end.
+    ``uplink``: it is a card of this machine, with the card's MAC and cable.
     """
 
     host: str
@@ -97,6 +99,7 @@ class Interface:
     mtu: int = 1500
     routes: tuple[Route, ...] = ()
     impairment: Impairment | None = None
+    uplink: Uplink | None = None
 
     def __str__(self) -> str:
         return f"{self.host}:{self.name}"
@@ -104,7 +107,7 @@ class Interface:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """A cable (a veth pair) between two hosts.
+    """A cable (a veth pair) between two hosts; a real one, if both ends have an uplink.
 
     ``static_neighbours``: each end knows the other's MAC from the start, so that no ARP or
     neighbour discovery disturbs a measurement.
@@ -119,6 +122,11 @@ class Link:
         """Both ends."""
         return self.a, self.b
 
+    @property
+    def physical(self) -> bool:
+        """Whether it is a real cable."""
+        return any(end.uplink for end in self.interfaces)
+
     def __str__(self) -> str:
         return f"{self.a}--{self.b}"
 
@@ -127,12 +135,19 @@ class Link:
 class Segment:
     """A switch (a bridge in a namespace of its own) that joins the interfaces of several hosts.
 
+    Of members with uplinks it is whatever joins these cards: there is no bridge.
+
     ``static_neighbours`` as with :class:`Link`, between all members.
     """
 
     name: str
     interfaces: tuple[Interface, ...] = ()
     static_neighbours: bool = True
+
+    @property
+    def physical(self) -> bool:
+        """Whether it joins cards."""
+        return any(member.uplink for member in self.interfaces)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +235,7 @@ class Topology:
             _check_interface(interface)
         for joined in self.joined():
             _check_broadcast_domain(joined)
+        _check_uplinks(self)
         for host in self.hosts:
             _check_host(host, tuple(self.interfaces(host.name)))
 
@@ -309,6 +325,19 @@ def _check_broadcast_domain(joined: Link | Segment) -> None:
             if other is not interface:
                 problem = f"{address.ip} of {interface} is that of {other} too"
                 raise TopologyError(obj, "addresses", problem, remedy="change one of them")
+
+
+def _check_uplinks(topology: Topology) -> None:
+    """All ends of a cable are cards or none; a card that is taken whole is taken once."""
+    for joined in topology.joined():
+        for each in joined.interfaces:
+            if joined.physical and each.uplink is None:
+                raise TopologyError(f"interface {each}", "uplink", "is missing", remedy="name one")
+    taken: list[Uplink] = []
+    for interface in topology.interfaces():
+        if interface.uplink is not None:
+            interface.uplink.check_beside(taken, f"interface {interface}")
+            taken.append(interface.uplink)
 
 
 def _check_host(host: Host, interfaces: tuple[Interface, ...]) -> None:
