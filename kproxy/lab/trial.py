@@ -88,7 +88,7 @@ class Trials:
         if scenario is scenarios.BASELINE:
             self._refuse_rate(found)
         found = [self._modelled(one, stage) for one in found]
-        found = [measurement.recovery(one, self._programmed_ms(one, stage)) for one in found]
+        found = [self._programmed(one, stage) for one in found]
         for one in found:
             problems += measurement.problems(one)
         trial = resultset.Trial(
@@ -150,8 +150,10 @@ class Trials:
         )
         return dataclasses.replace(found, modelled_ms=spent)
 
-    def _programmed_ms(self, found: resultset.Measurement, stage: ClusterStage) -> float | None:
-        """Return when the kernel of the node that this traffic goes through was last told."""
+    def _programmed(
+        self, found: resultset.Measurement, stage: ClusterStage
+    ) -> resultset.Measurement:
+        """Return the measurement with when the kernel of its node was last told."""
         node = self._places[found.node]
         told = [
             mark.ns
@@ -159,8 +161,8 @@ class Trials:
             if mark.name.startswith(scenarios.SYNCED) and mark.detail == node
         ]
         if stage.fault_ns is None or not told:
-            return None
-        return measurement.ms(max(told) - stage.fault_ns)
+            return found
+        return measurement.programmed(found, round((max(told) - stage.fault_ns) / 1e6, 3))
 
     def _restart_modelled_ms(self, stage: ClusterStage) -> float | None:
         gone, synced = _recovery(stage)

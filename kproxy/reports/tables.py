@@ -1,7 +1,9 @@
 """The comparison as tables for a terminal: a row per scenario and node, a column per mode.
 
 Two tables: packets (UDP probes: lost, and failover time), and TCP (requests on open connections,
-new connections). A cell shows the median over the trials and, where the trials differ, the range.
+new connections). A cell shows the median over the trials and, where the trials differ, the range;
+with enough trials also the 95 % interval of confidence of the median, and the modes than which a
+figure is less or greater: only where the test says so (:mod:`kproxy.traffic.statistics`).
 Zero loss is written "no loss" (RFC 6201, section 4); "–" means that a figure does not apply. A
 figure with ``*`` is modelled: the share beside it (the median over the trials) is declared delays
 of a cost model.
@@ -15,7 +17,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from kproxy.traffic.resultset import ResultSet, Row, Spread
+from kproxy.traffic import statistics
+from kproxy.traffic.resultset import ResultSet, Row, Spread, Verdict
 
 NODES = ("hit", "other")
 MODELLED = "*"
@@ -35,6 +38,28 @@ def spread_text(spread: Spread | None, unit: str = "") -> str:
     if least != most:
         text += f" ({least}–{most})"
     return f"{text} {unit}".rstrip()
+
+
+def confidence_text(spread: Spread | None) -> str:
+    """Return ``[low–high]``, the interval of the median; empty with too few trials for one."""
+    if spread is None or spread.confidence is None or spread.median is None:
+        return ""
+    bounds = (spread.confidence.low, spread.confidence.high)
+    digits = 0 if spread.median >= 100 else 1
+    low, high = (f"{one:.{digits}f}" if one is not None else "?" for one in bounds)
+    return f"[{low}–{high}]"
+
+
+def differences_text(row: Row, figure: str) -> str:
+    """Return ``< MODE, …`` and ``> MODE, …`` for the modes that a figure differs from."""
+    found = []
+    for verdict, sign in ((Verdict.LESS, "<"), (Verdict.GREATER, ">")):
+        modes = [
+            one.mode for one in row.differences if (one.figure, one.verdict) == (figure, verdict)
+        ]
+        if modes:
+            found.append(f"{sign} {', '.join(modes)}")
+    return " ".join(found)
 
 
 def packets_table(results: ResultSet) -> Table:
@@ -90,6 +115,7 @@ def notes(results: ResultSet) -> list[str]:
     chance = "left to chance" if seed is None else f"seed {seed}"
     lines.append(f"Clock: {clock}; {chance}; Linux {results.kernel.get('release')}.")
     lines += [f"Not on this kernel: {why}." for why in results.parameters.get("left_out", ())]
+    lines += _difference_notes(results)
     lines += _promise_notes(results)
     lines += _clock_notes(results)
     for trial in results.trials:
@@ -98,6 +124,25 @@ def notes(results: ResultSet) -> list[str]:
                 f"NOT VALID: {trial.mode} {trial.scenario} trial {trial.number}: {problem}"
             )
     return lines
+
+
+def _difference_notes(results: ResultSet) -> list[str]:
+    """Return what the marks of differences mean, or why there are none."""
+    told = [one for row in results.summary for one in row.differences]
+    least = min((row.trials for row in results.summary), default=0)
+    if not told:
+        return []
+    if all(one.verdict is Verdict.TOO_FEW for one in told):
+        return [
+            f"Too few trials ({least}) to tell differences between modes from chance: "
+            f"at least {statistics.LEAST_TRIALS}, better 20 (--trials)."
+        ]
+    tests = sum(one.p is not None for one in told) // 2
+    return [
+        "[low–high]: 95 % confidence of the median (bootstrap). < and > name the modes than which "
+        "a figure is less or greater; where none is named, no difference is shown (exact "
+        f"permutation test, p < {statistics.SIGNIFICANCE}, corrected for {tests} comparisons)."
+    ]
 
 
 def _promise_notes(results: ResultSet) -> list[str]:
@@ -182,8 +227,10 @@ def _restart_cell(row: Row | None) -> str:
     if row is None:
         return spread_text(None)
     share = row.modelled_share
-    text = spread_text(row.restart_to_synced_ms, "ms")
-    return _marked(text, share.restart_to_synced if share else None)
+    spread = row.restart_to_synced_ms
+    text = f"{spread_text(spread, 'ms')} {confidence_text(spread)}".rstrip()
+    marked = _marked(text, share.restart_to_synced if share else None)
+    return _compared(marked, row, "restart_to_synced_ms")
 
 
 def _table(results: ResultSet, title: str) -> Table:
@@ -207,18 +254,27 @@ def _packets_cell(results: ResultSet, row: Row | None) -> Text:
     if not row.valid:
         return Text(f"not valid\n({row.lost} of {row.sent} lost)", style="bold red")
     if not row.lost:
-        return Text("no loss", style="green")
+        return Text(_compared("no loss", row, "failover_packet_loss"), style="green")
     loss = row.failover_packet_loss
     if row.failover_time_ms is not None and row.failover_time_ms.median is None:
         time = "not recovered"
     else:
         time = spread_text(row.failover_time_ms, "ms")
     lost = f"{spread_text(loss)} lost"
+    sure = confidence_text(row.failover_time_ms)
     share = row.modelled_share.failover_time if row.modelled_share else None
     # A median share of nothing still has trials with some in the range that is shown.
     if share or _modelled_somewhere(results, row):
         lost, time = f"{lost}{MODELLED}", f"{time} {MODELLED}{share or 0:.0%}"
+    lost = _compared(lost, row, "failover_packet_loss")
+    time = _compared(f"{time} {sure}".rstrip(), row, "failover_time_ms")
     return Text(f"{lost}\n{time}", style="yellow")
+
+
+def _compared(text: str, row: Row, figure: str) -> str:
+    """Return a line of a cell with the modes that it differs from in a line below."""
+    differs = differences_text(row, figure)
+    return f"{text}\n{differs}" if differs else text
 
 
 def _modelled_somewhere(results: ResultSet, row: Row) -> bool:
@@ -239,7 +295,8 @@ def _tcp_cell(established: Row | None, connect: Row | None) -> Text:
         if row is None or row.tcp is None:
             continue
         bad = bad or row.tcp.failed > 0
-        lines.append(f"{name}: {row.tcp.failed} of {row.tcp.attempted}")
+        failed = f"{name}: {row.tcp.failed} of {row.tcp.attempted}"
+        lines.append(_compared(failed, row, "failed"))
         times = row.tcp.connect_ms
         if name == "new" and times.p50 is not None and times.p99 is not None:
             lines.append(f"{times.p50:.1f} / {times.p99:.1f} ms")

@@ -129,6 +129,20 @@ def failover(account: Account, clock_error_ns: int = 0) -> Failover | None:
     )
 
 
+def recovered(account: Account, clock_error_ns: int = 0) -> Figure | None:
+    """Return when every affected flow had a good packet again, after the fault.
+
+    None if a flow has not, if none was affected, or without a fault.
+    """
+    found = [
+        times(flow.outage, account.plan, clock_error_ns).tblm
+        for flow in account.flows
+        if flow.outage is not None
+    ]
+    known = [one for one in found if one is not None]
+    return figure(max(known)) if known and len(known) == len(found) else None
+
+
 def hidden_ns(account: Account) -> float:
     """Return how long an outage may have lasted without any packet of one flow being lost."""
     gap = max((flow.largest_gap_ns for flow in account.flows), default=0)
@@ -138,13 +152,16 @@ def hidden_ns(account: Account) -> float:
 def rate_derived(account: Account) -> Convergence | None:
     """Return the instants of RFC 6412 as the forwarding rate shows them; None without a fault.
 
-    The forwarding rate of a sampling interval is compared with the load that was offered in the
-    same one, by time of sending, so an uneven sender does not look like a loss.
+    It is the forwarding rate of the affected flows: those of other endpoints go on. That of a
+    sampling interval is compared with the load that was offered in the same one, by time of
+    sending, so an uneven sender does not look like a loss.
     """
     plan = account.plan
     if plan.fault_ns is None:
         return None
-    sent, lost = account.sent_bins.sum(axis=0), account.lost_bins.sum(axis=0)
+    affected = account.lost_bins.any(axis=1)
+    sent = account.sent_bins[affected].sum(axis=0)
+    lost = account.lost_bins[affected].sum(axis=0)
     step = account.step_ns
     starts = account.start_ns - plan.fault_ns + step * np.arange(len(sent))
     used = np.flatnonzero(sent)

@@ -25,18 +25,18 @@ def delay(delays_us: NDArray[Any], clock_error_ns: int) -> Delay | None:
     if not total:
         return None
 
-    def percentile(percent: float) -> float:
-        rank = max(1, int(np.ceil(percent / 100 * total)))
+    def percentile(thousandths: int) -> float:
+        rank = max(1, -(-thousandths * total // 1000))
         return int(np.searchsorted(upto, rank)) / 1000
 
-    least, p999 = percentile(0), percentile(99.9)
+    least, p999 = percentile(0), percentile(999)
     return Delay(
         min_ms=least,
-        p1_ms=percentile(1),
-        median_ms=percentile(50),
-        p99_ms=percentile(99),
+        p1_ms=percentile(10),
+        median_ms=percentile(500),
+        p99_ms=percentile(990),
         p999_ms=p999,
-        max_ms=percentile(100),
+        max_ms=percentile(1000),
         pdv_ms=round(p999 - least, 3),
         accuracy_ms=round((clock_error_ns + RESOLUTION_NS) / 1e6, 3),
     )

@@ -19,7 +19,7 @@ from kproxy.traffic import (
 )
 from kproxy.traffic import delay as delays
 from kproxy.traffic.accounting import Account, FlowAccount
-from kproxy.traffic.figures import Recovery
+from kproxy.traffic.figures import Figure, Recovery
 
 #: A sender that sent less than this share of its plan did not offer the stated rate.
 LEAST_SHARE_SENT = 0.99
@@ -103,6 +103,7 @@ def _failover(account: Account, clock_error_ns: int) -> resultset.Measurement:
         reset_time_ms=ms(max((convergence.reset_ns(o) or 0 for o in outages), default=0)),
         first_good_ms=_first_good(outages, fault),
         failover=convergence.failover(account, clock_error_ns),
+        recovery=_recovery(convergence.recovered(account, clock_error_ns)),
         reset=convergence.reset(slowest, clock_error_ns) if slowest else None,
     )
 
@@ -169,18 +170,17 @@ def _series(account: Account) -> tuple[resultset.Series, ...]:
     )
 
 
-def recovery(found: resultset.Measurement, programmed_ms: float | None) -> resultset.Measurement:
-    """Return a measurement with the three instants: event, kernel programmed, data plane good.
+def _recovery(recovered: Figure | None) -> Recovery:
+    return Recovery(event_ms=0.0, programmed_ms=None, recovered_ms=recovered)
 
-    ``programmed_ms``: when the node that the traffic goes through had told its kernel.
+
+def programmed(found: resultset.Measurement, at_ms: float) -> resultset.Measurement:
+    """Return a measurement with the instant at which its node had told its kernel.
+
+    That completes the three of one clock: event, kernel programmed, data plane recovered.
     """
-    if found.failover_packet_loss is None and found.tcp is None:
-        return found
-    recovered = found.failover.tblm_ms if found.failover and found.lost else None
-    if programmed_ms is None and recovered is None:
-        return found
-    three = Recovery(event_ms=0.0, programmed_ms=programmed_ms, recovered_ms=recovered)
-    return dataclasses.replace(found, recovery=three)
+    known = found.recovery or _recovery(None)
+    return dataclasses.replace(found, recovery=dataclasses.replace(known, programmed_ms=at_ms))
 
 
 def attributed(
@@ -226,6 +226,11 @@ def tcp(
     recovered = all(outage.failover_ns is not None for outage in outages)
     known = fault_ns is not None and recovered
     good = [outage.first_good_ns for outage in outages if outage.first_good_ns is not None]
+    accuracy = max((outage.accuracy_ns for outage in outages if outage.accuracy_ns), default=None)
+    back = None
+    if good and accuracy is not None and recovered and fault_ns is not None:
+        since = max(good) - fault_ns
+        back = convergence.figure((since, max(0, since - accuracy), since))
     return resultset.Measurement(
         node=node,
         traffic="tcp-established" if kind == "request" else "tcp-connect",
@@ -235,8 +240,9 @@ def tcp(
         failover_time_ms=ms(max((o.failover_ns or 0 for o in outages), default=0))
         if known
         else None,
-        first_good_ms=ms(max(good) - fault_ns) if good and recovered and fault_ns else None,
-        accuracy_ms=ms(max((o.accuracy_ns for o in outages if o.accuracy_ns), default=None)),
+        first_good_ms=back.ms if back else None,
+        accuracy_ms=ms(accuracy),
+        recovery=_recovery(back) if known else None,
         tcp=resultset.TcpResult(
             attempted=account.attempted,
             failed=account.failed,
