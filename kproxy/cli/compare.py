@@ -41,6 +41,16 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Run only this scenario (repeatable); `--list` names them.",
 )
+@click.option("--from", "old", default="", metavar="MODE", help="mode-switch: the mode before.")
+@click.option("--to", "new", default="", metavar="MODE", help="mode-switch: the mode after.")
+@click.option(
+    "--policy",
+    "policies",
+    metavar="POLICY[,POLICY]",
+    default="keep",
+    show_default=True,
+    help="What a proxy's restart does to its rules: keep, flush-at-start, cleanup-at-exit.",
+)
 @click.option(
     "--modes",
     metavar="MODE[,MODE]",
@@ -81,6 +91,9 @@ def compare(
 
     Builds a cluster of network namespaces, sends traffic through its services from two nodes,
     does something to one of them, and counts what was lost. Ends with tables and result.json.
+
+    `--scenario mode-switch` changes the mode of a node, in three ways, from each of the modes to
+    each other one; it is left out where no scenario is named.
 
     Exit code 1: the result is not valid (the baseline lost packets, a trial failed), or with
     --reproduce a figure differs; 2: an object of the manifests was left out, or the command line
@@ -160,14 +173,33 @@ def _tell_notes(load: "Workload") -> None:
 
 
 def _parameters(
-    scenario_names: tuple[str, ...], modes: str | None, trials: int, rate: float, nodes: int
+    scenario_names: tuple[str, ...],
+    modes: str | None,
+    old: str,
+    new: str,
+    policies: str,
+    trials: int,
+    rate: float,
+    nodes: int,
 ) -> "Parameters":
-    from kproxy.lab import comparison, generators
+    from kproxy.lab import comparison, generators, setups, switching
     from kproxy.lab import modes as labmodes
 
+    names = switching.expanded(scenario_names) or comparison.Parameters().scenarios
+    wanted = labmodes.MODES if modes is None else _words(modes)
+    pairs: tuple[tuple[str, str], ...] = ()
+    if any(name in switching.WAYS for name in names):
+        pairs = setups.pairs(wanted, old, new)
+    elif old or new:
+        raise errors.UsageError(
+            f"{'--from' if old else '--to'}: only a change of mode has that",
+            remedy=f"add --scenario {switching.NAME}",
+        )
     parameters = comparison.Parameters(
-        modes=labmodes.MODES if modes is None else _words(modes),
-        scenarios=scenario_names or comparison.Parameters().scenarios,
+        modes=wanted,
+        policies=setups.policies(_words(policies)),
+        pairs=pairs,
+        scenarios=names,
         trials=trials,
         nodes=nodes,
         rates=generators.Rates(udp_pps=rate),
@@ -196,20 +228,26 @@ def _able(parameters: "Parameters", *, named: bool) -> "Parameters":
     for mode, why in lacking.items():
         click.echo(f"kproxy: not on this kernel: mode {mode}: {why}", err=True)
     able = tuple(mode for mode in parameters.modes if mode not in lacking)
-    if not able:
+    pairs = tuple(pair for pair in parameters.pairs if not lacking.keys() & {*pair})
+    if not able or (parameters.pairs and not pairs):
         raise errors.UsageError(
             "this kernel can do none of the modes", remedy="see kproxy doctor, or use --kernel uml"
         )
     left_out = tuple(f"mode {mode}: {why}" for mode, why in lacking.items())
-    return dataclasses.replace(parameters, modes=able, left_out=left_out)
+    return dataclasses.replace(parameters, modes=able, pairs=pairs, left_out=left_out)
 
 
 def _list() -> int:
-    from kproxy.lab import scenarios
+    from kproxy.lab import scenarios, switching
 
-    width = max(len(name) for name in scenarios.SCENARIOS)
-    for scenario in scenarios.SCENARIOS.values():
-        click.echo(f"{scenario.name:{width}}  {scenario.summary}")
+    summaries = {
+        **{name: one.summary for name, one in scenarios.SCENARIOS.items()},
+        switching.NAME: "Change the mode of a node under traffic, in each of these ways:",
+        **{name: one.summary for name, one in switching.WAYS.items()},
+    }
+    width = max(map(len, summaries))
+    for name, summary in summaries.items():
+        click.echo(f"{name:{width}}  {summary}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""One embedded kernel for each mode: side by side where there are CPUs, and put together then.
+"""One embedded kernel for each setup: side by side where there are CPUs, and put together then.
 
 No mode can feel what another one did before it: the rows of a mode are the same whichever modes it
 is compared with.
@@ -12,14 +12,16 @@ from kproxy import errors
 from kproxy.cli import compare_job, jobdirectory, parts
 from kproxy.cli.compare_job import Job
 from kproxy.cli.kernel_option import KernelChoice, chosen_kernel
+from kproxy.lab import comparison
 from kproxy.lab.comparison import Step
+from kproxy.lab.setups import Setup
 from kproxy.traffic import resultset, summary
 from netns.kernels import base
 
 
 def applies(job: Job, kernel: KernelChoice) -> bool:
     """Tell whether a job is to be done in parts. Raises UsageError for an unusable kernel."""
-    if len(job.parameters.modes) < 2:
+    if len(job.parameters.all_setups()) < 2:
         return False
     provider, clock = chosen_kernel(kernel)
     return provider.kernel_name is not None and clock is base.Clock.VIRTUAL
@@ -32,21 +34,24 @@ def run(job: Job, kernel: KernelChoice, progress: Callable[[Step], None]) -> res
     """
     command = parts.command(kernel, "compare")
     wanted = job.parameters
-    total = parts.Total(len(wanted.modes) * len(wanted.scenarios) * wanted.trials, progress)
+    total = parts.Total(wanted.total, progress)
     with jobdirectory.made(base.state_directory()) as directory:
-        all_parts = [_part(job, mode, directory / mode, command, total) for mode in wanted.modes]
+        all_parts = [
+            _part(job, setup, directory / setup.file_name, command, total)
+            for setup in wanted.all_setups()
+        ]
         how = parts.run(all_parts)
         found = [_result(part) for part in all_parts if part.begun]
     return _whole(job, [one for one in found if one is not None], how)
 
 
 def _part(
-    job: Job, mode: str, place: Path, command: Sequence[str], total: parts.Total
+    job: Job, setup: Setup, place: Path, command: Sequence[str], total: parts.Total
 ) -> parts.Part:
-    """Return one mode's part."""
+    """Return one setup's part."""
     its_job = dataclasses.replace(
         job,
-        parameters=dataclasses.replace(job.parameters, modes=(mode,)),
+        parameters=job.parameters.alone(setup),
         place=str(place),
         fresh=False,
         part=True,
@@ -57,7 +62,7 @@ def _part(
     def prepare() -> list[str]:
         return [*command, "--job", str(compare_job.write(its_job, place))]
 
-    return parts.Part(mode, place, prepare, total)
+    return parts.Part(setup.label, place, prepare, total)
 
 
 def _result(part: parts.Part) -> resultset.ResultSet | None:
@@ -73,7 +78,7 @@ def _result(part: parts.Part) -> resultset.ResultSet | None:
 
 
 def _whole(job: Job, found: Sequence[resultset.ResultSet], how: str) -> resultset.ResultSet:
-    """Put results of single modes together. ``how`` the run was cut short; empty: it was not."""
+    """Put results of single setups together. ``how`` the run was cut short; empty: it was not."""
     if not found:
         raise errors.MeasurementError(f"{how} before anything was measured")
     first = found[0]
@@ -84,6 +89,10 @@ def _whole(job: Job, found: Sequence[resultset.ResultSet], how: str) -> resultse
     parameters = {
         **first.parameters,
         "modes": list(job.parameters.modes),
+        "policies": list(job.parameters.policies),
+        "pairs": [list(pair) for pair in job.parameters.pairs],
+        "scenarios": list(job.parameters.scenarios),
+        "unpromised": comparison.unpromised(job.parameters),
         "incomplete": list(dict.fromkeys(incomplete)),
     }
     return dataclasses.replace(

@@ -93,16 +93,18 @@ def _show(results: "ResultSet", path: Path, as_json: bool) -> None:
     else:
         from rich.console import Console
 
-        from kproxy.reports import tables
+        from kproxy.reports import switchtable, tables
 
+        plain = switchtable.without_switches(results)
         console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
         for table in (
-            tables.packets_table(results),
-            tables.tcp_table(results),
-            tables.restart_table(results),
+            tables.packets_table(plain),
+            tables.tcp_table(plain),
+            tables.restart_table(plain),
+            switchtable.table(results),
         ):
             if table is not None and table.row_count:
                 console.print(table)
-        for note in tables.notes(results):
+        for note in [*switchtable.left_behind(results), *tables.notes(results)]:
             console.print(note, highlight=False)
     click.echo(f"kproxy: written: {path}", err=True)

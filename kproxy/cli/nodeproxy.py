@@ -157,6 +157,7 @@ def _clean_up(log: Log, spared: str) -> int:
             f"--cleanup-except: there is no mode {spared!r}", remedy=f"use: {', '.join(BACKENDS)}"
         )
     _require_root()
+    costs.of(costs.PROXY, log).pay(costs.START)
     done = clean_up(log, spared=spared)
     for one in done:
         print(f"kproxy proxy: {one}", file=sys.stderr if one.failures else sys.stdout)

@@ -5,11 +5,12 @@ by their nodes' kubelets; this module starts only what on a real cluster systemd
 administrator start.
 """
 
+import dataclasses
+import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from kproxy import errors
@@ -17,7 +18,7 @@ from kproxy.api import catalog, kinds
 from kproxy.client.kubeconfig import load_kubeconfig
 from kproxy.client.objects import ObjectClient
 from kproxy.client.rest import Rest
-from kproxy.lab import generators, layout, plan, workload
+from kproxy.lab import generators, layout, plan, podviews, proxysets, workload
 from kproxy.lab.eventlog import Event, EventLog
 from kproxy.lab.podruntime import Room
 from netns import wait
@@ -26,9 +27,8 @@ from netns.lab import AttachedLab
 from netns.process import Process, ProcessId
 
 Object = dict[str, Any]
-PROXY_NAMESPACE = "kube-system"
-PROXY_NAME = "kube-proxy"
-HEALTHZ_PORT = 10256
+PROXY_NAMESPACE = proxysets.NAMESPACE
+PROXY_NAME = proxysets.CONTAINER
 START_SECONDS = 120.0
 SETTLE_SECONDS = 60.0
 HEARTBEAT_SECONDS = 10
@@ -39,7 +39,9 @@ _KINDS = {kind.name: kind for kind in kinds.known()}
 class Cluster:
     """A cluster whose proxies run in one mode. A context manager: entering starts it.
 
-    ``settings`` are added to the proxies' configuration; the kubelets give a sign of life every
+    ``proxies`` are its DaemonSets of proxies, one in ``mode`` if none are given; ``labels`` say of
+    each node which of several runs there. ``settings`` are added to the proxies' configuration;
+    the kubelets give a sign of life every
     ``heartbeat`` seconds, and a node is lost that gave none for five times as long; ``progress``
     is told in words what is being waited for. Leaving the block ends nothing: the
     processes are the lab's and go with it.
@@ -52,12 +54,16 @@ class Cluster:
         mode: str,
         load: workload.Workload,
         *,
+        proxies: Sequence[proxysets.ProxySet] = (),
+        labels: Mapping[str, str] | None = None,
         room: Room | None = None,
         settings: Mapping[str, Any] | None = None,
         heartbeat: int = HEARTBEAT_SECONDS,
         progress: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._room = room or Room()
+        self._proxies = tuple(proxies) or (proxysets.ProxySet(mode=mode),)
+        self._labels = labels or {}
         self._heartbeat = heartbeat
         self.settings = settings or {}
         self._told = ""
@@ -81,6 +87,7 @@ class Cluster:
         for node in self.plan.each_node():
             vantage = generators.behind(node)
             self.clients[node.name] = generators.Client(self.lab, vantage, self.files)
+        self._label_nodes()
         self._apply()
         self._progress("waiting for pods and proxies")
         self.settle(START_SECONDS)
@@ -122,13 +129,42 @@ class Cluster:
             self._api.patch, catalog.DAEMON_SET, PROXY_NAMESPACE, PROXY_NAME, change
         )
 
+    def upgrade_daemonset(self) -> None:
+        """Give the proxies another version, whose rules look different: a rolling update."""
+        older, *others = self._proxies
+        newer = dataclasses.replace(older, version=older.version + 1)
+        self._proxies = newer, *others
+        self._write_proxy_config(newer)
+        wanted = proxysets.daemon_set(newer, self.files.kubeconfig, self.files.root)
+        limits = {"maxSurge": 0, "maxUnavailable": 1}
+        change = {
+            "spec": {
+                "template": wanted["spec"]["template"],
+                "updateStrategy": {"rollingUpdate": limits},
+            }
+        }
+        self._control.call(
+            self._api.patch, catalog.DAEMON_SET, PROXY_NAMESPACE, newer.name, change
+        )
+
+    def change_node(self, name: str, change: Object) -> None:
+        """Change a Node by a merge patch, as ``kubectl label`` and ``kubectl cordon`` do."""
+        self._control.call(self._api.patch, kinds.NODE, "", name, change)
+
+    def create(self, kind: kinds.Kind, manifest: Object) -> None:
+        """Create an object."""
+        self._control.call(self._api.create, kind, manifest)
+
     # What runs where.
 
     def proxy_pod(self, node: str) -> Object:
         """Return the proxy's pod on a node. Raises MeasurementError if there is none."""
         for pod in self.objects(catalog.POD, PROXY_NAMESPACE):
-            if pod["spec"].get("nodeName") == node and not pod["metadata"].get(
-                "deletionTimestamp"
+            meta = pod["metadata"]
+            if (
+                pod["spec"].get("nodeName") == node
+                and proxysets.LABELS.items() <= (meta.get("labels") or {}).items()
+                and not meta.get("deletionTimestamp")
             ):
                 return pod
         raise errors.MeasurementError(f"there is no proxy pod on {node}")
@@ -148,7 +184,7 @@ class Cluster:
         found = [
             p for p in self.objects(catalog.POD) if p["metadata"]["namespace"] != PROXY_NAMESPACE
         ]
-        ready = [pod for pod in found if _is_ready(pod)]
+        ready = [pod for pod in found if podviews.is_ready(pod)]
         return sorted(ready, key=lambda pod: str(pod["metadata"]["name"]))
 
     def destroy(self, pod: Object) -> None:
@@ -201,20 +237,22 @@ class Cluster:
 
     def _all_ready(self) -> bool:
         # One that has ended has been replaced, and stays to be looked at.
-        pods = [pod for pod in self.objects(catalog.POD) if not _has_ended(pod)]
-        wanted = {_key(d): d["spec"].get("replicas", 1) for d in self.objects(catalog.DEPLOYMENT)}
+        pods = [pod for pod in self.objects(catalog.POD) if not podviews.has_ended(pod)]
+        wanted = {
+            podviews.key(d): d["spec"].get("replicas", 1) for d in self.objects(catalog.DEPLOYMENT)
+        }
         total = sum(wanted.values()) + self.plan.nodes
         have: dict[tuple[str, str], int] = {}
         for pod in pods:
-            if not _is_ready(pod):
+            if not podviews.is_ready(pod):
                 continue
             for owner in pod["metadata"].get("ownerReferences", []):
-                key = _workload(pod, owner)
+                key = podviews.workload(pod, owner)
                 have[key] = have.get(key, 0) + 1
         if not self.targets:  # only while it comes up: later this is the matter of a moment
             self._tell(f"waiting for pods: {sum(have.values())} of {total} ready")
-        proxies = ("DaemonSet", f"{PROXY_NAMESPACE}/{PROXY_NAME}")
-        if have.get(proxies, 0) != self.plan.nodes or len(pods) != sum(have.values()):
+        proxies = sum(have.get(one.key, 0) for one in self._proxies)
+        if proxies != self.plan.nodes or len(pods) != sum(have.values()):
             return False
         return all(have.get(("Deployment", key), 0) == count for key, count in wanted.items())
 
@@ -246,7 +284,13 @@ class Cluster:
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
         }
         self.files.kubeconfig.write_text(json.dumps(config))
-        self.files.proxy_config.write_text(json.dumps(_proxy_config(self)))
+        for proxies in self._proxies:
+            self._write_proxy_config(proxies)
+
+    def _write_proxy_config(self, proxies: proxysets.ProxySet) -> None:
+        cidr, kubeconfig = str(self.plan.cluster_cidr), self.files.kubeconfig
+        wanted = proxysets.configuration(proxies, cidr, kubeconfig, self.settings)
+        (self.files.root / proxies.file).write_text(json.dumps(wanted))
 
     def _start_control_plane(self) -> None:
         self._progress("starting the control plane")
@@ -292,9 +336,20 @@ class Cluster:
         host_of_it = self.lab.host(host)
         return host_of_it.spawn(command, stdout=log, stderr=log, env=dict(os.environ))
 
+    def _label_nodes(self) -> None:
+        for name, mode in self._labels.items():
+            registered = functools.partial(self._is_registered, name)
+            self.wait_for(registered, START_SECONDS, f"{name} to be registered")
+            self.change_node(name, {"metadata": {"labels": {proxysets.MODE_LABEL: mode}}})
+
+    def _is_registered(self, name: str) -> bool:
+        return any(node["metadata"]["name"] == name for node in self.objects(kinds.NODE))
+
     def _apply(self) -> None:
         self._progress("applying the workload")
-        self._create([_proxy_daemonset(self.files.kubeconfig, self.files.proxy_config)])
+        for proxies in self._proxies:
+            where = self.files.kubeconfig, self.files.root
+            self._create([proxysets.daemon_set(proxies, *where)])
         self._create(self.workload.manifests)
 
     def _create(self, manifests: Iterable[Object]) -> None:
@@ -311,72 +366,5 @@ class Cluster:
                     raise errors.MeasurementError(f"{label}: {error}") from None
 
 
-def _proxy_config(cluster: Cluster) -> Object:
-    """Return the configuration that the proxies get; all else is left as kube-proxy ships it."""
-    return {
-        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-        "kind": "KubeProxyConfiguration",
-        "mode": cluster.mode,
-        "clusterCIDR": str(cluster.plan.cluster_cidr),
-        "detectLocalMode": "ClusterCIDR",
-        "clientConnection": {"kubeconfig": str(cluster.files.kubeconfig)},
-        # A limit of connections belongs to the machine, not to a node that is a namespace of it.
-        "conntrack": {"maxPerCore": 0, "min": 0},
-        **cluster.settings,
-    }
-
-
-def _proxy_daemonset(kubeconfig: Path, config: Path) -> Object:
-    command = [sys.executable, "-m", "kproxy", "proxy", f"--config={config}"]
-    command += [f"--kubeconfig={kubeconfig}", "--hostname-override=$(NODE_NAME)"]
-    command.append("--make-before-break")
-    labels = {"k8s-app": PROXY_NAME}
-    template = {
-        "metadata": {"labels": labels},
-        "spec": {
-            "hostNetwork": True,
-            "containers": [
-                {
-                    "name": PROXY_NAME,
-                    "image": "kproxy",
-                    "command": command,
-                    # It is ready when it answers health checks itself: after a hand-over.
-                    "ports": [{"name": "healthz", "containerPort": HEALTHZ_PORT}],
-                }
-            ],
-        },
-    }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "DaemonSet",
-        "metadata": {"name": PROXY_NAME, "namespace": PROXY_NAMESPACE},
-        "spec": {"selector": {"matchLabels": labels}, "template": template},
-    }
-
-
 def _started(event: Event, uid: str) -> bool:
     return event.msg == "container started" and event.fields.get("uid") == uid
-
-
-def _key(obj: Object) -> str:
-    return f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
-
-
-def _workload(pod: Object, owner: Object) -> tuple[str, str]:
-    """Return kind and key of what a pod belongs to: of a ReplicaSet's pod its Deployment."""
-    kind, name = owner["kind"], owner["name"]
-    if kind == catalog.REPLICA_SET.name:
-        digest = pod["metadata"]["labels"].get("pod-template-hash", "")
-        kind, name = catalog.DEPLOYMENT.name, name.removesuffix(f"-{digest}")
-    return kind, f"{pod['metadata']['namespace']}/{name}"
-
-
-def _has_ended(pod: Object) -> bool:
-    return (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded")
-
-
-def _is_ready(pod: Object) -> bool:
-    if pod["metadata"].get("deletionTimestamp"):
-        return False
-    conditions = pod.get("status", {}).get("conditions") or []
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

@@ -1,20 +1,25 @@
 """The comparison: every scenario in every mode, trial by trial, into one result.
 
-Each mode gets a cluster of its own on a fresh lab; modes come one after the other, so that they
-do not disturb each other. Within a mode the scenarios take turns trial by trial, so that whatever
-drifts (caches, the machine's load) meets all of them alike.
+Each mode (and each restart policy in it) gets a cluster of its own on a fresh lab; they come one
+after the other, so that they do not disturb each other. Within a mode the scenarios take turns
+trial by trial, so that whatever drifts (caches, the machine's load) meets all of them alike. A
+change of mode leaves a node that no other trial should have, so each such trial has a lab of its
+own.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kproxy import errors
-from kproxy.lab import facts, generators, plan, scenarios, workload
+from kproxy.lab import facts, generators, plan, scenarios, setups, switching, workload
 from kproxy.lab.cluster import Cluster
 from kproxy.lab.modes import MODES
 from kproxy.lab.podruntime import Room
+from kproxy.lab.proxysets import ProxySet
 from kproxy.lab.trial import Timing, Trials
 from kproxy.traffic import resultset
 from kproxy.traffic.summary import judged
@@ -30,9 +35,16 @@ LONGEST_TRIAL_SECONDS = 40.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
-    """What is compared, and how. ``left_out``: why modes that nobody named are not compared."""
+    """What is compared, and how.
+
+    ``left_out``: why modes that nobody named are not compared. ``pairs``: the modes (from, to)
+    between which a node is switched, in the scenarios that do that; the others are run in each of
+    ``modes`` with each of ``policies``.
+    """
 
     modes: tuple[str, ...] = MODES
+    policies: tuple[setups.Policy, ...] = (setups.Policy.KEEP,)
+    pairs: tuple[tuple[str, str], ...] = ()
     left_out: tuple[str, ...] = ()
     scenarios: tuple[str, ...] = tuple(scenarios.SCENARIOS)
     trials: int = 3
@@ -47,9 +59,8 @@ class Parameters:
                 raise errors.UsageError(
                     f"--modes {mode}: there is no such mode", remedy=f"known: {', '.join(MODES)}"
                 )
-        for name in self.scenarios:
-            scenarios.by_name(name)
-        if not self.modes or not self.scenarios:
+        switching.expanded(self.scenarios)
+        if not self.all_setups():
             raise errors.UsageError("nothing to compare", remedy="name a mode and a scenario")
         if self.trials < 1:
             raise errors.UsageError(f"--trials {self.trials}: at least one is needed")
@@ -61,6 +72,38 @@ class Parameters:
                 remedy="`kproxy bench traffic` tells what this machine can do",
             )
         plan.Plan(nodes=self.nodes)
+
+    def all_setups(self) -> tuple[setups.Setup, ...]:
+        """Return the setups of which each has its own clusters, in order."""
+        found: list[setups.Setup] = []
+        if any(name not in switching.WAYS for name in self.scenarios):
+            found += (
+                setups.Setup(mode=mode, policy=policy)
+                for mode in self.modes
+                for policy in self.policies
+            )
+        if any(name in switching.WAYS for name in self.scenarios):
+            found += (setups.Setup(mode=old, to=new) for old, new in self.pairs)
+        return tuple(found)
+
+    def of(self, setup: setups.Setup) -> tuple[str, ...]:
+        """Return the scenarios that are run with a setup."""
+        return tuple(name for name in self.scenarios if (name in switching.WAYS) == bool(setup.to))
+
+    def alone(self, setup: setups.Setup) -> "Parameters":
+        """Return what is compared with one setup, by itself."""
+        return dataclasses.replace(
+            self,
+            modes=(setup.mode, setup.to) if setup.to else (setup.mode,),
+            policies=(setup.policy,),
+            pairs=((setup.mode, setup.to),) if setup.to else (),
+            scenarios=self.of(setup),
+        )
+
+    @property
+    def total(self) -> int:
+        """Return the number of trials."""
+        return self.trials * sum(len(self.of(setup)) for setup in self.all_setups())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,13 +133,13 @@ def run(
     parameters.check()
     trials: list[resultset.Trial] = []
     incomplete: list[str] = []
-    for mode in parameters.modes:
+    for setup in parameters.all_setups():
         try:
-            _run_mode(parameters, load, state_dir, mode, trials, progress)
+            _run_setup(parameters, load, state_dir, setup, trials, progress)
         except errors.UsageError:
             raise
         except (errors.KproxyError, NetnsError) as error:
-            incomplete.append(f"mode {mode}: {error}")
+            incomplete.append(f"mode {setup.label}: {error}")
         except KeyboardInterrupt:
             incomplete.append(INTERRUPTED)
             break
@@ -111,6 +154,7 @@ def run(
             **facts.run(),
             "flows_per_service": generators.FLOWS_PER_SERVICE,
             "lossless": [name for name, one in scenarios.SCENARIOS.items() if one.lossless],
+            "unpromised": unpromised(parameters),
             "manifests": list(load.manifests),
             "notes": list(load.notes),
             "incomplete": incomplete,
@@ -120,32 +164,75 @@ def run(
     )
 
 
-def _run_mode(
+def unpromised(parameters: Parameters) -> list[str]:
+    """Return the setups in which a restart may lose something: who flushes rules promises none."""
+    found = parameters.all_setups()
+    return [one.label for one in found if one.policy is not setups.Policy.KEEP]
+
+
+def _run_setup(
     parameters: Parameters,
     load: workload.Workload,
     state_dir: Path,
-    mode: str,
+    setup: setups.Setup,
     trials: list[resultset.Trial],
     progress: Callable[[Step], None],
 ) -> None:
-    """Append the trials of one mode."""
-    total = len(parameters.modes) * len(parameters.scenarios) * parameters.trials
+    """Append the trials of one setup."""
 
     def tell(text: str) -> None:
-        progress(Step(done=len(trials), total=total, mode=mode, text=text))
+        step = Step(done=len(trials), total=parameters.total, mode=setup.label, text=text)
+        progress(step)
 
+    def run_all(numbers: Iterable[int], names: Iterable[str], before: int = 0) -> None:
+        with _cluster(parameters, load, state_dir, setup, tell) as cluster:
+            rates, timing = parameters.rates, parameters.timing
+            runner = Trials(cluster, rates, timing, setup, seed=base.seed(), before=before)
+            for number, name in itertools.product(numbers, names):
+                tell(f"{name}, trial {number} of {parameters.trials}")
+                trials.append(runner.run(name, number))
+            tell("taking the lab away")
+
+    numbers, names = range(1, parameters.trials + 1), parameters.of(setup)
+    if not setup.to:
+        run_all(numbers, names)
+        return
+    for before, (number, name) in enumerate(itertools.product(numbers, names)):
+        run_all([number], [name], before)
+
+
+@contextlib.contextmanager
+def _cluster(
+    parameters: Parameters,
+    load: workload.Workload,
+    state_dir: Path,
+    setup: setups.Setup,
+    tell: Callable[[str], None],
+) -> Iterator[Cluster]:
+    """Run a cluster whose proxies are those of a setup, on a lab of its own."""
     the_plan = plan.Plan(nodes=parameters.nodes)
+    proxies = [ProxySet(mode=setup.mode, policy=setup.policy)]
+    labels: dict[str, str] = {}
+    if setup.to:
+        # The first node is switched; it is the last one of a cluster that has been, but for it.
+        proxies = [ProxySet(mode=mode, selects=True) for mode in (setup.mode, setup.to)]
+        labels = {node.name: setup.to for node in the_plan.each_node()}
+        labels[next(the_plan.each_node()).name] = setup.mode
     tell("building the lab")
     with (
         Lab(plan.topology(the_plan), name=LAB_NAME, state_dir=state_dir) as lab,
-        Cluster(lab, the_plan, mode, load, room=_room(parameters), progress=tell) as cluster,
+        Cluster(
+            lab,
+            the_plan,
+            setup.mode,
+            load,
+            proxies=proxies,
+            labels=labels,
+            room=_room(parameters),
+            progress=tell,
+        ) as cluster,
     ):
-        runner = Trials(cluster, parameters.rates, parameters.timing, seed=base.seed())
-        for number in range(1, parameters.trials + 1):
-            for name in parameters.scenarios:
-                tell(f"{name}, trial {number} of {parameters.trials}")
-                trials.append(runner.run(scenarios.by_name(name), number))
-        tell("taking the lab away")
+        yield cluster
 
 
 def _room(parameters: Parameters) -> Room:

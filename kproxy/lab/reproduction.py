@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from kproxy import errors
-from kproxy.lab import comparison, generators, workload
+from kproxy.lab import comparison, generators, setups, workload
 from kproxy.lab.trial import Timing
 from kproxy.traffic import resultset
 from netns.kernels import base, native
@@ -59,6 +59,8 @@ class _Parameters(msgspec.Struct, frozen=True, kw_only=True):
     """What is needed of a file's ``parameters``; the rest is for readers."""
 
     modes: tuple[str, ...]
+    policies: tuple[setups.Policy, ...] = (setups.Policy.KEEP,)
+    pairs: tuple[tuple[str, str], ...] = ()
     scenarios: tuple[str, ...]
     trials: int
     nodes: int
@@ -76,6 +78,8 @@ def recipe(results: resultset.ResultSet, path: Path) -> Recipe:
     found = read_part(results.parameters, _Parameters, path, "parameters")
     parameters = comparison.Parameters(
         modes=found.modes,
+        policies=found.policies,
+        pairs=found.pairs,
         scenarios=found.scenarios,
         trials=found.trials,
         nodes=found.nodes,

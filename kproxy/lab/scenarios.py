@@ -6,9 +6,7 @@ cluster has done what it does about the fault; the trial then watches the traffi
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
-
-from kproxy import errors
+from typing import Generic, Protocol, TypeVar
 
 FAULT = "fault"
 PROCESS_GONE = "process gone"
@@ -77,6 +75,10 @@ class Stage(Protocol):
         """
         ...
 
+    def upgrade_proxies(self) -> None:
+        """Give the DaemonSet a version of the proxy that writes other rules: a rolling update."""
+        ...
+
 
 def baseline(stage: Stage) -> None:
     """Do nothing: whatever is lost here is the tester's own doing."""
@@ -86,14 +88,14 @@ def proxy_crash(stage: Stage) -> None:
     """Kill the proxy with SIGKILL; the kubelet restarts it."""
     fault, gone = stage.kill_proxy(stage.hit)
     stage.mark(FAULT, fault)
-    _mark_restart(stage, stage.hit, fault, gone)
+    mark_restart(stage, stage.hit, fault, gone)
 
 
 def proxy_delete(stage: Stage) -> None:
     """Delete the proxy's pod; its DaemonSet creates another."""
     fault = stage.mark(FAULT)
     stage.delete_proxy(stage.hit)
-    _mark_restart(stage, stage.hit, fault, stage.await_exit(stage.hit, fault))
+    mark_restart(stage, stage.hit, fault, stage.await_exit(stage.hit, fault))
 
 
 def endpoint_crash(stage: Stage) -> None:
@@ -113,7 +115,7 @@ def endpoint_crash_while_proxy_down(stage: Stage) -> None:
     stage.destroy_endpoint(pod)
     stage.mark(FAULT, fault)
     stage.mark(ENDPOINT_GONE, detail=pod)
-    _mark_restart(stage, stage.hit, fault, gone)
+    mark_restart(stage, stage.hit, fault, gone)
     for node in stage.nodes:
         synced = stage.await_endpoint_removed(node, pod)
         stage.mark(f"{SYNCED} without the endpoint", synced, node)
@@ -124,7 +126,15 @@ def proxy_rolling_update(stage: Stage) -> None:
     fault = stage.mark(FAULT)
     stage.update_proxies(surge=False)
     for node in stage.nodes:
-        _mark_restart(stage, node, fault, stage.await_exit(node, fault))
+        mark_restart(stage, node, fault, stage.await_exit(node, fault))
+
+
+def proxy_upgrade(stage: Stage) -> None:
+    """Replace the proxies, one node at a time, by a version whose rules look different."""
+    fault = stage.mark(FAULT)
+    stage.upgrade_proxies()
+    for node in stage.nodes:
+        mark_restart(stage, node, fault, stage.await_exit(node, fault))
 
 
 def proxy_surge_update(stage: Stage) -> None:
@@ -141,7 +151,8 @@ def proxy_surge_update(stage: Stage) -> None:
         stage.mark(PROCESS_GONE, stage.await_exit(node, fault), node)
 
 
-def _mark_restart(stage: Stage, node: str, since: int, gone: int) -> None:
+def mark_restart(stage: Stage, node: str, since: int, gone: int) -> None:
+    """Wait for a new proxy on a node and mark what has happened to it; the old was gone then."""
     started, synced = stage.await_restart(node, since)
     # Whoever waits for the end hears of it a little later than it is, and the kubelet may be
     # quicker: a successor that has started proves that the process was gone.
@@ -150,12 +161,15 @@ def _mark_restart(stage: Stage, node: str, since: int, gone: int) -> None:
     stage.mark(SYNCED, synced, node)
 
 
+S = TypeVar("S", bound=Stage)
+
+
 @dataclass(frozen=True, slots=True)
-class Scenario:
+class Scenario(Generic[S]):
     """A scenario by its name. ``lossless``: losing anything is against the promise."""
 
     name: str
-    run: Callable[[Stage], None]
+    run: Callable[[S], None]
     lossless: bool = False
 
     @property
@@ -165,7 +179,7 @@ class Scenario:
 
 
 BASELINE = Scenario("baseline", baseline, lossless=True)
-SCENARIOS = {
+SCENARIOS: dict[str, Scenario[Stage]] = {
     scenario.name: scenario
     for scenario in (
         BASELINE,
@@ -175,16 +189,7 @@ SCENARIOS = {
         Scenario("endpoint-crash-while-proxy-down", endpoint_crash_while_proxy_down),
         Scenario("proxy-rolling-update", proxy_rolling_update, lossless=True),
         Scenario("proxy-surge-update", proxy_surge_update, lossless=True),
+        Scenario("proxy-upgrade", proxy_upgrade, lossless=True),
     )
 }
 
-
-def by_name(name: str) -> Scenario:
-    """Return a scenario. Raises ``UsageError`` naming those that exist."""
-    try:
-        return SCENARIOS[name]
-    except KeyError:
-        raise errors.UsageError(
-            f"--scenario {name}: there is no such scenario",
-            remedy=f"known: {', '.join(SCENARIOS)}",
-        ) from None

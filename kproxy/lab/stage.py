@@ -144,6 +144,10 @@ class ClusterStage:
         """Change the DaemonSet's template, which begins a rolling update, node by node."""
         self._cluster.restart_daemonset(surge=surge)
 
+    def upgrade_proxies(self) -> None:
+        """Give the DaemonSet a version of the proxy that writes other rules: a rolling update."""
+        self._cluster.upgrade_daemonset()
+
     def _proxies_of(self, node: str) -> set[str]:
         """Return the sources of events of all proxies that have run on a node up to now."""
         pods = [

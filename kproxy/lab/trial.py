@@ -1,17 +1,19 @@
 """One trial: traffic from two nodes, a scenario in the middle of it, and the account."""
 
 import dataclasses
+import functools
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kproxy import errors
-from kproxy.lab import costmodel, generators, scenarios
+from kproxy.lab import costmodel, generators, scenarios, setups, switching
 from kproxy.lab.accounts import Accounts, Sent, Window
 from kproxy.lab.cluster import Cluster
 from kproxy.lab.stage import ClusterStage
-from kproxy.traffic import measurement, resultset
+from kproxy.lab.switchstage import SwitchStage
+from kproxy.traffic import measurement, resultset, switchset
 
 JITTER_SECONDS = 0.1
 """The fault comes up to so much later: several packet intervals of a flow, evenly distributed."""
@@ -45,28 +47,33 @@ class Trials:
         cluster: Cluster,
         rates: generators.Rates,
         timing: Timing,
+        setup: setups.Setup,
         *,
         seed: int | None = None,
+        before: int = 0,
     ) -> None:
-        """``seed`` fixes what a trial draws: its flows' ports and the moment of its fault."""
+        """``seed`` fixes what a trial draws: its flows' ports and the moment of its fault.
+
+        ``before``: so many trials of this setup were run on other clusters.
+        """
+        self._setup = setup
         self._seed = seed
         self._first_port = self._lots("ports").randrange(generators.SOURCE_PORTS)
         self._cluster = cluster
         self._rates = rates
         self._timing = timing
         self._places = dict(zip((HIT, OTHER), cluster.clients, strict=False))
-        self._count = 0
+        self._count = before
         numbers = {place: self._client(place).vantage.number for place in self._places}
         self._accounts = Accounts(cluster.files.records, numbers, rates.udp_pps)
 
-    def run(self, scenario: scenarios.Scenario, number: int) -> resultset.Trial:
-        """Run one trial and account for it.
+    def run(self, name: str, number: int) -> resultset.Trial:
+        """Run one trial of a scenario and account for it.
 
         A trial in which something did not happen in time is returned too, with that problem.
         """
         self._count += 1
         self._cluster.settle()
-        stage = ClusterStage(self._cluster, self._places[HIT], self._served)
         problems: list[str] = []
         targets = self._cluster.targets
         first_port = generators.first_port(self._first_port, self._count, len(targets))
@@ -74,35 +81,76 @@ class Trials:
             place: self._client(place).start(self._count, targets, self._rates, first_port)
             for place in self._places
         }
+        left: dict[str, Sent] = {}
+        leave = functools.partial(self._leave, started, left)
+        stage, act = self._scene(name, leave)
         # Otherwise all trials would show the same phase of the fault against the packets.
         jitter = self._lots(f"fault {self._count}").uniform(0, JITTER_SECONDS)
         time.sleep(self._timing.before + jitter)
         try:
-            scenario.run(stage)
+            act()
         except errors.MeasurementError as error:
             problems.append(str(error))
         time.sleep(self._timing.after if stage.marks else self._timing.quiet)
-        sent = [self._stop(place, begun) for place, begun in started.items()]
+        remains = self._left_behind(stage)
+        sent = [left.get(place) or self._stop(place, begun) for place, begun in started.items()]
         time.sleep(self._timing.tmax)
-        found = self._accounts.account(self._count, sent, self._window(stage))
-        if scenario is scenarios.BASELINE:
-            self._refuse_rate(found)
-        found = [self._modelled(one, stage) for one in found]
-        found = [self._programmed(one, stage) for one in found]
+        found = self._found(name, sent, stage)
         for one in found:
             problems += measurement.problems(one)
         trial = resultset.Trial(
-            mode=self._cluster.mode,
-            scenario=scenario.name,
+            mode=self._setup.label,
+            scenario=name,
             number=number,
             timeline=_timeline(stage, found),
             restart_to_synced_ms=_restart_ms(stage),
             modelled_ms=self._restart_modelled_ms(stage),
             measurements=tuple(found),
+            switch=None if remains is None else self._switch(name, found, remains),
             problems=tuple(problems),
         )
         self._refresh_proxy(stage)
         return trial
+
+    def _found(
+        self, name: str, sent: list[Sent], stage: ClusterStage
+    ) -> list[resultset.Measurement]:
+        """Return what became of the traffic. UsageError if it could not even be sent."""
+        found = self._accounts.account(self._count, sent, self._window(stage))
+        if name == scenarios.BASELINE.name:
+            self._refuse_rate(found)
+        found = [self._modelled(one, stage) for one in found]
+        return [self._programmed(one, stage) for one in found]
+
+    def _scene(
+        self, name: str, leave: Callable[[], None]
+    ) -> tuple[ClusterStage, Callable[[], None]]:
+        """Return the stage of a scenario, and what begins it; ``leave`` stops the hit clients."""
+        hit = self._places[HIT]
+        if name not in switching.WAYS:
+            stage = ClusterStage(self._cluster, hit, self._served)
+            return stage, functools.partial(scenarios.SCENARIOS[name].run, stage)
+        change = SwitchStage(self._cluster, hit, self._served, new=self._setup.to, leave=leave)
+        return change, functools.partial(switching.WAYS[name].run, change)
+
+    def _left_behind(self, stage: ClusterStage) -> tuple[switchset.LeftBehind, ...] | None:
+        return stage.left_behind() if isinstance(stage, SwitchStage) else None
+
+    def _switch(
+        self,
+        name: str,
+        found: Sequence[resultset.Measurement],
+        remains: tuple[switchset.LeftBehind, ...],
+    ) -> switchset.Switch:
+        """Return what a change of mode came to."""
+        tcp = sum(target.protocol == "TCP" for target in self._cluster.targets)
+        return switchset.Switch(
+            old=self._setup.mode,
+            new=self._setup.to,
+            way=switching.way(name),
+            impact=switchset.impact(found, tcp * self._rates.connections),
+            left_behind=remains,
+        )
 
     def _window(self, stage: ClusterStage) -> Window:
         """Return what has been watched until now."""
@@ -131,6 +179,10 @@ class Trials:
 
     def _client(self, place: str) -> generators.Client:
         return self._cluster.clients[self._places[place]]
+
+    def _leave(self, started: Mapping[str, generators.Started], left: dict[str, Sent]) -> None:
+        """Stop the traffic from the hit node before the trial is over, and keep what was sent."""
+        left[HIT] = self._stop(HIT, started[HIT])
 
     def _stop(self, place: str, begun: generators.Started) -> Sent:
         udp, tcp = self._client(place).stop(begun)
@@ -181,7 +233,7 @@ class Trials:
         The kubelet restarts a container at once the first time only, so without this the second
         trial of a scenario would measure the kubelet's back-off and not the proxy.
         """
-        if stage.time_of(scenarios.PROCESS_GONE) is not None:
+        if stage.time_of(scenarios.PROCESS_GONE) is not None and not self._setup.to:
             stage.delete_proxy(stage.hit)
 
 

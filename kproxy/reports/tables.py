@@ -154,7 +154,8 @@ def _promise_notes(results: ResultSet) -> list[str]:
     elif not all(trial.valid for trial in baseline):
         lines.append("The baseline is not valid, so nothing of this run is.")
     for row in results.summary:
-        if row.scenario not in results.parameters.get("lossless", ()):
+        promised = row.mode not in results.parameters.get("unpromised", ())
+        if not promised or row.scenario not in results.parameters.get("lossless", ()):
             continue
         what = "packets" if row.tcp is None else "TCP requests"
         count = row.lost if row.tcp is None else row.tcp.failed
@@ -207,7 +208,8 @@ def _measured_busy(costs: Any) -> bool:
 
 def _has_no_costs(costs: Any, mode: str) -> bool:
     places = {entry.get("mode") for entry in _entries(costs)}
-    return bool(places) and mode not in places
+    # A mode that is switched into, or that has a policy: see kproxy.lab.setups.
+    return bool(places) and mode.rpartition(">")[2].partition("+")[0] not in places
 
 
 def _virtual(results: ResultSet) -> bool:

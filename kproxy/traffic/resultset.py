@@ -21,6 +21,7 @@ from kproxy.traffic.figures import (
     Recovery,
     ServiceResult,
 )
+from kproxy.traffic.switchset import Switch
 
 FORMAT = "kproxy.result/2"
 
@@ -343,6 +344,7 @@ class Trial:
     restart_to_synced_ms: float | None = None
     modelled_ms: float | None = None
     measurements: tuple[Measurement, ...] = ()
+    switch: Switch | None = None
     problems: tuple[str, ...] = ()
 
     @property

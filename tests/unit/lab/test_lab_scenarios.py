@@ -1,66 +1,14 @@
 """Scenarios do to a cluster what their names say, in that order, and mark it."""
 
-import itertools
-from collections.abc import Iterator
-
 import pytest
+from recording_stage import RecordingStage
 
-from kproxy import errors
 from kproxy.lab import scenarios
-
-
-class RecordingStage:
-    """Notes what a scenario does; its clock advances by one with every act."""
-
-    def __init__(self) -> None:
-        self.acts: list[str] = []
-        self.marks: list[tuple[str, int, str]] = []
-        self._clock: Iterator[int] = itertools.count(1)
-
-    hit = "node1"
-    nodes = ("node1", "node2")
-
-    def _act(self, text: str) -> int:
-        self.acts.append(text)
-        return next(self._clock)
-
-    def mark(self, name: str, ns: int | None = None, detail: str = "") -> int:
-        when = next(self._clock) if ns is None else ns
-        self.marks.append((name, when, detail))
-        return when
-
-    def kill_proxy(self, node: str) -> tuple[int, int]:
-        return self._act(f"kill {node}"), next(self._clock)
-
-    def delete_proxy(self, node: str) -> None:
-        self._act(f"delete {node}")
-
-    def await_exit(self, node: str, since: int) -> int:
-        return self._act(f"await exit {node}")
-
-    def await_restart(self, node: str, since: int) -> tuple[int, int]:
-        return self._act(f"await restart {node}"), next(self._clock)
-
-    def choose_endpoint(self) -> str:
-        self.acts.append("choose")
-        return "web-1"
-
-    def destroy_endpoint(self, pod: str) -> None:
-        self._act(f"destroy {pod}")
-
-    def await_endpoint_removed(self, node: str, pod: str) -> int:
-        return self._act(f"await {pod} removed on {node}")
-
-    def await_hand_over(self, node: str, since: int) -> tuple[int, int]:
-        return self._act(f"await hand-over {node}"), next(self._clock)
-
-    def update_proxies(self, *, surge: bool) -> None:
-        self._act("surge" if surge else "update")
 
 
 def run(name: str) -> RecordingStage:
     stage = RecordingStage()
-    scenarios.by_name(name).run(stage)
+    scenarios.SCENARIOS[name].run(stage)
     return stage
 
 
@@ -116,9 +64,13 @@ def test_a_restart_is_marked_gone_started_synced(name: str) -> None:
     assert names == ["fault", "process gone", "process started", "synced"]
 
 
-def test_an_unknown_scenario_names_the_known_ones() -> None:
-    with pytest.raises(errors.UsageError, match="proxy-crash"):
-        scenarios.by_name("proxy-nap")
+def test_an_upgrade_gives_every_node_another_version() -> None:
+    stage = run("proxy-upgrade")
+    assert stage.acts[0] == "upgrade"
+    assert [node for name, _, node in stage.marks if name == scenarios.SYNCED] == [
+        "node1",
+        "node2",
+    ]
 
 
 def test_each_scenario_has_one_line_for_users() -> None:

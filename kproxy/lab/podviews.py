@@ -1,0 +1,34 @@
+"""What a pod's object says: whether it is ready, has ended, and what it belongs to. Pure."""
+
+from typing import Any
+
+from kproxy.api import catalog
+
+Object = dict[str, Any]
+
+
+def key(obj: Object) -> str:
+    """Return namespace and name of an object."""
+    return f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
+
+
+def workload(pod: Object, owner: Object) -> tuple[str, str]:
+    """Return kind and key of what a pod belongs to: of a ReplicaSet's pod its Deployment."""
+    kind, name = owner["kind"], owner["name"]
+    if kind == catalog.REPLICA_SET.name:
+        digest = pod["metadata"]["labels"].get("pod-template-hash", "")
+        kind, name = catalog.DEPLOYMENT.name, name.removesuffix(f"-{digest}")
+    return kind, f"{pod['metadata']['namespace']}/{name}"
+
+
+def has_ended(pod: Object) -> bool:
+    """Return whether nothing of a pod runs any more, nor will."""
+    return (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded")
+
+
+def is_ready(pod: Object) -> bool:
+    """Return whether a pod is in service: ready, and not being deleted."""
+    if pod["metadata"].get("deletionTimestamp"):
+        return False
+    conditions = pod.get("status", {}).get("conditions") or []
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
