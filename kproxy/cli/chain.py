@@ -225,7 +225,8 @@ def _measure(job: "Job") -> "ChainSet":
         job = _able(job)
     _check_mode(job.parameters.mode)
     state = base.state_directory("kproxy") / "lab"
-    with cost_model(job.model), signals_unwind(), progress.shown() as told:
+    shown = progress.shown(part=job.part)
+    with cost_model(job.model), signals_unwind(), shown as told:
         return run.run(job.parameters, state, progress=told)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kproxy import errors
-from kproxy.cli import compare_result
+from kproxy.cli import compare_result, report
 
 if TYPE_CHECKING:
     from kproxy.cli.chain_job import Job
@@ -94,3 +94,4 @@ def _show(results: "ChainSet", path: Path, as_json: bool) -> None:
         for note in chaintable.notes(results):
             console.print(note, highlight=False)
     click.echo(f"kproxy: written: {path}", err=True)
+    report.beside(path)

@@ -164,7 +164,7 @@ def _measure(job: "Job") -> "ResultSet":
     if not job.part:
         _tell_notes(job.load)
     with cost_model(job.model):
-        return _run(parameters, job.load)
+        return _run(parameters, job.load, part=job.part)
 
 
 def _tell_notes(load: "Workload") -> None:
@@ -271,10 +271,10 @@ def _workload(filenames: tuple[Path, ...]) -> "tuple[Workload, list[errors.Inval
         raise
 
 
-def _run(parameters: "Parameters", load: "Workload") -> "ResultSet":
+def _run(parameters: "Parameters", load: "Workload", *, part: bool) -> "ResultSet":
     from kproxy.lab import comparison
     from netns.kernels.base import state_directory
     from netns.lab import signals_unwind
 
-    with signals_unwind(), progress.shown() as told:
+    with signals_unwind(), progress.shown(part=part) as told:
         return comparison.run(parameters, load, state_directory("kproxy") / "lab", progress=told)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kproxy import errors
+from kproxy.cli import report
 
 if TYPE_CHECKING:
     from kproxy.cli.compare_job import Job
@@ -108,3 +109,4 @@ def _show(results: "ResultSet", path: Path, as_json: bool) -> None:
         for note in [*switchtable.left_behind(results), *tables.notes(results)]:
             console.print(note, highlight=False)
     click.echo(f"kproxy: written: {path}", err=True)
+    report.beside(path)

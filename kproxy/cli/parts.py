@@ -5,6 +5,7 @@ In virtual time a kernel uses one CPU, so several finish a run in less of the us
 
 import contextlib
 import ctypes
+import dataclasses
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import click
 
+from kproxy.cli import progress
 from kproxy.cli.kernel_option import KernelChoice, chosen_kernel
 from kproxy.lab.comparison import INTERRUPTED, TERMINATED, Step
 from netns.kernels import base
@@ -49,15 +51,23 @@ class Total:
         self._progress = progress
 
     def tell(self, part: str, line: str) -> None:
-        """Take a line that a part wrote; what is no step is passed on."""
-        found = _STEP.fullmatch(line)
+        """Take a line that a part wrote; what is neither a step nor news is passed on."""
+        found, news = _STEP.fullmatch(line), progress.news_of(line)
         with self._lock:
+            if news is not None:
+                done, mode, said = news
+                self._told(part, done, Step(done=0, total=0, mode=mode, text="", news=said))
+                return
             if found is None:
                 click.echo(line, err=True)
                 return
-            self._done[part] = int(found[1])
-            done = sum(self._done.values())
-            self._progress(Step(done=done, total=self._total, mode=found[2], text=found[3]))
+            step = Step(done=0, total=0, mode=found[2], text=found[3])
+            self._told(part, int(found[1]), step)
+
+    def _told(self, part: str, done: int, step: Step) -> None:
+        self._done[part] = done
+        done = sum(self._done.values())
+        self._progress(dataclasses.replace(step, done=done, total=self._total))
 
 
 class Part:
@@ -116,7 +126,8 @@ class Part:
         assert self._process.stderr is not None
         with self._process.stderr as lines:
             for line in lines:
-                self._said = line.rstrip() or self._said
+                if not line.startswith(progress.NEWS):
+                    self._said = line.rstrip() or self._said
                 self._total.tell(self.name, line.rstrip())
         self._code = self._process.wait()
 

@@ -1,4 +1,8 @@
-"""How a long run shows where it is: a bar on a terminal, otherwise lines, which can be parsed."""
+"""How a long run shows where it is: a live view on a terminal, otherwise lines for parsers.
+
+A part of a run (:mod:`kproxy.cli.parts`) tells its parent more than lines for people: its news,
+each as a line of JSON.
+"""
 
 import contextlib
 import sys
@@ -7,47 +11,93 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
+
+from kproxy.lab.news import Ended, News, Rates
+from netns.kernels import base
 
 if TYPE_CHECKING:
     from kproxy.lab.comparison import Step
 
+NEWS = "news: "
+"""How a line of news begins."""
+REFRESH_PER_S = 4
+
+
+class _Telegram(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """News on the way from a part to its parent."""
+
+    done: int
+    mode: str
+    ended: Ended | None = None
+    rates: Rates | None = None
+
 
 @contextlib.contextmanager
-def shown() -> "Iterator[Callable[[Step], None]]":
-    """Show a bar on a terminal, otherwise a line for every step; always on standard error."""
-    begun = time.monotonic()
-    if not sys.stderr.isatty():
+def shown(*, part: bool = False) -> "Iterator[Callable[[Step], None]]":
+    """Show a live view on a terminal, otherwise a line for every step; always on standard error.
 
-        def line(step: "Step") -> None:
+    ``part``: this process is a part of a run, and its parent reads the lines.
+    """
+    if part or not sys.stderr.isatty():
+        yield _lines(part=part)
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    from kproxy.cli.liveview import LiveView
+
+    view = LiveView(time.monotonic)
+    # In virtual time a clock that ticks on the screen would be one more that moves the lab's.
+    ticking = not base.inside_guest() or base.clock() is base.Clock.REAL
+    with Live(
+        view,
+        console=Console(stderr=True),
+        auto_refresh=ticking,
+        refresh_per_second=REFRESH_PER_S,
+        redirect_stdout=sys.stdout.isatty(),  # a file gets what is for it
+        transient=True,
+    ) as live:
+
+        def update(step: "Step") -> None:
+            view.tell(step)
+            if not ticking:
+                live.refresh()
+
+        yield update
+
+
+def _lines(*, part: bool) -> "Callable[[Step], None]":
+    begun = time.monotonic()
+
+    def line(step: "Step") -> None:
+        if step.news is None:
             seconds = time.monotonic() - begun
             where = f"[{step.done}/{step.total}] {step.mode}: {step.text}"
             click.echo(f"{seconds:5.0f} s  {where}", err=True)
+        elif part:
+            click.echo(NEWS + _encoded(step, step.news), err=True)
 
-        yield line
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
+    return line
+
+
+def _encoded(step: "Step", news: News) -> str:
+    told = _Telegram(
+        done=step.done,
+        mode=step.mode,
+        ended=news if isinstance(news, Ended) else None,
+        rates=news if isinstance(news, Rates) else None,
     )
+    return msgspec.json.encode(told).decode()
 
-    columns = (
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
 
-        def update(step: "Step") -> None:
-            text = f"{step.mode}: {step.text}"
-            bar.update(task, total=step.total, completed=step.done, description=text)
-
-        yield update
+def news_of(line: str) -> tuple[int, str, News] | None:
+    """Return what a line of a part tells: trials done, mode, news; None: it is another line."""
+    if not line.startswith(NEWS):
+        return None
+    try:
+        told = msgspec.json.decode(line.removeprefix(NEWS), type=_Telegram)
+    except msgspec.DecodeError:
+        return None
+    news = told.ended or told.rates
+    return None if news is None else (told.done, told.mode, news)

@@ -9,6 +9,7 @@ own.
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from kproxy import errors
 from kproxy.lab import facts, generators, plan, scenarios, setups, switching, workload
 from kproxy.lab.cluster import Cluster
 from kproxy.lab.modes import MODES
+from kproxy.lab.news import News, ended, watched
 from kproxy.lab.podruntime import Room
 from kproxy.lab.proxysets import ProxySet
 from kproxy.lab.trial import Timing, Trials
@@ -108,12 +110,13 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Where a run is: told before every trial and while waiting."""
+    """Where a run is: told before every trial and while waiting; or there is ``news`` of it."""
 
     done: int
     total: int
     mode: str
     text: str
+    news: News | None = None
 
 
 def run(
@@ -180,9 +183,9 @@ def _run_setup(
 ) -> None:
     """Append the trials of one setup."""
 
-    def tell(text: str) -> None:
-        step = Step(done=len(trials), total=parameters.total, mode=setup.label, text=text)
-        progress(step)
+    def tell(text: str, said: News | None = None) -> None:
+        done, total = len(trials), parameters.total
+        progress(Step(done=done, total=total, mode=setup.label, text=text, news=said))
 
     def run_all(numbers: Iterable[int], names: Iterable[str], before: int = 0) -> None:
         with _cluster(parameters, load, state_dir, setup, tell) as cluster:
@@ -190,7 +193,9 @@ def _run_setup(
             runner = Trials(cluster, rates, timing, setup, seed=base.seed(), before=before)
             for number, name in itertools.product(numbers, names):
                 tell(f"{name}, trial {number} of {parameters.trials}")
-                trials.append(runner.run(name, number))
+                with watched(cluster.files.records, functools.partial(tell, "")):
+                    trials.append(runner.run(name, number))
+                tell("", ended(trials[-1].scenario, trials[-1]))
             tell("taking the lab away")
 
     numbers, names = range(1, parameters.trials + 1), parameters.of(setup)

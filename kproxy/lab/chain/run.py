@@ -1,13 +1,14 @@
 """The run: every group of links on a cluster of its own, into one result."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from kproxy import errors
-from kproxy.lab import facts
+from kproxy.lab import facts, news
 from kproxy.lab.chain import probes, shop, table
 from kproxy.lab.chain.settings import Parameters
 from kproxy.lab.chain.steady import Steady
@@ -61,8 +62,8 @@ def _run_group(
     total = len(parameters.links) * parameters.trials
     current = names[0]
 
-    def tell(text: str) -> None:
-        progress(Step(done=len(trials), total=total, mode=current, text=text))
+    def tell(text: str, said: news.News | None = None) -> None:
+        progress(Step(done=len(trials), total=total, mode=current, text=text, news=said))
 
     site = Site(parameters.file())
     tell("building the lab")
@@ -77,7 +78,9 @@ def _run_group(
             for name in names:
                 current = name
                 tell(f"trial {number} of {parameters.trials}")
-                trials.append(runner.run(table.by_name(name), number))
+                with news.watched(cluster.places.files.records, functools.partial(tell, "")):
+                    trials.append(runner.run(table.by_name(name), number))
+                tell("", news.ended(name, trials[-1]))
         tell("taking the lab away")
 
 

@@ -1,0 +1,140 @@
+"""The live view of a run on a terminal: how far it is, rates, losses, events; pure but for rich.
+
+It is told steps, and gives what is to be seen; :mod:`kproxy.cli.progress` shows that.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from kproxy.lab.comparison import Step
+from kproxy.lab.news import Ended, Rates, in_words
+
+MOST_ROWS = 8
+"""So many places are shown, those of which there was news last."""
+SPARKS = "▁▂▃▄▅▆▇█"
+MOST_SPARKS = 24
+
+
+@dataclass(slots=True)
+class Place:
+    """What is known of one mode, or of one link."""
+
+    doing: str = ""
+    last: Ended | None = None
+    received: list[float] = dataclasses.field(default_factory=list)
+    sent: float = 0.0
+
+
+class LiveView:
+    """What is to be seen. ``now`` returns seconds of a clock that goes on."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._begun = now()
+        self._done, self._total = 0, 0
+        self._places: dict[str, Place] = {}
+        self._sent, self._lost, self._failed, self._trials = 0, 0, 0, 0
+        self._unexplained: int | None = None
+
+    def tell(self, step: Step) -> None:
+        """Take a step, or news of one."""
+        self._done, self._total = step.done, step.total
+        place = self._places.pop(step.mode, None) or Place()
+        self._places[step.mode] = place  # the last one, now
+        match step.news:
+            case None:
+                place.doing = step.text
+            case Rates(sent=sent, received=received):
+                place.sent = sent
+                place.received = [*place.received, received][-MOST_SPARKS:]
+            case Ended() as ended:
+                place.last = ended
+                place.received.clear()
+                self._add(ended)
+
+    def _add(self, ended: Ended) -> None:
+        self._trials += 1
+        self._sent += ended.sent
+        self._lost += ended.lost
+        self._failed += ended.failed
+        if ended.unexplained is not None:
+            self._unexplained = (self._unexplained or 0) + ended.unexplained
+
+    def __rich__(self) -> RenderableType:
+        """Return what is to be seen now."""
+        return Group(self._bar(), self._table(), self._sum())
+
+    def _bar(self) -> Table:
+        spent = self._now() - self._begun
+        left = ""
+        if 0 < self._done < self._total:
+            left = f"about {_clock(spent / self._done * (self._total - self._done))} left"
+        grid = Table.grid(padding=(0, 2))
+        bar = ProgressBar(total=self._total or None, completed=self._done, width=30)
+        grid.add_row(bar, f"{self._done} of {self._total} trials", _clock(spent), left)
+        return grid
+
+    def _table(self) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for name in ("", "now", "packets/s", "last trial", "lost", "longest", "events (ms)"):
+            table.add_column(name, overflow="ellipsis", no_wrap=name in ("", "packets/s"))
+        for mode, place in list(self._places.items())[-MOST_ROWS:]:
+            table.add_row(mode, place.doing, _rates(place), *_last(place.last))
+        return table
+
+    def _sum(self) -> Text:
+        if not self._trials:
+            return Text("")
+        bad = self._lost or self._failed
+        text = (
+            f"{self._trials} trials: {self._lost:,} of {self._sent:,} packets lost, "
+            f"{self._failed:,} TCP requests and connections failed"
+        )
+        if self._unexplained is not None:
+            text += f"; {self._unexplained:,} unexplained"
+        return Text(text, style="yellow" if bad else "green")
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def _rates(place: Place) -> str:
+    if place.received:
+        return f"{place.sent:,.0f} sent, {place.received[-1]:,.0f} received {_sparks(place)}"
+    if place.last is not None:
+        return f"{place.last.offered_pps:,.0f} offered"
+    return ""
+
+
+def _sparks(place: Place) -> str:
+    most = max(place.received) or 1.0
+    return "".join(SPARKS[round((len(SPARKS) - 1) * v / most)] for v in place.received)
+
+
+def _last(ended: Ended | None) -> tuple[Text, ...]:
+    if ended is None:
+        return (Text(""),) * 4
+    what = Text(f"{ended.case} {ended.number}", style="" if ended.valid else "bold red")
+    if not ended.valid:
+        what.append(" NOT VALID")
+    if not ended.lost and not ended.failed:
+        lost = Text("nothing", style="green")
+    else:
+        failed = f", {ended.failed:,} TCP" if ended.failed else ""
+        lost = Text(f"{ended.lost:,} of {ended.sent:,}{failed}", style="yellow")
+    time = "not recovered" if ended.failover_ms is None else f"{ended.failover_ms:,.0f} ms"
+    return (
+        what,
+        lost,
+        Text(time if ended.lost or ended.failed else ""),
+        Text(in_words(ended.events)),
+    )
