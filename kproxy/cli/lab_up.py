@@ -14,8 +14,9 @@ import msgspec
 
 from kproxy import errors
 from kproxy.api import catalog, manifests
-from kproxy.cli.kernel_option import KernelName, Quantity
+from kproxy.cli.kernel_option import KernelChoice, KernelName, Quantity
 from kproxy.cli.lab_option import find, place_options
+from kproxy.cli.uplinks_option import on_this_machine, take_option
 from kproxy.lab import clusterfile
 from kproxy.lab.door import ground, messages
 from kproxy.lab.door.directory import LabDirectory, every
@@ -66,6 +67,7 @@ _WEEK = "168h"
     show_default=True,
     help="After this time an embedded kernel is ended.",
 )
+@take_option
 @click.option("--report-to", type=int, hidden=True)  # how a detached owner tells who started it
 @place_options
 def up(
@@ -77,6 +79,7 @@ def up(
     seed: int | None,
     memory: int,
     time_limit: float,
+    take_it: bool,
     report_to: int | None,
     name: str | None,
     place: Path,
@@ -92,7 +95,10 @@ def up(
     for problem in problems:
         click.echo(f"kproxy: {problem}", err=True)
     directory = LabDirectory(place / job.file.name)
-    job = msgspec.structs.replace(job, state_dir=str(directory.net))
+    job = msgspec.structs.replace(job, state_dir=str(directory.net), take_default_route=take_it)
+    if job.file.uplinks:
+        wanted = KernelChoice(name=kernel, clock=base.Clock(clock))
+        kernel = on_this_machine(wanted).name
     if detach and report_to is None:
         return _detached(directory)
     chosen, words = _kernel(kernel, base.Clock(clock))

@@ -16,6 +16,7 @@ Everything has a default, so an empty file is a cluster. ::
     dns: true
     profile: production             # or lab: short leases and periods
     links: {default: {delay: 0.1ms}, node2: {loss: 1%}}
+    uplinks: {node1: eth1, client: {nic: eth2, as: macvlan}}  # cards: docs/hardware.md
     images: {nginx: {image: web}}   # or {command: [python3, shop.py]}
     proxy: {ipvs: {scheduler: sh}}  # fields of KubeProxyConfiguration
     manifests: [shop.yaml]
@@ -31,9 +32,11 @@ import msgspec
 from kproxy.api import codec, yamltext
 from kproxy.controlplane.images import Images
 from kproxy.errors import InvalidObject, UsageError
+from kproxy.lab import uplinks
 from kproxy.lab.modes import MODES
 from netns.errors import TopologyError
 from netns.impairment import Impairment
+from netns.uplink import Uplink
 
 MAX_NODES = 50
 MAX_CONTROL = 7
@@ -116,6 +119,7 @@ class ClusterFile(_Part, frozen=True, kw_only=True, rename="camel"):
     dns: bool = True
     profile: Profile = Profile.PRODUCTION
     links: dict[str, dict[str, str | int | float]] = {}
+    uplinks: dict[str, str | dict[str, str]] = {}
     images: dict[str, Image] = {}
     proxy: dict[str, Any] = {}
     manifests: list[str] = []
@@ -127,6 +131,10 @@ class ClusterFile(_Part, frozen=True, kw_only=True, rename="camel"):
             msgspec.structs.replace(one, name=one.name or f"node{number}")
             for number, one in enumerate(listed, start=1)
         ]
+
+    def cards(self, where: str) -> dict[str, Uplink]:
+        """Return the cards that hosts are on. Raises :class:`InvalidObject`."""
+        return uplinks.parse(self.uplinks, where)
 
     def link(self, host: str) -> dict[str, str | int | float]:
         """Return what is said of the link of a host: of its own, or of all; empty: nothing."""

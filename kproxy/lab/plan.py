@@ -15,7 +15,7 @@ stand for pods that talk to services: their addresses lie in the cluster's range
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -26,11 +26,13 @@ from ipaddress import (
 )
 
 from kproxy import errors
+from kproxy.lab.uplinks import Station, Uplinks, hosts_and_ranges, wired
 from netns import topology as net
 from netns.impairment import Impairment
 
 LAN = IPv4Network("192.168.50.0/24")
 CONTROL = "control"
+CONTROL_NUMBER = 10
 CLIENT_OFFSET = 254
 GATEWAY = IPv4Address("169.254.1.1")
 """Every pod's default gateway, its node: link-local, by a static neighbour entry, as in Calico."""
@@ -68,7 +70,7 @@ class NodePlan:
     @property
     def address(self) -> IPv4Address:
         """Return the node's address on the segment."""
-        return LAN.network_address + 10 + self.number
+        return LAN.network_address + CONTROL_NUMBER + self.number
 
     @property
     def pod_cidr(self) -> IPv4Network:
@@ -100,9 +102,10 @@ class NodePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The cluster's size and ranges."""
+    """The cluster's size and ranges, and which hosts are on cards of this machine."""
 
     nodes: int = 2
+    uplinks: Uplinks = field(default_factory=dict)
     cluster_cidr: IPv4Network = CLUSTER_CIDR
     service_cidr: IPv4Network = SERVICE_CIDR
     api_port: int = 6443
@@ -117,7 +120,7 @@ class Plan:
     @property
     def control_address(self) -> IPv4Address:
         """Return the address of the host with the API server and the controller manager."""
-        return LAN.network_address + 10
+        return LAN.network_address + CONTROL_NUMBER
 
     @property
     def api_url(self) -> str:
@@ -128,6 +131,26 @@ class Plan:
         """Yield the nodes in order."""
         for number in range(1, self.nodes + 1):
             yield NodePlan(number=number, cluster_cidr=self.cluster_cidr)
+
+    def stations(self) -> tuple[Station, ...]:
+        """Return the hosts that may be on a card."""
+        nodes = list(self.each_node())
+        reached = hosts_and_ranges
+        control = Station(
+            host=CONTROL, number=CONTROL_NUMBER, reached=reached([self.control_address])
+        )
+        return (
+            control,
+            *(
+                Station(
+                    host=node.name,
+                    number=CONTROL_NUMBER + node.number,
+                    reached=reached([node.address], [node.pod_cidr]),
+                )
+                for node in nodes
+            ),
+            *(Station(host=node.client, behind=node.name) for node in nodes),
+        )
 
     def node(self, name: str) -> NodePlan:
         """Return the node of that name; KeyError if there is none."""
@@ -191,11 +214,12 @@ def topology(plan: Plan) -> net.Topology:
         hosts.append(net.Host(name=node.client, sysctls=QUIET))
         members.append(_on_lan(node.name, node.address))
         links.append(pod_link(node.name, node.client, node.client_address, node_end=node.client))
-    return net.Topology(
+    virtual = net.Topology(
         hosts=tuple(hosts),
         links=tuple(links),
         segments=(net.Segment(name="lan", interfaces=tuple(members)),),
     )
+    return wired(virtual, plan.uplinks, plan.stations())
 
 
 def _on_lan(host: str, address: IPv4Address) -> net.Interface:

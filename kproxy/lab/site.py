@@ -32,6 +32,8 @@ from ipaddress import (
 from kproxy.errors import InvalidObject
 from kproxy.lab import plan
 from kproxy.lab.clusterfile import DEFAULT_LINK, ClusterFile, NodeFile, Security, Store
+from kproxy.lab.uplinks import Station, hosts_and_ranges, wired
+from kproxy.lab.uplinks import check as check_uplinks
 from netns import topology as net
 
 Address = IPv4Address | IPv6Address
@@ -48,6 +50,7 @@ DNS_ADDRESS, DNS_ADDRESS6 = SERVICES.network_address + 10, SERVICES6.network_add
 ZONE_LABEL = "topology.kubernetes.io/zone"
 EDGE, ADMIN, LAN_NAME, OUTSIDE_NAME = "edge", "admin", "lan", "outside"
 _EDGE, _ADMIN, _NODES, _CONTROL, _ETCD = 5, 6, 10, 200, 220
+_OUTSIDE, _OUTSIDE_WIRE = 11, 100
 
 ROUTER = {**plan.ROUTER, "net.ipv6.conf.all.forwarding": "1"}
 
@@ -195,6 +198,22 @@ class Site:
                 remedy = f"use {DEFAULT_LINK} or one of {', '.join(sorted(known))}"
                 problem = "there is no such host"
                 raise InvalidObject(where, f"links.{host}", problem, remedy=remedy)
+        check_uplinks(self.file.cards(where), self.stations(), where)
+
+    def stations(self) -> tuple[Station, ...]:
+        """Return the hosts that may be on a card of this machine."""
+        found = []
+        for name, number in self._numbers.items():
+            node = next((one for one in self.nodes if one.name == name), None)
+            reached = hosts_and_ranges(
+                lan_addresses(number, self.dual), node.pod_ranges if node else ()
+            )
+            found.append(Station(host=name, number=number, reached=reached))
+        for number, name in enumerate(self.outside, _OUTSIDE):
+            pair = (OUTSIDE.network_address + number, OUTSIDE6.network_address + number)
+            reached = hosts_and_ranges(pair if self.dual else pair[:1])
+            found.append(Station(host=name, number=_OUTSIDE_WIRE + number, reached=reached))
+        return (*found, *(Station(host=one.client, behind=one.name) for one in self.nodes))
 
     def topology(self) -> net.Topology:
         """Return the hosts before any pod runs."""
@@ -220,7 +239,9 @@ class Site:
                 net.Host(name=name, routes=tuple(self._outside_routes()), sysctls=plan.QUIET)
                 for name in self.outside
             ]
-        return net.Topology(hosts=tuple(hosts), links=tuple(links), segments=tuple(segments))
+        made = net.Topology(hosts=tuple(hosts), links=tuple(links), segments=tuple(segments))
+        cards = self.file.cards("the lab's file")
+        return wired(made, cards, self.stations(), dual=self.dual)
 
     def _host(self, name: str) -> net.Host:
         routes = list(self._routes(name))

@@ -66,12 +66,16 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A lab to be started. ``state_dir`` empty: the default one."""
+    """A lab to be started. ``state_dir`` empty: the default one.
+
+    ``take_default_route``: a card may be taken that carries the machine's default route.
+    """
 
     file: ClusterFile
     objects: list[dict[str, Any]] = []
     state_dir: str = ""
     wait_s: float = 300.0
+    take_default_route: bool = False
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -84,13 +84,21 @@ class Door:
         # In an embedded kernel only fresh directories can be written to, and they end with it.
         own = not base.inside_guest() and job.state_dir
         state_dir = Path(job.state_dir) if own else STATE / job.file.name
-        return Lab(site.topology(), name=job.file.name, state_dir=state_dir)
+        return Lab(
+            site.topology(),
+            name=job.file.name,
+            state_dir=state_dir,
+            take_default_route=job.take_default_route,
+        )
 
     def _cluster(self, lab: Lab, site: Site) -> WholeCluster:
         return WholeCluster(lab, site, progress=self._progress)
 
     def _start(self, cluster: WholeCluster, job: messages.Job) -> list[str]:
         """Start the cluster and apply what it is to begin with; return what was refused."""
+        for card in cluster.lab.cards():
+            for warning in card.warnings:
+                self._progress(f"warning: {card.host}: {card.nic} {warning}")
         cluster.start()
         problems = []
         for one in cluster.api.apply_all(job.objects):
