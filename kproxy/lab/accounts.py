@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kproxy.lab import generators
+from kproxy.lab.losswatch import LossWatch
 from kproxy.traffic import accounting, measurement, records, resultset, tcp_accounting
 from netns.kernels import base
 
@@ -54,7 +55,9 @@ class Accounts:
             found.setdefault(state.pod, set()).update(self._place_of[int(n)] for n in numbers)
         return found
 
-    def account(self, trial: int, sent: list[Sent], window: Window) -> list[resultset.Measurement]:
+    def account(
+        self, trial: int, sent: list[Sent], window: Window, watch: LossWatch
+    ) -> list[resultset.Measurement]:
         """Return a measurement for every place and kind of traffic. Once for each trial."""
         received, receivers = self._received(trial)
         found: list[resultset.Measurement] = []
@@ -69,7 +72,8 @@ class Accounts:
                     services=one.started.services,
                 )
                 packets = records.sent_array(one.started.udp_record)
-                account = accounting.account(packets, received[one.place], plan)
+                arrived = watch.take(one.place, packets, received[one.place], plan)
+                account = accounting.account(packets, arrived, plan)
                 found.append(
                     measurement.udp(
                         account,
@@ -81,7 +85,7 @@ class Accounts:
                 )
             if one.started.tcp_record:
                 found += _tcp(one.started.tcp_record, one.place, window.fault_ns)
-        return found
+        return watch.explain(trial, found)
 
     def _files(self) -> list[Path]:
         return sorted(self._directory.glob("*.received"))

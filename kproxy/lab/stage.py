@@ -35,6 +35,7 @@ class ClusterStage:
         self._served = served
         self._hit = hit
         self.marks: list[Mark] = []
+        self.on_mark: Callable[[], None] = lambda: None
         others = [node.name for node in cluster.plan.each_node() if node.name != hit]
         self._nodes = (hit, *others)
 
@@ -61,6 +62,7 @@ class ClusterStage:
         """Put something on the time line, now or at a given time; return that time."""
         when = time.monotonic_ns() if ns is None else ns
         self.marks.append(Mark(name, when, detail))
+        self.on_mark()
         return when
 
     def kill_proxy(self, node: str) -> tuple[int, int]:

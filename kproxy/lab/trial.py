@@ -1,5 +1,6 @@
 """One trial: traffic from two nodes, a scenario in the middle of it, and the account."""
 
+import contextlib
 import dataclasses
 import functools
 import random
@@ -8,9 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kproxy import errors
-from kproxy.lab import costmodel, generators, scenarios, setups, switching
+from kproxy.api import kinds
+from kproxy.lab import costmodel, generators, losswatch, scenarios, setups, switching
 from kproxy.lab.accounts import Accounts, Sent, Window
 from kproxy.lab.cluster import Cluster
+from kproxy.lab.losswatch import LossWatch, Sender
+from kproxy.lab.plan import CONTROL
 from kproxy.lab.stage import ClusterStage
 from kproxy.lab.switchstage import SwitchStage
 from kproxy.traffic import measurement, resultset, switchset
@@ -74,6 +78,10 @@ class Trials:
         """
         self._count += 1
         self._cluster.settle()
+        with self._watching() as watch:
+            return self._run(name, number, watch)
+
+    def _run(self, name: str, number: int, watch: LossWatch) -> resultset.Trial:
         problems: list[str] = []
         targets = self._cluster.targets
         first_port = generators.first_port(self._first_port, self._count, len(targets))
@@ -84,6 +92,7 @@ class Trials:
         left: dict[str, Sent] = {}
         leave = functools.partial(self._leave, started, left)
         stage, act = self._scene(name, leave)
+        stage.on_mark = watch.mark
         # Otherwise all trials would show the same phase of the fault against the packets.
         jitter = self._lots(f"fault {self._count}").uniform(0, JITTER_SECONDS)
         time.sleep(self._timing.before + jitter)
@@ -95,7 +104,7 @@ class Trials:
         remains = self._left_behind(stage)
         sent = [left.get(place) or self._stop(place, begun) for place, begun in started.items()]
         time.sleep(self._timing.tmax)
-        found = self._found(name, sent, stage)
+        found = self._found(name, sent, stage, watch)
         for one in found:
             problems += measurement.problems(one)
         trial = resultset.Trial(
@@ -113,10 +122,11 @@ class Trials:
         return trial
 
     def _found(
-        self, name: str, sent: list[Sent], stage: ClusterStage
+        self, name: str, sent: list[Sent], stage: ClusterStage, watch: LossWatch
     ) -> list[resultset.Measurement]:
         """Return what became of the traffic. UsageError if it could not even be sent."""
-        found = self._accounts.account(self._count, sent, self._window(stage))
+        watch.end(stage.marks)
+        found = self._accounts.account(self._count, sent, self._window(stage), watch)
         if name == scenarios.BASELINE.name:
             self._refuse_rate(found)
         found = [self._modelled(one, stage) for one in found]
@@ -150,6 +160,21 @@ class Trials:
             way=switching.way(name),
             impact=switchset.impact(found, tcp * self._rates.connections),
             left_behind=remains,
+        )
+
+    def _watching(self) -> contextlib.AbstractContextManager[LossWatch]:
+        """Watch where packets are lost."""
+        cluster = self._cluster
+        return losswatch.watching(
+            cluster.lab,
+            [
+                Sender(origin=place, host=self._client(place).vantage.host, node=node)
+                for place, node in self._places.items()
+            ],
+            routers=[node.name for node in cluster.plan.each_node()],
+            skip=(CONTROL,),
+            targets=cluster.targets,
+            slices=lambda: cluster.objects(kinds.ENDPOINT_SLICE),
         )
 
     def _window(self, stage: ClusterStage) -> Window:

@@ -40,6 +40,7 @@ class ChainStage:
         self.hit = hit
         self.hand_s = hand_s
         self.marks: list[Mark] = []
+        self.on_mark: Callable[[], None] = lambda: None
         self.notes: list[str] = []
         self.lost_nodes: set[str] = set()
         """Nodes that do not come back."""
@@ -70,6 +71,7 @@ class ChainStage:
         """Put something on the time line, now or at a given time; return that time."""
         when = time.monotonic_ns() if ns is None else ns
         self.marks.append(Mark(name, when, detail))
+        self.on_mark()
         return when
 
     # Doing.

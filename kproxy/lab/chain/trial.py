@@ -1,12 +1,13 @@
 """One trial of a link: traffic and probes all the time, a fault in the middle, and the account."""
 
+import contextlib
 import random
 import time
 from signal import SIGTERM
 
 from kproxy import errors
 from kproxy.api import kinds
-from kproxy.lab import generators, site
+from kproxy.lab import generators, losswatch, site
 from kproxy.lab.accounts import Accounts, Sent, Window
 from kproxy.lab.chain import evaluation, probes, shop
 from kproxy.lab.chain.links import Link
@@ -14,6 +15,7 @@ from kproxy.lab.chain.settings import Parameters
 from kproxy.lab.chain.stage import FAULT, NOTICED, REPAIRED, ChainStage, proxies_of
 from kproxy.lab.chain.steady import ROUND_S, Steady
 from kproxy.lab.eventlog import Event
+from kproxy.lab.losswatch import LossWatch, Sender
 from kproxy.lab.whole.cluster import WholeCluster
 from kproxy.lab.whole.roles import Role
 from kproxy.lab.workload import Target
@@ -73,6 +75,13 @@ class ChainTrials:
         if link.prepare is not None:
             link.prepare(stage)
             self._steady.settle()
+        with self._watching() as watch:
+            stage.on_mark = watch.mark
+            return self._run(link, number, stage, watch)
+
+    def _run(
+        self, link: Link, number: int, stage: ChainStage, losses: LossWatch
+    ) -> chainset.LinkTrial:
         lots = random.Random(None if self._seed is None else f"{self._seed} {link.name} {number}")  # noqa: S311  nothing secret is drawn
         started = self._start(link, lots)
         running = [self._probe(name) for name in _PROBES]
@@ -89,10 +98,26 @@ class ChainTrials:
             until_ns=time.monotonic_ns(),
             tmax_ns=round(self._parameters.timing.tmax * 1e9),
         )
-        found = self._accounts.account(self._count, sent, window)
+        losses.end(stage.marks)
+        found = self._accounts.account(self._count, sent, window, losses)
         problems += [text for one in found for text in measurement.problems(one)]
         watch = evaluation.Watch(since_ns=since, until_ns=stopped, fault_ns=stage.fault_ns)
         return self._trial(link, number, stage, watch, found, problems)
+
+    def _watching(self) -> contextlib.AbstractContextManager[LossWatch]:
+        """Watch where packets are lost."""
+        cluster, place = self._cluster, self._cluster.site
+        return losswatch.watching(
+            cluster.lab,
+            [
+                Sender(origin=name, host=client.vantage.host, node=client.vantage.gateway)
+                for name, client in self._clients.items()
+            ],
+            routers=[site.EDGE, *(node.name for node in place.nodes)],
+            skip=(site.ADMIN, *place.control, *place.etcd),
+            targets=[target for targets in self._targets.values() for target in targets],
+            slices=lambda: cluster.api.objects(kinds.ENDPOINT_SLICE, shop.NAMESPACE),
+        )
 
     def _break(self, link: Link, stage: ChainStage) -> list[str]:
         """Do it, and wait until everything goes on again; return what went wrong, in words."""
