@@ -86,12 +86,25 @@ class _Board:
             and _may_arrive(one, left)
         ]
         mine = [one for one in found if one.card.mac == left.to_mac or one.card.loopback]
-        return min(mine or found, key=lambda one: (one.seen.ns, one.seen.order), default=None)
+        # A switch on the way has not the MAC: the other end of a veth pair comes first.
+        ends = [one for one in found if _pair(one.card, left.card)]
+        return min(
+            ends or mine or found, key=lambda one: (one.seen.ns, one.seen.order), default=None
+        )
+
+
+def _pair(a: Card, b: Card) -> bool | None:
+    """Return whether these may be the ends of one veth pair; None: they are no such devices."""
+    if a.kind != "veth" or b.kind != "veth" or not a.link or not b.link:
+        return None
+    return a.link == b.index and b.link == a.index
 
 
 def _may_arrive(event: Event, left: Event) -> bool:
     if event.card.loopback or left.card.loopback:
         return event.card.loopback and left.card.loopback and event.seen.place == left.seen.place
+    if _pair(event.card, left.card) is False:
+        return False
     return event.seen.place != left.seen.place and (event.seen.to_us or event.card.master != 0)
 
 
@@ -161,7 +174,9 @@ def _leaving(
     same = [
         one
         for one in leaving
-        if one.packet.flow == exit_.packet.flow and one.packet.flags == exit_.packet.flags
+        if one.packet.flow == exit_.packet.flow
+        and one.packet.flags == exit_.packet.flags
+        and (one is exit_ or one.card.index != exit_.card.index)
     ]
     through = [*_passed(board, later, came), *(o.card.name for o in same if o is not exit_)]
     for one in same:

@@ -107,8 +107,11 @@ class _Dns:
     """Questions for the address of a name; an answer has its question's number."""
 
     def __init__(self, name: str) -> None:
-        labels = [label.encode("idna") for label in name.rstrip(".").split(".") if label]
-        if not labels or any(len(label) > 63 for label in labels):
+        try:
+            labels = [label.encode("idna") for label in name.rstrip(".").split(".")]
+        except UnicodeError:
+            labels = []
+        if not labels or not all(labels):
             raise UsageError(
                 f"--query {name!r}: not a name", remedy="for example kubernetes.default"
             )

@@ -195,15 +195,16 @@ class Receiver:
             if self._listener in readable:
                 self._turn_away()
             if line in readable:
-                # The clock is read here, before anything else is done with what was said.
-                now = time.monotonic_ns()
                 while (said := line.line()) is not None:
                     deadline = time.monotonic() + SILENCE_SECONDS
-                    if not self._obey(line, said, now):
+                    if not self._obey(line, said):
                         return
 
-    def _obey(self, line: Channel, said: dict[str, Any], now: int) -> bool:
+    def _obey(self, line: Channel, said: dict[str, Any]) -> bool:
         """Do what the sender says; return whether the session goes on."""
+        # Read first: what is done before counts as time on the way, which makes the offset less
+        # exact, but never wrong.
+        now = time.monotonic_ns()
         what = said.get("do")
         if what == "clock":
             asked = messages.whole(said, "ns")

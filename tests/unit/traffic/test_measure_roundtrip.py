@@ -1,0 +1,169 @@
+"""Round trips to servers in this process: what is lost, answered twice, refused, marked."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from ipaddress import ip_address
+
+import pytest
+
+from kproxy.errors import UsageError
+from kproxy.traffic.remote import outcome, probes, roundtrip
+from kproxy.traffic.remote.terms import Mark, Probe, Stream, Taken
+
+HERE = ip_address("127.0.0.1")
+
+
+class Nobody:
+    """Attention of nobody; ends the run after so many looks, and marks then."""
+
+    def __init__(self, marks: Sequence[Mark] = (), *, end: bool = False) -> None:
+        self._given = list(marks)
+        self._end = end
+        self.shown: list[int] = []
+        self._reader, self._writer = socket.socketpair()
+        if marks or end:
+            self._writer.send(b"!")
+
+    @property
+    def fds(self) -> Sequence[int]:
+        return [self._reader.fileno()]
+
+    def read(self) -> tuple[Sequence[Mark], bool]:
+        self._reader.recv(16)
+        return self._given, self._end
+
+    def show(self, sent: int, received: int, seconds: float) -> None:
+        self.shown.append(sent)
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+
+@contextlib.contextmanager
+def udp_server(answer: Callable[[bytes, int], Sequence[bytes]]) -> Iterator[int]:
+    """Answer each datagram with what ``answer(data, number)`` returns."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((str(HERE), 0))
+
+        def serve() -> None:
+            number = 0
+            while True:
+                data, peer = sock.recvfrom(65536)
+                if data == b"end":
+                    return
+                for one in answer(data, number):
+                    sock.sendto(one, peer)
+                number += 1
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield sock.getsockname()[1]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+            last.sendto(b"end", sock.getsockname())
+        thread.join(10)
+
+
+def stream(port: int, **changes: float) -> Stream:
+    given = {"rate_pps": 500.0, "flows": 4, "seconds": 0.2, "tmax_s": 0.3} | changes
+    return Stream(destination=HERE, port=port, **given)  # type: ignore[arg-type]
+
+
+def measure(kind: Probe, wanted: Stream, attention: Nobody | None = None) -> Taken:
+    attention = attention or Nobody()
+    try:
+        return roundtrip.measure(kind, wanted, "", "kubernetes.default", attention)
+    finally:
+        attention.close()
+
+
+def found(taken: Taken) -> outcome.Outcome:
+    return outcome.outcome(taken, "here", "echo")
+
+
+def test_every_echo_is_counted() -> None:
+    with udp_server(lambda data, number: [data]) as port:
+        result = found(measure(Probe.ECHO, stream(port)))
+    measured = result.measurement
+    assert (measured.sent, measured.received, measured.lost) == (100, 100, 0)
+    assert (measured.duplicated, measured.strangers, measured.discarded) == (0, 0, 0)
+    assert result.round_trip
+    assert result.problems == ()
+    assert measured.delay is not None
+    assert measured.delay.min_ms >= 0
+
+
+def test_lost_and_doubled_answers_are_counted() -> None:
+    with udp_server(lambda data, number: [data] * (number % 5 and 1 + (number % 5 == 1))) as port:
+        measured = found(measure(Probe.ECHO, stream(port))).measurement
+    assert (measured.sent, measured.lost, measured.duplicated) == (100, 20, 20)
+
+
+def test_answers_of_a_name_server_are_known_by_their_number() -> None:
+    def answer(data: bytes, number: int) -> Sequence[bytes]:
+        assert b"\x0akubernetes\x07default\x00\x00\x01\x00\x01" in data
+        reply = data[:2] + bytes([data[2] | 0x80]) + data[3:]
+        stranger = bytes([data[0] ^ 0x40]) + reply[1:]
+        return [reply, stranger] if number == 0 else [reply] if number != 1 else [data]
+
+    with udp_server(answer) as port:
+        taken = measure(Probe.DNS, stream(port))
+    measured = found(taken).measurement
+    assert (measured.sent, measured.lost) == (100, 1)  # the one whose question came back
+    assert taken.outcomes == {"other answers": 2}
+
+
+def test_a_closed_port_is_told_as_refused() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((str(HERE), 0))
+        port = sock.getsockname()[1]
+    taken = measure(Probe.ECHO, stream(port))
+    measured = found(taken).measurement
+    assert (measured.sent, measured.lost) == (100, 100)
+    assert taken.outcomes["refused"] > 0
+
+
+def test_connections_are_counted_and_reset() -> None:
+    with socket.create_server((str(HERE), 0), backlog=256) as server:
+        taken = measure(Probe.TCP, stream(server.getsockname()[1]))
+        far, _ = server.accept()
+        with far, pytest.raises(ConnectionResetError):
+            far.recv(1)
+    assert found(taken).measurement.lost == 0
+    taken = measure(Probe.TCP, stream(remote_closed_port()))
+    assert taken.outcomes == {"refused": 100}
+    assert found(taken).measurement.lost == 100
+
+
+def remote_closed_port() -> int:
+    with socket.create_server((str(HERE), 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_ended_early_it_accounts_for_what_was_sent() -> None:
+    attention = Nobody(end=True)
+    with udp_server(lambda data, number: [data]) as port:
+        taken = measure(Probe.ECHO, stream(port, seconds=60.0), attention)
+    result = found(taken)
+    assert result.cut == "ended by the user"
+    assert result.measurement.sent is not None
+    assert result.measurement.sent < 30_000
+    assert result.measurement.lost == 0
+
+
+def test_a_mark_is_the_moment_that_counts() -> None:
+    mark = Mark(name="mark 1", ns=10**18)
+    with udp_server(lambda data, number: [data]) as port:
+        result = found(measure(Probe.ECHO, stream(port), Nobody([mark])))
+    assert [one.name for one in result.timeline] == ["first packet", "mark 1"]
+    assert result.timeline[1].ms == 0
+    assert result.measurement.failover_packet_loss == 0
+    assert result.trial("").valid
+
+
+@pytest.mark.parametrize("name", ["", ".", "a" * 64, "a." + "b" * 70])
+def test_what_is_no_name_cannot_be_asked_for(name: str) -> None:
+    with pytest.raises(UsageError, match="--query"):
+        probes.opened(Probe.DNS, stream(53), "", 1, name)
