@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -114,9 +115,15 @@ def _spread(what: str, ms: dict[str, float]) -> str:
     "--seconds", type=click.FloatRange(0.1, 3600), default=5, show_default=True,
     help="How long to send.",
 )  # fmt: skip
+@click.option(
+    "--packets", "kept", type=click.Path(dir_okay=False, path_type=Path), default=None,
+    help="Leave the fate of every packet in this file, a compressed .npz (docs/records.md).",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @lab_options
-def traffic(rate: float | None, seconds: float, as_json: bool, kernel: KernelChoice) -> int:
+def traffic(
+    rate: float | None, seconds: float, kept: Path | None, as_json: bool, kernel: KernelChoice
+) -> int:
     """Send UDP through IPVS at a rate, and count every packet.
 
     Without --rate the highest rate that this machine holds is looked for. What scapy does by
@@ -128,14 +135,21 @@ def traffic(rate: float | None, seconds: float, as_json: bool, kernel: KernelCho
     """
     if not math.isfinite(rate or 1) or not math.isfinite(seconds):
         raise UsageError("--rate and --seconds must be numbers", remedy="for example --rate 20000")
-    run_on_kernel(dataclasses.replace(kernel, clock=kernel.clock or base.Clock.REAL))
-    outcome = measure(rate, seconds)
+    if kept is not None:
+        kept = kept.absolute()
+        if not kept.parent.is_dir():
+            raise UsageError(f"--packets {kept}: there is no directory {kept.parent}")
+    run_on_kernel(
+        dataclasses.replace(kernel, clock=kernel.clock or base.Clock.REAL),
+        writable=[] if kept is None else [kept.parent],
+    )
+    outcome = measure(rate, seconds, kept)
     click.echo(json.dumps(asdict(outcome)) if as_json else outcome.text())
     return 0 if outcome.held else 1
 
 
-def measure(rate: float | None, seconds: float) -> Outcome:
-    """Lay a small lab, send, count, take the lab away."""
+def measure(rate: float | None, seconds: float, kept: Path | None = None) -> Outcome:
+    """Lay a small lab, send, count, take the lab away; ``kept``: leave the packets there."""
     from kproxy.lab import trafficbench
 
     virtual = base.clock() is base.Clock.VIRTUAL
@@ -147,6 +161,8 @@ def measure(rate: float | None, seconds: float) -> Outcome:
             outcome = _highest(bench, seconds)
         else:
             outcome = outcome_of(bench.run(rate, seconds))
+        if kept is not None:
+            bench.keep(kept)
         return outcome if virtual else _beside_peers(bench, outcome)
 
 

@@ -24,7 +24,16 @@ from kproxy.kernel import inet
 from kproxy.kernel.ipvs import client as ipvs_client
 from kproxy.kernel.ipvs import types as ipvs_types
 from kproxy.lab import generators
-from kproxy.traffic import accounting, calibration, frames, parts, profile, recordfile, records
+from kproxy.traffic import (
+    accounting,
+    calibration,
+    frames,
+    packetfile,
+    parts,
+    profile,
+    recordfile,
+    records,
+)
 from kproxy.traffic.resultset import Cause, Loss
 from netns import lab as netns_lab
 from netns.kernels import base
@@ -38,7 +47,9 @@ TMAX_NS = 2_000_000_000
 MOST_PPS = generators.FASTEST_PPS
 #: A sender slower than this share of the rate has not held it.
 LEAST_SHARE = 0.99
-_LOOK_SECONDS = 0.05
+_LOOK_SECONDS = 0.02
+_MOST_DRAIN_SECONDS = 0.1
+"""In an attempt receivers that need longer do not keep up."""
 _ATTEMPT_SECONDS = 0.5
 _SPARE_RECORDS = 20_000_000
 """Of a sparse file: room for many attempts and for duplicates costs nothing."""
@@ -54,6 +65,8 @@ class Run:
     account: accounting.Account
     losses: tuple[Loss, ...]
     receiver_drops: int
+    drain_s: float = 0.0
+    """How long after the last packet the receivers had recorded all; buffers hide what is late."""
 
     @property
     def unexplained(self) -> int:
@@ -140,7 +153,9 @@ class Bench:
         links = self._link_drops()
         self._sender.tell("start", profile=str(path))
         report: dict[str, Any] = self._sender.expect("stopped", 10 * seconds + 60)["report"]
-        until = self._settle(sum(count for count, _ in states) + report["sent"])
+        ended = time.monotonic_ns()
+        until = self._settle(ended, sum(count for count, _ in states) + report["sent"])
+        drain = (time.monotonic_ns() - ended) / 1e9
         account = self._account(rate, until, report["planned"])
         before = {pod: drops for pod, (_, drops) in zip(PODS, states, strict=True)}
         after = {pod: _state(path)[1] for pod, path in zip(PODS, self.records, strict=True)}
@@ -159,17 +174,27 @@ class Bench:
             account=account,
             losses=explained(account.total("lost"), found),
             receiver_drops=sum(after.values()) - sum(before.values()),
+            drain_s=drain,
         )
+
+    def keep(self, path: Path) -> int:
+        """Write the packets of the last run into a file; returns how many (see packetfile)."""
+        found = parts.parts(self.sent_record, self.records, self._trial)
+        with base.computing(_LEAST_COUNTING):
+            return packetfile.write(path, found, list(PODS))
 
     def attempt(self, rate: float) -> calibration.Attempt:
         """Try a rate for half a second."""
         run = self.run(rate, _ATTEMPT_SECONDS)
         total = run.account.total
+        why = run.why_not()
+        if not why and run.drain_s > _MOST_DRAIN_SECONDS:
+            why = f"the receivers needed {run.drain_s:.2f} s more"
         return calibration.Attempt(
             offered_pps=rate,
-            achieved_pps=run.report["achieved_pps"],
+            achieved_pps=run.report["sent"] / (run.report["seconds"] + run.drain_s),
             lost=total("lost") + total("not_sent") + total("failed"),
-            why=run.why_not(),
+            why=why,
         )
 
     def peer(self, way: str, seconds: float) -> float:
@@ -180,16 +205,14 @@ class Bench:
         time.sleep(0.2)  # what it sent is on its way, and belongs to no trial
         return float(done["sent"] / done["seconds"])
 
-    def _settle(self, expected: int) -> int:
+    def _settle(self, ended: int, expected: int) -> int:
         """Wait until all packets have been recorded, at most Tmax; returns until when was watched.
 
         What is still on its way after Tmax is lost by definition.
         """
-        ended = time.monotonic_ns()
         while time.monotonic_ns() < ended + TMAX_NS:
             if sum(_state(record)[0] for record in self.records) >= expected:
-                time.sleep(_LOOK_SECONDS)  # a duplicate would come now
-                return ended + TMAX_NS
+                return max(time.monotonic_ns(), ended + TMAX_NS)
             time.sleep(_LOOK_SECONDS)
         return time.monotonic_ns()
 

@@ -14,7 +14,8 @@ from contextlib import suppress
 
 from kproxy.traffic import mmsg, recordfile, records, wire
 
-BATCH = 128
+#: Where a system call is dear, a third of receiving is saved by 512 instead of 128.
+BATCH = 512
 #: Datagrams up to this many bytes are echoed whole; longer ones are not answered.
 ECHO_BYTES = 2048
 #: What the kernel charges for a small packet, with room to spare.
