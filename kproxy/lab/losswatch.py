@@ -16,7 +16,7 @@ from kproxy.lab import hoplosses, scenarios, workload
 from kproxy.lab.hopcounts import Offered
 from kproxy.lab.hoplosses import Events
 from kproxy.lab.hops import Hops, Observed
-from kproxy.traffic import attribution, records, resultset
+from kproxy.traffic import attribution, measurement, records, resultset
 from kproxy.traffic.accounting import Plan
 from kproxy.traffic.attribution import Missing, Sighting
 from kproxy.traffic.resultset import Cause
@@ -146,7 +146,7 @@ class LossWatch:
             offered=self._offered,
         )
         return [
-            dataclasses.replace(one, losses=losses.get(one.node, ()))
+            measurement.attributed(one, losses.get(one.node, ()))
             if one.traffic == "udp"
             else one
             for one in found

@@ -20,6 +20,7 @@ from kproxy.traffic import (
 from kproxy.traffic import delay as delays
 from kproxy.traffic.accounting import Account, FlowAccount
 from kproxy.traffic.figures import Figure, Recovery
+from kproxy.traffic.resultset import Cause
 
 #: A sender that sent less than this share of its plan did not offer the stated rate.
 LEAST_SHARE_SENT = 0.99
@@ -186,10 +187,16 @@ def programmed(found: resultset.Measurement, at_ms: float) -> resultset.Measurem
 def attributed(
     found: resultset.Measurement, losses: Sequence[resultset.Loss]
 ) -> resultset.Measurement:
-    """Return a measurement with its losses by place and cause; they must add up to ``lost``."""
-    unexplained = [one.packets for one in losses if one.cause is resultset.Cause.UNEXPLAINED]
-    assert sum(one.packets for one in losses) == (found.lost or 0)
-    return dataclasses.replace(found, losses=tuple(losses), unexplained=sum(unexplained))
+    """Return a measurement with its losses by place and cause, which then add up to ``lost``.
+
+    What they do not account for is added to them as unexplained, at no place.
+    """
+    told = list(losses)
+    rest = (found.lost or 0) - sum(one.packets for one in told)
+    if rest > 0:
+        told.append(resultset.Loss(place="", cause=Cause.UNEXPLAINED, packets=rest))
+    unexplained = sum(one.packets for one in told if one.cause is Cause.UNEXPLAINED)
+    return dataclasses.replace(found, losses=tuple(told), unexplained=unexplained)
 
 
 def _quality(
@@ -207,7 +214,21 @@ def _quality(
         largest_gap_ms=_ms(max((f.largest_gap_ns for f in account.flows), default=0)),
         receiver_drops=sum(state.drops for state in states),
         clock_error_ms=_ms(max((state.clock_error_ns for state in states), default=0)),
+        timer_error_p99_ms=_told(report, "timer_error_ms", "p99"),
+        timer_error_max_ms=_told(report, "timer_error_ms", "max"),
+        longest_send_call_ms=_told(report, "longest_send_call_ms"),
+        steal_ms=_told(report, "steal_ms"),
+        backlog_drops=report.get("backlog_drops"),
+        realtime_refused=report.get("realtime_refused"),
     )
+
+
+def _told(report: Mapping[str, Any], name: str, part: str = "") -> float | None:
+    """Return a figure of the sender's report, None if it has not got it."""
+    value = report.get(name)
+    if part and value is not None:
+        value = value[part]
+    return None if value is None else round(float(value), 3)
 
 
 def tcp(
@@ -284,6 +305,9 @@ def problems(found: resultset.Measurement) -> tuple[str, ...]:
             said.append(f"{where}: the sender sent {planned - missing} of {planned} packets")
         if found.sender.receiver_drops:
             said.append(f"{where}: receivers dropped {found.sender.receiver_drops} packets")
+        if found.sender.backlog_drops:
+            drops = found.sender.backlog_drops
+            said.append(f"{where}: the kernel's backlog of packets was full {drops} times")
     if found.sent == 0 or (found.tcp is not None and found.tcp.attempted == 0):
         said.append(f"{where}: nothing was sent")
     return tuple(said)

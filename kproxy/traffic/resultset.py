@@ -252,7 +252,10 @@ class Series:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SenderQuality:
-    """The tester's own errors (RFC 6201 and irtt both ask for them); lateness in milliseconds."""
+    """The tester's own errors (RFC 6201 and irtt both ask for them); lateness in milliseconds.
+
+    What is None is not known: the sender did not say, or the file is of format 1.
+    """
 
     late: int = 0
     late_threshold_ms: float = 1.0
@@ -264,6 +267,12 @@ class SenderQuality:
     largest_gap_ms: float = 0.0
     receiver_drops: int = 0
     clock_error_ms: float = 0.0
+    timer_error_p99_ms: float | None = None
+    timer_error_max_ms: float | None = None
+    longest_send_call_ms: float | None = None
+    steal_ms: float | None = None
+    backlog_drops: int | None = None
+    realtime_refused: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

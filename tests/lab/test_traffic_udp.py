@@ -56,7 +56,7 @@ def test_a_counted_number_of_drops_is_found_exactly(lab: Lab) -> None:
     _, record = traffic_pair.responder(lab)
     rule = ["-p", "udp", "--dport", str(traffic_pair.UDP_PORT)]
     rule += ["-m", "statistic", "--mode", "nth", "--every", "7", "--packet", "0", "-j", "DROP"]
-    iptables = _iptables(lab)
+    iptables = traffic_pair.iptables(lab)
     lab["pod"].run([iptables, "-A", "INPUT", *rule])
     sender = traffic_pair.Generator(lab, "udp_send")
     sender.start(traffic_pair.udp_profile(lab, duration_s=2.0))
@@ -69,14 +69,6 @@ def test_a_counted_number_of_drops_is_found_exactly(lab: Lab) -> None:
     found = traffic_pair.account(lab, record)
     assert found.total("lost") == dropped
     assert found.total("received") == 2000 - dropped
-
-
-def _iptables(lab: Lab) -> str:
-    """Return the variant that this kernel can do."""
-    for name in ("iptables", "iptables-legacy"):
-        if lab["pod"].run([name, "-N", "probe"], check=False).returncode == 0:
-            return name
-    pytest.skip("needs a kernel with iptables, nft or legacy")
 
 
 def test_a_killed_responder_keeps_its_records(lab: Lab) -> None:

@@ -11,6 +11,8 @@ from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from kproxy.traffic import accounting, frames, profile, records
 from netns.lab import Lab
 from netns.process import Process
@@ -145,3 +147,11 @@ def account(lab: Lab, record: Path, *, rate: float = 1000.0) -> accounting.Accou
     sent = records.sent_array(lab.scratch / "sent")
     received, state = records.received_array(record, 1)
     return accounting.account(sent, {state.pod: received}, plan)
+
+
+def iptables(lab: Lab) -> str:
+    """Return the variant that this kernel can do."""
+    for name in ("iptables", "iptables-legacy"):
+        if lab["pod"].run([name, "-N", "probe"], check=False).returncode == 0:
+            return name
+    pytest.skip("needs a kernel with iptables, nft or legacy")

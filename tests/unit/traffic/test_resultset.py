@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import re
+import typing
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,10 @@ ROW_FIELDS = [
     *("duplicated", "reordered", "failover_packet_loss", "failover_time_ms"),
     *("restart_to_synced_ms", "tcp", "accuracy_ms", "valid", "modelled_share"),
     *("unexplained", "methods", "delay_ms", "differences"),
+]
+NEW_IN_2 = [
+    *("outside_fault", "series", "failover", "reset", "convergence", "services"),
+    *("loss_pattern", "delay", "recovery", "losses"),
 ]
 REPORT = {"late": 0, "late_threshold_ms": 1.0, "lateness_ms": {"p50": 0, "p99": 0, "max": 0}}
 
@@ -128,6 +135,54 @@ def test_no_values_no_spread() -> None:
     assert summary.percentile([1.0, 2.0, 3.0, 4.0], 99) == 4.0
 
 
+def test_format_1_is_read_in_todays_words(tmp_path: Path) -> None:
+    """What it called unexplained were losses outside the time of the fault."""
+    path = tmp_path / "r.json"
+    resultset.write(results(trial(1, 160)), path)
+    value = json.loads(path.read_text())
+    for one in value["trials"]:
+        for measured in one["measurements"]:
+            measured["unexplained"] = 7
+            for name in NEW_IN_2:
+                del measured[name]
+    value["format"] = "kproxy.result/1"
+    path.write_text(json.dumps(value))
+    read = resultset.read(path)
+    assert read.format == "kproxy.result/2"
+    for found in read.trials[0].measurements:
+        assert (found.outside_fault, found.unexplained) == (7, None)
+        assert (found.failover, found.series) == (None, ())
+
+
+def test_numbers_stand_on_one_line_and_texts_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    odd = ["[\n 1,\n 2\n]", "[ 3 ]"]
+    wrote = dataclasses.replace(results(trial(1, 160)), parameters={"notes": odd, "none": []})
+    resultset.write(wrote, path)
+    assert resultset.read(path) == wrote
+    lines = [line for line in path.read_text().splitlines() if '"sent": [' in line]
+    assert len(lines) == 1
+    assert lines[0].count(",") > 100
+
+
+def test_unexplained_losses_spoil_a_trial() -> None:
+    found = trial(1, 160).measurements[0]
+    assert (found.unexplained, measurement.problems(found)) == (None, ())
+    lost = found.lost or 0
+    losses = [
+        resultset.Loss(place="node1", cause=resultset.Cause.NO_ROUTE, packets=lost - 3),
+        resultset.Loss(place="", cause=resultset.Cause.UNEXPLAINED, packets=3),
+    ]
+    told = measurement.attributed(found, losses)
+    assert told.unexplained == 3
+    assert measurement.problems(told) == ("udp from hit: 3 lost packets without place and cause",)
+    assert measurement.attributed(found, losses[:1]) == dataclasses.replace(
+        told, losses=(losses[0], losses[1])
+    )
+    known = resultset.Loss(place="node1", cause=resultset.Cause.RULE, packets=lost)
+    assert measurement.problems(measurement.attributed(found, [known])) == ()
+
+
 def change(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
@@ -218,3 +273,34 @@ def test_connect_times_are_left_out_where_the_clock_stands_still() -> None:
         assert found.tcp is not None
         assert len(found.tcp.connect_samples_ms) == samples
         assert found.tcp.attempted == 1
+
+
+DOCUMENTED = (Path(__file__).parents[3] / "docs" / "measuring.md").read_text()
+
+
+def types_of_a_result() -> set[type]:
+    """Return every dataclass that a result file consists of."""
+    found: set[type] = set()
+    waiting: list[Any] = [resultset.ResultSet]
+    while waiting:
+        kind = waiting.pop()
+        waiting += typing.get_args(kind)
+        if dataclasses.is_dataclass(kind) and isinstance(kind, type) and kind not in found:
+            found.add(kind)
+            waiting += typing.get_type_hints(kind).values()
+    return found
+
+
+@pytest.mark.parametrize("kind", sorted(types_of_a_result(), key=lambda kind: kind.__name__))
+def test_every_field_of_a_result_is_documented(kind: type) -> None:
+    named = set(re.findall(r"`([a-z_0-9.]+)`", DOCUMENTED))
+    words = {word for name in named for word in name.split(".")}
+    for listed in re.findall(r"`\{([^}`]*)\}`", DOCUMENTED):
+        words |= {word.partition(":")[0].strip(" {") for word in listed.split(",")}
+    fields = {field.name for field in dataclasses.fields(kind)}
+    assert sorted(fields - words) == []
+
+
+@pytest.mark.parametrize("values", [resultset.Cause, resultset.Verdict])
+def test_every_word_of_a_result_is_documented(values: type[StrEnum]) -> None:
+    assert [str(value) for value in values if f"`{value}`" not in DOCUMENTED] == []
