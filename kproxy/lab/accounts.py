@@ -86,8 +86,15 @@ class Accounts:
                     )
                 )
             if one.started.tcp_record:
+<<<<<<< /tmp/tmpr_up0acj/cur
+                everything = records.read_tcp(one.started.tcp_record)
+                watch.take_tcp(one.place, everything)
+                found += _tcp(everything, one.place, window.fault_ns)
+        return watch.explain(trial, found)
+=======
                 found += _tcp(one.started.tcp_record, one.place, window.fault_ns)
         return found if watch is None else watch.explain(trial, found)
+>>>>>>> /tmp/tmpr_up0acj/new
 
     def _files(self) -> list[Path]:
         return sorted(self._directory.glob("*.received"))
@@ -115,8 +122,9 @@ class Accounts:
         return by_place, states
 
 
-def _tcp(record: Path, place: str, fault_ns: int | None) -> list[resultset.Measurement]:
-    everything = records.read_tcp(record)
+def _tcp(
+    everything: list[records.TcpRecord], place: str, fault_ns: int | None
+) -> list[resultset.Measurement]:
     return [
         measurement.tcp(
             tcp_accounting.account(everything, kind, fault_ns=fault_ns),

@@ -58,17 +58,25 @@ class HostCounters(NamedTuple):
     services: Mapping[ServiceKey, ServiceTraffic]
 
 
+CPUS = "the CPUs' queues"
+"""The place of packets that the kernel dropped between any two hosts."""
+_LAST = 1000
+
 NOTHING = HostCounters({}, {}, (), ConntrackCounters(), (), {})
 """Those of a host that was not there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A look at all hosts; it began at ``ns`` and was over at ``until_ns``."""
+    """A look at all hosts; it began at ``ns`` and was over at ``until_ns``.
+
+    ``backlog``: packets for which the queue of a CPU had no room, on whichever host.
+    """
 
     ns: int
     until_ns: int
     hosts: Mapping[str, HostCounters]
+    backlog: int = 0
 
 
 class Lost(NamedTuple):
@@ -99,6 +107,10 @@ def counts(snapshots: Sequence[Snapshot], scene: Scene) -> list[Count]:
                         target=scene.target(lost.place),
                     )
                 )
+        packets = after.backlog - before.backlog
+        if packets:
+            span = before.ns, after.until_ns
+            found.append(Count(CPUS, Cause.QUEUE, packets, "softnet_stat", *span, _LAST))
     return found
 
 

@@ -177,7 +177,7 @@ class Hops:
                 namespace.entered(namespace_name(name, host)),
             ):
                 found[host] = read()
-        self._looks.append(Snapshot(began, time.monotonic_ns(), found))
+        self._looks.append(Snapshot(began, time.monotonic_ns(), found, proc.backlog_drops()))
 
 
 def read() -> HostCounters:

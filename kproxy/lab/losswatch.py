@@ -12,9 +12,10 @@ from kproxy import errors
 from kproxy.api import discovery
 from kproxy.kernel import inet
 from kproxy.kernel.ipvs.types import ServiceKey
-from kproxy.lab import hoplosses, scenarios, workload
+from kproxy.lab import hopdrops, hoplosses, hoprequests, scenarios, workload
 from kproxy.lab.hopcounts import Offered
 from kproxy.lab.hoplosses import Events
+from kproxy.lab.hoprequests import Service
 from kproxy.lab.hops import Hops, Observed
 from kproxy.traffic import attribution, measurement, records, resultset
 from kproxy.traffic.accounting import Plan
@@ -63,13 +64,17 @@ class LossWatch:
         self,
         hops: Hops,
         senders: Iterable[Sender],
-        targets: Iterable[workload.Target],
+        targets: Mapping[str, Sequence[workload.Target]],
         endpoints: Callable[[], Pods],
     ) -> None:
         self._hops = hops
+        self._targets = targets
         self._senders = {sender.origin: sender for sender in senders}
-        self._keys = {str(one): _key(one) for one in targets if one.protocol == inet.Protocol.UDP}
+        self._keys = {
+            str(one): _key(one) for one in every(targets) if one.protocol == inet.Protocol.UDP
+        }
         self._endpoints = endpoints
+        self._tcp: dict[str, Sequence[records.TcpRecord]] = {}
         self._pods: dict[str, set[str]] = {}
         self._certain = True
         self._lost: list[Missing] = []
@@ -132,6 +137,10 @@ class LossWatch:
         node = self._senders[origin].node
         self._offered += [Offered(node, key, origin, count) for key, count in number.items()]
 
+    def take_tcp(self, origin: str, everything: Sequence[records.TcpRecord]) -> None:
+        """Take one client's records of TCP."""
+        self._tcp[origin] = everything
+
     def explain(
         self, trial: int, found: Sequence[resultset.Measurement]
     ) -> list[resultset.Measurement]:
@@ -147,10 +156,39 @@ class LossWatch:
         )
         return [
             measurement.attributed(one, losses.get(one.node, ()))
+<<<<<<< /tmp/tmplgp1mdd_/cur
+            if one.tcp is None
+            else _attributed(one, self._requests(one))
+=======
             if one.traffic == "udp"
             else one
+>>>>>>> /tmp/tmplgp1mdd_/new
             for one in found
         ]
+
+    def _requests(self, one: resultset.Measurement) -> tuple[resultset.Loss, ...]:
+        """Return why requests or connections failed."""
+        scene = self._hops.scene
+        return hoprequests.losses(
+            self._tcp.get(one.node, ()),
+            "request" if one.traffic == "tcp-established" else "connect",
+            client=self._senders[one.node].host,
+            services=self._services(one.node),
+            drops=hopdrops.seen(self._observed.drops, scene),
+            scene=scene,
+            story=hoplosses.story(self._observed, scene, self._events),
+            clock_ns=self._observed.clock_ns,
+        )
+
+    def _services(self, origin: str) -> dict[int, Service]:
+        return {
+            target.number: Service(
+                IPv4Address(target.address),
+                target.port,
+                frozenset(map(hoplosses.pod_host, self._pods.get(str(target), ()))),
+            )
+            for target in self._targets[origin]
+        }
 
     def _note_endpoints(self) -> None:
         try:
@@ -176,13 +214,13 @@ def watching(
     *,
     routers: Iterable[str],
     skip: Collection[str],
-    targets: Sequence[workload.Target],
+    targets: Mapping[str, Sequence[workload.Target]],
     slices: Callable[[], Iterable[Object]],
 ) -> Iterator[LossWatch]:
     """Watch a trial from before it begins.
 
     ``routers``: the hosts that pass packets on; ``skip``: those that no measured packet meets.
-    ``slices`` tells the EndpointSlices of the targets.
+    ``targets``: what each place of origin sends to; ``slices`` tells their EndpointSlices.
     """
     with Hops(
         lab,
@@ -190,9 +228,24 @@ def watching(
         routers=frozenset(routers),
         skip=skip,
     ) as hops:
-        watch = LossWatch(hops, senders, targets, lambda: endpoints(slices(), targets))
+        watch = LossWatch(hops, senders, targets, lambda: endpoints(slices(), every(targets)))
         watch.begin()
         yield watch
+
+
+def every(targets: Mapping[str, Sequence[workload.Target]]) -> list[workload.Target]:
+    """Return what is sent to from anywhere."""
+    return [target for some in targets.values() for target in some]
+
+
+def _attributed(
+    found: resultset.Measurement, losses: tuple[resultset.Loss, ...]
+) -> resultset.Measurement:
+    """Return a measurement of TCP with why so many failed."""
+    assert found.tcp is not None
+    assert sum(one.packets for one in losses) == found.tcp.failed
+    unexplained = sum(one.packets for one in losses if one.cause is Cause.UNEXPLAINED)
+    return dataclasses.replace(found, losses=losses, unexplained=unexplained)
 
 
 def endpoints(slices: Iterable[Object], targets: Iterable[workload.Target]) -> Pods:

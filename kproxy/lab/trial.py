@@ -173,7 +173,7 @@ class Trials:
             ],
             routers=[node.name for node in cluster.plan.each_node()],
             skip=(CONTROL,),
-            targets=cluster.targets,
+            targets=dict.fromkeys(self._places, cluster.targets),
             slices=lambda: cluster.objects(kinds.ENDPOINT_SLICE),
         )
 

@@ -115,7 +115,7 @@ class ChainTrials:
             ],
             routers=[site.EDGE, *(node.name for node in place.nodes)],
             skip=(site.ADMIN, *place.control, *place.etcd),
-            targets=[target for targets in self._targets.values() for target in targets],
+            targets=self._targets,
             slices=lambda: cluster.api.objects(kinds.ENDPOINT_SLICE, shop.NAMESPACE),
         )
 

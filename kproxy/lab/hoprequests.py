@@ -1,0 +1,130 @@
+"""Why TCP requests and connections failed: what a lost packet is for UDP. Pure.
+
+TCP sends again, so a failure is not one lost packet. It is explained by, in this order: the end of
+the pod that had the connection; drops of its packets while it lasted; what its client was told.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from kproxy.lab.hopdrops import TCP, Seen
+from kproxy.lab.hopscene import IPAddress, Scene
+from kproxy.traffic.attribution import BACK, THERE, Story
+from kproxy.traffic.records import TcpRecord
+from kproxy.traffic.resultset import Cause, Loss
+
+_TOLD = {
+    "refused": (Cause.REFUSED, "RST"),
+    "reset": (Cause.REFUSED, "RST"),
+    "unreachable": (Cause.NO_ROUTE, "ICMP"),
+}
+"""What a client is told of a failure, besides that its peer has closed."""
+
+
+class Service(NamedTuple):
+    """Where a target's packets go: its own address, its port, and its pods' hosts."""
+
+    address: IPAddress
+    port: int
+    pods: frozenset[str]
+
+
+class _Why(NamedTuple):
+    place: str
+    cause: Cause
+    direction: str
+    witness: str
+
+
+def losses(
+    everything: Sequence[TcpRecord],
+    kind: str,
+    *,
+    client: str,
+    services: dict[int, Service],
+    drops: Iterable[Seen],
+    scene: Scene,
+    story: Story,
+    clock_ns: int,
+) -> tuple[Loss, ...]:
+    """Return why requests of a ``kind`` failed; they add up to those that did.
+
+    ``client``: the host that sent them; ``services`` by the number of the target.
+    """
+    tcp = [one for one in drops if one.protocol == TCP]
+    found: Counter[_Why] = Counter()
+    pods: dict[tuple[int, int], str] = {}
+    for record in sorted(everything, key=lambda one: one.start_ns):
+        key = record.target, record.connection
+        if record.kind != "connect" and record.outcome == "ok" and record.pod:
+            pods[key] = record.pod.replace("/", "-", 1)
+        if record.kind != kind or record.outcome in ("ok", "unfinished"):
+            continue
+        pod = pods.get(key, "") if kind == "request" else ""
+        met = _met(record, services.get(record.target), client, tcp, scene, clock_ns)
+        found[_why(record, pod, client, met, story)] += 1
+    return tuple(
+        Loss(
+            place=place,
+            cause=cause,
+            packets=sum(said.values()),
+            direction=direction,
+            witness="; ".join(f"{witness}: {number:,}" for witness, number in said.items()),
+        )
+        for (place, cause, direction), said in _grouped(found).items()
+    )
+
+
+def _grouped(found: Counter[_Why]) -> dict[tuple[str, Cause, str], dict[str, int]]:
+    groups: dict[tuple[str, Cause, str], dict[str, int]] = {}
+    for why, number in sorted(found.items()):
+        groups.setdefault(why[:3], {})[why.witness] = number
+    return groups
+
+
+def _why(record: TcpRecord, pod: str, client: str, met: Sequence[Seen], story: Story) -> _Why:
+    since = story.gone.get(pod)
+    if since is not None and since <= record.end_ns:
+        return _Why(pod, Cause.DEAD_BACKEND, THERE, f"{record.outcome}, {pod} was gone")
+    for one in met[:1]:
+        gone = story.gone.get(one.target)
+        dead = gone is not None and gone <= record.end_ns
+        cause = Cause.DEAD_BACKEND if dead else one.cause
+        return _Why(one.place, cause, one.direction, f"{record.outcome}, {one.witness}")
+    if record.outcome == "closed" and pod:
+        return _Why(pod, Cause.DEAD_BACKEND, THERE, f"FIN from {pod}, whose process ended")
+    if record.outcome in _TOLD:
+        cause, by = _TOLD[record.outcome]
+        return _Why(client, cause, THERE, f"{by} seen by {client}")
+    return _Why("", Cause.UNEXPLAINED, THERE, record.outcome)
+
+
+def _met(
+    record: TcpRecord,
+    service: Service | None,
+    client: str,
+    drops: Sequence[Seen],
+    scene: Scene,
+    clock_ns: int,
+) -> list[Seen]:
+    """Return the drops that may be of a request, the most frequent kind first."""
+    if service is None:
+        return []
+    mine = [
+        one
+        for one in drops
+        if record.start_ns <= one.ns + clock_ns <= record.end_ns
+        and _is_between(one, service, client, scene)
+    ]
+    often = Counter((one.place, one.cause, one.direction) for one in mine)
+    return sorted(mine, key=lambda one: -often[one.place, one.cause, one.direction])
+
+
+def _is_between(one: Seen, service: Service, client: str, scene: Scene) -> bool:
+    here, far = one.source, one.destination
+    if one.direction == BACK:
+        here, far = far, here
+    if scene.host_of_address(here) != client:
+        return False
+    return far == service.address or scene.host_of_address(far) in service.pods
