@@ -29,6 +29,8 @@ class Place:
     last: Ended | None = None
     received: list[float] = dataclasses.field(default_factory=list)
     sent: float = 0.0
+    told: int = 0
+    """When there was news of it last, in numbers of steps."""
 
 
 class LiveView:
@@ -37,7 +39,7 @@ class LiveView:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._begun = now()
-        self._done, self._total = 0, 0
+        self._done, self._total, self._told = 0, 0, 0
         self._places: dict[str, Place] = {}
         self._sent, self._lost, self._failed, self._trials = 0, 0, 0, 0
         self._unexplained: int | None = None
@@ -45,8 +47,9 @@ class LiveView:
     def tell(self, step: Step) -> None:
         """Take a step, or news of one."""
         self._done, self._total = step.done, step.total
-        place = self._places.pop(step.mode, None) or Place()
-        self._places[step.mode] = place  # the last one, now
+        self._told += 1
+        place = self._places.setdefault(step.mode, Place())
+        place.told = self._told
         match step.news:
             case None:
                 place.doing = step.text
@@ -84,7 +87,10 @@ class LiveView:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for name in ("", "now", "packets/s", "last trial", "lost", "longest", "events (ms)"):
             table.add_column(name, overflow="ellipsis", no_wrap=name in ("", "packets/s"))
-        for mode, place in list(self._places.items())[-MOST_ROWS:]:
+        shown = sorted(self._places, key=lambda mode: self._places[mode].told)[-MOST_ROWS:]
+        for mode, place in self._places.items():  # a row stays where it is
+            if mode not in shown:
+                continue
             table.add_row(mode, place.doing, _rates(place), *_last(place.last))
         return table
 
