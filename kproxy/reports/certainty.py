@@ -22,8 +22,8 @@ FIGURES = {
     "failover_time_ms": "failover time",
     "failover_packet_loss": "packets lost",
     "restart_to_synced_ms": "proxy gone → synced",
+    "failed": "requests or connections failed",
 }
-SIGNIFICANT = {Verdict.LESS, Verdict.GREATER}
 
 
 def blocks(results: ResultSet) -> list[Block]:
@@ -42,35 +42,34 @@ _HEAD = ("scenario", "from", "")
 
 
 def _differences(rows: Iterable[Row]) -> Grid | None:
-    """Return for every two modes what may be said; None if nobody has compared them."""
-    found = []
-    for row in rows:
-        for one in row.differences:
-            sure = one.verdict in SIGNIFICANT
-            p = "–" if one.corrected_p is None else f"{one.corrected_p:.3g}"
-            found.append(
-                (
-                    Cell(row.scenario),
-                    Cell(f"{row.node}, {row.traffic}"),
-                    Cell(FIGURES.get(one.figure, one.figure)),
-                    Cell(
-                        f"{row.mode}: {one.verdict} than {one.mode}"
-                        if sure
-                        else f"{row.mode}, {one.mode}: {one.verdict}",
-                        Tone.LOSS if sure else Tone.PLAIN,
-                    ),
-                    Cell(p),
-                )
-            )
-    if not found:
+    """Return the differences that were shown, each once; None if nobody has looked for any."""
+    told = [(row, one) for row in rows for one in row.differences]
+    if not told:
         return None
+    found = tuple(
+        (
+            Cell(row.scenario),
+            Cell(f"{row.node}, {row.traffic}"),
+            Cell(FIGURES.get(one.figure, one.figure)),
+            Cell(f"{row.mode} less than {one.mode}", Tone.LOSS),
+            Cell("–" if one.corrected_p is None else f"{one.corrected_p:.2g}"),
+        )
+        for row, one in told
+        if one.verdict is Verdict.LESS
+    )
+    # Each pair of modes has been told from both sides.
+    not_shown, too_few = (
+        sum(one.verdict is verdict for _, one in told) // 2
+        for verdict in (Verdict.NOT_SHOWN, Verdict.TOO_FEW)
+    )
     return Grid(
         title="Differences that the trials show",
         head=("scenario", "from", "figure", "verdict", "p, corrected"),
-        rows=tuple(found),
+        rows=found or (plain("–", "–", "–", "none", "–"),),
         headers=2,
-        note="A permutation test, corrected for the number of comparisons; a difference is called "
-        "one below p = 0.05.",
+        note="Exact permutation tests, corrected for their number; a difference is one below "
+        f"p = 0.05. Comparisons in which none was shown: {not_shown}; with too few trials: "
+        f"{too_few}.",
     )
 
 

@@ -14,6 +14,9 @@ from typing import Any
 from kproxy.reports.document import Figure
 
 PALETTE = ("#1f7fc4", "#d55e00", "#009e73", "#c46a99", "#a6761d", "#7a7f87")
+GOOD, LOST = (PALETTE[0], PALETTE[2], PALETTE[5]), (PALETTE[1], PALETTE[4], PALETTE[3])
+"""For what arrived, and for what did not."""
+HATCHES = ("", "/", "x")
 DASHES = ("solid", "dot", "dash", "dashdot")
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 BACKGROUNDS = ("#f5f6f8", "#1c2027")
@@ -24,6 +27,7 @@ GLYPHS = {
     "circle-open": "○",
     "cross": "✚",
     "diamond": "◆",
+    "diamond-open": "◇",
     "hexagon": "⬢",
     "square": "■",
     "star": "★",
@@ -107,6 +111,10 @@ def key(found: Figure) -> list[Entry]:
         if trace.get("mode") == "lines":
             line = trace["line"]
             entries[name] = Entry(name, line["color"], dashes=STROKES[line["dash"]])
+        elif trace["type"] == "bar":
+            marker = trace["marker"]
+            glyph = "▨" if marker["pattern"]["shape"] else "■"
+            entries[name] = Entry(name, marker["color"], glyph=glyph)
         else:
             marker = trace["marker"]
             glyph = GLYPHS.get(marker.get("symbol", ""), GLYPHS["circle"])

@@ -9,14 +9,15 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from kproxy.reports import certainty, chaintable, tables
-from kproxy.reports.document import Block, Cell, Grid, Section, Tone
+from kproxy.reports import certainty, chaintable, switchtable, tables
+from kproxy.reports.document import Block, Cell, Grid, Section, Tone, Words
 from kproxy.reports.reading import Loaded
 from kproxy.reports.view import comparison
 from kproxy.traffic.chainset import ChainSet
+from kproxy.traffic.resultset import ResultSet
 
 TONES = {"green": Tone.GOOD, "yellow": Tone.LOSS, "bold red": Tone.BAD}
-TCP_NAMES = 2
+TWO_NAMES = 2
 """Scenario and node: the cells that name a row of a comparison."""
 
 
@@ -25,12 +26,7 @@ def section(loaded: Sequence[Loaded]) -> Section:
     blocks: list[Block] = []
     whole = comparison(loaded)
     if whole is not None:
-        blocks.append(grid(tables.packets_table(whole), headers=TCP_NAMES))
-        blocks.append(grid(tables.tcp_table(whole), headers=TCP_NAMES))
-        restarts = tables.restart_table(whole)
-        if restarts is not None:
-            blocks.append(grid(restarts))
-        blocks += certainty.blocks(whole)
+        blocks += _comparison(whole)
     for one in loaded:
         if isinstance(one.results, ChainSet):
             title = f"{one.label}: " if len(loaded) > 1 else ""
@@ -42,6 +38,23 @@ def section(loaded: Sequence[Loaded]) -> Section:
         "“No loss” is said in words; “–” means that a figure does not apply.",
         blocks=tuple(blocks),
     )
+
+
+def _comparison(whole: ResultSet) -> Iterable[Block]:
+    """Return the tables that have rows."""
+    plain = switchtable.without_switches(whole)
+    for table, headers in (
+        (tables.packets_table(plain), TWO_NAMES),
+        (tables.tcp_table(plain), TWO_NAMES),
+        (tables.restart_table(plain), 1),
+        (switchtable.table(whole), TWO_NAMES),
+    ):
+        if table is not None and table.row_count:
+            yield grid(table, headers=headers)
+    left = tuple(switchtable.left_behind(whole))
+    if left:
+        yield Words(left)
+    yield from certainty.blocks(whole)
 
 
 def grid(table: Table, *, headers: int = 1, title: str = "") -> Grid:

@@ -76,7 +76,7 @@ def _accounts(view: View, case: Case, column: str) -> Iterable[Account]:
             losses=added(loss for m in found for loss in m.losses),
             unexplained=_unexplained(found),
             pods=frozenset(
-                pod.rpartition("/")[2]
+                pod.replace("/", "-", 1)  # so their hosts are called
                 for m in found
                 for flow in m.flows
                 for pod in (flow.pod_before, flow.pod_after)

@@ -198,6 +198,20 @@ def _trials(
             troubles.append(f"trials[{number - 1}] cannot be read: {error}")
 
 
+def _expected(results: ResultSet) -> list[tuple[str, ...]]:
+    """Return what was to be run, a mode and a scenario each; beside it, whatever was.
+
+    Where nodes change their mode, or proxies have several policies, only what was.
+    """
+    told = results.parameters
+    names: dict[tuple[str, ...], None] = {}
+    if not told.get("pairs") and (told.get("policies") or ["keep"]) == ["keep"]:
+        for mode in told.get("modes") or ():
+            names.update({(mode, scenario): None for scenario in told.get("scenarios") or ()})
+    names.update({(one.mode, one.scenario): None for one in results.trials})
+    return list(names)
+
+
 def _missing(results: ResultSet | ChainSet) -> list[str]:
     """Return which trials should be there by the parameters and are not."""
     told = results.parameters
@@ -207,8 +221,7 @@ def _missing(results: ResultSet | ChainSet) -> list[str]:
     names: list[tuple[str, ...]]
     there: set[tuple[str, ...]]
     if isinstance(results, ResultSet):
-        scenarios, modes = told.get("scenarios") or (), told.get("modes") or ()
-        names = [(mode, scenario) for mode in modes for scenario in scenarios]
+        names = _expected(results)
         there = {(one.mode, one.scenario, str(one.number)) for one in results.trials}
     else:
         names = [(link,) for link in told.get("links") or () if link not in results.left_out]

@@ -33,7 +33,7 @@ def table(results: ResultSet) -> Table | None:
     found.add_column("mode", no_wrap=True)
     found.add_column("way", no_wrap=True)
     found.add_column("clients")
-    for name in ("packets lost", "TCP broken", "UDP moved", "new failed", "no proxy"):
+    for name in ("packets lost", "TCP broken", "UDP moved", "new failed", "stalled", "no proxy"):
         found.add_column(name, justify="right")
     found.add_column("left behind")
     for group in _groups(results.trials):
@@ -79,7 +79,7 @@ def _impacts(group: Group, node: str) -> list[Impact]:
 
 
 def _noticed(one: Impact) -> bool:
-    return bool(one.lost or one.flows_moved or one.connections_broken or one.failed)
+    return bool(one.lost or one.flows_moved or one.connections_broken or one.failed or one.stalled)
 
 
 def _add_row(found: Table, group: Group, node: str, *, first: bool) -> None:
@@ -94,6 +94,7 @@ def _add_row(found: Table, group: Group, node: str, *, first: bool) -> None:
         _figure([(one.connections_broken, one.connections) for one in impacts]),
         _figure([(one.flows_moved, one.flows) for one in impacts], bad=False),
         _figure([(one.failed, one.attempted) for one in impacts]),
+        _figure([(one.stalled, one.attempted) for one in impacts]),
         _ms(restarts) if first else "",
         _kinds(switch) if first else "",
     )

@@ -35,7 +35,9 @@ RECOVERY = "first good packet"
 def rates(shot: Shot, shown: tuple[float, float]) -> Figure | None:
     """Return delivered packets per second above, lost packets below, and the events over both.
 
-    ``shown``: from when to when, at first. None if the trial has no packets over time.
+    Rates are of all services from a place together: each alone comes in bursts, because flows take
+    turns, and would hide what is to be seen. Losses are told service by service. ``shown``: from
+    when to when, at first. None if the trial has no packets over time.
     """
     sources = _sources(shot)
     if not sources:
@@ -44,9 +46,12 @@ def rates(shot: Shot, shown: tuple[float, float]) -> Figure | None:
     traces = []
     nodes = list(dict.fromkeys(node for node, _ in sources))
     services = list(dict.fromkeys(series.service for _, series in sources))
+    for node in nodes:
+        traces.append(_rate(node, nodes.index(node), [s for n, s in sources if n == node]))
     for node, series in sources:
-        look = (services.index(series.service), nodes.index(node))
-        traces += _lines(f"{node}: {series.service}", series, look)
+        if any(series.lost):
+            look = (services.index(series.service), nodes.index(node))
+            traces.append(_losses(f"lost, {node}: {series.service}", series, look))
     losing = any(trace["type"] == "bar" for trace in traces)
     return charts.figure(
         [*traces, *_marks(shot.timeline)],
@@ -92,46 +97,51 @@ def _together(series: Series) -> int:
     return max(1, math.ceil(len(series.sent) / MOST_POINTS))
 
 
-def _lines(name: str, series: Series, look: tuple[int, int]) -> list[charts.Trace]:
-    many = _together(series)
-    sent, lost = (_added(values, many) for values in (series.sent, series.lost))
-    step = series.step_ms * many
+def _rate(node: str, number: int, found: Sequence[Series]) -> charts.Trace:
+    """Return the line of all that was delivered from a place."""
+    first = found[0]
+    many = _together(first)
+    step = first.step_ms * many
     # The last step may have been watched in part only.
-    whole = len(series.sent) // many
-    delivered = [
-        round((s - d) * 1000 / step, 1) for s, d in zip(sent[:whole], lost[:whole], strict=True)
-    ]
-    colour = charts.colour(look[0])
-    common: charts.Trace = {"name": name, "dx": step}
-    found: list[charts.Trace] = [
-        {
-            **common,
-            "type": "scatter",
-            "mode": "lines",
-            "line": {
-                "shape": "hv",
-                "width": 1.6,
-                "color": colour,
-                "dash": charts.dash(look[1]),
-            },
-            "x0": series.start_ms,
-            "y": delivered,
-            "hovertemplate": "%{y:,.0f}/s",
-        }
-    ]
-    if any(lost):
-        found.append(
-            {
-                **common,
-                "type": "bar",
-                "yaxis": "y2",
-                "x0": series.start_ms + step / 2,
-                "y": lost,
-                "marker": {"color": colour, "pattern": {"shape": "/" if look[1] else ""}},
-                "hovertemplate": "%{y} lost",
-            }
-        )
-    return found
+    whole = min(len(series.sent) for series in found) // many
+    good = [0] * whole
+    for series in found:
+        sent, lost = (_added(values, many) for values in (series.sent, series.lost))
+        good = [total + s - d for total, s, d in zip(good, sent, lost, strict=False)]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": f"delivered, {node}",
+        "line": {
+            "shape": "hv",
+            "width": 1.8,
+            "color": charts.GOOD[number % len(charts.GOOD)],
+            "dash": charts.dash(number),
+        },
+        "x0": first.start_ms,
+        "dx": step,
+        "y": [round(count * 1000 / step, 1) for count in good],
+        "hovertemplate": "%{y:,.0f}/s",
+    }
+
+
+def _losses(name: str, series: Series, look: tuple[int, int]) -> charts.Trace:
+    """Return the bars of what was lost of a service."""
+    many = _together(series)
+    step = series.step_ms * many
+    return {
+        "type": "bar",
+        "yaxis": "y2",
+        "name": name,
+        "x0": series.start_ms + step / 2,
+        "dx": step,
+        "y": _added(series.lost, many),
+        "marker": {
+            "color": charts.LOST[look[0] % len(charts.LOST)],
+            "pattern": {"shape": charts.HATCHES[look[1] % len(charts.HATCHES)]},
+        },
+        "hovertemplate": "%{y} lost",
+    }
 
 
 def _added(values: Sequence[int], many: int) -> list[int]:
@@ -194,9 +204,13 @@ def called(name: str) -> str:
 
 def _marker(name: str, size: int) -> charts.Trace:
     bad = name in ("fault", "process gone", "endpoint gone")
-    good = name in ("synced", "repaired", RECOVERY)
+    good = name.startswith("synced") or name in ("repaired", RECOVERY)
     colour = charts.PALETTE[1] if bad else charts.PALETTE[2] if good else charts.NEUTRAL
-    return {"symbol": MARKS.get(name, "hexagon"), "size": size, "color": colour}
+    return {
+        "symbol": MARKS.get(name, "diamond-open" if good else "hexagon"),
+        "size": size,
+        "color": colour,
+    }
 
 
 def events(there: Sequence[tuple[str, Sequence[Shot]]]) -> Figure:

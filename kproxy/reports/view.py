@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from kproxy.reports.reading import Loaded
 from kproxy.traffic.chainset import ChainSet
-from kproxy.traffic.resultset import Measurement, ResultSet, TimelineEvent
+from kproxy.traffic.resultset import Measurement, ResultSet, Row, TimelineEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,10 +130,18 @@ def comparison(loaded: Sequence[Loaded]) -> ResultSet | None:
         trials += [
             dataclasses.replace(t, mode=column(loaded, one, t.mode)) for t in results.trials
         ]
-        rows += [dataclasses.replace(r, mode=column(loaded, one, r.mode)) for r in results.summary]
+        rows += [_renamed(row, loaded, one) for row in results.summary]
     order = look(loaded).columns
     rows.sort(key=lambda row: order.index(row.mode) if row.mode in order else len(order))
     return dataclasses.replace(found[0][1], trials=tuple(trials), summary=tuple(rows))
+
+
+def _renamed(row: Row, loaded: Sequence[Loaded], one: Loaded) -> Row:
+    """Return a row whose modes, also those it is compared with, are columns."""
+    differences = tuple(
+        dataclasses.replace(d, mode=column(loaded, one, d.mode)) for d in row.differences
+    )
+    return dataclasses.replace(row, mode=column(loaded, one, row.mode), differences=differences)
 
 
 def typical(shots: Sequence[Shot]) -> Shot | None:

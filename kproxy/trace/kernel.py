@@ -112,8 +112,8 @@ def _owner(inode: str) -> str:
     for directory in Path("/proc").iterdir():
         if not directory.name.isdecimal():
             continue
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(directory / "fd"):
+        with contextlib.suppress(OSError), os.scandir(directory / "fd") as entries:
+            for entry in entries:
                 with contextlib.suppress(OSError):
                     if str(Path(entry.path).readlink()) == wanted:
                         return f"{(directory / 'comm').read_text().strip()}[{directory.name}]"

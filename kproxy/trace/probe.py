@@ -17,6 +17,7 @@ from kproxy.trace.packet import TOKEN_BYTES, Flow, Mark
 
 _TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ = 19, 20, 21
 _REPAIR_ON, _REPAIR_OFF, _SEND_QUEUE = 1, 0, 2
+_RECVERR = {4: 11, 6: 25}
 _WORDS = {
     errno.ECONNREFUSED: "refused",
     errno.ECONNRESET: "reset",
@@ -61,6 +62,9 @@ class Probe:
         self._socket = socket.socket(family, kind)
         self._socket.setblocking(False)
         try:
+            # Otherwise it is only told that a port is closed, not that a host cannot be reached.
+            level = socket.IPPROTO_IP if target.version == 4 else socket.IPPROTO_IPV6
+            self._socket.setsockopt(level, _RECVERR[target.version], 1)
             own = source or _own_address(family, target, port)
             self._socket.bind((str(own), 0))
             if protocol is Protocol.TCP:

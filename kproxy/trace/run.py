@@ -116,12 +116,15 @@ class _Story:
             name: walk.wanted(one.frames(), one.cards, self._mark, self._flow)
             for name, one in observers.items()
         }
-        self._visits = walk.walk(events, asked.origin.name, self._flow)
+        self._visits = walk.walk(events, asked.origin.name)
         self._drops = monitor.read() if monitor is not None else []
 
     def told(self, reply: Reply) -> Trace:
         """Return the whole trace."""
         looked = [self._look(visit) for visit in self._visits]
+        if reply.outcome != ANSWERED and (kept := self._kept(looked[-1])) is not None:
+            self._visits.append(kept)
+            looked.append(self._look(kept))
         found: list[Hop] = []
         for number, one in enumerate(looked):
             found += hops.of_visit(one, ends=self._ends(number, one))
@@ -143,6 +146,16 @@ class _Story:
             verdict=_verdict(reply, self._took_ms(reply), lost, looked[-1]),
             notes=tuple(self._notes),
         )
+
+    def _kept(self, looked: Looked) -> Visit | None:
+        """Return the visit of an answer that met rules, but no device; None: there is none."""
+        visit = looked.visit
+        if visit.way is Way.BACK or visit.left is not None or visit.came is None:
+            return None
+        answer = self._after(looked).reverse
+        if rules.of_flow(self._steps[visit.place], answer, 0) is None:
+            return None
+        return Visit(place=visit.place, way=Way.BACK, came=None, left=None)
 
     def _took_ms(self, reply: Reply) -> float | None:
         """Return when the answer came, by the kernel's stamp if there is one."""
@@ -167,6 +180,8 @@ class _Story:
         flow = first.packet.flow if first is not None else self._flow
         if came is None and visit.way is Way.THERE:
             flow = self._flow
+        elif first is None:
+            flow = self._after(self._look(self._visits[-2])).reverse
         plain = first is None or first.packet.quoted is None
         with entered(observer.place):
             tracked = kernel.tracked(protocol, flow) if plain else None
@@ -221,7 +236,7 @@ class _Story:
         if drop is not None:
             return hop(f"dropped by the kernel: {_reason(drop)}", drop.ns)
         if visit.way is Way.BACK:
-            return None
+            return None if visit.came is not None else hop("it was not sent, and nothing says why")
         return self._unsent(looked, hop)
 
     def _unsent(self, looked: Looked, hop: Callable[[str], Hop]) -> Hop | None:

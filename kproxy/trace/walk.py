@@ -19,11 +19,15 @@ MOST_VISITS = 64
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A frame that was seen, what it says, and on which device."""
+    """A frame that was seen, what it says, and on which device.
+
+    ``marked``: it carries the mark itself; an echo of it does, too.
+    """
 
     seen: Seen
     packet: Packet
     card: Card
+    marked: bool
 
     @property
     def to_mac(self) -> str:
@@ -117,24 +121,24 @@ def wanted(
         packet = parse(seen.frame)
         if packet is None or seen.device not in cards:
             continue
-        marked = mark.way(packet) is not None
+        way = mark.way(packet)
         by_port = packet.protocol == mark.protocol == "udp" and flow.source_port in (
             packet.flow.source_port,
             packet.flow.destination_port,
         )
-        if marked or by_port:
-            found.append(Event(seen, packet, cards[seen.device]))
+        if way is not None or by_port:
+            found.append(Event(seen, packet, cards[seen.device], way is Way.THERE))
     return found
 
 
-def walk(events: Mapping[str, list[Event]], origin: str, flow: Flow) -> list[Visit]:
-    """Return the visits of the packet of that flow and of its answer, in their order."""
+def walk(events: Mapping[str, list[Event]], origin: str) -> list[Visit]:
+    """Return the visits of the packet that ``origin`` sends and of its answer, in their order."""
     board = _Board({place: list(some) for place, some in events.items()})
     way, came = Way.THERE, None
     place, order = origin, -1
     visits: list[Visit] = []
     while len(visits) < MOST_VISITS:
-        left, through = _leaving(board, place, order, came, flow)
+        left, through = _leaving(board, place, order, came)
         answered = came is not None and left is not None and _answers(left, came)
         if answered and way is Way.THERE:
             visits.append(_visit(place, way, came, None, ()))
@@ -162,11 +166,11 @@ def _answers(left: Event, came: Event) -> bool:
 
 
 def _leaving(
-    board: _Board, place: str, order: int, came: Event | None, flow: Flow
+    board: _Board, place: str, order: int, came: Event | None
 ) -> tuple[Event | None, tuple[str, ...]]:
     """Return how the packet leaves a namespace, and which other devices it passes there."""
     later = board.after(place, order)
-    leaving = [one for one in later if one.seen.outgoing and _belongs(one, came, flow)]
+    leaving = [one for one in later if one.seen.outgoing and _belongs(one, came)]
     if not leaving:
         return None, tuple(_passed(board, later, came))
     # A bridge sends by several ports what it does not know: the one where it arrives counts.
@@ -184,10 +188,10 @@ def _leaving(
     return exit_, tuple(dict.fromkeys(through))
 
 
-def _belongs(event: Event, came: Event | None, flow: Flow) -> bool:
-    """Return whether it is the first packet (of ``flow``), or what became of the one that came."""
+def _belongs(event: Event, came: Event | None) -> bool:
+    """Return whether it is the first packet, or what became of the one that came."""
     if came is None:
-        return event.packet.quoted is None and event.packet.flow.source_port == flow.source_port
+        return event.marked
     if event.packet.quoted is not None or _answers(event, came):
         return True
     return came.packet.quoted is None and event.packet.flags == came.packet.flags

@@ -25,8 +25,8 @@ class Impact:
 
     ``flows_moved``: UDP flows whose last packet reached another pod than their last one before
     the fault. ``connections``: TCP connections that were open; ``connections_broken``: those of
-    them in which a request failed. ``failed``: new connections that were not made, or got no
-    answer.
+    them in which a request failed. Of ``attempted`` new connections ``failed`` got no answer, and
+    ``stalled`` got it only after the kernel had sent something again.
     """
 
     node: str
@@ -38,6 +38,7 @@ class Impact:
     connections_broken: int
     attempted: int
     failed: int
+    stalled: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,7 @@ def _impact(node: str, kinds: "Mapping[str, Measurement]", connections: int) -> 
         connections_broken=(kept.affected_flows or 0) if kept else 0,
         attempted=fresh.tcp.attempted if fresh and fresh.tcp else 0,
         failed=fresh.tcp.failed if fresh and fresh.tcp else 0,
+        stalled=(fresh.tcp.stalled or 0) if fresh and fresh.tcp else 0,
     )
 
 

@@ -35,6 +35,14 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
         (("--nodes", "1"), "--nodes"),
         (("-f", "no-such-file.yaml"), "no-such-file.yaml"),
         (("--kernel", "windows"), "windows"),
+        (("--policy", "flush"), "--policy"),
+        (("--reproduce", "x.json", "--policy", "keep"), "--policy"),
+        (("--from", "ipvs"), "add --scenario mode-switch"),
+        (("--to", "ipvs", "--scenario", "baseline"), "add --scenario mode-switch"),
+        (("--scenario", "mode-switch", "--from", "userspace"), "--from userspace"),
+        (("--scenario", "mode-switch", "--from", "ipvs", "--to", "ipvs"), "no change"),
+        (("--scenario", "mode-switch-drained", "--modes", "ipvs"), "no change"),
+        (("--reproduce", "x.json", "--from", "ipvs"), "--from"),
     ],
 )
 def test_bad_options_are_named(
@@ -73,9 +81,9 @@ def test_bad_manifests_name_object_and_field(
 def test_list_names_all_scenarios(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kproxy.lab import scenarios
+    from kproxy.lab import scenarios, switching
 
     monkeypatch.setattr("sys.argv", ["kproxy", "compare", "--list"])
     assert main.main() == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in scenarios.SCENARIOS)
+    assert all(name in out for name in (*scenarios.SCENARIOS, *switching.WAYS))

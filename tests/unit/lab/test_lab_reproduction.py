@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from kproxy import errors
-from kproxy.lab import comparison, generators, reproduction
+from kproxy.lab import comparison, generators, reproduction, setups
 from kproxy.traffic import resultset
 from kproxy.traffic.resultset import ResultSet, Row, Spread
 
@@ -32,7 +32,11 @@ ROW = Row(
     valid=True,
 )
 PARAMETERS = comparison.Parameters(
-    modes=("ipvs",), trials=2, rates=generators.Rates(udp_pps=500.0)
+    modes=("ipvs",),
+    policies=(setups.Policy.KEEP, setups.Policy.FLUSH_AT_START),
+    pairs=(("ipvs", "nftables"),),
+    trials=2,
+    rates=generators.Rates(udp_pps=500.0),
 )
 
 
@@ -58,6 +62,14 @@ def test_the_recipe_survives_the_file(tmp_path: Path) -> None:
     assert [m["kind"] for m in recipe.workload.manifests] == ["Namespace"]
     assert (recipe.clock, recipe.seed, recipe.release) == ("virtual", 7, "6.12.1")
     assert recipe.cost_model == {"name": "mine"}
+
+
+def test_an_older_file_has_one_policy_and_no_pairs() -> None:
+    older = result(ROW)
+    del older.parameters["policies"], older.parameters["pairs"]
+    recipe = reproduction.recipe(older, Path("x"))
+    assert recipe.parameters.policies == (setups.Policy.KEEP,)
+    assert recipe.parameters.pairs == ()
 
 
 def test_the_recipe_names_the_kernel_and_its_memory() -> None:

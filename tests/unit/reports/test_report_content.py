@@ -11,7 +11,7 @@ import report_samples as samples
 from kproxy.reports import charts, comparisons, csvfile, losses, markdown, report, timechart, view
 from kproxy.reports.document import Block, Chart, Document, Fold, Grid, Part, Side
 from kproxy.reports.document import Path as Way
-from kproxy.traffic.resultset import Cause, Loss, Series
+from kproxy.traffic.resultset import Cause, Difference, Loss, Series, Verdict
 
 GOOD = samples.loaded(samples.comparison(), "good")
 BAD = samples.loaded(samples.spoiled(samples.comparison()), "bad")
@@ -78,8 +78,8 @@ def test_the_rates_add_up() -> None:
     assert sum(sum(bar["y"]) for bar in bars) == shot.measurements[0].lost
     line = figure["data"][0]
     assert (line["x0"], line["dx"]) == (-1000.0, 10.0)
-    assert line["y"][0] == 1000.0  # 10 packets in 10 ms
-    assert line["y"][100] == 700.0  # 3 of 10 are lost
+    assert line["y"][0] == 2000.0  # 10 packets in 10 ms to each of two services
+    assert line["y"][100] == 1700.0  # 3 of 20 are lost
 
 
 def test_long_trials_have_their_steps_added_up() -> None:
@@ -89,9 +89,11 @@ def test_long_trials_have_their_steps_added_up() -> None:
     one = dataclasses.replace(shot.measurements[0], series=(long,))
     figure = timechart.rates(dataclasses.replace(shot, measurements=(one,)), (0, 1))
     assert figure is not None
-    line, bar = figure["data"][:2]
+    line = figure["data"][0]
+    bar = next(trace for trace in figure["data"] if trace["type"] == "bar")
     assert line["dx"] == 50
     assert len(line["y"]) == 500
+    assert line["y"][0] == 980.0
     assert set(line["y"][1:]) == {1000.0}
     assert bar["y"][0] == 1
 
@@ -147,8 +149,8 @@ def test_the_way_shows_places_causes_and_what_is_unexplained() -> None:
 
 
 def test_pods_are_one_place_in_the_diagram() -> None:
-    assert losses.general("node1>dns-abc", {"dns-abc"}) == "node1>a pod"
-    assert losses.general("node1", {"dns-abc"}) == "node1"
+    assert losses.general("node1>shop-dns-abc", {"shop-dns-abc"}) == "node1>a pod"
+    assert losses.general("node1", {"shop-dns-abc"}) == "node1"
 
 
 def test_losses_of_trials_add_up() -> None:
@@ -231,3 +233,31 @@ def test_csv_has_a_line_for_every_measurement() -> None:
     assert row["late"] == "0"
     tcp = next(line.split(",") for line in lines if ",tcp-connect," in line)
     assert dict(zip(head, tcp, strict=True))["sent"] == ""
+
+
+def test_differences_are_told_once_and_only_where_a_test_shows_them() -> None:
+    rows = [dataclasses.replace(row, differences=()) for row in samples.comparison().summary]
+    bare = dataclasses.replace(samples.comparison(), summary=tuple(rows))
+    less, more, unclear = (
+        Difference(
+            figure="failover_time_ms", mode=mode, verdict=verdict, p=0.001, corrected_p=0.01
+        )
+        for mode, verdict in (
+            ("iptables", Verdict.LESS),
+            ("ipvs", Verdict.GREATER),
+            ("nftables", Verdict.NOT_SHOWN),
+        )
+    )
+    chosen = [i for i, row in enumerate(rows) if row.scenario == "endpoint-crash"]
+    told = {"ipvs": (less, unclear), "iptables": (more,), "nftables": (unclear,)}
+    for i in chosen:
+        if (rows[i].node, rows[i].traffic) == ("hit", "udp"):
+            rows[i] = dataclasses.replace(rows[i], differences=told[rows[i].mode])
+    results = dataclasses.replace(samples.comparison(), summary=tuple(rows))
+    one, other = samples.loaded(results, "one"), samples.loaded(bare, "other")
+    for loaded, mode in (([one], "{}"), ([one, other], "one: {}")):
+        blocks = blocks_of(report.document(loaded), "comparison")
+        grid = next(b for b in blocks if isinstance(b, Grid) and "Differences" in b.title)
+        verdict = f"{mode} less than {mode}".format("ipvs", "iptables")
+        assert texts(grid) == [["endpoint-crash", "hit, udp", "failover time", verdict, "0.01"]]
+        assert "none was shown: 1; with too few trials: 0." in grid.note

@@ -40,6 +40,7 @@ def tcp(attempted: int, failed: int) -> TcpResult:
         reestablished=failed,
         outcomes={},
         connect_samples_ms=(),
+        stalled=1,
     )
 
 
@@ -63,6 +64,7 @@ def test_the_impact_is_read_from_the_measurements() -> None:
         connections_broken=3,
         attempted=20,
         failed=2,
+        stalled=1,
     )
     assert (other.lost, other.connections, other.attempted) == (0, 0, 0)
 
@@ -77,6 +79,7 @@ QUIET = Impact(
     connections_broken=0,
     attempted=20,
     failed=0,
+    stalled=0,
 )
 
 

@@ -37,7 +37,7 @@ class World:
         events = {
             host.name: walk.wanted(host.seen, host.cards, mark, TO_SERVICE) for host in self.hosts
         }
-        return walk.walk(events, "client", TO_SERVICE)
+        return walk.walk(events, "client")
 
 
 def story(visits: list[walk.Visit]) -> list[tuple[str, str, str, str]]:
@@ -192,7 +192,7 @@ def test_a_packet_to_oneself_goes_over_loopback() -> None:
         here.sees("lo", frames_of.udp(one), "00:00:00:00:00:00", out=True)
         here.sees("lo", frames_of.udp(one), "00:00:00:00:00:00")
     events = {"client": walk.wanted(here.seen, here.cards, UDP, own)}
-    assert story(walk.walk(events, "client", own)) == [
+    assert story(walk.walk(events, "client")) == [
         ("there", "client", "", "lo"),
         ("there", "client", "lo", ""),
         ("back", "client", "", "lo"),

@@ -1,0 +1,373 @@
+"""``kproxy trace`` on real packets: every mode's hops, and where a packet is lost."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import agent_node
+import click.testing
+import pytest
+import reached
+import test_lab_explain
+from agent_node import Node
+from reached import Surroundings
+
+from kproxy.cli.main import cli
+from kproxy.kernel.inet import Protocol
+from kproxy.trace import places, run
+from kproxy.trace.facts import Kind, Trace
+from kproxy.trace.packet import Way
+from netns import namespace
+
+pytestmark = [pytest.mark.lab, pytest.mark.needs_tool("ip", "nft")]
+
+MODES = [
+    "iptables",
+    pytest.param("ipvs", marks=pytest.mark.needs_module("ip_vs", "dummy", "ip_set")),
+    "nftables",
+]
+SERVICE = {
+    "iptables": "ip nat PREROUTING: KUBE-SERVICES (kubernetes service portals) > KUBE-SVC-",
+    "ipvs": "ip nat PREROUTING: KUBE-SERVICES (kubernetes service portals) > accept",
+    "nftables": "ip kube-proxy nat-prerouting: services > ",
+}
+
+
+@pytest.fixture(params=MODES)
+def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
+    with agent_node.running(tmp_path, request.param) as node:
+        node.api.put(*test_lab_explain.CLUSTER, *test_lab_explain.OBJECTS)
+        yield node
+
+
+@pytest.fixture
+def around(node: Node) -> Iterator[Surroundings]:
+    with reached.surroundings(node.name) as around:
+        node.start().wait_for("synced", first=True)
+        yield around
+
+
+def trace(
+    prefix: str,
+    target: str,
+    port: int,
+    *,
+    source: str = "-client",
+    protocol: Protocol = Protocol.TCP,
+    hidden: str = "",
+    timeout_s: float = 2.0,
+) -> Trace:
+    others = [one for one in places.every(prefix) if not hidden or one.name != hidden]
+    origin = next(one for one in places.every(prefix) if one.name == source)
+    asked = run.Asked(
+        protocol=protocol,
+        target=ip_address(target),
+        port=port,
+        origin=origin,
+        others=others,
+        timeout_s=timeout_s,
+    )
+    return run.trace(asked)
+
+
+def hops(found: Trace, way: Way) -> list[tuple[str, str]]:
+    return [(hop.place, str(hop.kind)) for hop in found.hops if hop.way is way]
+
+
+def only(found: Trace, kind: Kind, place: str, way: Way = Way.THERE) -> list[str]:
+    return [hop.text for hop in found.hops if (hop.kind, hop.place, hop.way) == (kind, place, way)]
+
+
+def test_every_mode_is_shown_hop_by_hop(node: Node, around: Surroundings) -> None:
+    found = trace(node.name, "10.96.0.15", 80)  # its only endpoint is pod5
+    assert found.answered
+    there, back = hops(found, Way.THERE), hops(found, Way.BACK)
+    assert [place for place, kind in there if kind == "device"] == [
+        "-client", node.name, node.name, "-pod5",
+    ]  # fmt: skip
+    assert [place for place, kind in back if kind == "device"] == [
+        "-pod5", node.name, node.name, "-client",
+    ]  # fmt: skip
+    assert there[0] == ("-client", "socket")
+    assert there[-1] == ("-pod5", "socket")
+    assert back[-1] == ("-client", "socket")
+    assert only(found, Kind.DEVICE, node.name)[1].endswith("→ 10.128.0.5:8080")
+    tracked = only(found, Kind.CONNTRACK, node.name)
+    assert tracked == ["a connection, translated to 10.128.0.5:8080"]
+    (answer,) = only(found, Kind.CONNTRACK, node.name, Way.BACK)
+    assert answer.startswith("an answer, goes on as 10.96.0.15:80 → ")
+    assert "dev pod5" in only(found, Kind.ROUTE, node.name)
+    rules = only(found, Kind.RULES, node.name)
+    assert rules[0].startswith(SERVICE[node.mode])
+    servers = only(found, Kind.VIRTUAL_SERVER, node.name)
+    expected = ["tcp 10.96.0.15:80 → real server 10.128.0.5:8080"]
+    assert servers == (expected if node.mode == "ipvs" else [])
+    (taken,) = [text for text in only(found, Kind.SOCKET, "-pod5") if "taken" in text]
+    assert f"[{os.getpid()}]" in taken
+    stamps = [hop.ns for hop in found.hops if hop.ns is not None]
+    assert len(stamps) == 8
+    assert stamps == sorted(stamps)
+    assert stamps[0] >= found.sent_ns
+
+
+def test_a_masqueraded_client_is_followed(node: Node, around: Surroundings) -> None:
+    found = trace(node.name, "203.0.113.8", 80, source="-outside")
+    assert found.answered
+    (tracked,) = only(found, Kind.CONNTRACK, node.name)
+    assert "as from 10.128.0.1:" in tracked
+    leaving = only(found, Kind.DEVICE, node.name)[1]
+    assert "198.51.100.7" not in leaving
+    assert hops(found, Way.BACK)[-1] == ("-outside", "socket")
+
+
+def test_a_service_without_endpoints_refuses_where_the_rules_say_so(
+    node: Node, around: Surroundings
+) -> None:
+    found = trace(node.name, "10.96.0.13", 80)
+    assert (found.outcome, found.answered) == ("refused", False)
+    assert hops(found, Way.BACK)[0] == (node.name, "socket")
+    assert only(found, Kind.SOCKET, "-client", Way.BACK) == ["learns: port unreachable"]
+    if node.mode == "ipvs":
+        assert only(found, Kind.VIRTUAL_SERVER, node.name) == ["10.96.0.13:80 has 0 real servers"]
+    else:
+        assert "drop" in only(found, Kind.RULES, node.name)[-1]
+
+
+def test_the_node_itself_is_traced(node: Node, around: Surroundings) -> None:
+    found = trace(node.name, "10.96.0.15", 80, source=node.name)
+    assert found.answered
+    assert hops(found, Way.THERE)[0] == (node.name, "socket")
+    assert hops(found, Way.THERE)[-1] == ("-pod5", "socket")
+    assert hops(found, Way.BACK)[-1] == (node.name, "socket")
+
+
+def test_nothing_of_it_stays_in_any_namespace(node: Node, around: Surroundings) -> None:
+    before = node.contents()
+    trace(node.name, "10.96.0.15", 80)
+    assert "kproxy-trace" not in node.run("nft", "list", "tables")
+    assert node.contents() == before
+
+
+CLIENT, POD, VIP = "10.1.0.2", "10.2.0.2", "10.96.0.10"
+WORLD = f"""
+client: link set lo up
+node: link set lo up
+pod: link set lo up
+node: link add client type veth peer name eth0 netns NS-client
+node: link add pod type veth peer name eth0 netns NS-pod
+node: addr add 10.1.0.1/24 dev client
+node: addr add 10.2.0.1/24 dev pod
+node: link set client up
+node: link set pod up
+client: addr add {CLIENT}/24 dev eth0
+client: link set eth0 up
+client: route add default via 10.1.0.1
+pod: addr add {POD}/24 dev eth0
+pod: link set eth0 up
+pod: route add default via 10.2.0.1
+node: addr add fd01::1/64 dev client nodad
+node: addr add fd02::1/64 dev pod nodad
+client: addr add fd01::2/64 dev eth0 nodad
+client: route add default via fd01::1
+pod: addr add fd02::2/64 dev eth0 nodad
+pod: route add default via fd02::1
+"""
+NAT = f"""
+table ip service {{
+    chain nat {{
+        type nat hook prerouting priority -100;
+        ip daddr {VIP} udp dport 53 dnat to {POD}:5353
+        ip daddr {VIP} tcp dport 80 dnat to {POD}:8080
+    }}
+}}
+"""
+PREFIX = f"kt{os.getpid()}"
+UDP = Protocol.UDP
+
+
+def inside(host: str, *command: str, text: str = "") -> None:
+    with namespace.entered(f"{PREFIX}-{host}"):
+        subprocess.run(command, input=text, text=True, check=True)
+
+
+@pytest.fixture
+def world() -> Iterator[None]:
+    names = [f"{PREFIX}-{host}" for host in ("client", "node", "pod")]
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            namespace.create(name)
+            stack.callback(namespace.delete, name)
+            with namespace.entered(name):  # no waiting for others with the same address
+                Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0")
+        for line in WORLD.strip().splitlines():
+            host, words = line.split(": ", 1)
+            inside(host, "ip", *words.replace("NS", PREFIX).split())
+        with namespace.entered(names[1]):
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+            Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
+        inside("node", "nft", "-f", "-", text=NAT)
+        yield
+
+
+@contextlib.contextmanager
+def udp_server(*, answers: bool = True) -> Iterator[None]:
+    """Take datagrams in the pod, in both families; echo them, or keep quiet."""
+    with namespace.entered(f"{PREFIX}-pod"):
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        end = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    with sock, end:
+        sock.bind(("::", 5353))
+
+        def serve() -> None:
+            while (got := sock.recvfrom(4096))[0] != b"end":
+                with contextlib.suppress(PermissionError):  # a rule drops what is sent
+                    if answers:
+                        sock.sendto(*got)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield
+        end.sendto(b"end", ("::1", 5353))
+        thread.join(10)
+
+
+def ask(target: str = VIP, port: int = 53, *, hidden: str = "") -> Trace:
+    return trace(
+        f"{PREFIX}-", target, port, source="client", protocol=UDP, hidden=hidden, timeout_s=0.5
+    )
+
+
+def lost(found: Trace) -> tuple[str, str]:
+    """Return direction and place of the loss, which is the last hop."""
+    assert found.outcome == "no answer"
+    assert found.hops[-1].kind is Kind.LOST, found.hops
+    return str(found.hops[-1].way), found.hops[-1].place
+
+
+def test_a_datagram_goes_there_and_back(world: None) -> None:
+    with udp_server():
+        found = ask()
+    assert found.answered
+    assert [place for place, kind in hops(found, Way.BACK) if kind == "device"] == [
+        "pod", "node", "node", "client",
+    ]  # fmt: skip
+
+
+def test_it_works_over_ipv6(world: None) -> None:
+    with udp_server():
+        found = ask("fd02::2", 5353)
+    assert found.answered
+    assert only(found, Kind.ROUTE, "node") == ["dev pod"]
+    assert len([hop for hop in found.hops if hop.kind is Kind.DEVICE]) == 8
+    refused = ask("fd02::2", 9)
+    assert refused.outcome == "refused"
+    assert only(refused, Kind.SOCKET, "client", Way.BACK) == ["learns: port unreachable"]
+
+
+def test_a_server_that_keeps_quiet_is_no_loss(world: None) -> None:
+    with udp_server(answers=False):
+        found = ask()
+    assert found.outcome == "no answer"
+    assert found.hops[-1].kind is Kind.SOCKET
+    assert "taken by" in found.hops[-1].text
+    assert "has not answered" in found.verdict
+
+
+@pytest.mark.parametrize(
+    ("host", "hook", "rule", "where"),
+    [
+        ("client", "output", "udp dport 53 drop", ("there", "client")),
+        ("node", "prerouting", "udp dport 53 drop", ("there", "node")),
+        ("node", "forward", "udp dport 5353 drop", ("there", "node")),
+        ("node", "postrouting", "udp dport 5353 drop", ("there", "node")),
+        ("pod", "input", "udp dport 5353 drop", ("there", "pod")),
+        ("pod", "output", "udp sport 5353 drop", ("back", "pod")),
+        ("node", "forward", "udp sport 5353 drop", ("back", "node")),
+        ("client", "input", "udp sport 53 drop", ("back", "client")),
+    ],
+)
+def test_a_rule_that_drops_is_where_the_trace_ends(
+    world: None, host: str, hook: str, rule: str, where: tuple[str, str]
+) -> None:
+    priority = -150 if hook == "prerouting" else 0
+    chain = f"chain thief {{ type filter hook {hook} priority {priority}; {rule}; }}"
+    inside(host, "nft", "-f", "-", text=f"table ip thief {{\n{chain}\n}}\n")
+    with udp_server():
+        found = ask()
+    if (host, hook) == ("client", "output"):  # the sender is told
+        assert found.outcome == "dropped by a rule of the sender"
+        assert found.hops[-1].kind is Kind.LOST
+        assert found.hops[-1].place == "client"
+    else:
+        assert lost(found) == where
+    assert "ip thief thief: drop" in found.hops[-1].text
+
+
+def test_a_route_that_is_missing_is_told_by_the_router(world: None) -> None:
+    inside("node", "ip", "route", "add", "unreachable", f"{POD}/32")
+    with udp_server():
+        found = ask()
+    assert found.outcome == "unreachable"
+    assert only(found, Kind.ROUTE, "node") == ["unreachable: nothing leads there"]
+    assert only(found, Kind.SOCKET, "node", Way.BACK) == ["the kernel answers: host unreachable"]
+
+
+def test_a_black_hole_swallows_without_a_word(world: None) -> None:
+    inside("node", "ip", "route", "add", "blackhole", f"{POD}/32")
+    with udp_server():
+        assert lost(ask()) == ("there", "node")
+
+
+def test_a_neighbour_that_does_not_answer_is_named(world: None) -> None:
+    inside("pod", "ip", "addr", "del", f"{POD}/24", "dev", "eth0")
+    found = ask()
+    assert lost(found) == ("there", "node")
+    assert f"nobody answers for {POD}" in found.hops[-1].text
+
+
+def test_a_packet_that_leaves_for_where_nobody_looks_is_said_to(world: None) -> None:
+    with udp_server(answers=False):
+        found = ask(hidden="pod")
+    assert lost(found) == ("there", "node")
+    assert "arrived nowhere that is seen" in found.hops[-1].text
+
+
+def test_the_command_prints_columns_or_json(world: None) -> None:
+    words = ["trace", f"{VIP}:53/udp", "--from", "client", "--prefix", f"{PREFIX}-"]
+    with udp_server():
+        shown = click.testing.CliRunner().invoke(cli, words, standalone_mode=False)
+        data = click.testing.CliRunner().invoke(cli, [*words, "--json"], standalone_mode=False)
+    assert (shown.exception, shown.return_value) == (None, 0)
+    assert shown.stdout.splitlines()[1].split() == ["ms", "where", "what"]
+    assert json.loads(data.stdout)["outcome"] == "answered"
+    refused = click.testing.CliRunner().invoke(
+        cli, [*words[:1], f"{VIP}:80/tcp", *words[2:]], standalone_mode=False
+    )
+    assert refused.return_value == 1
+
+
+def test_killed_it_leaves_no_table(world: None) -> None:
+    command = [sys.executable, "-m", "kproxy", "trace", "10.1.0.77:9/udp", "--from", "client"]
+    command += ["--prefix", f"{PREFIX}-", "--timeout", "60"]
+
+    def tables() -> str:
+        with namespace.entered(f"{PREFIX}-node"):
+            done = subprocess.run(["nft", "list", "tables"], capture_output=True, check=True)
+        return done.stdout.decode()
+
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while "kproxy-trace-" not in tables():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+    assert "kproxy-trace-" not in tables()
