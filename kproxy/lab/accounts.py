@@ -86,15 +86,11 @@ class Accounts:
                     )
                 )
             if one.started.tcp_record:
-<<<<<<< /tmp/tmpr_up0acj/cur
                 everything = records.read_tcp(one.started.tcp_record)
-                watch.take_tcp(one.place, everything)
+                if watch is not None:
+                    watch.take_tcp(one.place, everything)
                 found += _tcp(everything, one.place, window.fault_ns)
-        return watch.explain(trial, found)
-=======
-                found += _tcp(one.started.tcp_record, one.place, window.fault_ns)
         return found if watch is None else watch.explain(trial, found)
->>>>>>> /tmp/tmpr_up0acj/new
 
     def _files(self) -> list[Path]:
         return sorted(self._directory.glob("*.received"))

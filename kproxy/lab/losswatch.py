@@ -156,13 +156,8 @@ class LossWatch:
         )
         return [
             measurement.attributed(one, losses.get(one.node, ()))
-<<<<<<< /tmp/tmplgp1mdd_/cur
             if one.tcp is None
             else _attributed(one, self._requests(one))
-=======
-            if one.traffic == "udp"
-            else one
->>>>>>> /tmp/tmplgp1mdd_/new
             for one in found
         ]
 

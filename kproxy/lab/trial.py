@@ -22,6 +22,10 @@ from kproxy.traffic import measurement, resultset, switchset
 JITTER_SECONDS = 0.1
 """The fault comes up to so much later: several packet intervals of a flow, evenly distributed."""
 
+CALM_SECONDS = 3.0
+"""A cluster that has just come up has synced a moment ago, and until its next sync the proxy waits
+(minSyncPeriod, 1 s). No change of mode should meet that; other trials come long after it."""
+
 HIT = "hit"
 OTHER = "other"
 FIRST_GOOD_PACKET = "first good packet"
@@ -78,6 +82,8 @@ class Trials:
         """
         self._count += 1
         self._cluster.settle()
+        if self._setup.to:
+            time.sleep(CALM_SECONDS)
         with self._watching() as watch:
             return self._run(name, number, watch)
 
