@@ -4,6 +4,7 @@ Puts together who saw which packet (:mod:`hopdrops`), what counters say (:mod:`h
 time line, and lets :mod:`kproxy.traffic.attribution` decide.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -63,7 +64,17 @@ def losses(
         *_without(hopcounts.counts(observed.snapshots, scene), others, observed.clock_ns),
         *hopcounts.not_taken(observed.snapshots, offered, scene),
     ]
-    return attribution.attribute(at_hosts, sightings, counts, story(observed, scene, events))
+    found = attribution.attribute(at_hosts, sightings, counts, story(observed, scene, events))
+    return {origin: _with_excuse(some, observed.blind) for origin, some in found.items()}
+
+
+def _with_excuse(losses: tuple[Loss, ...], blind: str) -> tuple[Loss, ...]:
+    """Say of what is unexplained that the best witness was not there, if it was not."""
+    excuse = f"without the drop monitor: {blind}" if blind else ""
+    return tuple(
+        dataclasses.replace(one, witness=excuse) if one.cause is Cause.UNEXPLAINED else one
+        for one in losses
+    )
 
 
 def story(observed: Observed, scene: Scene, events: Events) -> Story:

@@ -1,5 +1,6 @@
 """What counters, dropped frames and failed requests mean, in a lab of two nodes."""
 
+import dataclasses
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -261,6 +262,16 @@ def test_drops_of_other_traffic_are_taken_off_counters(scene: Scene) -> None:
         (Cause.UNEXPLAINED, 1),
         (Cause.NO_ROUTE, 1),
     ]
+
+
+def test_what_is_unexplained_says_if_the_drop_monitor_was_missing(scene: Scene) -> None:
+    seen = dataclasses.replace(observed(look(0), look(200)), blind="there is none")
+    lost = [Missing("hit", 5, 8, 100)]
+    (found,) = hoplosses.losses(seen, scene, trial=3, lost=lost, events=hoplosses.Events())["hit"]
+    assert (found.cause, found.witness) == (
+        Cause.UNEXPLAINED,
+        "without the drop monitor: there is none",
+    )
 
 
 @pytest.mark.parametrize(("destinations", "cause"), [(0, "NO"), (1, "GONE")])
