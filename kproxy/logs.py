@@ -13,6 +13,8 @@ from typing import Any, TextIO
 
 import msgspec
 
+from kproxy import rfc3339
+
 LEVELS = ("debug", "info", "warning", "error")
 _encoder = msgspec.json.Encoder()
 
@@ -44,10 +46,8 @@ class Log:
     def _write(self, level: str, msg: str, fields: dict[str, Any]) -> None:
         if LEVELS.index(level) < self._least:
             return
-        now = time.time()
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
         line = {
-            "time": f"{stamp}.{int(now % 1 * 1e6):06d}Z",
+            "time": rfc3339.microtime(time.time()),
             "mono_ns": time.monotonic_ns(),
             "level": level,
             "who": self.who,

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from kproxy import rfc3339
 from kproxy.client.rest import Rest
 from kproxy.errors import ApiError, KproxyError
 from kproxy.logs import Log
@@ -95,7 +96,7 @@ class Events:
 
 def event(node: str, uid: str, reason: str, note: str, wall: float) -> Mapping[str, Any]:
     """Return an Event about a Node as the API wants it."""
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(wall)) + f".{int(wall % 1 * 1e6):06d}Z"
+    stamp = rfc3339.microtime(wall)
     unique = f"{node}.{int(wall * 1e9):x}{os.getpid():x}"
     short = note.encode()[:NOTE_MOST].decode(errors="ignore")
     return {

@@ -18,8 +18,6 @@ from kproxy.kernel.links import own
 from kproxy.logs import Log
 from kproxy.proxier import DualStack
 
-ZONE_LABEL = "topology.kubernetes.io/zone"
-
 SERVICE_DEVICE = "kube-ipvs0"
 """Carries the addresses of services, in ipvs mode, or left by it: none of the node's own."""
 
@@ -126,7 +124,7 @@ class NodeFacts:
             time.sleep(FOLLOW_AGAIN_S)
 
     def _look_at_zone(self, node: core.Node) -> bool:
-        zone = (node.metadata.labels or {}).get(ZONE_LABEL, "")
+        zone = (node.metadata.labels or {}).get(core.ZONE_LABEL, "")
         if zone == self._zone:
             return False
         self._zone = zone

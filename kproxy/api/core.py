@@ -7,6 +7,10 @@ import msgspec
 
 from .meta import Object, ObjectMeta
 
+ZONE_LABEL = "topology.kubernetes.io/zone"
+REGION_LABEL = "topology.kubernetes.io/region"
+"""Labels of a Node that say where it stands."""
+
 
 class ServicePort(Object, frozen=True, kw_only=True, rename="camel"):
     """One port of a Service."""

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
-from kproxy import errors, logs
+from kproxy import errors, logs, rfc3339
 from kproxy.api import catalog, kinds
 
 Object = dict[str, Any]
@@ -285,7 +285,7 @@ class LeaderElection:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
-        lease = self._elector.release(time.monotonic(), _stamp())
+        lease = self._elector.release(time.monotonic(), rfc3339.microtime(time.time()))
         if lease is None:
             return
         try:
@@ -325,12 +325,14 @@ class LeaderElection:
 
     def _try(self) -> None:
         with self._changed:
-            wanted = self._elector.begin(time.monotonic(), _stamp())
+            wanted = self._elector.begin(time.monotonic(), rfc3339.microtime(time.time()))
         if wanted is None:
             found = self._leases.get(catalog.LEASE, self._of["namespace"], self._of["name"])
             with self._changed:
                 before = self._elector.holder
-                wanted = self._elector.read(found, time.monotonic(), _stamp())
+                wanted = self._elector.read(
+                    found, time.monotonic(), rfc3339.microtime(time.time())
+                )
                 holder = self._elector.holder
             if holder != before:
                 self._log.info("leader seen", lease=self._of["name"], holder=holder)
@@ -371,10 +373,3 @@ class LeaderElection:
 def _refused(error: errors.KproxyError) -> bool:
     """Return whether this is only that another candidate was quicker."""
     return isinstance(error, errors.Conflict)
-
-
-def _stamp() -> str:
-    """Return the time of day as a Lease shows it: RFC 3339 with microseconds."""
-    now = time.time()
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
-    return f"{whole}.{int(now % 1 * 1e6):06d}Z"

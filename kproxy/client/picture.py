@@ -8,6 +8,8 @@ import threading
 import time
 from typing import Any
 
+from kproxy import rfc3339
+
 Object = dict[str, Any]
 Key = tuple[str, str]
 """Namespace and name."""
@@ -137,7 +139,7 @@ class Picture:
             if _uid(obj) != self._deleting[key] or obj["metadata"].get("deletionTimestamp"):
                 del self._deleting[key]
             else:
-                stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                stamp = rfc3339.timestamp(time.time())
                 obj = {**obj, "metadata": {**obj["metadata"], "deletionTimestamp": stamp}}
         self._objects.setdefault(key[0], {})[key[1]] = obj
 

@@ -12,6 +12,7 @@ from kproxy import errors
 from kproxy.api import catalog, codec, kinds, shapes, validation
 
 from . import defaults, immutable, routes
+from .controllers import names
 from .presentation import resources
 
 Object = dict[str, Any]
@@ -79,12 +80,10 @@ def named(obj: Object, draw: random.Random) -> Object:
         return obj
     if not meta["generateName"]:
         return obj
-    ending = "".join(draw.choice(_LETTERS) for _ in range(5))
+    ending = "".join(draw.choice(names.LETTERS) for _ in range(5))
     return {**obj, "metadata": {**meta, "name": meta["generateName"][:_LONGEST_PREFIX] + ending}}
 
 
-_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
-"""Those of Kubernetes: no vowels, so no words come up."""
 _LONGEST_PREFIX = 58
 
 

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from kproxy import errors, logs
+from kproxy import errors, logs, rfc3339
 
 from .presentation import cells
 from .store import Store
@@ -38,7 +38,7 @@ def last_seen(event: Object) -> float:
         event.get("eventTime"),
         cells.at(event, "series", "lastObservedTime"),
     ]
-    return max(cells.seconds_of(text) or 0.0 for text in times)
+    return max(rfc3339.seconds_of(text) or 0.0 for text in times)
 
 
 def keep_expiring(store: Store, log: logs.Log, now: Callable[[], float] = time.time) -> None:

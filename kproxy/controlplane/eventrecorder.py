@@ -14,8 +14,7 @@ from typing import Any, Protocol
 
 from kproxy import errors, logs
 from kproxy.api import catalog, kinds
-
-from .versions import timestamp
+from kproxy.rfc3339 import timestamp
 
 Object = dict[str, Any]
 

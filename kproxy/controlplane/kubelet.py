@@ -20,6 +20,7 @@ from typing import TypeVar
 from kproxy import errors, logs
 from kproxy.api import meta
 from kproxy.api.pods import Pod
+from kproxy.rfc3339 import timestamp
 
 from . import staticpods
 from .actions import Actions, Performer
@@ -32,7 +33,6 @@ from .podtools import Accounts, NoAccounts, Tools
 from .podworker import PodWorker, Stage
 from .resolving import ClusterNames
 from .runtime import ContainerId, Exit, PodRuntime, Sandbox
-from .versions import timestamp
 
 T = TypeVar("T")
 _NAME_TAKEN_AGAIN = 1.0

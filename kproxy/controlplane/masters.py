@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 
-from kproxy import errors, logs
+from kproxy import errors, logs, rfc3339
 from kproxy.api import addresses, catalog, kinds
+from kproxy.rfc3339 import timestamp
 
 from . import routes
 from .presentation import cells
 from .rest import Api
-from .versions import timestamp
 
 Object = dict[str, Any]
 
@@ -150,7 +150,7 @@ class Masters:
             if LABEL.items() - labels.items():
                 continue
             address = str(cells.at(item.obj, "spec", "holderIdentity")).rpartition("_")[0]
-            renewed = cells.seconds_of(cells.at(item.obj, "spec", "renewTime")) or 0.0
+            renewed = rfc3339.seconds_of(cells.at(item.obj, "spec", "renewTime")) or 0.0
             seconds = cells.at(item.obj, "spec", "leaseDurationSeconds") or LEASE_SECONDS
             is_ours = (":" in address) == (self._family == "IPv6")
             if is_ours and self._now() < renewed + seconds:

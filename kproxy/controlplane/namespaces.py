@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 from kproxy import errors
 from kproxy.api import kinds
+from kproxy.rfc3339 import timestamp
 
 from . import versions
 from .storage import base
 from .store import Store
-from .versions import Object, timestamp
+from .versions import Object
 
 FIRST = ("default", "kube-system", "kube-public", "kube-node-lease")
 """Those that every cluster has; they cannot be deleted."""

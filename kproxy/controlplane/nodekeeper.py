@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 from kproxy import errors, logs
 from kproxy.api import core
+from kproxy.rfc3339 import microtime, timestamp
 
 from .backoff import RetryBackoff
 from .cluster import Cluster
 from .nodestatus import NodeFacts, NodeLease, NodeObject, Times, intervals
 from .probes import draw
-from .versions import microtime, timestamp
 
 RETRY_MOST = 7.0
 """The longest wait after a failure, as Kubernetes' lease controller has it."""

@@ -15,12 +15,13 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 
 from kproxy import errors
+from kproxy.rfc3339 import timestamp
 
 from . import versions, watchcache
 from .storage import base
-from .versions import Event, EventType, Item, Key, Object, key_of, timestamp
+from .versions import Event, EventType, Item, Key, Object, key_of
 
-__all__ = ["Event", "EventType", "Item", "Key", "Object", "Plan", "Store", "key_of", "timestamp"]
+__all__ = ["Event", "EventType", "Item", "Key", "Object", "Plan", "Store", "key_of"]
 
 Plan = Callable[[Object | None, Object | None], tuple[Object | None, Sequence[base.Write]]]
 """What else belongs to a write: given the object before and after (None: absent), it returns the

@@ -8,6 +8,7 @@ import msgspec
 
 from kproxy import errors
 from kproxy.api import catalog, shapes
+from kproxy.rfc3339 import timestamp
 
 from . import bodies, deletion, namespaces, routes, status
 from .access import tokens
@@ -15,7 +16,7 @@ from .patches import merge, strategic
 from .presentation import cells
 from .requests import DEFAULT, Answer, Options
 from .store import Store
-from .versions import Object, timestamp
+from .versions import Object
 from .writes import Writes
 
 _encode = msgspec.json.Encoder().encode

@@ -4,7 +4,6 @@ Objects are plain dictionaries as decoded from JSON. Once made they are never ch
 replaced, so readers may share them (and must not write to them).
 """
 
-import time
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import msgspec
 
 from kproxy import errors
+from kproxy.rfc3339 import timestamp
 
 Object = dict[str, Any]
 Key = tuple[str, str]
@@ -61,16 +61,6 @@ class Event:
     version: int
     item: Item
     previous: Object | None
-
-
-def timestamp(seconds: float) -> str:
-    """Return a time since the epoch as Kubernetes writes it (RFC 3339, whole seconds, UTC)."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-def microtime(seconds: float) -> str:
-    """Return a time since the epoch with microseconds, as those of Leases are (MicroTime)."""
-    return f"{timestamp(seconds)[:-1]}.{int(seconds % 1 * 1e6):06d}Z"
 
 
 def key_of(obj: Object) -> Key:

@@ -13,13 +13,14 @@ import msgspec
 
 from kproxy import errors
 from kproxy.api import kinds, shapes
+from kproxy.rfc3339 import timestamp
 
 from . import admission, allocations, bodies, eventviews, namespaces, routes, strict, versions
 from .patches import managers, merge, strategic
 from .requests import DEFAULT, Options, Validation
 from .storage import base
 from .store import Plan, Store
-from .versions import Item, Object, key_of, timestamp
+from .versions import Item, Object, key_of
 
 _encode = msgspec.json.Encoder().encode
 Change = Callable[[Object], Object]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kproxy.agent import nodeaddresses
-from kproxy.agent.node import SERVICE_DEVICE, ZONE_LABEL
+from kproxy.agent.node import SERVICE_DEVICE
 from kproxy.agent.settings import Settings
 from kproxy.api import addresses, core
 from kproxy.backends.base import FAMILIES
@@ -108,7 +108,7 @@ def _contested(world: World) -> Sequence[InvalidObject]:
 
 
 def _zone(node: core.Node | None) -> str:
-    return (node.metadata.labels or {}).get(ZONE_LABEL, "") if node is not None else ""
+    return (node.metadata.labels or {}).get(core.ZONE_LABEL, "") if node is not None else ""
 
 
 def _named_addresses(node: core.Node | None) -> dict[Family, tuple[str, ...]]:

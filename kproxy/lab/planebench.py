@@ -30,7 +30,7 @@ from kproxy.client.rest import Rest
 from kproxy.controlplane.access import kubeconfigs
 from kproxy.controlplane.storage import locations, measure
 from kproxy.lab import watchers
-from kproxy.lab.whole.readiness import is_ready
+from kproxy.lab.podviews import is_ready
 from kproxy.traffic.summary import percentile
 
 Object = dict[str, Any]

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kproxy import rfc3339
 from kproxy.controlplane.runtime import LogFiles
 
 PIPE_BYTES = 256 * 1024
@@ -115,9 +116,7 @@ class Tap:
 
     def _head(self) -> bytes:
         """Return what all lines begin with that are read at once."""
-        seconds, rest = divmod(self._wall_ns(), 1_000_000_000)
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-        return f"{stamp}.{rest:09d}Z ".encode() + self._stream + b" "
+        return rfc3339.nanotime(self._wall_ns()).encode() + b" " + self._stream + b" "
 
     def _rotate(self) -> None:
         old = self._place.pieces()

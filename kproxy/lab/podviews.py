@@ -26,9 +26,9 @@ def has_ended(pod: Object) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded")
 
 
-def is_ready(pod: Object) -> bool:
-    """Return whether a pod is in service: ready, and not being deleted."""
-    if pod["metadata"].get("deletionTimestamp"):
+def is_ready(obj: Object) -> bool:
+    """Return whether a pod (or a node) is in service: ready, and not being deleted."""
+    if obj["metadata"].get("deletionTimestamp"):
         return False
-    conditions = pod.get("status", {}).get("conditions") or []
+    conditions = (obj.get("status") or {}).get("conditions") or []
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)

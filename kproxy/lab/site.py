@@ -29,6 +29,7 @@ from ipaddress import (
     IPv6Network,
 )
 
+from kproxy.api import core
 from kproxy.errors import InvalidObject
 from kproxy.lab import plan
 from kproxy.lab.clusterfile import DEFAULT_LINK, ClusterFile, NodeFile, Security, Store
@@ -47,7 +48,6 @@ SERVICES, SERVICES6 = IPv4Network("10.96.0.0/16"), IPv6Network("fd00:96::/112")
 API_ADDRESS = IPv4Address("192.168.49.1")
 API_PORT = 6443
 DNS_ADDRESS, DNS_ADDRESS6 = SERVICES.network_address + 10, SERVICES6.network_address + 10
-ZONE_LABEL = "topology.kubernetes.io/zone"
 EDGE, ADMIN, LAN_NAME, OUTSIDE_NAME = "edge", "admin", "lan", "outside"
 _EDGE, _ADMIN, _NODES, _CONTROL, _ETCD = 5, 6, 10, 200, 220
 _OUTSIDE, _OUTSIDE_WIRE = 11, 100
@@ -71,7 +71,7 @@ class SiteNode:
     @property
     def labels(self) -> dict[str, str]:
         """Return the labels that the Node object gets: the file's, and its zone."""
-        zone = {ZONE_LABEL: self.file.zone} if self.file.zone else {}
+        zone = {core.ZONE_LABEL: self.file.zone} if self.file.zone else {}
         return {**self.file.labels, **zone}
 
     @property

@@ -14,7 +14,7 @@ from kproxy import errors, logs
 from kproxy.api import catalog
 from kproxy.controlplane.cluster import Cluster
 from kproxy.controlplane.eventrecorder import Events
-from kproxy.controlplane.versions import timestamp
+from kproxy.rfc3339 import timestamp
 
 from . import claims, deploymentstatus, owned, revisionsets, rollout
 from .replicaset import replicas

@@ -8,7 +8,7 @@ has not moved for ``progressDeadlineSeconds``. Reasons and messages are those of
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from kproxy.controlplane.versions import timestamp
+from kproxy.rfc3339 import timestamp
 
 from . import conditions, owned, rollout
 from .replicaset import REPLICA_FAILURE, replicas

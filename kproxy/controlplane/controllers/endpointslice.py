@@ -14,14 +14,13 @@ from kproxy import costs, logs
 from kproxy.api import core, discovery, kinds, meta
 from kproxy.api.pods import Pod
 from kproxy.controlplane.cluster import Cluster
-from kproxy.controlplane.versions import microtime
+from kproxy.rfc3339 import microtime
 
 from . import owned, slices, slicewriting
 
 MANAGER = "endpointslice-controller.k8s.io"
 TRIGGER_ANNOTATION = "endpoints.kubernetes.io/last-change-trigger-time"
 HEADLESS_LABEL = "service.kubernetes.io/headless"
-ZONE_LABEL = "topology.kubernetes.io/zone"
 
 
 class EndpointSliceController:
@@ -85,7 +84,7 @@ class EndpointSliceController:
         with self._lock:
             before = self._zones.pop(name, None)
             if new is not None:
-                self._zones[name] = (new.metadata.labels or {}).get(ZONE_LABEL, "")
+                self._zones[name] = (new.metadata.labels or {}).get(core.ZONE_LABEL, "")
             if self._zones.get(name) == before:
                 return
             keys = [

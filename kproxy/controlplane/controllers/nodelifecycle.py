@@ -16,7 +16,7 @@ from kproxy import errors, logs
 from kproxy.api import catalog, kinds
 from kproxy.controlplane.cluster import Cluster
 from kproxy.controlplane.eventrecorder import Events
-from kproxy.controlplane.versions import timestamp
+from kproxy.rfc3339 import timestamp
 
 from . import lostnodes, owned, taints, zones
 from .times import DEFAULT, Times

@@ -1,10 +1,9 @@
 """Objects and who controls them: selectors, references, the state of a pod. Pure."""
 
-import calendar
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kproxy import rfc3339
 from kproxy.api import kinds, meta
 
 Object = dict[str, Any]
@@ -149,7 +148,4 @@ def share(limit: int | str | None, total: int, *, up: bool, default: int) -> int
 
 def seconds(stamp: str) -> float:
     """Return an RFC 3339 time (UTC, fractions dropped) in seconds; 0 for what is none."""
-    try:
-        return float(calendar.timegm(time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S")))
-    except ValueError:
-        return 0.0
+    return rfc3339.seconds_of(stamp) or 0.0

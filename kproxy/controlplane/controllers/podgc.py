@@ -10,7 +10,7 @@ from typing import Any
 from kproxy import errors, logs
 from kproxy.api import catalog, kinds
 from kproxy.controlplane.cluster import Cluster
-from kproxy.controlplane.versions import timestamp
+from kproxy.rfc3339 import timestamp
 
 from . import conditions, owned, taints
 from .times import DEFAULT, Times

@@ -14,7 +14,7 @@ from kproxy.api import catalog, kinds
 from kproxy.controlplane import nodefit
 from kproxy.controlplane.cluster import Cluster
 from kproxy.controlplane.eventrecorder import Events
-from kproxy.controlplane.versions import timestamp
+from kproxy.rfc3339 import timestamp
 
 from . import conditions, owned, taints
 

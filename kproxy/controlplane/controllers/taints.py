@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from kproxy.controlplane import defaults
-from kproxy.controlplane.versions import timestamp
+from kproxy.rfc3339 import timestamp
 
 Object = dict[str, Any]
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from kproxy.api import core
+
 from .times import Times
 
 Object = dict[str, Any]
@@ -29,8 +31,7 @@ class ZoneState(StrEnum):
 def zone_of(node: Object) -> str:
     """Return a node's zone: region and zone of its labels."""
     labels = node["metadata"].get("labels") or {}
-    region = labels.get("topology.kubernetes.io/region", "")
-    return f"{region}:{labels.get('topology.kubernetes.io/zone', '')}"
+    return f"{labels.get(core.REGION_LABEL, '')}:{labels.get(core.ZONE_LABEL, '')}"
 
 
 def state(ready: Iterable[bool], times: Times) -> ZoneState:

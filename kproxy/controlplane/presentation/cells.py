@@ -1,13 +1,11 @@
 """How single values are shown in the tables of ``kubectl get``."""
 
-import calendar
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-Object = dict[str, Any]
+from kproxy import rfc3339
 
-_RFC3339 = "%Y-%m-%dT%H:%M:%S"
+Object = dict[str, Any]
 
 
 def at(obj: Any, *path: str) -> Any:
@@ -17,19 +15,9 @@ def at(obj: Any, *path: str) -> Any:
     return obj
 
 
-def seconds_of(text: str | None) -> float | None:
-    """Return a Kubernetes time as seconds since the epoch."""
-    if not text:
-        return None
-    try:
-        return calendar.timegm(time.strptime(text[:19], _RFC3339))
-    except ValueError:
-        return None
-
-
 def age(text: str | None, now: float) -> str:
     """Return how long ago a time was, as kubectl tells it: ``45s``, ``5m12s``, ``2d4h``."""
-    then = seconds_of(text)
+    then = rfc3339.seconds_of(text)
     return "<unknown>" if then is None else duration(max(int(now - then), 0))
 
 

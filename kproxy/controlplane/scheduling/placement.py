@@ -17,15 +17,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kproxy.api import meta
+from kproxy.api import core, meta
 from kproxy.controlplane import nodefit
 
 from . import filters, terms
 from .picture import NodeInfo, PlacedPod
 
 Object = dict[str, Any]
-
-ZONE = "topology.kubernetes.io/zone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ class _Wishes:
         self._siblings = {node.name: sum(map(self._sibling, node.pods.values())) for node in nodes}
         self._in_zone: Counter[str] = Counter()
         for node in nodes:
-            self._in_zone[node.labels.get(ZONE, "")] += self._siblings[node.name]
+            self._in_zone[node.labels.get(core.ZONE_LABEL, "")] += self._siblings[node.name]
 
     def rank(self, node: NodeInfo) -> tuple[Any, ...]:
         """Return what orders nodes: the best has the least."""
@@ -93,7 +91,7 @@ class _Wishes:
             self._unwelcome(node),
             -self._affinity(node),
             self._unevenness(node),
-            self._in_zone[node.labels.get(ZONE, "")],
+            self._in_zone[node.labels.get(core.ZONE_LABEL, "")],
             self._siblings[node.name],
             len(node.pods),
             node.name,

@@ -17,7 +17,7 @@ from kproxy.api import catalog, kinds
 from kproxy.controlplane.cluster import Cluster
 from kproxy.controlplane.controllers import conditions, owned
 from kproxy.controlplane.eventrecorder import Events
-from kproxy.controlplane.versions import timestamp
+from kproxy.rfc3339 import timestamp
 
 from . import placement
 from .picture import Picture

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from kproxy import errors
 from kproxy.api import catalog, discovery, kinds
+from kproxy.lab import podviews
 from kproxy.lab.chain import etcdlog, shop
 from kproxy.lab.eventlog import Event
-from kproxy.lab.whole import addons, readiness
+from kproxy.lab.whole import addons
 from kproxy.lab.whole.api import Object
 from kproxy.lab.whole.cluster import WholeCluster
 from kproxy.lab.whole.roles import Role
@@ -92,7 +93,7 @@ class ChainStage:
         for pod in self.cluster.api.objects(catalog.POD, addons.NAMESPACE):
             meta = pod["metadata"]
             ours = pod["spec"].get("nodeName") == self.hit
-            if ours and meta["name"].startswith(addons.PROXY) and readiness.is_ready(pod):
+            if ours and meta["name"].startswith(addons.PROXY) and podviews.is_ready(pod):
                 self.cluster.api.delete(catalog.POD, addons.NAMESPACE, meta["name"])
                 return str(meta["name"])
         raise errors.MeasurementError(f"there is no proxy pod on {self.hit}")
@@ -101,7 +102,7 @@ class ChainStage:
         """Return the shop's pods that are ready, by name."""
         pods = self.cluster.api.objects(catalog.POD, shop.NAMESPACE, {"app": shop.SHOP})
         return sorted(
-            filter(readiness.is_ready, pods), key=lambda pod: str(pod["metadata"]["name"])
+            filter(podviews.is_ready, pods), key=lambda pod: str(pod["metadata"]["name"])
         )
 
     def choose_backend(self) -> Object:

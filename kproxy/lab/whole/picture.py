@@ -6,10 +6,9 @@ from importlib import metadata
 import msgspec
 
 from kproxy import errors
-from kproxy.api import discovery, kinds
-from kproxy.lab import carrier
-from kproxy.lab.site import ADMIN, EDGE, ZONE_LABEL
-from kproxy.lab.whole import readiness
+from kproxy.api import core, discovery, kinds
+from kproxy.lab import carrier, podviews
+from kproxy.lab.site import ADMIN, EDGE
 from kproxy.lab.whole.api import Object
 from kproxy.lab.whole.cluster import UPLINK, WholeCluster
 from kproxy.lab.whole.roles import ELECTED, Role
@@ -182,8 +181,8 @@ def _node(node: Object, counts: dict[str, int]) -> NodePicture:
     meta, spec = node["metadata"], node.get("spec") or {}
     return NodePicture(
         name=meta["name"],
-        ready=readiness.is_ready(node),
-        zone=(meta.get("labels") or {}).get(ZONE_LABEL, ""),
+        ready=podviews.is_ready(node),
+        zone=(meta.get("labels") or {}).get(core.ZONE_LABEL, ""),
         taints=[f"{one['key']}:{one['effect']}" for one in spec.get("taints") or []],
         pods=counts.get(meta["name"], 0),
     )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from kproxy.api import catalog, kinds
+from kproxy.lab.podviews import is_ready
 from kproxy.lab.site import Site
 from kproxy.lab.whole.api import Api
 
@@ -32,14 +33,6 @@ def replicas(obj: Object) -> tuple[int, int]:
     want = int(obj["spec"].get("replicas", 1))
     updated = int(status.get("updatedReplicas", 0))
     return min(int(status.get("readyReplicas", 0)), updated), want
-
-
-def is_ready(obj: Object) -> bool:
-    """Return whether a pod or a node is Ready, and not about to go."""
-    if obj["metadata"].get("deletionTimestamp"):
-        return False
-    conditions = (obj.get("status") or {}).get("conditions") or []
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
 
 def _observed(obj: Object) -> bool:

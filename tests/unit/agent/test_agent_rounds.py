@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from kproxy.agent.daemon import Agent
-from kproxy.agent.node import ZONE_LABEL
 from kproxy.agent.rounds import FULL_LATE_S, RETRY_MAX_S
 from kproxy.agent.settings import Settings, from_config
 from kproxy.api.config import DetectLocal, KubeProxyConfiguration, with_defaults
-from kproxy.api.core import Node, NodeSpec
+from kproxy.api.core import ZONE_LABEL, Node, NodeSpec
 from kproxy.api.discovery import EndpointSlice
 from kproxy.api.meta import ObjectMeta
 from kproxy.api.networking import ServiceCIDR, ServiceCIDRSpec

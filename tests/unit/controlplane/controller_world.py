@@ -16,7 +16,7 @@ from kproxy.controlplane.controllers import (
     statefulset,
 )
 from kproxy.controlplane.scheduling.scheduler import Scheduler
-from kproxy.controlplane.versions import timestamp
+from kproxy.rfc3339 import timestamp
 
 Object = dict[str, Any]
 

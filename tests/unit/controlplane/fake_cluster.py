@@ -13,7 +13,7 @@ from kproxy import errors
 from kproxy.api import catalog, codec, kinds, validation
 from kproxy.controlplane.controllers import owned
 from kproxy.controlplane.patches import merge
-from kproxy.controlplane.versions import timestamp
+from kproxy.rfc3339 import timestamp
 
 Object = dict[str, Any]
 Change = tuple[kinds.Kind, Object | None, Object | None]

@@ -7,10 +7,9 @@ import msgspec
 import pytest
 from local_cluster import new_api
 
-from kproxy import errors
+from kproxy import errors, rfc3339
 from kproxy.controlplane import eventexpiry, routes, status
 from kproxy.controlplane.access.tokens import AUDIENCE, Signer
-from kproxy.controlplane.presentation import cells
 from kproxy.controlplane.requests import Options
 from kproxy.controlplane.rest import Api
 
@@ -212,7 +211,7 @@ def test_events_are_forgotten_after_an_hour(api):
             {"metadata": {"name": name}, "involvedObject": about, **times},
         )
 
-    now = cells.seconds_of("2100-01-01T01:00:00Z")
+    now = rfc3339.seconds_of("2100-01-01T01:00:00Z")
     told("new", lastTimestamp="2100-01-01T00:00:01Z")
     told("old", lastTimestamp="2099-12-31T23:59:59Z")
     told("again", series={"lastObservedTime": "2100-01-01T00:30:00.000000Z"})

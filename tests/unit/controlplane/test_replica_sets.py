@@ -9,7 +9,7 @@ from fake_cluster import FakeCluster
 from kproxy import errors
 from kproxy.api import catalog
 from kproxy.controlplane.controllers import names, owned, registry, replicaset
-from kproxy.controlplane.versions import timestamp
+from kproxy.rfc3339 import timestamp
 
 RS = catalog.REPLICA_SET
 

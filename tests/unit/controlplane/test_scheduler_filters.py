@@ -3,10 +3,11 @@
 import pytest
 from scheduler_world import node, pod, taint
 
+from kproxy.api import core
 from kproxy.controlplane.scheduling import placement
 from kproxy.controlplane.scheduling.picture import Picture
 
-ZONE = placement.ZONE
+ZONE = core.ZONE_LABEL
 
 
 def picture(*nodes, pods=()):
