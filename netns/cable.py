@@ -66,7 +66,7 @@ class CarrierWatch:
         self._netlink.__exit__(None, None, None)
 
 
-def plug(ledger: Ledger, host: str, interface: str, pulled: Pulled, *, connected: bool) -> None:
+def plug(ledger: Ledger, host: str, interface: str, pulled: Pulled, *, connected: bool) -> int:
     """Pull a cable, or plug it in; see :meth:`netns.lab.AttachedLab.plug`.
 
     ``pulled`` is what this process has pulled, and is kept up to date.
@@ -77,20 +77,20 @@ def plug(ledger: Ledger, host: str, interface: str, pulled: Pulled, *, connected
                 continue
             if member.uplink is not None:
                 others = [each for each in joined.interfaces if each is not member]
-                _plug_card(ledger, member, others, pulled, connected=connected)
-                return
+                return _plug_card(ledger, member, others, pulled, connected=connected)
             if isinstance(joined, Segment):
-                _plug_port(ledger, joined, member, connected=connected)
-                return
+                return _plug_port(ledger, joined, member, connected=connected)
     raise NetnsError(f"{host}:{interface} is not plugged into a switch")
 
 
-def _plug_port(ledger: Ledger, switch: Segment, member: Interface, *, connected: bool) -> None:
+def _plug_port(ledger: Ledger, switch: Segment, member: Interface, *, connected: bool) -> int:
     with link.netlink(namespace_name(ledger.name, switch.name)) as ipr:
+        done = time.monotonic_ns()
         link.set_state(ipr, link.port_of(switch.name, member).name, up=connected)
     if connected:
         home = namespace_name(ledger.name, member.host)
         build.await_carrier(member.host, [member.name], home)
+    return done
 
 
 def _plug_card(
@@ -100,22 +100,24 @@ def _plug_card(
     pulled: Pulled,
     *,
     connected: bool,
-) -> None:
+) -> int:
     place = (member.host, member.name)
+    done = time.monotonic_ns()
     if connected:
         for home, state in pulled.pop(place, []):
             _switch_on(home, state)
         _await(ledger, member, up=True)
-        return
+        return done
     if place in pulled:
-        return
+        return done
     whole = [one for one in others if one.uplink and one.uplink.kind is not Attachment.MACVLAN]
     if len(whole) != len(others) or not whole:
         raise _by_hand(member, "its other end is no card of this lab")
     pulled[place] = []
     for other in whole:
         home = namespace_name(ledger.name, other.host)
-        pulled[place].append((home, _switch_off(home, other.name)))
+        state, done = _switch_off(home, other.name)
+        pulled[place].append((home, state))
     try:
         _await(ledger, member, up=False)
     except WaitTimeout:
@@ -123,18 +125,20 @@ def _plug_card(
             _switch_on(home, state)
         problem = f"it keeps its carrier while {', '.join(map(str, whole))} is down"
         raise _by_hand(member, problem) from None
+    return done
 
 
 def _by_hand(member: Interface, why: str) -> NetnsError:
     return NetnsError(f"{member}: {why}", remedy=f"pull the cable of {member.uplink} by hand")
 
 
-def _switch_off(home: str, name: str) -> State:
-    """Switch a card off; return how it was, because routes and addresses go with it."""
+def _switch_off(home: str, name: str) -> tuple[State, int]:
+    """Switch a card off; return how it was, because routes and addresses go with it, and when."""
     with namespace.entered(home), link.naming(f"interface {name}"), Netlink() as netlink:
         state = nicstate.capture(name)
+        done = time.monotonic_ns()
         nicstate.change(netlink, state.index, mask=nicstate.UP)
-        return state
+        return state, done
 
 
 def _switch_on(home: str, state: State) -> None:

@@ -176,8 +176,8 @@ class AttachedLab:
             namespace.delete(namespace_of(name))
             self._journal.append("remove", host=name)
 
-    def plug(self, host: str, interface: str, *, connected: bool) -> None:
-        """Pull a host's cable out of its switch, or plug it in again.
+    def plug(self, host: str, interface: str, *, connected: bool) -> int:
+        """Pull a host's cable out of its switch, or plug it in again; return when (monotonic ns).
 
         The host's interface loses its carrier and keeps its addresses and routes. With a card it
         is the other end that is switched off, if that is in this lab, too. Raises
@@ -185,7 +185,7 @@ class AttachedLab:
         then only a hand can pull it.
         """
         ledger = self._journal.ledger()
-        cable.plug(ledger, host, interface, self._pulled, connected=connected)
+        return cable.plug(ledger, host, interface, self._pulled, connected=connected)
 
     def cards(self) -> list[NicReport]:
         """Return what is to be said of the cards of this machine that hosts have."""

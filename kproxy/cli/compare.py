@@ -17,12 +17,14 @@ from kproxy.cli.kernel_option import (
     run_on_kernel,
     tell_kernel,
 )
+from kproxy.cli.uplinks_option import on_this_machine, uplinks_options
 
 if TYPE_CHECKING:
     from kproxy.cli.compare_job import Job
     from kproxy.lab.comparison import Parameters
     from kproxy.lab.workload import Workload
     from kproxy.traffic.resultset import ResultSet
+    from netns.uplink import Uplink
 
 
 @click.command()
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     help="UDP packets/s from each of the two nodes, over all flows.",
 )
 @click.option("--nodes", default=2, show_default=True, help="Nodes of the cluster.")
+@uplinks_options
 @costs_option
 @reproducing.reproduce_option
 @click.option(
@@ -144,6 +147,8 @@ def _job(
         parameters = _parameters(**options)
         load, problems = _workload(filenames)
         model = checked_model(costs)
+    if parameters.uplinks:
+        kernel = on_this_machine(kernel)
     job = Job(
         parameters=parameters,
         load=load,
@@ -181,6 +186,8 @@ def _parameters(
     trials: int,
     rate: float,
     nodes: int,
+    uplinks: "dict[str, Uplink]",
+    take_it: bool,
 ) -> "Parameters":
     from kproxy.lab import comparison, generators, setups, switching
     from kproxy.lab import modes as labmodes
@@ -202,6 +209,8 @@ def _parameters(
         scenarios=names,
         trials=trials,
         nodes=nodes,
+        uplinks=uplinks,
+        take_default_route=take_it,
         rates=generators.Rates(udp_pps=rate),
     )
     parameters.check()

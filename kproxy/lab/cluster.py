@@ -219,7 +219,7 @@ class Cluster:
         self.wait_for(self._all_ready, timeout, "all pods to be ready")
         self.wait_for(self._all_synced, timeout, "every proxy to sync the endpoints")
 
-    def _tell(self, text: str) -> None:
+    def tell(self, text: str) -> None:
         """Tell the progress, where it is news."""
         if text != self._told:
             self._told = text
@@ -250,7 +250,7 @@ class Cluster:
                 key = podviews.workload(pod, owner)
                 have[key] = have.get(key, 0) + 1
         if not self.targets:  # only while it comes up: later this is the matter of a moment
-            self._tell(f"waiting for pods: {sum(have.values())} of {total} ready")
+            self.tell(f"waiting for pods: {sum(have.values())} of {total} ready")
         proxies = sum(have.get(one.key, 0) for one in self._proxies)
         if proxies != self.plan.nodes or len(pods) != sum(have.values()):
             return False

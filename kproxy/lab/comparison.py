@@ -28,6 +28,8 @@ from kproxy.traffic.summary import judged
 from netns.errors import NetnsError
 from netns.kernels import base
 from netns.lab import Lab
+from netns.nicreport import NicReport
+from netns.uplink import Uplink
 
 LAB_NAME = "kproxy"
 INTERRUPTED, TERMINATED = "interrupted", "terminated"
@@ -41,7 +43,8 @@ class Parameters:
 
     ``left_out``: why modes that nobody named are not compared. ``pairs``: the modes (from, to)
     between which a node is switched, in the scenarios that do that; the others are run in each of
-    ``modes`` with each of ``policies``.
+    ``modes`` with each of ``policies``. ``uplinks``: the hosts that are on network cards;
+    ``take_default_route``: also on one that carries the machine's default route.
     """
 
     modes: tuple[str, ...] = MODES
@@ -51,6 +54,8 @@ class Parameters:
     scenarios: tuple[str, ...] = tuple(scenarios.SCENARIOS)
     trials: int = 3
     nodes: int = 2
+    uplinks: dict[str, Uplink] = field(default_factory=dict)
+    take_default_route: bool = False
     rates: generators.Rates = field(default_factory=generators.Rates)
     timing: Timing = field(default_factory=Timing)
 
@@ -73,7 +78,12 @@ class Parameters:
                 f"{generators.FASTEST_PPS:,.0f} packets/s",
                 remedy="`kproxy bench traffic` tells what this machine can do",
             )
-        plan.Plan(nodes=self.nodes)
+        self.plan.check()
+
+    @property
+    def plan(self) -> plan.Plan:
+        """Return who lives where."""
+        return plan.Plan(nodes=self.nodes, uplinks=self.uplinks)
 
     def all_setups(self) -> tuple[setups.Setup, ...]:
         """Return the setups of which each has its own clusters, in order."""
@@ -136,9 +146,10 @@ def run(
     parameters.check()
     trials: list[resultset.Trial] = []
     incomplete: list[str] = []
+    cards: list[NicReport] = []
     for setup in parameters.all_setups():
         try:
-            _run_setup(parameters, load, state_dir, setup, trials, progress)
+            _run_setup(parameters, load, state_dir, setup, (trials, cards), progress)
         except errors.UsageError:
             raise
         except (errors.KproxyError, NetnsError) as error:
@@ -151,7 +162,7 @@ def run(
             break
     return resultset.ResultSet(
         kernel=facts.kernel(),
-        host=facts.host(),
+        host={**facts.host(), "cards": [dataclasses.asdict(card) for card in cards]},
         parameters={
             **dataclasses.asdict(parameters),
             **facts.run(),
@@ -178,10 +189,11 @@ def _run_setup(
     load: workload.Workload,
     state_dir: Path,
     setup: setups.Setup,
-    trials: list[resultset.Trial],
+    found: tuple[list[resultset.Trial], list[NicReport]],
     progress: Callable[[Step], None],
 ) -> None:
-    """Append the trials of one setup."""
+    """Append the trials of one setup, and say on which cards they are."""
+    trials, cards = found
 
     def tell(text: str, said: News | None = None) -> None:
         done, total = len(trials), parameters.total
@@ -189,6 +201,9 @@ def _run_setup(
 
     def run_all(numbers: Iterable[int], names: Iterable[str], before: int = 0) -> None:
         with _cluster(parameters, load, state_dir, setup, tell) as cluster:
+            cards[:] = cluster.lab.cards()
+            for card, warning in ((card, each) for card in cards for each in card.warnings):
+                tell(f"warning: {card.host}: {card.nic} {warning}")
             rates, timing = parameters.rates, parameters.timing
             runner = Trials(cluster, rates, timing, setup, seed=base.seed(), before=before)
             for number, name in itertools.product(numbers, names):
@@ -215,7 +230,8 @@ def _cluster(
     tell: Callable[[str], None],
 ) -> Iterator[Cluster]:
     """Run a cluster whose proxies are those of a setup, on a lab of its own."""
-    the_plan = plan.Plan(nodes=parameters.nodes)
+    the_plan = parameters.plan
+    take = parameters.take_default_route
     proxies = [ProxySet(mode=setup.mode, policy=setup.policy)]
     labels: dict[str, str] = {}
     if setup.to:
@@ -225,7 +241,9 @@ def _cluster(
         labels[next(the_plan.each_node()).name] = setup.mode
     tell("building the lab")
     with (
-        Lab(plan.topology(the_plan), name=LAB_NAME, state_dir=state_dir) as lab,
+        Lab(
+            plan.topology(the_plan), name=LAB_NAME, state_dir=state_dir, take_default_route=take
+        ) as lab,
         Cluster(
             lab,
             the_plan,

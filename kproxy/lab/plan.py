@@ -27,6 +27,7 @@ from ipaddress import (
 
 from kproxy import errors
 from kproxy.lab.uplinks import Station, Uplinks, hosts_and_ranges, wired
+from kproxy.lab.uplinks import check as check_uplinks
 from netns import topology as net
 from netns.impairment import Impairment
 
@@ -116,6 +117,10 @@ class Plan:
                 f"--nodes {self.nodes}: a lab has 2 to {MAX_NODES} nodes",
                 remedy="one node is hit by the fault, at least one other is watched beside it",
             )
+
+    def check(self) -> None:
+        """Raise :class:`InvalidObject` for hosts on cards that cannot be."""
+        check_uplinks(self.uplinks, self.stations(), "--uplinks")
 
     @property
     def control_address(self) -> IPv4Address:

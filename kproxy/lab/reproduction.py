@@ -17,6 +17,7 @@ from kproxy.lab import comparison, generators, setups, workload
 from kproxy.lab.trial import Timing
 from kproxy.traffic import resultset
 from netns.kernels import base, native
+from netns.uplink import Uplink
 
 T = TypeVar("T")
 
@@ -64,6 +65,7 @@ class _Parameters(msgspec.Struct, frozen=True, kw_only=True):
     scenarios: tuple[str, ...]
     trials: int
     nodes: int
+    uplinks: dict[str, Uplink] = {}
     rates: generators.Rates
     timing: Timing
     manifests: tuple[dict[str, Any], ...]
@@ -83,6 +85,7 @@ def recipe(results: resultset.ResultSet, path: Path) -> Recipe:
         scenarios=found.scenarios,
         trials=found.trials,
         nodes=found.nodes,
+        uplinks=found.uplinks,
         rates=found.rates,
         timing=found.timing,
     )

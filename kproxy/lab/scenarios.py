@@ -15,6 +15,12 @@ SYNCED = "synced"
 RELEASED = "lock released"
 HOLDING = "lock held"
 ENDPOINT_GONE = "endpoint gone"
+CARRIER_LOST = "carrier lost"
+PLUGGED = "cable plugged in"
+CARRIER_BACK = "carrier back"
+CUT_OFF_SECONDS = 2.0
+"""How long a pulled cable is out: long for packets, too short for anybody to give up the node."""
+
 RECOVERY_SECONDS = 30.0
 """How long a cluster may take to get over a fault before the trial has failed."""
 
@@ -73,6 +79,18 @@ class Stage(Protocol):
 
         ``surge``: the new proxy starts beside the old one, instead of after it.
         """
+        ...
+
+    def pull_cable(self, node: str) -> tuple[int, int]:
+        """Pull the node's cable; return when, and when its kernel had noticed."""
+        ...
+
+    def plug_cable(self, node: str) -> tuple[int, int]:
+        """Plug it in again; return when, and when its kernel had noticed."""
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass."""
         ...
 
     def upgrade_proxies(self) -> None:
@@ -151,6 +169,17 @@ def proxy_surge_update(stage: Stage) -> None:
         stage.mark(PROCESS_GONE, stage.await_exit(node, fault), node)
 
 
+def cable_pull(stage: Stage) -> None:
+    """Pull the node's cable, and plug it in again two seconds later; its carrier is watched."""
+    pulled, lost = stage.pull_cable(stage.hit)
+    stage.mark(FAULT, pulled)
+    stage.mark(CARRIER_LOST, lost, stage.hit)
+    stage.pause(CUT_OFF_SECONDS)
+    plugged, back = stage.plug_cable(stage.hit)
+    stage.mark(PLUGGED, plugged)
+    stage.mark(CARRIER_BACK, back, stage.hit)
+
+
 def mark_restart(stage: Stage, node: str, since: int, gone: int) -> None:
     """Wait for a new proxy on a node and mark what has happened to it; the old was gone then."""
     started, synced = stage.await_restart(node, since)
@@ -190,6 +219,6 @@ SCENARIOS: dict[str, Scenario[Stage]] = {
         Scenario("proxy-rolling-update", proxy_rolling_update, lossless=True),
         Scenario("proxy-surge-update", proxy_surge_update, lossless=True),
         Scenario("proxy-upgrade", proxy_upgrade, lossless=True),
+        Scenario("cable-pull", cable_pull),
     )
 }
-

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kproxy import errors
 from kproxy.api import kinds
 from kproxy.lab import scenarios
+from kproxy.lab.cablepull import Cable
 from kproxy.lab.cluster import PROXY_NAME, PROXY_NAMESPACE, Cluster, Object
 from kproxy.lab.eventlog import Event
 from netns import wait
@@ -38,6 +39,7 @@ class ClusterStage:
         self.on_mark: Callable[[], None] = lambda: None
         others = [node.name for node in cluster.plan.each_node() if node.name != hit]
         self._nodes = (hit, *others)
+        self._cables: dict[str, Cable] = {}
 
     @property
     def hit(self) -> str:
@@ -149,6 +151,19 @@ class ClusterStage:
     def upgrade_proxies(self) -> None:
         """Give the DaemonSet a version of the proxy that writes other rules: a rolling update."""
         self._cluster.upgrade_daemonset()
+
+    def pull_cable(self, node: str) -> tuple[int, int]:
+        """Pull the node's cable; return when, and when its kernel had noticed."""
+        self._cables[node] = Cable(self._cluster.lab, node, self._cluster.tell)
+        return self._cables[node].pull()
+
+    def plug_cable(self, node: str) -> tuple[int, int]:
+        """Plug it in again; return when, and when its kernel had noticed."""
+        return self._cables[node].plug()
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass."""
+        time.sleep(seconds)
 
     def _proxies_of(self, node: str) -> set[str]:
         """Return the sources of events of all proxies that have run on a node up to now."""

@@ -3,22 +3,15 @@
 import itertools
 import os
 import subprocess
-from collections.abc import Iterator
 from ipaddress import ip_interface
 from pathlib import Path
-
-import pytest
+from typing import Any
 
 from netns.topology import Host, Interface, Link, Topology
 from netns.uplink import Attachment, Uplink
 
 BUS = Path("/sys/bus/netdevsim")
 _numbers = itertools.count(1)
-
-needs_simulated_cards = pytest.mark.skipif(
-    not (BUS / "link_device").exists(),
-    reason="this kernel has no netdevsim with link_device (6.9 and newer, CONFIG_NETDEVSIM)",
-)
 
 
 def ip(*words: str, check: bool = True) -> str:
@@ -59,13 +52,6 @@ class Pair:
     def remove(self) -> None:
         for number in self.numbers:
             (BUS / "del_device").write_text(f"{number}")
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    made = Pair()
-    yield made
-    made.remove()
 
 
 def _index(name: str) -> int:
@@ -121,8 +107,10 @@ def spoil(name: str) -> None:
     ip("link", "set", name, "mtu", "1300", "txqueuelen", "5")
 
 
-def furniture(name: str) -> dict[str, str]:
-    """Everything that is to be seen of a card, as the tools of iproute2 tell it."""
+def furniture(
+    name: str, groups: tuple[str, ...] = ("-k", "-c", "-g", "-a", "-l")
+) -> dict[str, Any]:
+    """Everything that is to be seen of a card, as iproute2 and ethtool tell it."""
     return {
         "link": ip("-o", "link", "show", name).partition(": ")[2].replace("UNKNOWN", "UP"),
         "addresses": _without_lifetimes(ip("address", "show", name)).replace("UNKNOWN", "UP"),
@@ -130,7 +118,7 @@ def furniture(name: str) -> dict[str, str]:
         "routes6": _of_people(ip("-6", "route", "show", "table", "all", "dev", name)),
         "rp_filter": Path("/proc/sys/net/ipv4/conf", name, "rp_filter").read_text(),
         "hop_limit": Path("/proc/sys/net/ipv6/conf", name, "hop_limit").read_text(),
-        **{words: ethtool(words, name) for words in ("-k", "-c", "-g", "-a", "-l")},
+        **{words: ethtool(words, name) for words in groups},
         "gc_stale_time": Path("/proc/sys/net/ipv4/neigh", name, "gc_stale_time").read_text(),
     }
 

@@ -64,6 +64,17 @@ def test_a_restart_is_marked_gone_started_synced(name: str) -> None:
     assert names == ["fault", "process gone", "process started", "synced"]
 
 
+def test_a_pulled_cable_is_plugged_in_again_and_both_are_noticed() -> None:
+    stage = run("cable-pull")
+    assert stage.acts == ["pull node1", "pause", "plug node1"]
+    assert [name for name, _, _ in stage.marks] == [
+        "fault",
+        "carrier lost",
+        "cable plugged in",
+        "carrier back",
+    ]
+
+
 def test_an_upgrade_gives_every_node_another_version() -> None:
     stage = run("proxy-upgrade")
     assert stage.acts[0] == "upgrade"
