@@ -17,15 +17,17 @@ from kproxy import costs
 from kproxy.api import configfile
 from kproxy.api.configfile import LoadedConfig
 from kproxy.api.flags import Options, parse_flags, resolve
-from kproxy.client.kubeconfig import SERVICE_ACCOUNT_VARIABLE, Access, load_kubeconfig
+from kproxy.client.kubeconfig import (
+    SERVICE_ACCOUNT,
+    SERVICE_ACCOUNT_VARIABLE,
+    Access,
+    load_kubeconfig,
+)
 from kproxy.errors import InvalidObject, KproxyError, UsageError
 from kproxy.logs import Log
 
 if TYPE_CHECKING:
     from kproxy.agent.settings import Settings
-
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-"""Where a pod finds what it needs to talk to the API server."""
 
 DEBUG_VERBOSITY = 2
 

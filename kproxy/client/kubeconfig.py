@@ -10,8 +10,10 @@ import msgspec
 from kproxy.api import yamltext
 from kproxy.errors import InvalidObject, UsageError
 
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""The directory with a pod's token."""
 SERVICE_ACCOUNT_VARIABLE = "KPROXY_SERVICEACCOUNT_DIR"
-"""Names the directory with a pod's token, where it cannot lie where Kubernetes has it."""
+"""Names that directory, where it cannot lie where Kubernetes has it."""
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from kproxy import errors, logs
 from kproxy.api.pods import Pod
-from kproxy.client.kubeconfig import SERVICE_ACCOUNT_VARIABLE, Access
+from kproxy.client.kubeconfig import SERVICE_ACCOUNT, SERVICE_ACCOUNT_VARIABLE, Access
 
 from .backoff import RetryBackoff
 
@@ -123,10 +123,23 @@ class AccountFiles:
         """Return the variables by which programs in a pod find API server and files."""
         host, port = self._source.address()
         found = {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": str(port)}
-        account = self._accounts.get(pod.metadata.uid)
-        if _has_token(pod) and not (account and account.given_up):
+        if self._has_files(pod):
             found[SERVICE_ACCOUNT_VARIABLE] = str(self._source.directory / pod.metadata.uid)
         return found
+
+    def mounts(self, pod: Pod) -> Mapping[Path, Path]:
+        """Return where programs in a pod find the files, as in Kubernetes.
+
+        Not in pods on the node's network: to make the place they would be given a ``/run`` of
+        their own, in which a lock that the machine makes later is not (``xtables.lock``).
+        """
+        if pod.spec.host_network or not self._has_files(pod):
+            return {}
+        return {SERVICE_ACCOUNT: self._source.directory / pod.metadata.uid}
+
+    def _has_files(self, pod: Pod) -> bool:
+        account = self._accounts.get(pod.metadata.uid)
+        return _has_token(pod) and not (account and account.given_up)
 
     def forget(self, uid: str) -> None:
         """Remove the files of a pod that is over; absent is fine."""

@@ -93,6 +93,7 @@ class ContainerWorker:
             ports=tuple((p.protocol, p.container_port) for p in self.container.ports or ()),
             working_dir=self.container.working_dir,
             resolv_conf=tools.resolving.file_of(self._pod),
+            mounts=tuple(tools.accounts.mounts(self._pod).items()),
             own_log=program.own_log,
             attempt=self.starts,
         )

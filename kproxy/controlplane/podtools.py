@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from kproxy import logs
@@ -42,6 +43,10 @@ class Accounts(Protocol):
         """Return the variables by which programs in a pod find API server and files."""
         ...
 
+    def mounts(self, pod: Pod) -> Mapping[Path, Path]:
+        """Return at which places programs in a pod find which directories."""
+        ...
+
     def forget(self, uid: str) -> None:
         """Remove the files of a pod that is over; absent is fine."""
         ...
@@ -59,6 +64,10 @@ class NoAccounts:
         return None
 
     def environment(self, pod: Pod) -> Mapping[str, str]:
+        """See :class:`Accounts`."""
+        return {}
+
+    def mounts(self, pod: Pod) -> Mapping[Path, Path]:
         """See :class:`Accounts`."""
         return {}
 

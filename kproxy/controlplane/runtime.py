@@ -51,6 +51,8 @@ class ContainerSpec:
     """Empty: the runtime's own."""
     resolv_conf: str = ""
     """The content of its ``/etc/resolv.conf``; empty: the machine's own."""
+    mounts: tuple[tuple[Path, Path], ...] = ()
+    """Place and directory: what it finds at places of its own."""
     own_log: bool = False
     """Whether its lines carry their time (:mod:`kproxy.logs`): it gets the log file itself, and
     nobody stands between it and the file."""

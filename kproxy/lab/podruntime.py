@@ -34,7 +34,7 @@ from kproxy.lab import (
     plan,
     podaddresses,
     podlogs,
-    resolvfile,
+    privatemounts,
 )
 from kproxy.lab.podexec import Beside
 from netns.errors import NetnsError
@@ -43,6 +43,7 @@ from netns.process import Process, ProcessId
 from netns.topology import Host
 
 UPLINK = "eth0"
+RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,9 +189,8 @@ class NetnsRuntime:
         env = {**self._env, **dict(spec.env), leftovers.MARK: leftovers.beside(pod.uid)}
         with _told_of(pod):
             host = self._lab.host(pod.host)
-            made = resolvfile.start_with(
-                self._resolv_conf(pod.uid),
-                spec.resolv_conf,
+            made = privatemounts.start_with(
+                self._mounts(pod, spec),
                 lambda: Beside(host, command, streams, env=env, cwd=spec.working_dir),
             )
         with self._lock:
@@ -324,9 +324,8 @@ class NetnsRuntime:
         stderr: int | Path,
     ) -> Process:
         mark = {leftovers.MARK: leftovers.container(pod.uid, spec.name, spec.attempt)}
-        return resolvfile.start_with(
-            self._resolv_conf(pod.uid),
-            spec.resolv_conf,
+        return privatemounts.start_with(
+            self._mounts(pod, spec),
             lambda: self._lab.host(pod.host).spawn(
                 command,
                 stdout=stdout,
@@ -335,6 +334,14 @@ class NetnsRuntime:
                 cwd=Path(spec.working_dir) if spec.working_dir else None,
             ),
         )
+
+    def _mounts(self, pod: _Pod, spec: ContainerSpec) -> Mapping[Path, Path]:
+        """Return what a container sees otherwise than the machine does."""
+        found = dict(spec.mounts)
+        if spec.resolv_conf and RESOLV_CONF.exists():
+            place = self._resolv_conf(pod.uid)
+            found[RESOLV_CONF] = privatemounts.write(place, spec.resolv_conf)
+        return found
 
     def _known(self, sandbox: Sandbox) -> _Pod:
         pod = self._read(sandbox.uid)

@@ -13,6 +13,7 @@ import pytest
 
 from kproxy.cli import nodeproxy
 from kproxy.cli.proxy import proxy
+from kproxy.client import kubeconfig
 from kproxy.logs import Log
 
 
@@ -104,7 +105,7 @@ def test_in_a_pod_the_service_account_is_used(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     access = nodeproxy.api_access("", "")
     assert access.server == "https://[fd00::1]:443"
-    assert access.token_file == nodeproxy.SERVICE_ACCOUNT / "token"
+    assert access.token_file == kubeconfig.SERVICE_ACCOUNT / "token"
     monkeypatch.setenv("KPROXY_SERVICEACCOUNT_DIR", "/elsewhere")
     assert nodeproxy.api_access("", "").ca_file == Path("/elsewhere/ca.crt")
     assert nodeproxy.api_access("", "").token_file == Path("/elsewhere/token")

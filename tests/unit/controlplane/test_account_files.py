@@ -10,7 +10,7 @@ from kubelet_node import Node
 from kproxy import errors, logs
 from kproxy.api import codec
 from kproxy.api.pods import Pod
-from kproxy.client.kubeconfig import SERVICE_ACCOUNT_VARIABLE, Access
+from kproxy.client.kubeconfig import SERVICE_ACCOUNT, SERVICE_ACCOUNT_VARIABLE, Access
 from kproxy.controlplane.accountfiles import TOKEN_SECONDS, AccountFiles, Source
 
 ACCESS = Access(server="https://192.0.2.10:6443", ca_data="authority", token="kubelet")
@@ -192,6 +192,12 @@ def test_the_environment_says_where_the_files_are(world):
     assert world.files.environment(pod())[SERVICE_ACCOUNT_VARIABLE] == str(world.directory / "u1")
 
 
+def test_pods_have_the_files_where_kubernetes_has_them_but_on_the_nodes_network(world):
+    assert world.files.mounts(pod()) == {SERVICE_ACCOUNT: world.directory / "u1"}
+    assert world.files.mounts(pod(hostNetwork=True)) == {}
+    assert world.files.mounts(pod(automountServiceAccountToken=False)) == {}
+
+
 def test_an_api_server_that_signs_no_tokens_holds_up_no_pod(world):
     world.server.failure = errors.ApiError(501, "NotImplemented", "signs no tokens")
     world.files.obtain(pod())
@@ -199,6 +205,7 @@ def test_an_api_server_that_signs_no_tokens_holds_up_no_pod(world):
     assert world.woken == 1
     assert world.files.obtain(pod()) is None
     assert SERVICE_ACCOUNT_VARIABLE not in world.files.environment(pod())
+    assert world.files.mounts(pod()) == {}
 
 
 @pytest.mark.parametrize(
