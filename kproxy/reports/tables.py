@@ -141,7 +141,7 @@ def _difference_notes(results: ResultSet) -> list[str]:
     return [
         "[low–high]: 95 % confidence of the median (bootstrap). < and > name the modes than which "
         "a figure is less or greater; where none is named, no difference is shown (exact "
-        f"permutation test, p < {statistics.SIGNIFICANCE}, corrected for {tests} comparisons)."
+        f"permutation test, p < {statistics.SIGNIFICANCE}, corrected for their number: {tests})."
     ]
 
 
@@ -298,6 +298,8 @@ def _tcp_cell(established: Row | None, connect: Row | None) -> Text:
             continue
         bad = bad or row.tcp.failed > 0
         failed = f"{name}: {row.tcp.failed} of {row.tcp.attempted}"
+        if row.tcp.stalled:
+            failed += f", {row.tcp.stalled} stalled"
         lines.append(_compared(failed, row, "failed"))
         times = row.tcp.connect_ms
         if name == "new" and times.p50 is not None and times.p99 is not None:

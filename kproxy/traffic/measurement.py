@@ -295,7 +295,7 @@ def problems(found: resultset.Measurement) -> tuple[str, ...]:
     if found.outside_fault:
         said.append(f"{where}: {found.outside_fault} losses or failures without a fault")
     if found.unexplained:
-        said.append(f"{where}: {found.unexplained} lost packets without place and cause")
+        said.append(f"{where}: {found.unexplained} losses without place and cause")
     if found.strangers:
         said.append(f"{where}: {found.strangers} packets arrived that were not sent")
     if found.sender is not None:

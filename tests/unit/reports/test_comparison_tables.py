@@ -9,6 +9,8 @@ from rich.table import Table
 from kproxy.reports import tables
 from kproxy.traffic.resultset import (
     ConnectMs,
+    Difference,
+    Interval,
     Measurement,
     ModelledShare,
     ResultSet,
@@ -16,6 +18,7 @@ from kproxy.traffic.resultset import (
     Spread,
     TcpRow,
     Trial,
+    Verdict,
 )
 
 ROW = Row(
@@ -86,6 +89,45 @@ def test_tcp_counts_and_connect_times() -> None:
     text = shown(tables.tcp_table(result(row)))
     assert "new: 2 of 60" in text
     assert "0.2 / 3.5 ms" in text
+
+
+def test_connections_that_waited_for_a_second_segment_are_told() -> None:
+    tcp = TcpRow(
+        attempted=60, failed=0, reset=0, connect_ms=ConnectMs(p50=None, p99=None), stalled=3
+    )
+    row = dataclasses.replace(ROW, traffic="tcp-connect", tcp=tcp)
+    assert "new: 0 of 60, 3 stalled" in shown(tables.tcp_table(result(row)))
+
+
+def differing(verdict: Verdict, p: float | None = 0.001) -> ResultSet:
+    one = Difference(
+        figure="failover_time_ms", mode="iptables", verdict=verdict, p=p, corrected_p=p
+    )
+    spread = Spread(median=64.5, min=60.25, max=70.0, confidence=Interval(low=61.0, high=None))
+    row = dataclasses.replace(ROW, trials=20, failover_time_ms=spread, differences=(one,))
+    back = dataclasses.replace(one, mode="ipvs")
+    other = dataclasses.replace(ROW, mode="iptables", trials=20, differences=(back,))
+    return result(row, other)
+
+
+def test_a_difference_is_marked_and_so_is_how_sure_a_median_is() -> None:
+    text = shown(tables.packets_table(differing(Verdict.LESS)))
+    assert "64.5 (60.2–70.0) ms [61.0–?]" in text
+    assert "< iptables" in text
+    (note,) = [line for line in tables.notes(differing(Verdict.LESS)) if "confidence" in line]
+    assert "corrected for their number: 1" in note
+
+
+def test_what_the_test_does_not_show_is_not_marked() -> None:
+    text = shown(tables.packets_table(differing(Verdict.NOT_SHOWN)))
+    assert "<" not in text
+    assert ">" not in text
+
+
+def test_too_few_trials_are_said() -> None:
+    notes = tables.notes(differing(Verdict.TOO_FEW, None))
+    assert any(line.startswith("Too few trials (20) to tell differences") for line in notes)
+    assert not any("confidence" in line for line in tables.notes(result(ROW)))
 
 
 def test_restart_table_only_where_something_restarted() -> None:

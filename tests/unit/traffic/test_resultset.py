@@ -175,7 +175,7 @@ def test_unexplained_losses_spoil_a_trial() -> None:
     ]
     told = measurement.attributed(found, losses)
     assert told.unexplained == 3
-    assert measurement.problems(told) == ("udp from hit: 3 lost packets without place and cause",)
+    assert measurement.problems(told) == ("udp from hit: 3 losses without place and cause",)
     assert measurement.attributed(found, losses[:1]) == dataclasses.replace(
         told, losses=(losses[0], losses[1])
     )
