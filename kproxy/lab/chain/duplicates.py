@@ -3,9 +3,14 @@
 A ReplicaSet may have as many active pods as it has been told to have lately, a DaemonSet one on
 each node. More at any time is what a controller makes that decides by an old picture, or two that
 think they lead.
+
+Pods and their owners come by two watches, of which either may be ahead of the other by a moment.
+So they are put in order by the versions of the objects: the revisions of the store, which all
+share.
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +28,9 @@ Object = dict[str, Any]
 class Sight:
     """A change of a pod or of an owner. ``limit``: how many pods an owner may have; None: a pod's.
 
-    ``owner`` is the uid of the owner, with the node behind it for a DaemonSet's pods. ``active``:
-    it exists, is not about to go and has not ended.
+    ``version``: the object's, of one that is gone its last one. ``owner`` is the uid of the owner,
+    with the node behind it for a DaemonSet's pods. ``active``: it exists, is not about to go and
+    has not ended.
     """
 
     ns: int
@@ -32,6 +38,7 @@ class Sight:
     name: str
     owner: str
     active: bool
+    version: int
     limit: int | None = None
     sole: bool = False
     """Whether it must be its owner's only one."""
@@ -46,6 +53,7 @@ def sights(events: Iterable[Event]) -> list[Sight]:
             name=str(event.fields["name"]),
             owner=str(event.fields["owner"]),
             active=bool(event.fields["active"]),
+            version=int(event.fields["version"]),
             limit=event.fields.get("limit"),
             sole=bool(event.fields.get("sole", False)),
         )
@@ -70,10 +78,10 @@ class _Owner:
 
 def found(history: Iterable[Sight]) -> list[str]:
     """Return, in words, every moment at which an owner had a pod too many."""
-    owners: dict[str, _Owner] = {}
+    owners: defaultdict[str, _Owner] = defaultdict(_Owner)
     problems: list[str] = []
-    for sight in history:
-        owner = owners.setdefault(sight.owner, _Owner())
+    for sight in _in_order(history):
+        owner = owners[sight.owner]
         if sight.limit is not None:
             owner.limits.append((sight.ns, sight.limit))
             continue
@@ -88,3 +96,16 @@ def found(history: Iterable[Sight]) -> list[str]:
             count = f"{len(owner.pods)} pods where {allowed} should be"
             problems.append(f"{sight.ns / 1e9:.3f} s: {count}: {names}")
     return problems
+
+
+def _in_order(history: Iterable[Sight]) -> Iterator[Sight]:
+    """Yield pods as they came, each after what its owners had been told when it was written."""
+    sights = list(history)
+    limits = sorted((one for one in sights if one.limit is not None), key=lambda one: one.version)
+    reached, told = 0, 0
+    for pod in (one for one in sights if one.limit is None):
+        reached = max(reached, pod.version)
+        while told < len(limits) and limits[told].version <= reached:
+            yield limits[told]
+            told += 1
+        yield pod

@@ -38,6 +38,7 @@ def of_pod(pod: Object, *, gone: bool) -> dict[str, Any] | None:
         "name": owned.key_of(pod),
         "owner": f"{owner['uid']}{place}",
         "active": not gone and owned.active(pod),
+        "version": int(pod["metadata"]["resourceVersion"]),
         "sole": sole,
     }
 
@@ -48,7 +49,14 @@ def of_replica_set(found: Object, *, gone: bool) -> dict[str, Any] | None:
         return None
     uid = owned.uid(found)
     limit = int(found["spec"].get("replicas", 1))
-    return {"uid": uid, "name": owned.key_of(found), "owner": uid, "active": True, "limit": limit}
+    return {
+        "uid": uid,
+        "name": owned.key_of(found),
+        "owner": uid,
+        "active": True,
+        "version": int(found["metadata"]["resourceVersion"]),
+        "limit": limit,
+    }
 
 
 def _watch(log: logs.Log, tell: Callable[..., dict[str, Any] | None]) -> Callable[..., None]:

@@ -1,6 +1,7 @@
 """What random kills are judged by: a ledger of writes, a history of pods; who may be killed."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -71,12 +72,31 @@ def test_attempts_are_read_from_events() -> None:
     ]
 
 
-def owner(limit: int, at_s: int) -> Sight:
-    return Sight(ns=at_s * S, uid="rs", name="rs", owner="rs", active=True, limit=limit)
+def owner(limit: int, at_s: int, *, version: int = 0) -> Sight:
+    """Return a sight of the owner; whatever is seen is of the version of its second."""
+    of = version or at_s
+    return Sight(
+        ns=at_s * S, uid="rs", name="rs", owner="rs", active=True, version=of, limit=limit
+    )
 
 
 def pod(uid: str, at_s: int, *, active: bool = True, sole: bool = False) -> Sight:
-    return Sight(ns=at_s * S, uid=uid, name=uid, owner="rs", active=active, sole=sole)
+    return Sight(
+        ns=at_s * S, uid=uid, name=uid, owner="rs", active=active, version=at_s, sole=sole
+    )
+
+
+def test_an_owner_that_is_seen_after_the_pods_that_it_was_to_have_had_been_told_before() -> None:
+    seen = [owner(1, 1), pod("a", 2), pod("b", 8), owner(2, 9, version=7)]
+    assert duplicates.found(seen) == []
+    seen = [owner(1, 1), pod("a", 2), pod("b", 6), owner(2, 9, version=7)]
+    assert len(duplicates.found(seen)) == 1
+
+
+def test_a_pod_that_is_gone_is_so_since_the_pods_before_it() -> None:
+    gone = replace(pod("a", 9, active=False), version=2)
+    assert duplicates.found([owner(1, 1), pod("a", 2), gone, pod("b", 10)]) == []
+    assert len(duplicates.found([owner(1, 1), pod("a", 2), pod("b", 8), gone])) == 1
 
 
 def test_as_many_pods_as_replicas_are_in_order() -> None:
@@ -107,17 +127,30 @@ def test_a_daemonset_has_one_on_each_node() -> None:
 
 
 def test_the_history_tells_of_pods_by_their_owner_and_node() -> None:
-    meta = {"namespace": "d", "name": "p", "uid": "u"}
+    meta = {"namespace": "d", "name": "p", "uid": "u", "resourceVersion": "7"}
     owned = {**meta, "ownerReferences": [{"kind": "DaemonSet", "uid": "ds"}]}
     bound = {"metadata": owned, "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}}
     told = history.of_pod(bound, gone=False)
     assert told is not None
     assert (told["owner"], told["active"], told["sole"]) == ("dsn1", True, True)
+    assert told["version"] == 7
     gone = history.of_pod(bound, gone=True)
     assert gone is not None
     assert gone["active"] is False
     assert history.of_pod({"metadata": meta, "spec": {}}, gone=False) is None
     assert history.of_pod({**bound, "spec": {}}, gone=False) is None
+
+
+def test_what_the_history_tells_is_what_is_judged() -> None:
+    meta = {"namespace": "d", "name": "w", "uid": "rs", "resourceVersion": "7"}
+    told = history.of_replica_set({"metadata": meta, "spec": {"replicas": 3}}, gone=False)
+    assert told is not None
+    event = Event(
+        source="history", who="history", level="info", msg="seen", mono_ns=5, fields=told
+    )
+    assert duplicates.sights([event]) == [
+        Sight(ns=5, uid="rs", name="d/w", owner="rs", active=True, version=7, limit=3)
+    ]
 
 
 def running(host: str, role: Role) -> Running:
