@@ -10,11 +10,13 @@ packet. IPv6 forbids that (RFC 8200, 8.1): there the checksum of the template is
 sequence number 0 and time 0, and the generator adds what it writes (RFC 1624).
 """
 
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
-from scapy.layers.inet import IP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Ether
+from scapy.packet import Packet, Raw
 
 from kproxy.errors import UsageError
 from kproxy.traffic import profile, wire
@@ -61,6 +63,110 @@ def probe(
     return profile.UdpFlow(
         flow=flow, frame=frame, header_at=len(frame) - payload_bytes, checksum_at=checksum_at
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """Where crafted packets leave: an interface's and the next hop's address, and our own."""
+
+    source_mac: str
+    gateway_mac: str
+    addresses: tuple[IPv4Address | IPv6Address, ...]
+
+
+def crafted(packet: Packet, sender: Sender, *, flows: int = 1, first_flow: int = 0) -> tuple[
+    profile.UdpFlow, ...
+]:  # fmt: skip
+    """Return flows of a packet that a user wrote (:func:`kproxy.traffic.crafted.parse`).
+
+    Link-layer and source addresses that were not given are those of the sender. A probe header
+    goes before the payload of UDP, TCP, ICMP and ICMPv6 echoes, so that who receives can count
+    them; other packets are sent as they are. Flows differ in their source port, or in the
+    identifier of an echo, unless that was given. Raises UsageError for a packet without a
+    destination, or for which there is no source address.
+    """
+    whole = _addressed(packet.copy(), sender)
+    top = whole.lastlayer()
+    load = b""
+    if isinstance(top, Raw):
+        load = bytes(top)
+        top = top.underlayer
+        top.remove_payload()
+    marks = _MARKS.get(type(top))
+    if marks is None:
+        frame = bytes(whole / load) if load else bytes(whole)
+        return tuple(
+            profile.UdpFlow(flow=first_flow + n, frame=frame, header_at=len(frame))
+            for n in range(flows)
+        )
+    found = []
+    for number in range(flows):
+        if marks.port not in top.fields or number:
+            first = top.fields.get(marks.port) or _FIRST_PORT
+            setattr(top, marks.port, first + 1 if number else first)
+        found.append(_crafted_flow(whole, top, marks, first_flow + number, load))
+    return tuple(found)
+
+
+def _crafted_flow(
+    whole: Packet, top: Packet, marks: "_Marks", flow: int, load: bytes
+) -> profile.UdpFlow:
+    top_at = len(bytes(whole)) - len(bytes(top))
+    given = top.fields.get("chksum")
+    if given is None and isinstance(top, UDP) and top.underlayer.haslayer(IP):
+        top.chksum = given = 0
+    frame = bytes(whole / Raw(wire.header(0, flow) + load))
+    return profile.UdpFlow(
+        flow=flow,
+        frame=frame,
+        header_at=len(frame) - len(load) - wire.HEADER.size,
+        checksum_at=top_at + marks.checksum_at if given is None else None,
+        port_at=top_at + marks.port_at,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """Of a kind of packet: the field that tells flows apart, its place, that of the checksum."""
+
+    port: str
+    port_at: int
+    checksum_at: int
+
+
+_FIRST_PORT = 40000
+_MARKS: dict[type[Packet], _Marks] = {
+    UDP: _Marks("sport", 0, _CHECKSUM_IN_UDP),
+    TCP: _Marks("sport", 0, 16),
+    ICMP: _Marks("id", 4, 2),
+    ICMPv6EchoRequest: _Marks("id", 4, 2),
+}
+
+
+def _addressed(packet: Packet, sender: Sender) -> Packet:
+    """Return a packet with the addresses that were not given."""
+    if not isinstance(packet, Ether):
+        packet = Ether() / packet
+    packet.fields.setdefault("src", sender.source_mac)
+    packet.fields.setdefault("dst", sender.gateway_mac)
+    for layer, version in ((IP, 4), (IPv6, 6)):
+        network = packet.getlayer(layer)
+        if network is None:
+            continue
+        if "dst" not in network.fields:
+            raise UsageError(
+                f"the packet's {layer.__name__} has no destination",
+                remedy=f"write {layer.__name__}(dst='…')",
+            )
+        if "src" not in network.fields:
+            own = [one for one in sender.addresses if one.version == version]
+            if not own:
+                raise UsageError(
+                    f"the interface has no IPv{version} address to send the packet from",
+                    remedy=f"write {layer.__name__}(src='…')",
+                )
+            network.src = str(own[0])
+    return packet
 
 
 def probes(

@@ -18,6 +18,17 @@ UDP_FORMAT = "kproxy.udp-profile/1"
 TCP_FORMAT = "kproxy.tcp-profile/1"
 
 
+#: The longest line that a responder takes, nearly.
+MOST_BULK_BYTES = 60_000
+
+
+class Protocol(StrEnum):
+    """What connections are made of."""
+
+    TCP = "tcp"
+    SCTP = "sctp"
+
+
 class Distribution(StrEnum):
     """How packets follow each other: evenly, or as a Poisson process."""
 
@@ -29,13 +40,22 @@ class Distribution(StrEnum):
 class UdpFlow:
     """One flow: a finished frame, and where in it the probe header begins (42 for plain IPv4).
 
-    ``checksum_at`` is the place of the UDP checksum to keep right, None where it is 0 (IPv4).
+    A header at the frame's very end means that it has none: it is sent as it is, and nobody
+    counts it. ``checksum_at`` is the place of the checksum to keep right, None where there is none
+    (IPv4 UDP may have 0). ``port_at`` is the place of the source port (or of an identifier that
+    tells flows apart) for ``fresh_ports``; None: 8 bytes before the header, as in UDP.
     """
 
     flow: int
     frame: bytes
     header_at: int
     checksum_at: int | None = None
+    port_at: int | None = None
+
+    @property
+    def stamped(self) -> bool:
+        """Whether it has a probe header."""
+        return self.header_at < len(self.frame)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +96,7 @@ class UdpProfile:
                 "frame": base64.b64encode(f.frame).decode(),
                 "header_at": f.header_at,
                 "checksum_at": f.checksum_at,
+                "port_at": f.port_at,
             }
             for f in self.flows
         ]
@@ -102,13 +123,19 @@ class UdpProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Established:
-    """Connections kept open to one target, each with one request every ``interval_s``."""
+    """Connections kept open to one target, each with one request every ``interval_s``.
+
+    ``bulk_bytes``: instead of requests, blocks of so many bytes, each of which the peer confirms
+    when it has it all; a block that is not confirmed when the next is due delays it.
+    """
 
     target: int
     address: str
     port: int
     connections: int
     interval_s: float
+    protocol: Protocol = Protocol.TCP
+    bulk_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +146,7 @@ class Connects:
     address: str
     port: int
     rate_per_s: float
+    protocol: Protocol = Protocol.TCP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +186,8 @@ class TcpProfile:
                         "port": e.port,
                         "connections": e.connections,
                         "interval_s": e.interval_s,
+                        "protocol": e.protocol,
+                        "bulk_bytes": e.bulk_bytes,
                     }
                     for e in self.established
                 ],
@@ -167,6 +197,7 @@ class TcpProfile:
                         "address": c.address,
                         "port": c.port,
                         "rate_per_s": c.rate_per_s,
+                        "protocol": c.protocol,
                     }
                     for c in self.connects
                 ],
@@ -249,11 +280,11 @@ def read_udp(path: Path) -> UdpProfile:
         quantum_ms=top.number("quantum_ms", low=0, default=None),
         distribution=top.choice("distribution", Distribution, default=Distribution.ISOCHRONOUS),
         seed=top.integer("seed", low=0, default=0),
-        fresh_ports=_fresh_ports(top),
+        fresh_ports=_fresh_ports(top, flows),
     )
 
 
-def _fresh_ports(top: _Fields) -> tuple[int, int] | None:
+def _fresh_ports(top: _Fields, flows: tuple[UdpFlow, ...]) -> tuple[int, int] | None:
     value = top.value("fresh_ports")
     if value is None:
         return None
@@ -264,6 +295,8 @@ def _fresh_ports(top: _Fields) -> tuple[int, int] | None:
         or sum(value) > 65536
     ):
         raise top.wrong("fresh_ports", "must be the lowest port and how many, up to 65535")
+    if not all(flow.stamped for flow in flows):
+        raise top.wrong("fresh_ports", "frames without a probe header keep their ports")
     return value[0], value[1]
 
 
@@ -273,16 +306,20 @@ def _udp_flow(fields: _Fields) -> UdpFlow:
     except ValueError:
         raise fields.wrong("frame", "must be base64") from None
     header_at = fields.integer("header_at", low=0)
-    if header_at + wire.HEADER.size > len(frame):
+    if header_at != len(frame) and header_at + wire.HEADER.size > len(frame):
         raise fields.wrong("header_at", f"leaves no room for a header in {len(frame)} bytes")
     checksum_at = fields.integer("checksum_at", low=0, default=None)
     if checksum_at is not None and checksum_at + 2 > header_at:
         raise fields.wrong("checksum_at", "must lie before the header")
+    port_at = fields.integer("port_at", low=0, default=None)
+    if port_at is not None and port_at + 2 > header_at:
+        raise fields.wrong("port_at", "must lie before the header")
     return UdpFlow(
         flow=fields.integer("flow", low=0),
         frame=frame,
         header_at=header_at,
         checksum_at=checksum_at,
+        port_at=port_at,
     )
 
 
@@ -298,6 +335,8 @@ def read_tcp(path: Path) -> TcpProfile:
                 port=f.integer("port", low=1),
                 connections=f.integer("connections", low=1),
                 interval_s=f.number("interval_s", low=0.001),
+                protocol=f.choice("protocol", Protocol, default=Protocol.TCP),
+                bulk_bytes=_bulk_bytes(f),
             )
             for f in top.items("established")
         ),
@@ -307,6 +346,7 @@ def read_tcp(path: Path) -> TcpProfile:
                 address=f.text("address"),
                 port=f.integer("port", low=1),
                 rate_per_s=f.number("rate_per_s", low=0.001),
+                protocol=f.choice("protocol", Protocol, default=Protocol.TCP),
             )
             for f in top.items("connects")
         ),
@@ -317,6 +357,13 @@ def read_tcp(path: Path) -> TcpProfile:
         request_bytes=top.integer("request_bytes", low=24, default=32),
         capacity=top.integer("capacity", low=1, default=1 << 17),
     )
+
+
+def _bulk_bytes(fields: _Fields) -> int | None:
+    value: int | None = fields.integer("bulk_bytes", low=2, default=None)
+    if value is not None and value > MOST_BULK_BYTES:
+        raise fields.wrong("bulk_bytes", f"must be at most {MOST_BULK_BYTES}")
+    return value
 
 
 def _open(path: Path, form: str) -> _Fields:

@@ -148,6 +148,7 @@ class RecordReader:
         self.record_size = record_size
         self.name = self._map[NAME_AT : NAME_AT + NAME_SIZE].split(b"\0", 1)[0].decode()
         self.table = self._map[HEADER_SIZE : HEADER_SIZE + table]
+        self._touched = 0
         self.count = self._scan(count)
 
     def _scan(self, count: int) -> int:
@@ -163,8 +164,10 @@ class RecordReader:
         end = self.count if number is None else min(self.count, start + number)
         first = self._records_at + start * self.record_size
         data = self._map[first : self._records_at + end * self.record_size]
-        if len(data) > LET_GO_BYTES:
+        self._touched += len(data)
+        if self._touched > LET_GO_BYTES:
             self._map.madvise(mmap.MADV_DONTNEED)
+            self._touched = 0
         return data
 
     def close(self) -> None:

@@ -1,13 +1,17 @@
 """What runs in a pod: answers on TCP and UDP ports, and records the probes that arrive.
 
     python -m kproxy.traffic.responder --tcp 8080 --udp 5353 [--name POD] [--record FILE]
-        [--rate PPS] [--capacity RECORDS]
+        [--sniff eth0:48] [--sctp 9000] [--rate PPS] [--capacity RECORDS]
 
 ``--tcp`` and ``--udp`` may be given several times. TCP: each line is answered with the pod's
-name, a space, and the line; connections stay open until the peer closes. UDP: probes
+name, a space, and the line (of a line that begins with #, bulk, only a # and its length);
+connections stay open until the peer closes. UDP: probes
 (:mod:`kproxy.traffic.wire`) are recorded in FILE and not answered unless they ask for it;
-everything else is sent back as it came. ``--rate`` is the traffic that the socket buffers must
-hold for two seconds. When it listens it prints ``{"event": "ready", …}``; SIGTERM ends it.
+everything else is sent back as it came. ``--sniff INTERFACE:BYTES`` records probes of any protocol
+as they reach an interface, with the header so many bytes after the network header's beginning
+(:mod:`kproxy.traffic.sniff`). ``--sctp`` is ``--tcp`` over SCTP. ``--rate`` is the traffic that
+the socket buffers must hold for two seconds. When it listens it prints ``{"event": "ready", …}``;
+SIGTERM ends it.
 """
 
 import os
@@ -15,11 +19,13 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from kproxy import costs
 from kproxy.errors import KproxyError, UsageError
-from kproxy.traffic import recordfile, records, udp_receive
+from kproxy.traffic import recordfile, records, sniff, udp_receive
 
 DEFAULT_RATE = 5000.0
 DEFAULT_CAPACITY = 1 << 20
@@ -48,7 +54,7 @@ class Connection:
                 if not data:
                     return False
                 *lines, self.incoming = (self.incoming + data).split(b"\n")
-                self.outgoing += b"".join(name + b" " + line + b"\n" for line in lines)
+                self.outgoing += b"".join(name + b" " + _said(line) + b"\n" for line in lines)
             if self.outgoing:
                 self.outgoing = self.outgoing[self.sock.send(self.outgoing) :]
         except BlockingIOError:
@@ -67,11 +73,23 @@ class Responder:
         self.udp: dict[int, socket.socket] = {}
         self.listeners: dict[int, socket.socket] = {}
         self.connections: dict[int, Connection] = {}
+        self.sniffed: dict[int, tuple[socket.socket, udp_receive.Batch]] = {}
         self._epoll = select.epoll()
 
-    def serve_tcp(self, port: int) -> None:
-        """Listen on a TCP port of every address."""
-        sock = _listener(port)
+    def serve_sniffing(self, interface: str, skip: int, rate: float) -> None:
+        """Record probes of any protocol that reach an interface."""
+        sock = sniff.open_socket(interface, skip, packets_per_second=rate)
+        self.sniffed[sock.fileno()] = (sock, udp_receive.Batch(skip))
+        self._epoll.register(sock, select.EPOLLIN)
+
+    def note_drops(self) -> None:
+        """Write down what was dropped at the sockets up to now."""
+        sniffed = [sock for sock, _ in self.sniffed.values()]
+        self.recorder.note_drops([*self.udp.values(), *sniffed])
+
+    def serve_tcp(self, port: int, protocol: int = socket.IPPROTO_TCP) -> None:
+        """Listen on a port of every address; over SCTP, if that is the protocol."""
+        sock = _listener(port, protocol)
         self.listeners[sock.fileno()] = sock
         self._epoll.register(sock, select.EPOLLIN)
 
@@ -87,11 +105,14 @@ class Responder:
         while True:
             events = self._epoll.poll(None if quiet else QUIET_SECONDS)
             if not events:
-                self.recorder.note_drops(list(self.udp.values()))
+                self.note_drops()
                 quiet = True
             for fd, event in events:
                 if fd in self.udp:
                     self.recorder.readable(self.udp[fd])
+                    quiet = False
+                elif fd in self.sniffed:
+                    self.recorder.readable(*self.sniffed[fd])
                     quiet = False
                 elif fd in self.listeners:
                     self._accept(self.listeners[fd])
@@ -103,7 +124,8 @@ class Responder:
             while True:
                 sock, _ = listener.accept()
                 sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if sock.proto == socket.IPPROTO_TCP:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.connections[sock.fileno()] = Connection(sock)
                 self._epoll.register(sock, select.EPOLLIN)
         except OSError:
@@ -120,14 +142,20 @@ class Responder:
         connection.sock.close()
 
 
-def _listener(port: int) -> socket.socket:
+def _said(line: bytes) -> bytes:
+    """Return what is answered to a line: itself, or of bulk its length."""
+    return b"#%d" % len(line) if line.startswith(b"#") else line
+
+
+def _listener(port: int, protocol: int) -> socket.socket:
+    kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
     try:
-        sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock = socket.socket(socket.AF_INET6, kind, protocol)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind(("::", port))
     except OSError:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock = socket.socket(socket.AF_INET, kind, protocol)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("", port))
     sock.listen(BACKLOG)
@@ -140,6 +168,8 @@ class Options:
     def __init__(self, arguments: list[str]) -> None:
         self.tcp: list[int] = []
         self.udp: list[int] = []
+        self.sctp: list[int] = []
+        self.sniff: list[tuple[str, int]] = []
         self.name = os.environ.get("POD_NAME") or os.uname().nodename
         self.record: str | None = None
         self.rate = DEFAULT_RATE
@@ -149,13 +179,16 @@ class Options:
             option, equals, value = word.partition("=")
             value = value if equals else next(words, "")
             self._set(option, value)
-        if not self.tcp and not self.udp:
+        if not (self.tcp or self.udp or self.sctp or self.sniff):
             raise UsageError("no port: give --tcp PORT or --udp PORT")
 
     def _set(self, option: str, value: str) -> None:
-        if option in ("--tcp", "--udp"):
-            ports = self.tcp if option == "--tcp" else self.udp
+        ports = {"--tcp": self.tcp, "--udp": self.udp, "--sctp": self.sctp}.get(option)
+        if ports is not None:
             ports.append(_whole(option, value, 1, 65535))
+        elif option == "--sniff" and ":" in value:
+            interface, _, skip = value.rpartition(":")
+            self.sniff.append((interface, _whole(option, skip, 1, 1000)))
         elif option == "--name" and value:
             self.name = value
         elif option == "--record" and value:
@@ -194,16 +227,27 @@ def start(options: Options) -> Responder:
             raise UsageError(f"--record {options.record}: {err.strerror}") from None
     responder = Responder(options.name, udp_receive.Recorder(writer))
     for port in options.tcp:
-        try:
+        with _naming(f"--tcp {port}"):
             responder.serve_tcp(port)
-        except OSError as err:
-            raise UsageError(f"--tcp {port}: {err.strerror}") from None
+    for port in options.sctp:
+        with _naming(f"--sctp {port}"):
+            responder.serve_tcp(port, socket.IPPROTO_SCTP)
     for port in options.udp:
-        try:
+        with _naming(f"--udp {port}"):
             responder.serve_udp(port, options.rate)
-        except OSError as err:
-            raise UsageError(f"--udp {port}: {err.strerror}") from None
+    for interface, skip in options.sniff:
+        with _naming(f"--sniff {interface}:{skip}"):
+            responder.serve_sniffing(interface, skip, options.rate)
     return responder
+
+
+@contextmanager
+def _naming(option: str) -> Iterator[None]:
+    """Say which option it was that cannot be had."""
+    try:
+        yield
+    except OSError as err:
+        raise UsageError(f"{option}: {err.strerror}") from None
 
 
 def main(arguments: list[str]) -> int:
@@ -222,7 +266,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        responder.recorder.note_drops(list(responder.udp.values()))
+        responder.note_drops()
     return 0
 
 

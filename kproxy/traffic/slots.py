@@ -44,7 +44,7 @@ class Slots:
         stamp = header_at + wire.STAMP_AT
         self._status = memory.cast("I")
         self._seq, self._ns = self._column(stamp, "Q"), self._column(stamp + 8, "Q")
-        self._port = self._column(header_at - _PORT_BEFORE_HEADER, "H")
+        self._port = self._column(header_at - _port_before_header(flows), "H")
         before = self._checksums.before_header
         self._checksum = self._column(header_at - before, "H")
 
@@ -103,13 +103,30 @@ class Slots:
 
 def slot_size(flows: tuple[profile.UdpFlow, ...]) -> int:
     """Return the size of a slot: a power of two."""
-    longest = max(len(flow.frame) - flow.header_at for flow in flows)
+    # A frame without a header has room for one behind it, which is not sent.
+    longest = max(wire.HEADER.size, *(len(flow.frame) - flow.header_at for flow in flows))
     needed = _FRAME_AT + _deepest(flows) + longest
     return max(_LEAST_SLOT, 1 << (needed - 1).bit_length())
 
 
 def _deepest(flows: tuple[profile.UdpFlow, ...]) -> int:
     return max(flow.header_at for flow in flows)
+
+
+def _port_at(flow: profile.UdpFlow) -> int:
+    return flow.header_at - _PORT_BEFORE_HEADER if flow.port_at is None else flow.port_at
+
+
+def _port_before_header(flows: tuple[profile.UdpFlow, ...]) -> int:
+    """Return how far before the header source ports are."""
+    before = {flow.header_at - _port_at(flow) for flow in flows}
+    if len(before) > 1:
+        raise UsageError(
+            "flows: port_at: the source ports of the flows are at different distances from their "
+            "headers",
+            remedy="send them with profiles of their own",
+        )
+    return before.pop()
 
 
 def _image(flows: tuple[profile.UdpFlow, ...], trial: int, size: int) -> bytes:
@@ -186,7 +203,7 @@ def _base(flow: profile.UdpFlow, trial: int) -> int | None:
 
 
 def _port(flow: profile.UdpFlow) -> int:
-    at = flow.header_at - _PORT_BEFORE_HEADER
+    at = _port_at(flow)
     return int.from_bytes(flow.frame[at : at + 2], "big")
 
 

@@ -5,7 +5,9 @@
 A process that is told over a pipe what to do (see ``control``). An established connection has
 one request every interval; one that is not answered in time, or whose connection breaks, has
 failed, and the connection is made again at the next interval. A new connection is made, has one
-request answered, and is closed by the client. Everything that ends is one record.
+request answered, and is closed by the client. Everything that ends is one record. Bulk is an
+established connection whose requests are long and whose answers are short. All of it goes over
+TCP, or over SCTP where the kernel has that.
 
 Nothing here blocks: one epoll, and a heap of deadlines.
 """
@@ -174,6 +176,11 @@ class Run:
         """Wait no longer for a socket to be writable."""
         assert exchange.sock is not None
         self._epoll.modify(exchange.sock, select.EPOLLIN)
+
+    def writable_too(self, exchange: tcp_exchange.Exchange) -> None:
+        """Wait for a socket to be writable, too."""
+        assert exchange.sock is not None
+        self._epoll.modify(exchange.sock, select.EPOLLIN | select.EPOLLOUT)
 
     def unwatch(self, exchange: tcp_exchange.Exchange) -> None:
         """Forget a socket that is about to be closed."""

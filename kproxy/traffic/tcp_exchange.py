@@ -20,6 +20,11 @@ _BY_ERRNO = {
 }
 
 
+_NUMBER = {profile.Protocol.TCP: socket.IPPROTO_TCP, profile.Protocol.SCTP: socket.IPPROTO_SCTP}
+BULK = b"#"
+"""Begins a line of which only the length is answered."""
+
+
 def _outcome(code: int | None) -> str:
     """Return the word for an errno."""
     return _BY_ERRNO.get(code or 0, "error")
@@ -38,6 +43,9 @@ class Host(Protocol):
 
     def readable_only(self, exchange: "Exchange") -> None:
         """Wait no longer for a socket to be writable."""
+
+    def writable_too(self, exchange: "Exchange") -> None:
+        """Wait for a socket to be writable, too."""
 
     def unwatch(self, exchange: "Exchange") -> None:
         """Forget a socket that is about to be closed."""
@@ -62,7 +70,8 @@ class Exchange:
         self.start = 0
         self.connected = 0
         self.pod = ""
-        self._line = b""
+        self._unsent = b""
+        self._expected = b""
         self._answer = b""
         self._waiting_for = ""
         self._number = 0
@@ -76,8 +85,14 @@ class Exchange:
         """Begin to connect."""
         self.start, self.connected, self.pod, self._waiting_for = now, 0, "", "connect"
         family = socket.AF_INET6 if ":" in self.target.address else socket.AF_INET
-        self.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+        try:
+            self.sock = socket.socket(family, kind, _NUMBER[self.target.protocol])
+        except OSError:  # this kernel does not have the protocol
+            self.end("error")
+            return
+        if self.target.protocol is profile.Protocol.TCP:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         code = self.sock.connect_ex((self.target.address, self.target.port))
         if code not in (0, errno.EINPROGRESS):
             self.end(_outcome(code))
@@ -90,12 +105,26 @@ class Exchange:
         assert self.sock is not None
         self.pod, self._answer, self._waiting_for = "", b"", "request"
         text = f"{self.run.wanted.trial} {self.target.target} {self.connection} {seq} "
-        self._line = text.encode().ljust(self.run.wanted.request_bytes - 1, b".") + b"\n"
+        bulk = self.target.bulk_bytes if isinstance(self.target, profile.Established) else None
+        size = bulk or self.run.wanted.request_bytes
+        line = (BULK + b"." * size)[: size - 1] if bulk else text.encode().ljust(size - 1, b".")
+        self._unsent = line + b"\n"
+        self._expected = b"%b%d\n" % (BULK, len(line)) if bulk else self._unsent
         self._limit(now + int(self.run.wanted.response_timeout_s * control.SECOND))
+        if self._send() and self._unsent:
+            self.run.writable_too(self)
+
+    def _send(self) -> bool:
+        """Send what the socket takes; returns whether the connection goes on."""
+        assert self.sock is not None
         try:
-            self.sock.send(self._line)
+            self._unsent = self._unsent[self.sock.send(self._unsent) :]
+        except BlockingIOError:
+            return True
         except OSError as err:
             self.end(_outcome(err.errno))
+            return False
+        return True
 
     def _limit(self, deadline: int) -> None:
         self._number = self.run.at(deadline, self._timeout)
@@ -115,6 +144,11 @@ class Exchange:
             self.run.readable_only(self)
             self.end("connected" if code == 0 else _outcome(code))
             return
+        if self._unsent:
+            if not self._send():
+                return
+            if not self._unsent:
+                self.run.readable_only(self)
         try:
             data = self.sock.recv(65536)
         except BlockingIOError:
@@ -128,11 +162,11 @@ class Exchange:
         elif self._answer.endswith(b"\n"):
             pod, _, line = self._answer.partition(b" ")
             self.pod = pod.decode(errors="replace")
-            self.end("ok" if line == self._line else "error")
+            self.end("ok" if line == self._expected else "error")
 
     def end(self, outcome: str) -> None:
         """Report the end of what was going on; close the socket unless it went well."""
-        self._waiting_for = ""
+        self._waiting_for, self._unsent = "", b""
         if outcome not in ("ok", "connected"):
             self.close()
         self.ended(self, outcome)

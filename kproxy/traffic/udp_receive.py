@@ -60,6 +60,12 @@ def open_socket(port: int, *, packets_per_second: float, seconds: float = 2.0) -
     except OSError:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         sock.bind(("", port))
+    prepare(sock, packets_per_second=packets_per_second, seconds=seconds)
+    return sock
+
+
+def prepare(sock: socket.socket, *, packets_per_second: float, seconds: float = 2.0) -> None:
+    """Have a socket hold so much traffic, stamp arrivals, and count what it drops."""
     # The kernel doubles the number, to account for its own bookkeeping, so half is asked for.
     wanted = int(packets_per_second * seconds * CHARGE_BYTES / 2)
     wanted = min(max(wanted, LEAST_BUFFER), MOST_BUFFER)
@@ -69,7 +75,6 @@ def open_socket(port: int, *, packets_per_second: float, seconds: float = 2.0) -
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
     sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
     sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
-    return sock
 
 
 def drops(sock: socket.socket) -> int:
@@ -95,12 +100,15 @@ def clock_offset() -> tuple[int, int]:
 class Batch:
     """The slots into which recvmmsg puts packets; shared by all sockets of the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, skip: int = 0) -> None:
+        """``skip``: so many bytes of each packet come before what is kept."""
+        self._skip = skip
+        self._skipped = bytearray(max(1, skip))
         self.slots = bytearray(BATCH * _SLOT)
         self.tails = bytearray(BATCH * ECHO_BYTES)
         self.names = bytearray(BATCH * _ADDRESS)
         self._headers = bytearray(BATCH * mmsg.HDR_SIZE)
-        self._iovecs = (mmsg.IoVec * (2 * BATCH))()
+        self._iovecs = (mmsg.IoVec * (3 * BATCH))()
         self._at = mmsg.address_of(self._headers)
         self._lay_out()
         self._fresh = bytes(self._headers)
@@ -111,13 +119,16 @@ class Batch:
         slots, tails = mmsg.address_of(self.slots), mmsg.address_of(self.tails)
         names, iovecs = mmsg.address_of(self.names), ctypes.addressof(self._iovecs)
         headers = (mmsg.MsgHdr * BATCH).from_buffer(self._headers)
+        skipped = mmsg.address_of(self._skipped)
         for i, header in enumerate(headers):
-            head, tail = self._iovecs[2 * i], self._iovecs[2 * i + 1]
+            before, head, tail = self._iovecs[3 * i : 3 * i + 3]
+            before.base, before.len = skipped, self._skip
             head.base, head.len = slots + i * _SLOT, _CONTROL_AT
             tail.base, tail.len = tails + i * ECHO_BYTES, ECHO_BYTES
             header.name, header.namelen = names + i * _ADDRESS, _ADDRESS
-            header.iov = iovecs + 2 * i * ctypes.sizeof(mmsg.IoVec)
-            header.iovlen = 2
+            first = 3 * i if self._skip else 3 * i + 1
+            header.iov = iovecs + first * ctypes.sizeof(mmsg.IoVec)
+            header.iovlen = 3 * i + 3 - first
             header.control = slots + i * _SLOT + _CONTROL_AT
             header.controllen = _SLOT - _CONTROL_AT
 
@@ -132,7 +143,7 @@ class Batch:
         slots = number * _SLOT_WORDS
         lengths = self.header_words[_LEN_WORD : number * _HDR_WORDS : _HDR_WORDS].tolist()
         return (
-            min(lengths) >= wire.HEADER.size
+            min(lengths) >= wire.HEADER.size + self._skip
             and self.words[0:slots:_SLOT_WORDS].tolist().count(_MAGIC_WORD) == number
             and self.words[1:slots:_SLOT_WORDS].tolist().count(self.words[1]) == number
             and _ECHO_WORD not in self.words[3:slots:_SLOT_WORDS].tolist()
@@ -165,7 +176,7 @@ class Batch:
 
     def length(self, i: int) -> int:
         """Return the length of packet ``i``'s payload."""
-        return int(self.header_words[i * _HDR_WORDS + _LEN_WORD])
+        return int(self.header_words[i * _HDR_WORDS + _LEN_WORD]) - self._skip
 
     def payload(self, i: int) -> bytes:
         """Return packet ``i``'s payload, as far as it was kept."""
@@ -187,12 +198,16 @@ class Recorder:
         self.writer = writer
         self.probes = 0
         self.echoed = 0
-        self._batch = Batch()
+        self._batch = self._answered = Batch()
         self._trial = -1
         self._section_due = 0
 
-    def readable(self, sock: socket.socket) -> None:
-        """Take what has arrived on a socket, a few batches at most: others wait, too."""
+    def readable(self, sock: socket.socket, sniffed: Batch | None = None) -> None:
+        """Take what has arrived on a socket, a few batches at most: others wait, too.
+
+        ``sniffed``: the batch for a socket of :mod:`kproxy.traffic.sniff`, which is not answered.
+        """
+        self._batch = sniffed or self._answered
         for _ in range(8):
             number = self._batch.receive(sock)
             if number == 0:
@@ -211,6 +226,8 @@ class Recorder:
         for i in range(number):
             if batch.is_probe(i):
                 self._record(i, 1)
+            if batch is not self._answered:
+                continue
             if batch.wants_echo(i) and batch.length(i) <= ECHO_BYTES:
                 mmsg.sendto(sock.fileno(), batch.payload(i), batch.name(i))
                 self.echoed += 1

@@ -1,5 +1,7 @@
 """Real connections over a wire, through the death and the return of their server."""
 
+import dataclasses
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,3 +121,53 @@ def test_unfinished_requests_are_set_aside(lab: Lab) -> None:
     client.tell("stop")
     found = tcp_accounting.account(records.read_tcp(lab.scratch / "tcp"), "request")
     assert found.failed == 0
+
+
+def test_bulk_is_confirmed_block_by_block(lab: Lab) -> None:
+    """Also blocks that no socket buffer takes in one piece."""
+    traffic_pair.responder(lab)
+    lab["client"].run(["sysctl", "-w", "net.ipv4.tcp_wmem=4096 8192 8192"])
+    client = traffic_pair.Generator(lab, "tcp_client")
+    bulk = profile.Established(
+        target=3,
+        address=ADDRESS,
+        port=traffic_pair.TCP_PORT,
+        connections=2,
+        interval_s=0.02,
+        bulk_bytes=profile.MOST_BULK_BYTES,
+    )
+    wanted = dataclasses.replace(tcp_profile(lab, duration_s=1.0), established=(bulk,))
+    client.start(wanted)
+    assert set(client.answer()["report"]["outcomes"]) <= {"ok", "unfinished"}
+    found = [r for r in records.read_tcp(lab.scratch / "tcp") if r.kind == "request"]
+    blocks = tcp_accounting.account(found, "request")
+    assert blocks.failed == 0
+    assert blocks.attempted > 10
+    assert {(r.target, r.pod) for r in found if r.outcome == "ok"} == {(3, "pod-1")}
+
+
+def test_sctp_where_the_kernel_has_it(lab: Lab) -> None:
+    traffic_pair.responder(lab)
+    client = traffic_pair.Generator(lab, "tcp_client")
+    wanted = tcp_profile(lab, duration_s=1.0)
+    (kept,), (fresh,) = wanted.established, wanted.connects
+    kept = dataclasses.replace(kept, protocol=profile.Protocol.SCTP, port=9000)
+    fresh = dataclasses.replace(fresh, protocol=profile.Protocol.SCTP, port=9000)
+    wanted = dataclasses.replace(wanted, established=(kept,), connects=(fresh,))
+    with lab["client"].entered():
+        try:
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+        except OSError:
+            client.start(wanted)
+            # Each attempt fails, and none of them ends the client.
+            assert set(client.answer()["report"]["outcomes"]) == {"error"}
+            return
+    command = [*traffic_pair.RESPONDER, "--name", "pod-1", "--sctp", "9000"]
+    traffic_pair.Speaker(lab, "pod", command)
+    client.start(wanted)
+    assert set(client.answer()["report"]["outcomes"]) <= {"ok", "unfinished"}
+    found = records.read_tcp(lab.scratch / "tcp")
+    for kind in ("request", "connect"):
+        account = tcp_accounting.account(found, kind)
+        assert account.failed == 0
+        assert account.attempted > 5

@@ -26,6 +26,7 @@ POD6 = ip_interface("2001:db8::2/64")
 UDP_PORT = 5353
 TCP_PORT = 8080
 FLOWS = 16
+RESPONDER = [sys.executable, "-m", "kproxy.traffic.responder"]
 
 
 @contextmanager
@@ -83,7 +84,7 @@ def close_speakers() -> None:
 
 def responder(lab: Lab, *options: str) -> tuple[Process, Path]:
     record = lab.scratch / "received"
-    command = [sys.executable, "-m", "kproxy.traffic.responder", "--name", "pod-1"]
+    command = [*RESPONDER, "--name", "pod-1"]
     command += ["--tcp", str(TCP_PORT), "--udp", str(UDP_PORT), "--record", str(record), *options]
     return Speaker(lab, "pod", command).process, record
 
@@ -136,11 +137,13 @@ def settled(record: Path, number: int) -> None:
     )
 
 
-def account(lab: Lab, record: Path, *, rate: float = 1000.0) -> accounting.Account:
+def account(
+    lab: Lab, record: Path, *, rate: float = 1000.0, flows: int = FLOWS
+) -> accounting.Account:
     tmax = 3_000_000_000
     plan = accounting.Plan(
         rate_pps=rate,
-        flows=FLOWS,
+        flows=flows,
         watched_until_ns=time.monotonic_ns() + tmax,
         tmax_ns=tmax,
     )
