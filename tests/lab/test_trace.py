@@ -19,7 +19,6 @@ import pytest
 import reached
 import test_lab_explain
 from agent_node import Node
-from reached import Surroundings
 
 from kproxy.cli.main import cli
 from kproxy.kernel.inet import Protocol
@@ -42,18 +41,16 @@ SERVICE = {
 }
 
 
-@pytest.fixture(params=MODES)
-def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
-    with agent_node.running(tmp_path, request.param) as node:
+@pytest.fixture(scope="module", params=MODES)
+def node(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Node]:
+    """A node with its proxy and its surroundings, for all tests of a mode: nobody changes it."""
+    with agent_node.running(tmp_path_factory.mktemp("node"), request.param) as node:
         node.api.put(*test_lab_explain.CLUSTER, *test_lab_explain.OBJECTS)
-        yield node
-
-
-@pytest.fixture
-def around(node: Node) -> Iterator[Surroundings]:
-    with reached.surroundings(node.name) as around:
-        node.start().wait_for("synced", first=True)
-        yield around
+        with reached.surroundings(node.name):
+            node.start().wait_for("synced", first=True)
+            yield node
 
 
 def trace(
@@ -87,7 +84,7 @@ def only(found: Trace, kind: Kind, place: str, way: Way = Way.THERE) -> list[str
     return [hop.text for hop in found.hops if (hop.kind, hop.place, hop.way) == (kind, place, way)]
 
 
-def test_every_mode_is_shown_hop_by_hop(node: Node, around: Surroundings) -> None:
+def test_every_mode_is_shown_hop_by_hop(node: Node) -> None:
     found = trace(node.name, "10.96.0.15", 80)  # its only endpoint is pod5
     assert found.answered
     there, back = hops(found, Way.THERE), hops(found, Way.BACK)
@@ -119,7 +116,7 @@ def test_every_mode_is_shown_hop_by_hop(node: Node, around: Surroundings) -> Non
     assert stamps[0] >= found.sent_ns
 
 
-def test_a_masqueraded_client_is_followed(node: Node, around: Surroundings) -> None:
+def test_a_masqueraded_client_is_followed(node: Node) -> None:
     found = trace(node.name, "203.0.113.8", 80, source="-outside")
     assert found.answered
     (tracked,) = only(found, Kind.CONNTRACK, node.name)
@@ -129,9 +126,7 @@ def test_a_masqueraded_client_is_followed(node: Node, around: Surroundings) -> N
     assert hops(found, Way.BACK)[-1] == ("-outside", "socket")
 
 
-def test_a_service_without_endpoints_refuses_where_the_rules_say_so(
-    node: Node, around: Surroundings
-) -> None:
+def test_a_service_without_endpoints_refuses_where_the_rules_say_so(node: Node) -> None:
     found = trace(node.name, "10.96.0.13", 80)
     assert (found.outcome, found.answered) == ("refused", False)
     assert hops(found, Way.BACK)[0] == (node.name, "socket")
@@ -142,7 +137,7 @@ def test_a_service_without_endpoints_refuses_where_the_rules_say_so(
         assert "drop" in only(found, Kind.RULES, node.name)[-1]
 
 
-def test_the_node_itself_is_traced(node: Node, around: Surroundings) -> None:
+def test_the_node_itself_is_traced(node: Node) -> None:
     found = trace(node.name, "10.96.0.15", 80, source=node.name)
     assert found.answered
     assert hops(found, Way.THERE)[0] == (node.name, "socket")
@@ -150,7 +145,7 @@ def test_the_node_itself_is_traced(node: Node, around: Surroundings) -> None:
     assert hops(found, Way.BACK)[-1] == (node.name, "socket")
 
 
-def test_nothing_of_it_stays_in_any_namespace(node: Node, around: Surroundings) -> None:
+def test_nothing_of_it_stays_in_any_namespace(node: Node) -> None:
     before = node.contents()
     trace(node.name, "10.96.0.15", 80)
     assert "kproxy-trace" not in node.run("nft", "list", "tables")
@@ -199,8 +194,19 @@ def inside(host: str, *command: str, text: str = "") -> None:
         subprocess.run(command, input=text, text=True, check=True)
 
 
-@pytest.fixture
+@contextlib.contextmanager
+def changed(host: str, do: str, undo: str) -> Iterator[None]:
+    """Change the world for a test by a command of ip, and change it back."""
+    inside(host, "ip", *do.split())
+    try:
+        yield
+    finally:
+        inside(host, "ip", *undo.split())
+
+
+@pytest.fixture(scope="module")
 def world() -> Iterator[None]:
+    """A client, a node and a pod; tests that change them change them back."""
     names = [f"{PREFIX}-{host}" for host in ("client", "node", "pod")]
     with contextlib.ExitStack() as stack:
         for name in names:
@@ -301,8 +307,11 @@ def test_a_rule_that_drops_is_where_the_trace_ends(
     priority = -150 if hook == "prerouting" else 0
     chain = f"chain thief {{ type filter hook {hook} priority {priority}; {rule}; }}"
     inside(host, "nft", "-f", "-", text=f"table ip thief {{\n{chain}\n}}\n")
-    with udp_server():
-        found = ask()
+    try:
+        with udp_server():
+            found = ask()
+    finally:
+        inside(host, "nft", "delete", "table", "ip", "thief")
     if (host, hook) == ("client", "output"):  # the sender is told
         assert found.outcome == "dropped by a rule of the sender"
         assert found.hops[-1].kind is Kind.LOST
@@ -313,8 +322,8 @@ def test_a_rule_that_drops_is_where_the_trace_ends(
 
 
 def test_a_route_that_is_missing_is_told_by_the_router(world: None) -> None:
-    inside("node", "ip", "route", "add", "unreachable", f"{POD}/32")
-    with udp_server():
+    route = f"unreachable {POD}/32"
+    with changed("node", f"route add {route}", f"route del {route}"), udp_server():
         found = ask()
     assert found.outcome == "unreachable"
     assert only(found, Kind.ROUTE, "node") == ["unreachable: nothing leads there"]
@@ -322,16 +331,17 @@ def test_a_route_that_is_missing_is_told_by_the_router(world: None) -> None:
 
 
 def test_a_black_hole_swallows_without_a_word(world: None) -> None:
-    inside("node", "ip", "route", "add", "blackhole", f"{POD}/32")
-    with udp_server():
+    route = f"blackhole {POD}/32"
+    with changed("node", f"route add {route}", f"route del {route}"), udp_server():
         assert lost(ask()) == ("there", "node")
 
 
 def test_a_neighbour_that_does_not_answer_is_named(world: None) -> None:
-    inside("pod", "ip", "addr", "del", f"{POD}/24", "dev", "eth0")
-    found = ask()
+    # Another pod's address, of which the node has no neighbour yet.
+    absent = "10.2.0.77"
+    found = ask(absent, 5353)
     assert lost(found) == ("there", "node")
-    assert f"nobody answers for {POD}" in found.hops[-1].text
+    assert f"nobody answers for {absent}" in found.hops[-1].text
 
 
 def test_a_packet_that_leaves_for_where_nobody_looks_is_said_to(world: None) -> None:
