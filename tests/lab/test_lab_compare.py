@@ -121,6 +121,32 @@ def test_loss_ends_only_after_the_restarted_proxy_has_synced(
     assert hit.failover_time_ms >= synced - hit.accuracy_ms
 
 
+@pytest.mark.parametrize("scenario", ["endpoint-crash", "endpoint-crash-while-proxy-down"])
+def test_event_kernel_and_data_plane_are_told_on_one_clock(
+    results: resultset.ResultSet, mode: str, scenario: str
+) -> None:
+    for node in ("hit", "other"):
+        found = packets(trial(results, mode, scenario), node)
+        assert found.recovery is not None
+        assert found.recovery.programmed_ms is not None
+        assert found.recovery.event_ms == 0 < found.recovery.programmed_ms
+        assert (found.recovery.recovered_ms is not None) == bool(found.lost)
+        assert found.failover is not None
+        for figure in (found.failover.tbm_ms, found.failover.plbm_ms, found.failover.tblm_ms):
+            assert figure.low_ms <= figure.ms <= figure.high_ms
+        assert found.convergence is not None
+        if not found.lost:
+            continue
+        assert found.recovery.recovered_ms is not None
+        assert found.convergence.full_ms is not None
+        step = found.convergence.sampling_interval_ms
+        # Both tell when the last packets were lost: one by the packets, one by the interval.
+        assert abs(found.convergence.full_ms.ms - found.recovery.recovered_ms.low_ms) <= 2 * step
+        assert sum(one.lost for one in found.services) == found.lost
+        assert sum(sum(one.lost) for one in found.series) == found.lost
+        assert sum(sum(one.sent) for one in found.series) == found.sent
+
+
 def test_the_time_line_is_in_order(results: resultset.ResultSet, mode: str) -> None:
     one = trial(results, mode, "proxy-crash")
     at = {event.name: event.ms for event in one.timeline}

@@ -1,6 +1,7 @@
 """Numbers out of records: every case is a stream whose truth is known."""
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import packet_streams as streams
@@ -258,3 +259,53 @@ def test_the_measurement_of_an_outage() -> None:
     assert found.affected_pps == 125.0
     assert found.first_good_ms == pytest.approx(320, abs=16)
     assert measurement.problems(found) == ("udp from hit: receivers dropped 3 packets",)
+
+
+def accounted(parts: int, size: int = 1 << 14) -> tuple[accounting.Account, int]:
+    """Account for a stream with an outage; return the greatest memory that it took, too."""
+    number = parts * size
+    end = number * MS // 20
+    plan = accounting.Plan(
+        rate_pps=20_000, flows=16, watched_until_ns=end + 50 * MS, tmax_ns=50 * MS, fault_ns=0
+    )
+    accountant = accounting.Accountant(plan)
+    tracemalloc.start()
+    for start in range(0, number, size):
+        k = np.arange(start, start + size)
+        sent = np.zeros(size, records.SENT_FIELDS)
+        sent["flow"], sent["seq"], sent["ns"] = k % 16, k // 16, k * (MS // 20)
+        sent["status"] = records.STATUS_SENT
+        there = sent[(sent["ns"] < end // 3) | (sent["ns"] >= end // 2)]
+        arrived = np.zeros(len(there), records.RECEIVED_FIELDS)
+        arrived["flow"], arrived["seq"] = there["flow"], there["seq"]
+        arrived["sent_ns"], arrived["received_ns"] = there["ns"], there["ns"] + MS
+        accountant.add(sent, {"pod": arrived})
+    account = accountant.result()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return account, peak
+
+
+def test_memory_does_not_grow_with_the_length_of_a_trial() -> None:
+    short, little = accounted(2)
+    long, peak = accounted(12)
+    assert (short.total("sent"), long.total("sent")) == (2 << 14, 12 << 14)
+    assert long.total("lost") == sum(flow.lost for flow in long.affected) > (1 << 14)
+    assert all(flow.loss_periods == 1 for flow in long.affected)
+    assert peak < 1.2 * little
+
+
+def test_what_comes_a_part_too_late_is_late_and_nobody_strange() -> None:
+    packets = streams.sent(1)
+    arrivals = streams.arriving(packets)
+    accountant = accounting.Accountant(streams.plan(packets))
+    missing = arrivals.pop(100)
+    border = 500
+    accountant.add(
+        streams.sent_array(packets[:border]),
+        streams.received_arrays([p for p in arrivals if p.sent_ns < packets[border].ns]),
+    )
+    rest = [p for p in arrivals if p.sent_ns >= packets[border].ns]
+    accountant.add(streams.sent_array(packets[border:]), streams.received_arrays([*rest, missing]))
+    account = accountant.result()
+    assert (account.total("lost"), account.total("late"), account.strangers) == (1, 1, 0)
