@@ -73,6 +73,11 @@ class NicReport:
     interrupts: tuple[Interrupt, ...]
     warnings: tuple[str, ...] = ()
 
+    @property
+    def told(self) -> list[str]:
+        """Return the warnings, each with host and card."""
+        return [f"{self.host}: {self.nic} {warning}" for warning in self.warnings]
+
 
 def inventory(name: str) -> Inventory:
     """Return the inventory of a card in the namespace that ``/sys`` shows."""

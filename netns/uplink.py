@@ -56,6 +56,11 @@ class Uplink:
             raise TopologyError(where, f"{field}.mode", f"{made.mode!r}", remedy=remedy)
         return made
 
+    def described(self) -> dict[str, str]:
+        """Return what :meth:`parse` takes."""
+        mode = {"mode": self.mode} if self.kind is Attachment.MACVLAN else {}
+        return {"nic": self.nic, "as": str(self.kind), **mode}
+
     def check(self, where: str, field: str = "uplink") -> None:
         """Raise :class:`TopologyError` for what can be no card."""
         if not _NAME.fullmatch(self.nic) or self.nic in {".", "..", "lo"}:

@@ -11,6 +11,7 @@ from kproxy import errors
 from kproxy.cli import compare_result, progress, reproducing
 from kproxy.cli.cost_option import checked_model, cost_model, costs_option
 from kproxy.cli.kernel_option import KernelChoice, lab_options, run_on_kernel, tell_kernel
+from kproxy.cli.uplinks_option import on_this_machine, uplinks_options
 from netns.kernels import base
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from kproxy.lab.chain.soak import Plan
     from kproxy.traffic.chainset import ChainSet
     from kproxy.traffic.soakset import SoakSet
+    from netns.uplink import Uplink
 
 MEMORY = 2 << 30
 """Bytes that an embedded kernel gets at least: etcd's members alone fill a third of it."""
@@ -58,6 +60,7 @@ MEMORY = 2 << 30
     metavar="PPS",
     help="UDP packets/s from each vantage point, over all flows.",
 )
+@uplinks_options
 @costs_option
 @reproducing.reproduce_option
 @click.option(
@@ -154,6 +157,8 @@ def _job(
         parameters, model = recipe.parameters, recipe.cost_model or costmodel.NONE
     else:
         parameters, model = _parameters(**options), checked_model(costs)
+    if parameters.uplinks:
+        kernel = on_this_machine(kernel)
     plan = None
     if reproduce is None and options["at_random"]:
         plan = soak.Plan(hours=options["hours"], parameters=parameters)
@@ -179,6 +184,8 @@ def _parameters(
     nodes: int,
     members: int,
     rate: float,
+    uplinks: "dict[str, Uplink]",
+    take_it: bool,
     **others: Any,
 ) -> "Parameters":
     from kproxy.lab.chain.settings import RATES, Parameters
@@ -192,6 +199,8 @@ def _parameters(
         profile=Profile(profile),
         nodes=nodes,
         members=members,
+        uplinks=uplinks,
+        take_default_route=take_it,
         rates=dataclasses.replace(RATES, udp_pps=rate),
     )
     parameters.check()

@@ -1,8 +1,10 @@
 """A node's cable, pulled and plugged in again, and when the node's kernel noticed.
 
 It is the cable of the node's card, if it is on one (:mod:`uplinks`), otherwise the one into the
-lab's switch. Of a card that no software can cut off, somebody has to pull the cable by hand: then
-what is known is when that was noticed, not when it was done.
+lab's switch. By software a cable between two cards is pulled by switching one of them off, and the
+other notices; of a node and its traffic host it is the node's that is switched off, because nobody
+can send by a card that is. Of a card whose carrier stays somebody has to pull the cable by hand:
+then what is known is when that was noticed, not when it was done.
 """
 
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from kproxy import errors
 from netns.cable import CarrierWatch
 from netns.errors import NetnsError
 from netns.lab import AttachedLab
+from netns.topology import Interface
 
 LAN_INTERFACE = "eth0"
 NOTICE_SECONDS = 10.0
@@ -23,15 +26,17 @@ class Cable:
 
     def __init__(self, lab: AttachedLab, node: str, tell: Callable[[str], None]) -> None:
         self._lab = lab
-        self._node = node
         self._tell = tell
         self._by_hand = False
-        host = lab.host(node)
-        cards = [each for each in host.interfaces if each.uplink]
-        self._end = cards[0] if cards else host.interface(LAN_INTERFACE)
+        self._end = _watched(lab, node)
+
+    @property
+    def end(self) -> str:
+        """The host that notices."""
+        return self._end.host
 
     def pull(self) -> tuple[int, int]:
-        """Pull it; return when, and when the node's kernel said that its carrier is gone.
+        """Pull it; return when, and when the kernel said that the carrier is gone.
 
         Nanoseconds of the monotonic clock. Raises ``MeasurementError`` if that does not happen;
         then it is plugged in.
@@ -45,7 +50,7 @@ class Cable:
             return self._ask("pull", refusal.message, connected=False)
 
     def plug(self) -> tuple[int, int]:
-        """Plug it in again; return when, and when the node's kernel said that it has a carrier."""
+        """Plug it in again; return when, and when the kernel said that there is a carrier."""
         if self._by_hand:
             return self._ask("plug in", "it was pulled by hand", connected=True)
         try:
@@ -56,18 +61,28 @@ class Cable:
     def _switch(self, *, connected: bool) -> tuple[int, int]:
         # Heard by a thread: who waits for the carrier otherwise looks at it now and then only.
         with (
-            self._lab.host(self._node).call(CarrierWatch, self._end.name) as watch,
+            self._lab.host(self._end.host).call(CarrierWatch, self._end.name) as watch,
             ThreadPoolExecutor(1) as pool,
         ):
             noticed = pool.submit(watch.await_state, up=connected, timeout=NOTICE_SECONDS)
-            done = self._lab.plug(self._node, self._end.name, connected=connected)
+            done = self._lab.plug(self._end.host, self._end.name, connected=connected)
             return done, noticed.result()
 
     def _ask(self, what: str, why: str, *, connected: bool) -> tuple[int, int]:
-        with self._lab.host(self._node).call(CarrierWatch, self._end.name) as watch:
+        with self._lab.host(self._end.host).call(CarrierWatch, self._end.name) as watch:
             self._tell(f"{why}: now {what} the cable of {self._end.uplink} by hand")
             try:
                 noticed = watch.await_state(up=connected, timeout=HAND_SECONDS)
             except NetnsError as error:
                 raise errors.MeasurementError(str(error)) from None
         return noticed, noticed
+
+
+def _watched(lab: AttachedLab, node: str) -> Interface:
+    """Return the end of the node's cable at which a carrier comes and goes."""
+    topology = lab.topology
+    for link in topology.links:
+        if link.physical and node in (link.a.host, link.b.host):
+            return link.b if link.a.host == node else link.a
+    cards = [each for each in topology.interfaces(node) if each.uplink]
+    return cards[0] if cards else lab.host(node).interface(LAN_INTERFACE)

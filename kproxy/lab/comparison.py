@@ -202,13 +202,13 @@ def _run_setup(
     def run_all(numbers: Iterable[int], names: Iterable[str], before: int = 0) -> None:
         with _cluster(parameters, load, state_dir, setup, tell) as cluster:
             cards[:] = cluster.lab.cards()
-            for card, warning in ((card, each) for card in cards for each in card.warnings):
-                tell(f"warning: {card.host}: {card.nic} {warning}")
+            for warning in (text for card in cards for text in card.told):
+                tell(f"warning: {warning}")
             rates, timing = parameters.rates, parameters.timing
             runner = Trials(cluster, rates, timing, setup, seed=base.seed(), before=before)
             for number, name in itertools.product(numbers, names):
                 tell(f"{name}, trial {number} of {parameters.trials}")
-                with watched(cluster.files.records, functools.partial(tell, "")):
+                with watched(cluster.files.records, functools.partial(tell, "")) as runner.told:
                     trials.append(runner.run(name, number))
                 tell("", ended(trials[-1].scenario, trials[-1]))
             tell("taking the lab away")

@@ -81,12 +81,12 @@ class Stage(Protocol):
         """
         ...
 
-    def pull_cable(self, node: str) -> tuple[int, int]:
-        """Pull the node's cable; return when, and when its kernel had noticed."""
+    def pull_cable(self, node: str) -> tuple[int, int, str]:
+        """Pull the node's cable; return when, when the kernel had noticed, and in which host."""
         ...
 
-    def plug_cable(self, node: str) -> tuple[int, int]:
-        """Plug it in again; return when, and when its kernel had noticed."""
+    def plug_cable(self, node: str) -> tuple[int, int, str]:
+        """Plug it in again; return when, when the kernel had noticed, and in which host."""
         ...
 
     def pause(self, seconds: float) -> None:
@@ -171,13 +171,13 @@ def proxy_surge_update(stage: Stage) -> None:
 
 def cable_pull(stage: Stage) -> None:
     """Pull the node's cable, and plug it in again two seconds later; its carrier is watched."""
-    pulled, lost = stage.pull_cable(stage.hit)
+    pulled, lost, where = stage.pull_cable(stage.hit)
     stage.mark(FAULT, pulled)
-    stage.mark(CARRIER_LOST, lost, stage.hit)
+    stage.mark(CARRIER_LOST, lost, where)
     stage.pause(CUT_OFF_SECONDS)
-    plugged, back = stage.plug_cable(stage.hit)
+    plugged, back, where = stage.plug_cable(stage.hit)
     stage.mark(PLUGGED, plugged)
-    stage.mark(CARRIER_BACK, back, stage.hit)
+    stage.mark(CARRIER_BACK, back, where)
 
 
 def mark_restart(stage: Stage, node: str, since: int, gone: int) -> None:

@@ -152,14 +152,15 @@ class ClusterStage:
         """Give the DaemonSet a version of the proxy that writes other rules: a rolling update."""
         self._cluster.upgrade_daemonset()
 
-    def pull_cable(self, node: str) -> tuple[int, int]:
-        """Pull the node's cable; return when, and when its kernel had noticed."""
-        self._cables[node] = Cable(self._cluster.lab, node, self._cluster.tell)
-        return self._cables[node].pull()
+    def pull_cable(self, node: str) -> tuple[int, int, str]:
+        """Pull the node's cable; return when, when the kernel had noticed, and in which host."""
+        cable = self._cables[node] = Cable(self._cluster.lab, node, self._cluster.tell)
+        return (*cable.pull(), cable.end)
 
-    def plug_cable(self, node: str) -> tuple[int, int]:
-        """Plug it in again; return when, and when its kernel had noticed."""
-        return self._cables[node].plug()
+    def plug_cable(self, node: str) -> tuple[int, int, str]:
+        """Plug it in again; return when, when the kernel had noticed, and in which host."""
+        cable = self._cables[node]
+        return (*cable.plug(), cable.end)
 
     def pause(self, seconds: float) -> None:
         """Let time pass."""

@@ -21,6 +21,7 @@ from kproxy.traffic.chainsummary import Words, summarise
 from netns.errors import NetnsError
 from netns.kernels import base
 from netns.lab import Lab
+from netns.nicreport import NicReport
 
 LAB_NAME = "chain"
 
@@ -37,17 +38,18 @@ def run(
     parameters.check()
     trials: list[chainset.LinkTrial] = []
     incomplete: list[str] = []
+    cards: list[NicReport] = []
     for number in range(parameters.first, parameters.first + parameters.trials):
         for names in table.groups(parameters.links):
             try:
-                _run_group(parameters, names, number, state_dir, trials, progress)
+                _run_group(parameters, names, number, state_dir, (trials, cards), progress)
             except (errors.KproxyError, NetnsError) as error:
                 incomplete.append(f"{', '.join(names)}: {error}")
             except KeyboardInterrupt:
-                return whole(parameters, trials, [*incomplete, INTERRUPTED])
+                return whole(parameters, trials, [*incomplete, INTERRUPTED], cards=cards)
             except SystemExit:
-                return whole(parameters, trials, [*incomplete, TERMINATED])
-    return whole(parameters, trials, incomplete)
+                return whole(parameters, trials, [*incomplete, TERMINATED], cards=cards)
+    return whole(parameters, trials, incomplete, cards=cards)
 
 
 def _run_group(
@@ -55,10 +57,11 @@ def _run_group(
     names: Sequence[str],
     number: int,
     state_dir: Path,
-    trials: list[chainset.LinkTrial],
+    found: tuple[list[chainset.LinkTrial], list[NicReport]],
     progress: Callable[[Step], None],
 ) -> None:
-    """Append the trials of one group."""
+    """Append the trials of one group, and say on which cards they are."""
+    trials, cards = found
     total = len(parameters.links) * parameters.trials
     current = names[0]
 
@@ -68,9 +71,17 @@ def _run_group(
     site = Site(parameters.file())
     tell("building the lab")
     with (
-        Lab(site.topology(), name=LAB_NAME, state_dir=state_dir) as lab,
+        Lab(
+            site.topology(),
+            name=LAB_NAME,
+            state_dir=state_dir,
+            take_default_route=parameters.take_default_route,
+        ) as lab,
         WholeCluster(lab, site, progress=tell) as cluster,
     ):
+        cards[:] = lab.cards()
+        for warning in (text for card in cards for text in card.told):
+            tell(f"warning: {warning}")
         nodes = [node.name for node in site.nodes]
         cluster.must_apply([*shop.manifests(cluster.places.files), *probes.manifests(nodes)])
         Steady(cluster).settle()
@@ -78,7 +89,8 @@ def _run_group(
             for name in names:
                 current = name
                 tell(f"trial {number} of {parameters.trials}")
-                with news.watched(cluster.places.files.records, functools.partial(tell, "")):
+                records = cluster.places.files.records
+                with news.watched(records, functools.partial(tell, "")) as runner.told:
                     trials.append(runner.run(table.by_name(name), number))
                 tell("", news.ended(name, trials[-1]))
         tell("taking the lab away")
@@ -89,10 +101,12 @@ def whole(
     trials: Sequence[chainset.LinkTrial],
     incomplete: list[str],
     made: chainset.ChainSet | None = None,
+    *,
+    cards: Sequence[NicReport] = (),
 ) -> chainset.ChainSet:
     """Put trials together, in the order of the chain.
 
-    ``made``: what says where and how they were made; None: here, as we are.
+    ``made``: what says where and how they were made; None: here, as we are, on these ``cards``.
     """
     order = list(table.LINKS)
     ordered = sorted(trials, key=lambda trial: (trial.number, order.index(trial.link)))
@@ -102,7 +116,7 @@ def whole(
         rows = tuple(dataclasses.replace(row, valid=False) for row in rows)
     return chainset.ChainSet(
         kernel=made.kernel if made else facts.kernel(),
-        host=made.host if made else facts.host(),
+        host=made.host if made else {**facts.host(), "cards": msgspec.to_builtins(cards)},
         parameters={
             **(made.parameters if made else facts.run()),
             **msgspec.to_builtins(parameters),

@@ -9,6 +9,8 @@ from kproxy.lab import generators
 from kproxy.lab.chain.table import LINKS, by_name
 from kproxy.lab.clusterfile import ETCD_SIZES, ClusterFile, ControlPlane, NodeFile, Profile, Store
 from kproxy.lab.modes import MODES
+from kproxy.lab.site import Site
+from netns.uplink import Uplink
 
 ETCD_MISSING = "etcd is not installed (scripts/install --etcd)"
 RATES = generators.Rates(
@@ -47,6 +49,10 @@ class Parameters:
     members: int = 3
     """Of etcd; 0: objects are kept by SQLite."""
     profile: Profile = Profile.PRODUCTION
+    uplinks: dict[str, Uplink] = field(default_factory=dict)
+    """The hosts that are on network cards."""
+    take_default_route: bool = False
+    """Whether a card may be taken that carries the machine's default route."""
     rates: generators.Rates = RATES
     timing: Timing = field(default_factory=Timing)
 
@@ -72,6 +78,7 @@ class Parameters:
                 f"--rate {self.rates.udp_pps:g}: the sender can do more than 0 and up to "
                 f"{generators.FASTEST_PPS:,.0f} packets/s"
             )
+        Site(self.file()).check("--uplinks")
 
     def file(self) -> ClusterFile:
         """Return the file of the cluster."""
@@ -86,6 +93,7 @@ class Parameters:
             nodes=[NodeFile(name=f"node{number}") for number in range(1, self.nodes + 1)],
             control_plane=plane,
             outside=1,
+            uplinks={host: one.described() for host, one in self.uplinks.items()},
             dns=False,
             profile=self.profile,
         )

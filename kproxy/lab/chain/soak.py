@@ -72,7 +72,10 @@ def run(plan: Plan, state_dir: Path, *, progress: Callable[[Step], None]) -> soa
             progress(Step(done=done, total=total, mode="random", text=text))
 
         tell("building the lab")
-        lab = stack.enter_context(Lab(where.topology(), name="soak", state_dir=state_dir))
+        take = plan.parameters.take_default_route
+        lab = stack.enter_context(
+            Lab(where.topology(), name="soak", state_dir=state_dir, take_default_route=take)
+        )
         cluster = stack.enter_context(WholeCluster(lab, where, progress=tell))
         cluster.must_apply(shop.manifests(cluster.places.files))
         soak = Soak(cluster, plan, base.seed())

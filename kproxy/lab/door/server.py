@@ -96,9 +96,8 @@ class Door:
 
     def _start(self, cluster: WholeCluster, job: messages.Job) -> list[str]:
         """Start the cluster and apply what it is to begin with; return what was refused."""
-        for card in cluster.lab.cards():
-            for warning in card.warnings:
-                self._progress(f"warning: {card.host}: {card.nic} {warning}")
+        for warning in (text for card in cluster.lab.cards() for text in card.told):
+            self._progress(f"warning: {warning}")
         cluster.start()
         problems = []
         for one in cluster.api.apply_all(job.objects):

@@ -52,11 +52,11 @@ class RecordingStage:
     def update_proxies(self, *, surge: bool) -> None:
         self._act("surge" if surge else "update")
 
-    def pull_cable(self, node: str) -> tuple[int, int]:
-        return self._act(f"pull {node}"), next(self._clock)
+    def pull_cable(self, node: str) -> tuple[int, int, str]:
+        return self._act(f"pull {node}"), next(self._clock), node
 
-    def plug_cable(self, node: str) -> tuple[int, int]:
-        return self._act(f"plug {node}"), next(self._clock)
+    def plug_cable(self, node: str) -> tuple[int, int, str]:
+        return self._act(f"plug {node}"), next(self._clock), node
 
     def pause(self, seconds: float) -> None:
         self._act("pause")
