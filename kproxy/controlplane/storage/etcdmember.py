@@ -27,19 +27,21 @@ def command(
     data: Path,
     peers: Mapping[str, str],
     *,
+    program: str = "etcd",
     heartbeat_ms: int = HEARTBEAT_MS,
     election_ms: int = ELECTION_MS,
 ) -> list[str]:
     """Return the command that runs a member of a new cluster, or of one that it was in before.
 
-    ``peers`` are names and addresses of all members, this one's too. ``data`` is its directory;
-    etcd takes 128 MB for it at once, where the file system keeps no holes (tmpfs does not).
+    ``program``: etcd, or a copy of it. ``peers`` are names and addresses of all members, this
+    one's too. ``data`` is its directory; etcd takes 128 MB for it at once, where the file system
+    keeps no holes (tmpfs does not).
     """
     host = _bracketed(peers[name])
     client, peer = f"http://{host}:{CLIENT_PORT}", f"http://{host}:{PEER_PORT}"
     everyone = (f"{one}=http://{_bracketed(at)}:{PEER_PORT}" for one, at in peers.items())
     return [
-        "etcd",
+        program,
         f"--name={name}",
         f"--data-dir={data}",
         f"--listen-client-urls={client}",

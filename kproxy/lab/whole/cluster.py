@@ -90,6 +90,8 @@ class WholeCluster:
         for host, its_units in self._units.items():
             init.write(self.places.init(host) / init.UNITS, its_units)
         if self.site.etcd:
+            if not self.places.prepare_etcd():
+                self._progress("this etcd reads the processor's counter: two runs will differ")
             self._progress(f"starting {len(self.site.etcd)} etcd members")
             self._start(self.site.etcd)
             self.wait_for(lambda: bool(self.leader(Role.ETCD)), START_SECONDS, "etcd's leader")

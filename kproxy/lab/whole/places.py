@@ -11,10 +11,11 @@ import msgspec
 from kproxy.controlplane.access import kubeconfigs
 from kproxy.controlplane.access.kubeconfigs import Credentials
 from kproxy.controlplane.access.pki import write_private
-from kproxy.controlplane.storage.etcdmember import CLIENT_PORT
+from kproxy.controlplane.storage import etcdmember
 from kproxy.lab.clusterfile import Security, Store
 from kproxy.lab.layout import Layout
 from kproxy.lab.site import API_ADDRESS, SERVICES, SERVICES6, Site
+from netns.kernels import base, cyclecounter
 
 SITE_FILE = "lab.json"
 USERS = (
@@ -67,6 +68,12 @@ class Places:
         """Return the directory in which a member keeps its data."""
         return self.root / "etcd" / member
 
+    @property
+    def etcd_program(self) -> str:
+        """Return what members run: etcd, in virtual time a copy that does the same twice."""
+        virtual = base.clock() is base.Clock.VIRTUAL
+        return str(self.root / "etcd" / "program") if virtual else "etcd"
+
     def kubeconfig(self, who: str = kubeconfigs.ADMIN) -> Path:
         """Return the kubeconfig of one of USERS."""
         return self.pki / f"{who}.conf"
@@ -87,8 +94,8 @@ class Places:
         """Return what API servers are told with ``--store``."""
         if self.site.file.control_plane.store is Store.SQLITE:
             return f"sqlite:{self.root / 'store.db'}"
-        addresses = (self.site.lan_address(host) for host in self.site.etcd)
-        return "etcd:" + ",".join(f"http://{address}:{CLIENT_PORT}" for address in addresses)
+        members = {host: str(self.site.lan_address(host)) for host in self.site.etcd}
+        return "etcd:" + ",".join(etcdmember.endpoints(members))
 
     def prepare(self) -> None:
         """Make directories, certificates and kubeconfigs; only the owner may read the latter."""
@@ -109,6 +116,14 @@ class Places:
             self._prove()
         else:
             self._trust()
+
+    def prepare_etcd(self) -> bool:
+        """Make the program of the members, once; return whether two runs of it are the same.
+
+        Raises Unsupported if there is no etcd.
+        """
+        program, wanted = etcdmember.program(), Path(self.etcd_program)
+        return not wanted.is_absolute() or cyclecounter.without(Path(program), wanted)
 
     def _prove(self) -> None:
         secrets = self.credentials

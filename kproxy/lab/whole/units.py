@@ -101,6 +101,7 @@ def _etcd(places: Places, host: str) -> Unit:
         host,
         places.etcd(host),
         peers,
+        program=places.etcd_program,
         heartbeat_ms=timing.etcd_heartbeat_ms,
         election_ms=timing.etcd_election_ms,
     )
