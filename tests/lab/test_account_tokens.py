@@ -10,6 +10,7 @@ import kubelet_lab
 import pytest
 from kubelet_lab import KubeletLab
 
+from kproxy.client.kubeconfig import SERVICE_ACCOUNT
 from netns.kernels import base
 from netns.process import Process
 
@@ -88,6 +89,24 @@ def test_a_pod_is_known_for_more_than_two_lifetimes_of_its_token(lab: KubeletLab
     lab.until(lambda: lab.get("asks") is None, "the pod to go")
     assert not lab.valid(last)
     assert list(directory.parent.iterdir()) == []
+
+
+def test_a_pod_of_its_own_network_finds_the_files_where_kubernetes_has_them(
+    lab: KubeletLab,
+) -> None:
+    run = sorted(Path("/run").iterdir())
+    script = f"cd {SERVICE_ACCOUNT}; cat namespace; while echo; do cat token; sleep 1; done"
+    lab.create("clients", {"command": ["sh", "-c", script]})
+    lab.until(lambda: lab.ready("clients"), "the pod to run")
+    (directory,) = lab.files.accounts("node1").iterdir()
+    token = (directory / "token").read_text()
+    lab.until(lambda: lab.log("clients").startswith(f"default\n{token}\n"), "the token to be read")
+    (directory / "new").write_text("another")
+    (directory / "new").replace(directory / "token")
+    lab.until(lambda: lab.log("clients").endswith("another\n"), "a replaced token to be read")
+    lab.delete("clients")
+    lab.until(lambda: lab.get("clients") is None, "the pod to go")
+    assert sorted(Path("/run").iterdir()) == run
 
 
 def test_without_a_kubelet_the_token_expires_and_the_next_one_renews_it(lab: KubeletLab) -> None:

@@ -1,5 +1,6 @@
 """A whole cluster: two control-plane hosts over one file, TLS, a shop; parts die and come back."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,16 +8,23 @@ import pytest
 
 from kproxy.api import catalog, kinds, manifests
 from kproxy.lab import clusterfile
+from kproxy.lab.podviews import is_ready
 from kproxy.lab.site import Site
 from kproxy.lab.whole import picture
 from kproxy.lab.whole.cluster import WholeCluster
-from kproxy.lab.whole.readiness import is_ready
 from kproxy.lab.whole.roles import Role, Running
 from netns.lab import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.needs_module("ip_vs")]
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 PATIENCE = 120.0
+IN_CLUSTER = """
+from pathlib import Path
+from kubernetes import client, config
+config.load_incluster_config()
+who = client.AuthenticationV1Api().create_self_subject_review({}).status.user_info.username
+print(who, Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace").read_text())
+"""
 CURL = ("curl", "--silent", "--show-error", "--fail", "--max-time", "5")
 
 
@@ -63,6 +71,27 @@ def test_the_shop_is_reached_through_service_addresses_and_node_ports(
         answer = get(cluster, "outside1", f"http://{node.address}:30080/y")
         assert answer.startswith("front-")
         assert answer.endswith(" /y\n")
+
+
+def test_kubernetes_own_client_works_in_a_pod_as_in_any_cluster(cluster: WholeCluster) -> None:
+    pytest.importorskip("kubernetes")
+    container = {"name": "asks", "command": [sys.executable, "-c", IN_CLUSTER]}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "asks", "namespace": "shop"},
+        "spec": {"containers": [container], "restartPolicy": "Never"},
+    }
+    cluster.must_apply([pod])
+
+    def phase() -> str:
+        found = cluster.api.get(catalog.POD, "shop", "asks")
+        return str(((found or {}).get("status") or {}).get("phase"))
+
+    cluster.wait_for(lambda: phase() in ("Succeeded", "Failed"), PATIENCE, "the pod to end")
+    path = f"{catalog.POD.path('shop', 'asks')}/log"
+    told = cluster.api.request("GET", path).decode()
+    assert (phase(), told) == ("Succeeded", "system:serviceaccount:shop:default shop\n")
 
 
 def test_applying_the_same_again_changes_nothing(cluster: WholeCluster) -> None:
