@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kproxy.lab.comparison import Step
-from kproxy.lab.news import Ended, Rates, in_words
+from kproxy.lab.news import Ended, Happened, Rates, in_words
 
 MOST_ROWS = 8
 """So many places are shown, those of which there was news last."""
@@ -26,6 +26,7 @@ class Place:
     """What is known of one mode, or of one link."""
 
     doing: str = ""
+    happened: str = ""
     last: Ended | None = None
     received: list[float] = dataclasses.field(default_factory=list)
     sent: float = 0.0
@@ -52,12 +53,14 @@ class LiveView:
         place.told = self._told
         match step.news:
             case None:
-                place.doing = step.text
+                place.doing, place.happened = step.text, ""
+            case Happened(name=name):
+                place.happened = name
             case Rates(sent=sent, received=received):
                 place.sent = sent
                 place.received = [*place.received, received][-MOST_SPARKS:]
             case Ended() as ended:
-                place.last = ended
+                place.last, place.happened = ended, ""
                 place.received.clear()
                 self._add(ended)
 
@@ -91,7 +94,8 @@ class LiveView:
         for mode, place in self._places.items():  # a row stays where it is
             if mode not in shown:
                 continue
-            table.add_row(mode, place.doing, _rates(place), *_last(place.last))
+            doing = f"{place.doing}: {place.happened}" if place.happened else place.doing
+            table.add_row(mode, doing, _rates(place), *_last(place.last))
         return table
 
     def _sum(self) -> Text:

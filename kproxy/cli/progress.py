@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from kproxy.lab.news import Ended, News, Rates
+from kproxy.lab.news import Ended, Happened, News, Rates
 from netns.kernels import base
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class _Telegram(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     done: int
     mode: str
     ended: Ended | None = None
+    happened: Happened | None = None
     rates: Rates | None = None
 
 
@@ -86,6 +87,7 @@ def _encoded(step: "Step", news: News) -> str:
         done=step.done,
         mode=step.mode,
         ended=news if isinstance(news, Ended) else None,
+        happened=news if isinstance(news, Happened) else None,
         rates=news if isinstance(news, Rates) else None,
     )
     return msgspec.json.encode(told).decode()
@@ -99,5 +101,5 @@ def news_of(line: str) -> tuple[int, str, News] | None:
         told = msgspec.json.decode(line.removeprefix(NEWS), type=_Telegram)
     except msgspec.DecodeError:
         return None
-    news = told.ended or told.rates
+    news = told.ended or told.happened or told.rates
     return None if news is None else (told.done, told.mode, news)

@@ -1,25 +1,25 @@
-"""What there is to tell of a run while it lasts: how each trial ended, and what is under way.
+"""What there is to tell of a run while it lasts: what happens in a trial, its rates, how it ended.
 
-A run in virtual time tells of a trial when it is over: it takes about a second, and whoever looked
-on from within would move the clock. In real time the records are looked at while they grow.
+In virtual time nobody looks on at intervals, because that would move the clock: rates are told
+when something happens. In real time the records are looked at twice a second, too.
 """
 
 import contextlib
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kproxy.errors import MeasurementError
+from kproxy.traffic import recordfile, records
 from kproxy.traffic.chainset import LinkTrial
 from kproxy.traffic.resultset import TimelineEvent, Trial
 from netns.kernels import base
 
 EVERY_S = 0.5
-_COUNT = struct.Struct("<Q")
-_COUNT_AT = 24
-"""Where a record file has the number of its records (:mod:`kproxy.traffic.recordfile`)."""
+LEAST_S = 0.2
+"""No rate is told of less than this time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,14 @@ class Rates:
     received: float
 
 
-News = Ended | Rates
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened:
+    """Something was put on the time line."""
+
+    name: str
+
+
+News = Ended | Happened | Rates
 
 
 def ended(case: str, trial: Trial | LinkTrial) -> Ended:
@@ -69,58 +76,101 @@ def ended(case: str, trial: Trial | LinkTrial) -> Ended:
 
 
 class Counts:
-    """How many records a lab's files have, as their writers say."""
+    """How many packets a lab's record files tell of, as they grow."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._before: dict[Path, int] = {}
+        self._sent: dict[Path, int] = {}
+        self._read: dict[Path, int] = {}
 
-    def grown(self, ending: str) -> int:
-        """Return how many records files of that ending have got since the last call.
+    def sent(self) -> int:
+        """Return the packets that came into files of senders since the last call.
 
         A file that was begun anew counts from its beginning.
         """
         total = 0
-        for path in self._directory.glob(f"*{ending}"):
-            count, before = _count(path), self._before.get(path, 0)
-            total += count - before if count >= before else count
-            self._before[path] = count
+        for path in self._directory.glob("*.sent"):
+            now, before = _sent(path), self._sent.get(path, 0)
+            total += now - before if now >= before else now
+            self._sent[path] = now
         return total
 
+    def received(self) -> int:
+        """Return the packets that came into files of receivers since the last call."""
+        return sum(self._received(path) for path in self._directory.glob("*.received"))
 
-def _count(path: Path) -> int:
+    def _received(self, path: Path) -> int:
+        kind, size = recordfile.KIND_RECEIVED, records.RECEIVED_SIZE
+        try:
+            with recordfile.RecordReader(path, kind, size) as file:
+                data = file.records(self._read.get(path, 0))
+        except MeasurementError:  # it is being made
+            return 0
+        first_words = memoryview(data).cast("I")[:: size // 4].tolist()
+        self._read[path] = self._read.get(path, 0) + len(first_words)
+        return len(first_words) - first_words.count(records.SECTION)
+
+
+def _sent(path: Path) -> int:
+    """Return how many packets a sender's file tells of: its last span says."""
+    kind, size = recordfile.KIND_SENT, records.SPAN.size
     try:
-        with path.open("rb") as file:
-            file.seek(_COUNT_AT)
-            data = file.read(_COUNT.size)
-    except OSError:
+        with recordfile.RecordReader(path, kind, size) as file:
+            last = file.records(file.count - 1) if file.count else b""
+    except MeasurementError:
         return 0
-    found: tuple[int, ...] = _COUNT.unpack(data) if len(data) == _COUNT.size else (0,)
-    return found[0]
+    if not last:
+        return 0
+    _, number, first, _ = records.SPAN.unpack(last)
+    return int(first + number)
+
+
+class Reporter:
+    """Tells of one trial while it lasts."""
+
+    def __init__(self, directory: Path, tell: Callable[[News], None]) -> None:
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._counts = Counts(directory)
+        self._counts.sent()
+        self._counts.received()
+        self._last = time.monotonic()
+
+    def happened(self, name: str) -> None:
+        """Tell an event, and the rates until then."""
+        self._tell(Happened(name=name))
+        self.look()
+
+    def look(self) -> None:
+        """Tell the rates since the last look."""
+        with self._lock:
+            now = time.monotonic()
+            passed = now - self._last
+            if passed < LEAST_S:
+                return
+            self._last = now
+            rates = Rates(
+                sent=self._counts.sent() / passed, received=self._counts.received() / passed
+            )
+        self._tell(rates)
 
 
 @contextlib.contextmanager
-def watched(directory: Path, tell: Callable[[Rates], None]) -> Iterator[None]:
-    """Tell the rates twice a second while this is entered; in real time only."""
+def watched(directory: Path, tell: Callable[[News], None]) -> Iterator[Callable[[str], None]]:
+    """Tell of a trial while this is entered; yields what is to be told events by their names."""
+    reporter, over = Reporter(directory, tell), threading.Event()
     if base.clock() is not base.Clock.REAL:
-        yield
+        yield reporter.happened
         return
-    counts, over = Counts(directory), threading.Event()
 
     def look() -> None:
-        last = time.monotonic()
-        counts.grown(".sent")
-        counts.grown(".received")
         while not over.wait(EVERY_S):
-            now = time.monotonic()
-            sent, received = (counts.grown(one) / (now - last) for one in (".sent", ".received"))
-            last = now
-            tell(Rates(sent=sent, received=received))
+            reporter.look()
 
     thread = threading.Thread(target=look, name="rates", daemon=True)
     thread.start()
     try:
-        yield
+        yield reporter.happened
     finally:
         over.set()
         thread.join()

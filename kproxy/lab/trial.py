@@ -72,6 +72,8 @@ class Trials:
         self._timing = timing
         self._places = dict(zip((HIT, OTHER), cluster.clients, strict=False))
         self._count = before
+        self.told: Callable[[str], None] = lambda name: None
+        """Is told the name of every event, when it is marked."""
         numbers = {place: self._client(place).vantage.number for place in self._places}
         self._accounts = Accounts(cluster.files.records, numbers, rates.udp_pps)
 
@@ -98,7 +100,12 @@ class Trials:
         left: dict[str, Sent] = {}
         leave = functools.partial(self._leave, started, left)
         stage, act = self._scene(name, leave)
-        stage.on_mark = watch.mark
+
+        def marked() -> None:
+            watch.mark()
+            self.told(stage.marks[-1].name)
+
+        stage.on_mark = marked
         # Otherwise all trials would show the same phase of the fault against the packets.
         jitter = self._lots(f"fault {self._count}").uniform(0, JITTER_SECONDS)
         time.sleep(self._timing.before + jitter)

@@ -3,6 +3,7 @@
 import contextlib
 import random
 import time
+from collections.abc import Callable
 from signal import SIGTERM
 
 from kproxy import errors
@@ -41,6 +42,8 @@ class ChainTrials:
         self._clients: dict[str, generators.Client] = {}
         self._targets: dict[str, list[Target]] = {}
         self._steady = Steady(cluster)
+        self.told: Callable[[str], None] = lambda name: None
+        """Is told the name of every event, when it is marked."""
 
     def __enter__(self) -> "ChainTrials":
         files = self._cluster.places.files
@@ -76,7 +79,12 @@ class ChainTrials:
             link.prepare(stage)
             self._steady.settle()
         with self._watching() as watch:
-            stage.on_mark = watch.mark
+
+            def marked() -> None:
+                watch.mark()
+                self.told(stage.marks[-1].name)
+
+            stage.on_mark = marked
             return self._run(link, number, stage, watch)
 
     def _run(

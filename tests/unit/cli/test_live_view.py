@@ -38,6 +38,9 @@ def test_it_shows_where_the_run_is_and_what_was_lost() -> None:
     assert "building the lab" in seen(view)
     view.tell(told(1, "ipvs", said=news.Rates(sent=2000, received=1000)))
     assert "2,000 sent, 1,000 received █" in seen(view)
+    view.tell(told(1, "ipvs", "proxy-crash, trial 1 of 4"))
+    view.tell(told(1, "ipvs", said=news.Happened(name="process gone")))
+    assert "proxy-crash, trial 1 of 4: process gone" in seen(view)
     view.tell(told(2, "ipvs", said=ENDED))
     view.tell(told(2, "nftables", "proxy-crash, trial 1 of 4"))
     text = seen(view)
@@ -70,7 +73,9 @@ def test_no_terminal_gets_the_lines_of_steps_and_nothing_else(
     assert line.endswith("s  [1/8] ipvs: proxy-crash, trial 1 of 3")
 
 
-@pytest.mark.parametrize("said", [ENDED, news.Rates(sent=2.5, received=1.5)])
+@pytest.mark.parametrize(
+    "said", [ENDED, news.Rates(sent=2.5, received=1.5), news.Happened(name="fault")]
+)
 def test_news_of_a_part_reaches_its_parent(
     capsys: pytest.CaptureFixture[str], said: news.News
 ) -> None:
