@@ -91,7 +91,7 @@ class Seen(NamedTuple):
     destination_port: int
     probe: tuple[int, int, int] | None
     direction: str
-    target: str
+    target: str | None
     open: bool
     perhaps: str
     ns: int
@@ -138,8 +138,8 @@ def quoted(errors: Iterable[tuple[str, IcmpError]], trial: int, scene: Scene) ->
             continue  # Translated on its way back: a service's address says not who it was.
         cause = _answered(error)
         witness = f"ICMP type {error.kind} code {error.code} from {place}"
-        target = scene.host_of_address(packet.destination)
-        found.append(Sighting(flow, seq, place, cause, witness, target, open=True))
+        # The packet is quoted as it was sent, to the service.
+        found.append(Sighting(flow, seq, place, cause, witness, open=True))
     return found
 
 
@@ -182,7 +182,8 @@ def _taken_apart(drop: Drop, scene: Scene) -> Seen | None:
         witness=f"drop monitor: {words}",
         **packet._asdict(),
         direction=BACK if back else THERE,
-        target=target if scene.is_pod(target) else "",
+        # Where IPVS finds no way to a server it has chosen, nothing tells which one that is.
+        target=target if scene.is_pod(target) else None if said is None else "",
         open=cause in (Cause.RULE, *_ON_A_LINK),
         perhaps=_last_link(on, there) if said is None or cause in _ON_A_LINK else "",
         ns=drop.ns,

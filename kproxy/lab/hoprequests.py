@@ -88,7 +88,7 @@ def _why(record: TcpRecord, pod: str, client: str, met: Sequence[Seen], story: S
     if since is not None and since <= record.end_ns:
         return _Why(pod, Cause.DEAD_BACKEND, THERE, f"{record.outcome}, {pod} was gone")
     for one in met[:1]:
-        gone = story.gone.get(one.target)
+        gone = story.gone.get(one.target or "")
         dead = gone is not None and gone <= record.end_ns
         cause = Cause.DEAD_BACKEND if dead else one.cause
         return _Why(one.place, cause, one.direction, f"{record.outcome}, {one.witness}")

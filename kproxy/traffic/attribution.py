@@ -50,8 +50,9 @@ class Missing(NamedTuple):
 class Sighting(NamedTuple):
     """Somebody saw what became of one packet.
 
-    ``target``: the pod that it was addressed to by then; "" before one was chosen. ``open``: the
-    cause is the least that is known, and a counter there, or at ``perhaps``, may know better.
+    ``target``: the pod that it was addressed to by then; "": to none yet; None: that is not
+    known, and the one that had its flow until then is the likeliest. ``open``: the cause is the
+    least that is known, and a counter there, or at ``perhaps``, may know better.
     """
 
     flow: int
@@ -59,7 +60,7 @@ class Sighting(NamedTuple):
     place: str
     cause: Cause
     witness: str
-    target: str = ""
+    target: str | None = None
     direction: str = THERE
     open: bool = False
     perhaps: str = ""
@@ -110,7 +111,7 @@ class _Case:
 
     packet: Missing
     verdict: _Verdict | None = None
-    target: str = ""
+    target: str | None = None
     places: tuple[str, ...] = ()
     """Where a counter may know better why; none: nobody does."""
     witnesses: tuple[str, ...] = ()
@@ -215,7 +216,7 @@ def _judged(case: _Case, story: Story) -> _Verdict:
         return _Verdict("", Cause.UNEXPLAINED, THERE)
     if verdict.cause not in _UNREACHED:
         return verdict
-    pod = case.target or packet.backend
+    pod = packet.backend if case.target is None else case.target
     since = story.gone.get(pod)
     if since is None or packet.sent_ns < since - REACH_NS:
         return verdict

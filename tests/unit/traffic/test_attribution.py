@@ -133,6 +133,18 @@ def test_the_time_line_tells_a_dead_backend_and_a_stale_entry_from_a_missing_rou
     assert "pod-a was gone: 6" in found[0].witness
 
 
+def test_what_was_for_no_pod_yet_was_not_lost_by_the_end_of_one() -> None:
+    sightings = [
+        Sighting(1, 0, "node1", Cause.NO_ROUTE, "monitor", ""),
+        Sighting(1, 1, "node1", Cause.NO_ROUTE, "monitor", None),
+    ]
+    found = attribute(lost(2), sightings, [], Story(gone={"pod-a": 0}))["hit"]
+    assert by_cause(found) == {
+        ("node1", Cause.DEAD_BACKEND): 1,
+        ("node1", Cause.NO_ROUTE): 1,
+    }
+
+
 def test_a_rule_that_drops_is_a_rule_also_for_packets_to_the_dead() -> None:
     sightings = [Sighting(1, 0, "node1", Cause.RULE, "monitor", "pod-a")]
     found = attribute(lost(1), sightings, [], Story(gone={"pod-a": 0}))["hit"]
