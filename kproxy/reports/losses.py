@@ -84,15 +84,20 @@ def _accounts(view: View, case: Case, column: str) -> Iterable[Account]:
         )
 
 
-def _unexplained(found: Sequence[Measurement]) -> int | None:
-    """Return how many have no place and cause; None if nobody has looked."""
-    known = [m.unexplained for m in found if m.unexplained is not None]
-    if known:
-        return sum(known)
-    if not any(m.losses for m in found):
+def _unexplained(found: Iterable[Measurement]) -> int | None:
+    known = [count for m in found if (count := unexplained(m)) is not None]
+    return sum(known) if known else None
+
+
+def unexplained(one: Measurement) -> int | None:
+    """Return how many were lost without a place and a cause; None if nobody has looked."""
+    if one.unexplained is not None:
+        return one.unexplained
+    if not one.losses:
         return None
-    causes = [loss for m in found for loss in m.losses if loss.cause != Cause.UNEXPLAINED]
-    return max(0, sum(m.lost or 0 for m in found) - sum(loss.packets for loss in causes))
+    lost = one.tcp.failed if one.tcp else one.lost or 0
+    known = sum(loss.packets for loss in one.losses if loss.cause != Cause.UNEXPLAINED)
+    return max(0, lost - known)
 
 
 def added(losses: Iterable[Loss]) -> tuple[Loss, ...]:

@@ -62,7 +62,7 @@ def _outcome(view: View) -> Grid:
 def _came_to(view: View, column: str) -> tuple[Cell, ...]:
     shots = [shot for shot in view.shots if shot.column == column]
     found = [one for shot in shots for one in shot.measurements]
-    looked = [m.unexplained for m in found if m.unexplained is not None]
+    looked = [count for m in found if (count := losses.unexplained(m)) is not None]
     unknown = sum(looked)
     tcp = [m.tcp for m in found if m.tcp is not None]
     lost, failed = sum(m.lost or 0 for m in found), sum(one.failed for one in tcp)

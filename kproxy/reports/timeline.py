@@ -86,10 +86,9 @@ def _rates(column: str, shot: Shot, trials: int, span: tuple[float, float]) -> C
     figure = timechart.rates(shot, span)
     if figure is None:
         return None
-    lost = f"{shot.lost:,} lost" if shot.lost else "nothing lost"
     valid = "; NOT VALID" if shot.problems else ""
     return Chart(
-        title=f"{column}: trial {shot.number} of {trials}: {lost}{valid}",
+        title=f"{column}: trial {shot.number} of {trials}: {shot.lost_in_words}{valid}",
         description="Packets delivered per second, and lost packets, by time of sending; "
         + ", ".join(f"{timechart.called(e.name)} at {e.ms:.1f} ms" for e in shot.timeline),
         figure=figure,

@@ -40,6 +40,15 @@ class Shot:
         return sum(m.tcp.failed if m.tcp else m.lost or 0 for m in self.measurements)
 
     @property
+    def lost_in_words(self) -> str:
+        """Return what was lost, kind by kind."""
+        packets = sum(m.lost or 0 for m in self.measurements)
+        failed = sum(m.tcp.failed for m in self.measurements if m.tcp)
+        said = [f"{packets:,} packets lost"] if packets else []
+        said += [f"{failed:,} TCP failed"] if failed else []
+        return ", ".join(said) or "nothing lost"
+
+    @property
     def failover_ms(self) -> float:
         """Return the longest failover time; infinite if something did not recover."""
         times = [
