@@ -338,12 +338,14 @@ class Cluster:
 
     def _label_nodes(self) -> None:
         for name, mode in self._labels.items():
-            registered = functools.partial(self._is_registered, name)
-            self.wait_for(registered, START_SECONDS, f"{name} to be registered")
+            open_ = functools.partial(self._takes_pods, name)
+            self.wait_for(open_, START_SECONDS, f"{name} to take pods")
             self.change_node(name, {"metadata": {"labels": {proxysets.MODE_LABEL: mode}}})
 
-    def _is_registered(self, name: str) -> bool:
-        return any(node["metadata"]["name"] == name for node in self.objects(kinds.NODE))
+    def _takes_pods(self, name: str) -> bool:
+        """Return whether pods would be bound to a node: else all would gather at another one."""
+        found = {node["metadata"]["name"]: node for node in self.objects(kinds.NODE)}
+        return name in found and podviews.takes_pods(found[name])
 
     def _apply(self) -> None:
         self._progress("applying the workload")

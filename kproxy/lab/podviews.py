@@ -1,4 +1,4 @@
-"""What a pod's object says: whether it is ready, has ended, and what it belongs to. Pure."""
+"""What the objects of pods and nodes say of them, as far as a lab waits for it. Pure."""
 
 from typing import Any
 
@@ -32,3 +32,10 @@ def is_ready(obj: Object) -> bool:
         return False
     conditions = (obj.get("status") or {}).get("conditions") or []
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def takes_pods(node: Object) -> bool:
+    """Return whether a node is ready, and no taint keeps pods away."""
+    conditions = (node.get("status") or {}).get("conditions") or []
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return ready and not (node.get("spec") or {}).get("taints")
