@@ -19,9 +19,11 @@ from netns.kernels import base
 
 if TYPE_CHECKING:
     from kproxy.lab import trafficbench
+    from kproxy.traffic import declared
 
 VIRTUAL_PPS = 20_000.0
 """The rate of a run in virtual time, where every rate can be held."""
+DECLARED_PPS = 1000.0
 _PEER_SECONDS = 1.0
 _BELOW_FOUND = 0.95
 """A rate that held for half a second is not taken to its edge for many."""
@@ -119,10 +121,25 @@ def _spread(what: str, ms: dict[str, float]) -> str:
     "--packets", "kept", type=click.Path(dir_okay=False, path_type=Path), default=None,
     help="Leave the fate of every packet in this file, a compressed .npz (docs/records.md).",
 )  # fmt: skip
+@click.option(
+    "--profile", type=click.Path(dir_okay=False, path_type=Path), default=None,
+    help="Send the traffic that this YAML file declares instead (docs/traffic.md).",
+)  # fmt: skip
+@click.option(
+    "--packet", default=None,
+    help="Send this packet, in scapy's words, instead: IP(dst='10.96.0.10')/TCP(dport=8080, "
+    "flags='S').",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @lab_options
 def traffic(
-    rate: float | None, seconds: float, kept: Path | None, as_json: bool, kernel: KernelChoice
+    rate: float | None,
+    seconds: float,
+    kept: Path | None,
+    profile: Path | None,
+    packet: str | None,
+    as_json: bool,
+    kernel: KernelChoice,
 ) -> int:
     """Send UDP through IPVS at a rate, and count every packet.
 
@@ -135,6 +152,7 @@ def traffic(
     """
     if not math.isfinite(rate or 1) or not math.isfinite(seconds):
         raise UsageError("--rate and --seconds must be numbers", remedy="for example --rate 20000")
+    wanted = _declared(profile, packet, rate)
     if kept is not None:
         kept = kept.absolute()
         if not kept.parent.is_dir():
@@ -143,9 +161,47 @@ def traffic(
         dataclasses.replace(kernel, clock=kernel.clock or base.Clock.REAL),
         writable=[] if kept is None else [kept.parent],
     )
+    if wanted:
+        return _played(wanted, seconds, as_json)
     outcome = measure(rate, seconds, kept)
     click.echo(json.dumps(asdict(outcome)) if as_json else outcome.text())
     return 0 if outcome.held else 1
+
+
+def _declared(
+    profile: Path | None, packet: str | None, rate: float | None
+) -> tuple["declared.Traffic", ...]:
+    """Return the traffic that was asked for instead of the bench's own; wrong ones are refused."""
+    if profile is None and packet is None:
+        return ()
+    if profile is not None and (packet is not None or rate is not None):
+        raise UsageError("--profile: says what is sent, and at which rate; give it alone")
+    from kproxy.traffic import crafted, declared
+
+    if profile is not None:
+        wanted = declared.read(profile)
+        for number, one in enumerate(wanted):
+            if one.packet:
+                crafted.parse(one.packet, f"{profile}: traffic[{number}]: packet")
+        return wanted
+    assert packet is not None
+    crafted.parse(packet)
+    fields = {"kind": "packet", "packet": packet, "rate": rate or DECLARED_PPS}
+    return (declared.one(fields, "--packet"),)
+
+
+def _played(wanted: tuple["declared.Traffic", ...], seconds: float, as_json: bool) -> int:
+    from kproxy.lab import trafficbench, trafficplay
+
+    most = max(one.rate for one in wanted)
+    with trafficbench.opened(int(most * seconds)) as bench:
+        found = trafficplay.play(bench, wanted, seconds)
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in found]))
+    else:
+        for one in found:
+            click.echo(one.text())
+    return 1 if any(one.reason for one in found) else 0
 
 
 def measure(rate: float | None, seconds: float, kept: Path | None = None) -> Outcome:

@@ -9,7 +9,9 @@ Every packet is counted, and what is lost is looked for in the counters of socke
 """
 
 import contextlib
+import dataclasses
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -41,6 +43,7 @@ from netns.topology import Host, Interface, Link, Route, RouteKind, Topology
 
 SERVICE = IPv4Address("10.96.0.10")
 PORT = 5353
+STREAM_PORT = 8080
 CLIENT, NODE, PODS = "client", "node", ("pod1", "pod2")
 FLOWS = 16
 TMAX_NS = 2_000_000_000
@@ -77,9 +80,9 @@ class Run:
         """Return why the rate was not held, "" if it was."""
         total, report = self.account.total, self.report
         unsent = total("not_sent") + total("failed")
-        achieved, offered = report["achieved_pps"], report["offered_pps"]
+        achieved = report["achieved_pps"]
         reasons = []
-        if achieved < LEAST_SHARE * offered or unsent:
+        if report["pace"] < LEAST_SHARE or unsent:
             failures = "".join(f", {text}: {n:,}" for text, n in report["failed"].items())
             reasons.append(
                 f"the sender reached {achieved:,.0f} packets/s, {unsent:,} were not sent{failures}"
@@ -96,17 +99,21 @@ class Bench:
     """The lab, its sender and its receivers; runs streams one after the other."""
 
     def __init__(self, lab: netns_lab.Lab, packets: int) -> None:
-        self._lab = lab
+        self.lab = lab
         self._trial = 0
+        self.sctp = has_sctp()
+        self.address = IPv4Address("10.250.0.2")
+        self.source_mac = str(lab[CLIENT].interface("eth0").mac)
+        self.gateway_mac = str(lab[NODE].interface(CLIENT).mac)
         self.sent_record = lab.scratch / "sent"
         self.records = [self._responder(pod, packets) for pod in PODS]
         self._sender = generators.Generator(lab[CLIENT], "udp_send", lab.scratch / "log")
         self._sender.expect("ready", 60)
         self._flows = frames.probes(
             flows=FLOWS,
-            source_mac=str(lab[CLIENT].interface("eth0").mac),
-            gateway_mac=str(lab[NODE].interface(CLIENT).mac),
-            source=IPv4Address("10.250.0.2"),
+            source_mac=self.source_mac,
+            gateway_mac=self.gateway_mac,
+            source=self.address,
             destination=SERVICE,
             destination_port=PORT,
         )
@@ -118,18 +125,24 @@ class Bench:
 
     def _responder(self, pod: str, packets: int) -> Path:
         """Start a pod's responder, wait until it listens; returns its record file."""
-        record = Path(self._lab.scratch / pod)
-        command = [sys.executable, "-m", "kproxy.traffic.responder", "--udp", str(PORT)]
-        command += ["--name", pod, "--record", str(record), "--rate", str(round(MOST_PPS))]
-        command += ["--capacity", str(packets + _SPARE_RECORDS)]
-        process = self._lab[pod].spawn(command, stdout=subprocess.PIPE)
+        record = Path(self.lab.scratch / pod)
+        options = ["--udp", str(PORT), "--tcp", str(STREAM_PORT), "--rate", str(round(MOST_PPS))]
+        if self.sctp:
+            options += ["--sctp", str(STREAM_PORT)]
+        self.respond(pod, record, packets + _SPARE_RECORDS, options)
+        return record
+
+    def respond(self, pod: str, record: Path, capacity: int, options: list[str]) -> None:
+        """Start a responder and wait until it listens."""
+        command = [sys.executable, "-m", "kproxy.traffic.responder", "--name", pod, *options]
+        command += ["--record", str(record), "--capacity", str(capacity)]
+        process = self.lab[pod].spawn(command, stdout=subprocess.PIPE)
         assert process.popen is not None
         assert process.popen.stdout is not None
         with process.popen.stdout as said:
             ready = said.readline()
         if b"ready" not in ready:
             raise MeasurementError(f"the responder of {pod} did not start")
-        return record
 
     def close(self) -> None:
         """End the sender."""
@@ -137,28 +150,33 @@ class Bench:
 
     def run(self, rate: float, seconds: float) -> Run:
         """Send at a rate, wait for what is on its way, account for all of it."""
-        self._trial += 1
         wanted = profile.UdpProfile(
             interface="eth0",
             rate_pps=rate,
             duration_s=seconds,
             record=self.sent_record,
             capacity=int(rate * seconds) + 1000,
-            trial=self._trial,
             flows=self._flows,
         )
-        path = self._lab.scratch / "profile.json"
+        return self.stream(wanted, self.records)
+
+    def stream(self, wanted: profile.UdpProfile, received: list[Path]) -> Run:
+        """Send a stream that ends, and account for it; ``received``: a file for each pod."""
+        self._trial += 1
+        wanted = dataclasses.replace(wanted, trial=self._trial)
+        seconds = wanted.duration_s or 0.0
+        path = self.lab.scratch / "profile.json"
         path.write_text(wanted.to_json())
-        states = [_state(record) for record in self.records]
+        states = [_state(record) for record in received]
         links = self._link_drops()
         self._sender.tell("start", profile=str(path))
         report: dict[str, Any] = self._sender.expect("stopped", 10 * seconds + 60)["report"]
         ended = time.monotonic_ns()
-        until = self._settle(ended, sum(count for count, _ in states) + report["sent"])
+        until = self._settle(ended, received, sum(n for n, _ in states) + report["sent"])
         drain = (time.monotonic_ns() - ended) / 1e9
-        account = self._account(rate, until, report["planned"])
+        account = self._account(wanted, received, until, report["planned"])
         before = {pod: drops for pod, (_, drops) in zip(PODS, states, strict=True)}
-        after = {pod: _state(path)[1] for pod, path in zip(PODS, self.records, strict=True)}
+        after = {pod: _state(path)[1] for pod, path in zip(PODS, received, strict=True)}
         found = [
             Loss(place=pod, cause=Cause.RECEIVER, packets=after[pod] - before[pod],
                  witness="SO_MEMINFO of its socket")
@@ -201,33 +219,41 @@ class Bench:
         """Return how many packets/s another program sends (:mod:`kproxy.traffic.peers`)."""
         command = [sys.executable, "-m", "kproxy.traffic.peers", way, "eth0", str(seconds)]
         command += [flow.frame.hex() for flow in self._flows]
-        done = json.loads(self._lab[CLIENT].run(command, timeout=60 + 10 * seconds).stdout)
+        done = json.loads(self.lab[CLIENT].run(command, timeout=60 + 10 * seconds).stdout)
         time.sleep(0.2)  # what it sent is on its way, and belongs to no trial
         return float(done["sent"] / done["seconds"])
 
-    def _settle(self, ended: int, expected: int) -> int:
+    @staticmethod
+    def _settle(ended: int, received: list[Path], expected: int) -> int:
         """Wait until all packets have been recorded, at most Tmax; returns until when was watched.
 
         What is still on its way after Tmax is lost by definition.
         """
         while time.monotonic_ns() < ended + TMAX_NS:
-            if sum(_state(record)[0] for record in self.records) >= expected:
+            if sum(_state(record)[0] for record in received) >= expected:
                 return max(time.monotonic_ns(), ended + TMAX_NS)
             time.sleep(_LOOK_SECONDS)
         return time.monotonic_ns()
 
-    def _account(self, rate: float, until: int, planned: int) -> accounting.Account:
-        plan = accounting.Plan(rate_pps=rate, flows=FLOWS, watched_until_ns=until, tmax_ns=TMAX_NS)
+    def _account(
+        self, wanted: profile.UdpProfile, received: list[Path], until: int, planned: int
+    ) -> accounting.Account:
+        plan = accounting.Plan(
+            rate_pps=wanted.rate_pps,
+            flows=len(wanted.flows),
+            watched_until_ns=until,
+            tmax_ns=TMAX_NS,
+        )
         accountant = accounting.Accountant(plan)
         with base.computing(_LEAST_COUNTING + planned * _COUNTING):
-            for sent, received in parts.parts(self.sent_record, self.records, self._trial):
-                accountant.add(sent, received)
+            for sent, arrived in parts.parts(wanted.record, received, wanted.trial):
+                accountant.add(sent, arrived)
             return accountant.result()
 
     def _link_drops(self) -> dict[str, int]:
         """Return the drops of each host's links, as its kernel counts them."""
         return {
-            name: dropped(self._lab[name].run(["cat", "/proc/net/dev"]).stdout)
+            name: dropped(self.lab[name].run(["cat", "/proc/net/dev"]).stdout)
             for name in (CLIENT, NODE, *PODS)
         }
 
@@ -265,7 +291,7 @@ def explained(lost: int, found: list[Loss]) -> tuple[Loss, ...]:
 def opened(packets: int) -> Iterator[Bench]:
     """Lay the lab for up to so many packets beside those of attempts; take it away again."""
     with netns_lab.signals_unwind(), netns_lab.Lab(_topology(), name="kproxy-bench") as lab:
-        lab[NODE].call(_virtual_server)
+        lab[NODE].call(_virtual_servers)
         bench = Bench(lab, packets)
         try:
             yield bench
@@ -295,14 +321,26 @@ def _topology() -> Topology:
     )
 
 
-def _virtual_server() -> None:
-    key = ipvs_types.ServiceKey(inet.Protocol.UDP, SERVICE, PORT)
-    operations: list[ipvs_types.Operation] = [
-        ipvs_types.AddService(key, ipvs_types.ServiceConfig())
-    ]
-    for number in range(1, len(PODS) + 1):
-        server = ipvs_types.DestinationKey(IPv4Address(f"10.250.{number}.2"), PORT)
-        operations.append(ipvs_types.AddDestination(key, server, ipvs_types.DestinationConfig()))
+def has_sctp() -> bool:
+    """Tell whether this kernel has SCTP sockets."""
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP).close()
+    except OSError:
+        return False
+    return True
+
+
+def _virtual_servers() -> None:
+    streams = [inet.Protocol.TCP] + [inet.Protocol.SCTP] * has_sctp()
+    operations: list[ipvs_types.Operation] = []
+    for protocol, port in ((inet.Protocol.UDP, PORT), *((one, STREAM_PORT) for one in streams)):
+        key = ipvs_types.ServiceKey(protocol, SERVICE, port)
+        operations.append(ipvs_types.AddService(key, ipvs_types.ServiceConfig()))
+        for number in range(1, len(PODS) + 1):
+            server = ipvs_types.DestinationKey(IPv4Address(f"10.250.{number}.2"), port)
+            operations.append(
+                ipvs_types.AddDestination(key, server, ipvs_types.DestinationConfig())
+            )
     with ipvs_client.IPVS() as ipvs:
         refused = [error for error in ipvs.run(operations) if error is not None]
     if refused:

@@ -8,6 +8,7 @@ import ast
 import functools
 import ipaddress
 import itertools
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,9 @@ from scapy.layers.sctp import SCTP, SCTPChunkHeartbeatReq, SCTPChunkInit
 from scapy.packet import Packet, Raw
 
 from kproxy.errors import UsageError
+
+# It warns of routes and neighbours that it does not find for a packet that is only looked at.
+logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
 
 LAYERS: dict[str, type[Packet]] = {
     layer.__name__: layer

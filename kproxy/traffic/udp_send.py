@@ -166,6 +166,7 @@ class Stream:
             "achieved_pps": self.sent / seconds if seconds else 0.0,
             "t0_ns": self.t0,
             "seconds": seconds,
+            "pace": planned / seconds if seconds else 1.0,
             "planned": self.next,
             "sent": self.sent,
             "not_sent": self.not_sent,

@@ -16,6 +16,7 @@ REPORT: dict[str, Any] = {
     "planned": 0,
     "offered_pps": 1000.0,
     "achieved_pps": 1000.0,
+    "pace": 1.0,
     "failed": {},
     "lateness_ms": SPREAD,
     "timer_error_ms": SPREAD,
