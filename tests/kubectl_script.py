@@ -61,6 +61,7 @@ spec:
         resources: {requests: {cpu: 100m}}
         ports: [{name: http, containerPort: 8080}]
         env: [{name: COLOUR, value: blue}]
+        envFrom: [{configMapRef: {name: settings}, prefix: SET_}]
         volumeMounts: [{name: scratch, mountPath: /scratch}]
         COMMAND
 ---
@@ -99,7 +100,7 @@ status:
   addresses: [{type: InternalIP, address: 192.0.2.7}]
   conditions: [{type: Ready, status: "True", reason: KubeletReady, message: ok}]
 """
-COMMAND = 'command: ["sh", "-c", "echo started; exec sleep 100000"]'
+COMMAND = 'command: ["sh", "-c", "echo started; echo settings $SET_colour; exec sleep 100000"]'
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ STEPS = (
     Step("-n shop rollout status ds/agent --timeout=60s", ["successfully"], whole=True),
     Step("-n shop rollout status sts/db --timeout=60s", ["complete"], whole=True),
     Step("-n shop wait --for=condition=Available deploy/web --timeout=60s", ["met"], whole=True),
-    Step("-n shop logs deploy/web", ["started"], whole=True),
+    Step("-n shop logs deploy/web", ["started", "settings blue"], whole=True),
     Step(
         "-n shop exec deploy/web -- sh -c 'echo hello; exit 3'",
         ["hello", "exit code 3"],

@@ -20,6 +20,7 @@ from . import containerenv, podstatus
 from .backoff import CRASH_FIRST, CrashBackoff
 from .containerprobes import Where
 from .containerrun import ContainerRun
+from .envsources import NotYet
 from .images import Program, UnknownImage
 from .podstatus import Terminated
 from .podtools import Tools, names
@@ -85,7 +86,9 @@ class ContainerWorker:
             node_name=tools.node_name, host_ips=tools.host_ips, pod_ips=sandbox.addresses
         )
         given = {**tools.accounts.environment(self._pod), **program.env}
-        env = containerenv.environment(self._pod, self.container, place, given)
+        env = containerenv.environment(
+            self._pod, self.container, place, given, tools.sources.look_up
+        )
         return ContainerSpec(
             name=self.container.name,
             command=containerenv.command(program.command, env),
@@ -124,8 +127,8 @@ class ContainerWorker:
         """
         if self.done:
             return None
-        if self._run is None and now >= self._due:
-            self._start(now, sandbox)
+        if self._run is None and now >= self._due and not self._start(now, sandbox):
+            return None  # it waits for an answer of the API server
         if self._run is not None:
             return self.go_on(now)
         if self.done:
@@ -214,9 +217,11 @@ class ContainerWorker:
         """Return what runs; as little as can be if the image is not known any more."""
         try:
             program = self._tools.images.program(self.container)
-            return program, self.spec(sandbox, program)
         except errors.KproxyError:
             program = Program(command=(), env={}, own_log=False, listens=False)
+        try:
+            return program, self.spec(sandbox, program)
+        except errors.KproxyError:
             return program, ContainerSpec(name=self.container.name, command=())
 
     def assume_done(self) -> None:
@@ -237,16 +242,20 @@ class ContainerWorker:
         if self._ended is not None or self._ever_ran:
             self.starts = status.restart_count + 1
 
-    def _start(self, now: float, sandbox: Sandbox) -> None:
+    def _start(self, now: float, sandbox: Sandbox) -> bool:
+        """Start it, or say why not; False: nobody knows yet, look again when there is news."""
         tools = self._tools
         kind = "init_container" if self.init else "container"
         try:
             program = tools.images.program(self.container)
             spec = self.spec(sandbox, program)
+        except NotYet as why:
+            self._wait("ContainerCreating", why.message)
+            return False
         except errors.KproxyError as error:
             tools.metrics.container_errors.add(kind, "CreateContainerConfigError")
             self._not_set_up(error, now)
-            return
+            return True
         try:
             found = tools.runtime.start(sandbox, spec)
         except errors.KproxyError as error:
@@ -254,13 +263,14 @@ class ContainerWorker:
                 raise
             tools.metrics.container_errors.add(kind, "RunContainerError")
             self._not_started(error, now)
-            return
+            return True
         self.starts += 1
         run = self._process(found, sandbox, (program, spec), now, tools.today())
         tools.metrics.started_containers.add(kind)
         tools.log.info("container started", **run.words(), restarts=self.starts - 1)
         tools.events.note(self._pod, "Started", f"Started container {self.container.name}")
         run.begin(now)
+        return True
 
     def _process(
         self,

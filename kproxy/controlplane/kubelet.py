@@ -29,7 +29,7 @@ from .images import Images
 from .kubeletmetrics import Census, KubeletMetrics
 from .outbox import Outbox
 from .podevents import PodEvents
-from .podtools import Accounts, NoAccounts, Tools
+from .podtools import Accounts, NoAccounts, NoSources, Sources, Tools
 from .podworker import PodWorker, Stage
 from .resolving import ClusterNames
 from .runtime import ContainerId, Exit, PodRuntime, Sandbox
@@ -57,6 +57,7 @@ class Kubelet:
         performer: Performer | None = None,
         resolving: ClusterNames | None = None,
         accounts: Accounts | None = None,
+        sources: Sources | None = None,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         log: logs.Log | None = None,
@@ -68,6 +69,7 @@ class Kubelet:
         self._now = now
         self._performer = performer or Actions(runtime)
         self._accounts = accounts or NoAccounts()
+        self._sources = sources or NoSources()
         self._tools = self._made_tools(
             partial(_today, wall),
             tuple(host_ips),
@@ -235,6 +237,7 @@ class Kubelet:
             resolving=resolving,
             images=images,
             accounts=self._accounts,
+            sources=self._sources,
             events=PodEvents(self.node_name, self.outbox.put_event, now=self._now, today=today),
             metrics=self.metrics,
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from kproxy import logs
+from kproxy import errors, logs
 from kproxy.api.pods import Pod
 
 from .actions import Performer
@@ -78,6 +78,25 @@ class NoAccounts:
         """See :class:`Accounts`."""
 
 
+class Sources(Protocol):
+    """ConfigMaps and Secrets for variables (:mod:`.envsources`); never waits."""
+
+    def look_up(self, what: str, namespace: str, name: str) -> Mapping[str, str] | None:
+        """Return the values of a ``configmap`` or ``secret``; None: there is none.
+
+        Raises :class:`.envsources.NotYet`: the kubelet will be woken when it is known.
+        """
+        ...
+
+
+class NoSources:
+    """There is no API server to have any."""
+
+    def look_up(self, what: str, namespace: str, name: str) -> Mapping[str, str] | None:
+        """See :class:`Sources`. Raises KproxyError."""
+        raise errors.KproxyError(f"no {what} {name!r} without an API server", remedy="use value")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
     """``today`` returns the wall clock as Kubernetes writes it; ``host_ips``: the node's."""
@@ -91,6 +110,7 @@ class Tools:
     resolving: ClusterNames = field(default_factory=ClusterNames)
     images: Images = field(default_factory=Images)
     accounts: Accounts = field(default_factory=NoAccounts)
+    sources: Sources = field(default_factory=NoSources)
     events: Recorder = field(default_factory=Silent)
     metrics: KubeletMetrics = field(default_factory=KubeletMetrics)
 

@@ -18,6 +18,7 @@ from kproxy.client import informer, objects, rest
 from . import accountfiles, staticpods
 from .actions import Performer
 from .cluster import Cluster
+from .envsources import EnvSources
 from .images import Images
 from .kubelet import Kubelet
 from .nodekeeper import NodeKeeper
@@ -83,8 +84,18 @@ class Supervisor:
         writer = objects.ObjectClient(client) if client else None
         cluster: Cluster = writer or _Nobody()
         self._accounts = self._account_files(writer)
-        self.kubelet = _kubelet(
-            node_name, cluster, runtime, addresses, options, self._accounts, self._log
+        self._sources = EnvSources(writer.get, wake=self._look_again) if writer else None
+        self.kubelet = Kubelet(
+            node_name,
+            cluster,
+            runtime,
+            host_ips=addresses,
+            images=options.images,
+            performer=options.performer,
+            resolving=options.resolving,
+            accounts=self._accounts,
+            sources=self._sources,
+            log=self._log,
         )
         facts = NodeFacts(
             name=node_name,
@@ -128,6 +139,8 @@ class Supervisor:
             self.kubelet.outbox.stop()
             if self._accounts:
                 self._accounts.stop()
+            if self._sources:
+                self._sources.stop()
             if self._client:
                 self._client.close()
             for thread in (*threads, *([serving] if serving else [])):
@@ -145,13 +158,13 @@ class Supervisor:
         source = self._options.accounts
         if writer is None or source is None or not source.useful():
             return None
-        # A kubelet that is woken for nothing looks at its pods, and sees which have a token.
         return accountfiles.AccountFiles(
-            source,
-            writer.create_token,
-            self._log,
-            wake=lambda: self.kubelet.post(lambda: None),
+            source, writer.create_token, self._log, wake=self._look_again
         )
+
+    def _look_again(self) -> None:
+        """Wake the kubelet for nothing: it looks at its pods, and sees who need wait no more."""
+        self.kubelet.post(lambda: None)
 
     def _threads(self) -> list[threading.Thread]:
         work: dict[str, Callable[[], None]] = {}
@@ -159,6 +172,8 @@ class Supervisor:
             work = {"outbox": self.kubelet.outbox.run, "node": self._keeper.run}
         if self._accounts:
             work["accounts"] = self._accounts.run
+        if self._sources:
+            work["sources"] = self._sources.run
         if self._options.manifests:
             work["static-pods"] = self._watch_manifests
         return [threading.Thread(target=run, name=name, daemon=True) for name, run in work.items()]
@@ -241,28 +256,6 @@ def _memory() -> str:
     """Return the machine's memory as Kubernetes writes it."""
     kibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024
     return f"{kibibytes}Ki"
-
-
-def _kubelet(
-    node_name: str,
-    cluster: Cluster,
-    runtime: PodRuntime,
-    addresses: Sequence[str],
-    options: Options,
-    accounts: accountfiles.AccountFiles | None,
-    log: logs.Log,
-) -> Kubelet:
-    return Kubelet(
-        node_name,
-        cluster,
-        runtime,
-        host_ips=addresses,
-        images=options.images,
-        performer=options.performer,
-        resolving=options.resolving,
-        accounts=accounts,
-        log=log,
-    )
 
 
 def _keeper(

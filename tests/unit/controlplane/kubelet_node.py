@@ -8,6 +8,7 @@ from local_cluster import LocalCluster, new_api
 from kproxy import logs
 from kproxy.api import catalog, codec
 from kproxy.api.pods import Pod
+from kproxy.controlplane.envsources import EnvSources
 from kproxy.controlplane.fakeruntime import FakePerformer, FakeRuntime
 from kproxy.controlplane.images import Images
 from kproxy.controlplane.kubelet import Kubelet
@@ -19,6 +20,7 @@ class Node:
 
     def __init__(self, accounts: Accounts | None = None) -> None:
         self.accounts = accounts
+        self.sources: EnvSources | None = None
         self.cluster = LocalCluster(new_api(now=lambda: 0.0))
         self.time = 0.0
         self.runtime = FakeRuntime(now=lambda: self.time)
@@ -46,6 +48,7 @@ class Node:
             images=self.images,
             performer=self.performer,
             accounts=self.accounts,
+            sources=self.sources,
             now=lambda: self.time,
             wall=lambda: self.time,
             log=logs.Log("kubelet", stream=self.log),

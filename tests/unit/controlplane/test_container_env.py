@@ -20,7 +20,13 @@ PLACE = containerenv.Place(
 
 def environment(*variables: EnvVar, pod: Pod = POD, image: dict[str, str] | None = None):
     container = Container(name="c", env=list(variables))
-    return containerenv.environment(pod, container, PLACE, image or {})
+    return containerenv.environment(pod, container, PLACE, image or {}, look_up)
+
+
+def look_up(what: str, namespace: str, name: str) -> dict[str, str] | None:
+    assert namespace == "shop"
+    known = {("configmap", "c"): {"A": "1", "x=y": "2"}, ("secret", "s"): {"A": "3", "K": "4"}}
+    return known.get((what, name))
 
 
 def field(path: str) -> EnvVar:
@@ -64,10 +70,45 @@ def test_built_in_variables():
     assert (env["NODE_NAME"], env["POD_UID"], env["HOSTNAME"]) == ("n1", "u", "p")
 
 
-def test_env_from_is_refused():
-    container = Container(name="c", env_from=[{"configMapRef": {"name": "x"}}])
-    with pytest.raises(errors.KproxyError, match="envFrom is not supported"):
-        containerenv.environment(POD, container, PLACE, {})
+def from_sources(*sources, **variables):
+    """Return what is added by ``envFrom``, and by variables of a source."""
+    env = [EnvVar(name=name, value_from=source) for name, source in variables.items()]
+    container = Container(name="c", env_from=list(sources), env=env)
+    found = containerenv.environment(POD, container, PLACE, {}, look_up)
+    return {name: found[name] for name in found.keys() - environment().keys()}
+
+
+def ref(name: str, **more) -> dict:
+    return {"name": name, **more}
+
+
+def test_all_of_a_config_map_or_secret():
+    config, secret = {"configMapRef": ref("c")}, {"secretRef": ref("s"), "prefix": "S_"}
+    assert from_sources(config, secret) == {"A": "1", "S_A": "3", "S_K": "4"}
+    assert from_sources(config, {"secretRef": ref("s")}) == {"A": "3", "K": "4"}
+    assert from_sources({"secretRef": ref("none", optional=True)}) == {}
+
+
+def test_single_values_of_them_win():
+    key = {"secretKeyRef": ref("s", key="K")}
+    assert from_sources({"configMapRef": ref("c")}, A=key) == {"A": "4"}
+    for none in (ref("c", key="none", optional=True), ref("none", key="k", optional=True)):
+        assert from_sources(V={"configMapKeyRef": none}) == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"configMapKeyRef": ref("none", key="k")}, 'configmap "none" not found'),
+        ({"secretKeyRef": ref("none", key="k")}, 'secret "none" not found'),
+        ({"secretKeyRef": ref("s", key="no")}, "couldn't find key no in Secret shop/s"),
+        ({"configMapKeyRef": ref("c", key="no")}, "couldn't find key no in ConfigMap shop/c"),
+        ({"resourceFieldRef": {"resource": "limits.cpu"}}, "valueFrom resourceFieldRef is not"),
+    ],
+)
+def test_what_is_not_there_is_named_as_kubernetes_does(source, message):
+    with pytest.raises(errors.KproxyError, match=message):
+        from_sources(V=source)
 
 
 @pytest.mark.parametrize(

@@ -356,12 +356,12 @@ def test_a_command_runs_whatever_the_image_is_called(node):
 
 
 def test_an_env_that_cannot_be_followed_is_a_configuration_error(node):
-    env = [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]
+    env = [{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}]
     node.create(containers=[container(env=env)])
     node.turn()
     waiting = shown(node)["waiting"]
     assert waiting["reason"] == "CreateContainerConfigError"
-    assert "env A: valueFrom secretKeyRef is not supported" in waiting["message"]
+    assert "env A: valueFrom resourceFieldRef is not supported" in waiting["message"]
 
 
 def program(images=None, **fields):

@@ -1,0 +1,138 @@
+"""Variables of ConfigMaps and Secrets: asked for by a thread, waited for by one container."""
+
+import threading
+
+import pytest
+from kubelet_node import Node
+
+from kproxy import errors
+from kproxy.api import catalog
+from kproxy.controlplane.envsources import FRESH_SECONDS, EnvSources, NotYet
+
+SECRET = {
+    "apiVersion": "v1",
+    "kind": "Secret",
+    "metadata": {"name": "s", "namespace": "default"},
+    "data": {"K": "c2VjcmV0"},
+}
+
+
+class World:
+    """What an API server has, and a clock."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.there = {("Secret", "default", "s"): SECRET}
+        self.asked = 0
+        self.woken = 0
+        self.away = False
+        self.sources = EnvSources(self.ask, wake=self.wake, now=lambda: self.time)
+
+    def ask(self, kind, namespace, name):
+        self.asked += 1
+        if self.away:
+            raise errors.KproxyError("the API is away")
+        return self.there.get((kind.name, namespace, name))
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def secret(self):
+        return self.sources.look_up("secret", "default", "s")
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+def test_an_answer_is_good_for_the_start_that_asked_and_not_for_later_ones(world):
+    for _ in range(2):
+        with pytest.raises(NotYet):
+            world.secret()
+    assert world.sources.fetch() is None
+    assert (world.secret(), world.asked, world.woken) == ({"K": "secret"}, 1, 1)
+    world.time += FRESH_SECONDS + 1
+    with pytest.raises(NotYet):
+        world.secret()
+    world.there.clear()
+    world.sources.fetch()
+    assert world.secret() is None
+
+
+def test_while_the_api_is_away_it_is_asked_again_ever_more_slowly(world):
+    world.away = True
+    with pytest.raises(NotYet):
+        world.secret()
+    waits = [world.sources.fetch() for _ in range(8)]
+    assert waits == sorted(waits)
+    assert waits[0] < waits[-1] == 2.0
+    with pytest.raises(NotYet, match="the API is away"):
+        world.secret()
+    world.away = False
+    assert world.sources.fetch() is None
+    assert world.secret() == {"K": "secret"}
+
+
+def test_the_thread_asks_at_once_and_ends(world):
+    answered = threading.Event()
+    sources = EnvSources(world.ask, wake=answered.set)
+    thread = threading.Thread(target=sources.run)
+    thread.start()
+    with pytest.raises(NotYet):
+        sources.look_up("secret", "default", "s")
+    assert answered.wait(10)
+    assert sources.look_up("secret", "default", "s") == {"K": "secret"}
+    sources.stop()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def node():
+    made = Node()
+    made.sources = EnvSources(made.cluster.get, wake=lambda: None, now=lambda: made.time)
+    made.start()
+    yield made
+    made.close()
+
+
+def create(node, name="s"):
+    variable = {"name": "V", "valueFrom": {"secretKeyRef": {"name": name, "key": "K"}}}
+    node.create(containers=[{"name": "c", "image": "pause", "env": [variable]}])
+    node.turn()
+
+
+def waiting(node):
+    return node.status()["containerStatuses"][0]["state"]["waiting"]
+
+
+def test_a_container_starts_when_its_values_are_known(node, monkeypatch):
+    specs, start = [], node.runtime.start
+    monkeypatch.setattr(
+        node.runtime, "start", lambda place, spec: specs.append(spec) or start(place, spec)
+    )
+    node.cluster.create(catalog.SECRET, SECRET)
+    create(node)
+    assert waiting(node)["reason"] == "ContainerCreating"
+    assert specs == []
+    node.sources.fetch()
+    node.turn()
+    assert node.status()["phase"] == "Running"
+    assert dict(specs[-1].env)["V"] == "secret"
+
+
+def test_one_that_is_missing_is_waited_for(node):
+    create(node)
+    node.sources.fetch()
+    node.turn()
+    said = waiting(node)
+    assert (said["reason"], said["message"]) == (
+        "CreateContainerConfigError",
+        'secret "s" not found',
+    )
+    node.cluster.create(catalog.SECRET, SECRET)
+    node.run(11.0)
+    node.sources.fetch()
+    node.turn()
+    assert node.status()["phase"] == "Running"
