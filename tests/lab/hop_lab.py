@@ -95,6 +95,21 @@ class HopLab:
         self.receivers[name] = Receiver(self.lab, name, address)
         return address
 
+    def virtual_server(self) -> None:
+        """Let node1 balance the service by IPVS; what was sent to it is accounted for."""
+        node = self.lab[NODE1.name]
+        node.run(["ip", "link", "add", "vips", "type", "dummy"])
+        node.run(["ip", "addr", "add", f"{SERVICE}/32", "dev", "vips"])
+        node.run(["sysctl", "-w", "net.ipv4.vs.conntrack=1"])
+        node.run(["ipvsadm", "-A", "-u", f"{SERVICE}:{PORT}", "-s", "rr"])
+        self.offered = True
+
+    def real_server(self, pod: IPv4Address, *, gone: bool = False) -> None:
+        """Let the service have a pod, or no longer."""
+        change = ["-d"] if gone else ["-a", "-m"]
+        place = ["-u", f"{SERVICE}:{PORT}", "-r", f"{pod}:{PORT}"]
+        self.lab[NODE1.name].run(["ipvsadm", *change, *place])
+
     def send(
         self, number: int, to: IPv4Address, *, first_port: int = 40000, spoil: bool = False
     ) -> None:

@@ -10,7 +10,9 @@ from hop_lab import FLOWS, NODE2, ORIGIN, PORT, SERVICE, HopLab, hop_lab
 
 from kproxy.traffic.attribution import Sighting
 from kproxy.traffic.resultset import Cause, Loss
+from netns import link
 from netns.impairment import Impairment
+from netns.journal import namespace_name
 from netns.topology import Route
 
 pytestmark = pytest.mark.lab
@@ -59,18 +61,29 @@ def test_without_a_fault_nothing_is_lost(there: HopLab) -> None:
     [
         ("client1", "eth0", "client1>node1"),
         ("node1", "eth0", "node1>lan"),
+        ("lan", "port of node2", "lan>node2"),
         ("node2", "veth1", "node2>shop-a"),
     ],
 )
 def test_lost_on_a_link(there: HopLab, host: str, interface: str, place: str) -> None:
     through(there, 13)
-    there.lab[host].impair(interface, Impairment(loss=1.0))
+    _impair(there, host, interface, Impairment(loss=1.0))
     there.send(13, POD_A)
     there.hops.mark()
     time.sleep(0.01)  # The counter goes with the impairment.
-    there.lab[host].impair(interface, None)
+    _impair(there, host, interface, None)
     there.send(5, POD_A)
     assert found(there.losses()) == [(place, Cause.LINK, 13)]
+
+
+def _impair(there: HopLab, host: str, interface: str, how: Impairment | None) -> None:
+    if host in there.lab:
+        there.lab[host].impair(interface, how)
+        return
+    (segment,) = there.lab.topology.segments
+    (member,) = [one for one in segment.interfaces if one.host == "node2"]
+    with link.netlink(namespace_name(there.lab.name, segment.name)) as ipr:
+        link.impair(ipr, link.port_of(segment.name, member).name, how)
 
 
 @both
@@ -149,6 +162,18 @@ RULES = {
 
 
 @both
+def test_dropped_by_a_pods_own_rule(there: HopLab) -> None:
+    through(there, 11)
+    hook = "{ type filter hook input priority 0; }"
+    pod = there.lab["shop-a"]
+    pod.run(["nft", f"add table ip hop; add chain ip hop f {hook}"])
+    pod.run(RULES["nft drop"])
+    there.hops.mark()
+    there.send(11, POD_A)
+    assert found(there.losses()) == [("shop-a", Cause.RULE, 11)]
+
+
+@both
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("host", ["node1", "node2"])
 def test_dropped_by_a_rule(there: HopLab, rule: str, host: str) -> None:
@@ -176,21 +201,10 @@ def test_dropped_by_a_rule_that_does_not_count(there: HopLab) -> None:
     assert found(there.losses()) == [("node1", Cause.RULE, 11)]
 
 
-def _virtual_server(there: HopLab, *pods: IPv4Address) -> None:
-    node = there.lab["node1"]
-    node.run(["ip", "link", "add", "vips", "type", "dummy"])
-    node.run(["ip", "addr", "add", f"{SERVICE}/32", "dev", "vips"])
-    node.run(["sysctl", "-w", "net.ipv4.vs.conntrack=1", "net.ipv4.vs.expire_nodest_conn=1"])
-    node.run(["ipvsadm", "-A", "-u", f"{SERVICE}:{PORT}", "-s", "rr"])
-    for pod in pods:
-        node.run(["ipvsadm", "-a", "-u", f"{SERVICE}:{PORT}", "-r", f"{pod}:{PORT}", "-m"])
-    there.offered = True
-
-
 @both
 @pytest.mark.needs_module("ip_vs")
 def test_a_virtual_server_without_destinations(there: HopLab) -> None:
-    _virtual_server(there)
+    there.virtual_server()
     there.hops.begin()
     there.send(25, SERVICE)
     assert found(there.losses()) == [("node1", Cause.NO_DESTINATION, 25)]
@@ -200,13 +214,14 @@ def test_a_virtual_server_without_destinations(there: HopLab) -> None:
 @pytest.mark.needs_module("ip_vs")
 def test_a_destination_that_is_gone(there: HopLab) -> None:
     """Its flows' packets are dropped for as long as IPVS does not let them choose anew."""
-    _virtual_server(there, POD_A, POD_B)
-    node = there.lab["node1"]
-    node.run(["sysctl", "-w", "net.ipv4.vs.expire_nodest_conn=0"])
+    there.virtual_server()
+    there.real_server(POD_A)
+    there.real_server(POD_B)
+    there.lab["node1"].run(["sysctl", "-w", "net.ipv4.vs.expire_nodest_conn=0"])
     there.hops.begin()
     there.send(FLOWS, SERVICE)
     assert there.lost() == []
-    node.run(["ipvsadm", "-d", "-u", f"{SERVICE}:{PORT}", "-r", f"{POD_A}:{PORT}"])
+    there.real_server(POD_A, gone=True)
     there.hops.mark()
     there.send(48, SERVICE)
     assert found(there.losses()) == [("node1", Cause.GONE_DESTINATION, 24)]

@@ -101,6 +101,19 @@ def test_only_flows_of_the_dead_endpoint_lose_and_their_times_agree(
         assert all(flow.pod_after != f"shop/{dead}" for flow in affected)
 
 
+def test_every_loss_has_a_place_a_cause_and_a_witness(results: resultset.ResultSet) -> None:
+    for one in results.trials:
+        for found in one.measurements:
+            lost = found.tcp.failed if found.tcp is not None else found.lost
+            assert sum(loss.packets for loss in found.losses) == lost
+            assert found.unexplained == 0
+            assert all(loss.place and loss.witness for loss in found.losses)
+            if found.traffic == "udp" and one.scenario == "endpoint-crash-while-proxy-down":
+                causes = {loss.cause for loss in found.losses}
+                assert causes <= {resultset.Cause.DEAD_BACKEND}
+                assert all("drop monitor" in loss.witness for loss in found.losses)
+
+
 def test_loss_ends_only_after_the_restarted_proxy_has_synced(
     results: resultset.ResultSet, mode: str
 ) -> None:
