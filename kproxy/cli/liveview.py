@@ -40,6 +40,7 @@ class LiveView:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._begun = now()
+        self._first: tuple[int, float] | None = None
         self._done, self._total, self._told = 0, 0, 0
         self._places: dict[str, Place] = {}
         self._sent, self._lost, self._failed, self._trials = 0, 0, 0, 0
@@ -48,6 +49,8 @@ class LiveView:
     def tell(self, step: Step) -> None:
         """Take a step, or news of one."""
         self._done, self._total = step.done, step.total
+        if self._first is None and self._done:  # until then the labs were built
+            self._first = self._done, self._now()
         self._told += 1
         place = self._places.setdefault(step.mode, Place())
         place.told = self._told
@@ -79,8 +82,10 @@ class LiveView:
     def _bar(self) -> Table:
         spent = self._now() - self._begun
         left = ""
-        if 0 < self._done < self._total:
-            left = f"about {_clock(spent / self._done * (self._total - self._done))} left"
+        if self._first is not None and self._first[0] < self._done < self._total:
+            done, since = self._first
+            each = (self._now() - since) / (self._done - done)
+            left = f"about {_clock(each * (self._total - self._done))} left"
         grid = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=self._total or None, completed=self._done, width=30)
         grid.add_row(bar, f"{self._done} of {self._total} trials", _clock(spent), left)
@@ -89,7 +94,7 @@ class LiveView:
     def _table(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for name in ("", "now", "packets/s", "last trial", "lost", "longest", "events (ms)"):
-            table.add_column(name, overflow="ellipsis", no_wrap=name in ("", "packets/s"))
+            table.add_column(name, no_wrap=name in ("", "packets/s", "longest"))
         shown = sorted(self._places, key=lambda mode: self._places[mode].told)[-MOST_ROWS:]
         for mode, place in self._places.items():  # a row stays where it is
             if mode not in shown:

@@ -32,21 +32,24 @@ def seen(view: LiveView) -> str:
 
 
 def test_it_shows_where_the_run_is_and_what_was_lost() -> None:
-    times = iter([100.0, *[160.0] * 20])
-    view = LiveView(lambda: next(times))
+    clock = [100.0]
+    view = LiveView(lambda: clock[0])
     view.tell(told(0, "ipvs", "building the lab"))
     assert "building the lab" in seen(view)
+    clock[0] = 140.0
     view.tell(told(1, "ipvs", said=news.Rates(sent=2000, received=1000)))
     assert "2,000 sent, 1,000 received █" in seen(view)
     view.tell(told(1, "ipvs", "proxy-crash, trial 1 of 4"))
     view.tell(told(1, "ipvs", said=news.Happened(name="process gone")))
     assert "proxy-crash, trial 1 of 4: process gone" in seen(view)
+    assert "left" not in seen(view)  # of what took one trial, no other can be told
+    clock[0] = 160.0
     view.tell(told(2, "ipvs", said=ENDED))
     view.tell(told(2, "nftables", "proxy-crash, trial 1 of 4"))
     text = seen(view)
     assert "2 of 8 trials" in text
     assert "0:01:00" in text
-    assert "about 0:03:00 left" in text
+    assert "about 0:02:00 left" in text
     assert "40 of 12,000" in text
     assert "176 ms" in text
     assert "process gone 5 · process started 42" in text
