@@ -243,14 +243,16 @@ def services_at(
 
 
 def is_cut(snapshots: Sequence[Snapshot], place: str, scene: Scene, ns: int) -> bool:
-    """Whether what sends on a link had no carrier in the looks just before or after a moment."""
+    """Whether what sends on a link had no carrier between the looks around a moment."""
     host = place.partition(">")[0]
-    return any(
-        not interface.running
+    ends = [
+        interface
         for look in _around(snapshots, ns)
         for name, interface in look.hosts.get(host, NOTHING).interfaces.items()
         if scene.link(host, name) == place
-    )
+    ]
+    changes = {interface.carrier_changes for interface in ends}
+    return len(changes) > 1 or any(not interface.running for interface in ends)
 
 
 def _around(snapshots: Sequence[Snapshot], ns: int) -> list[Snapshot]:

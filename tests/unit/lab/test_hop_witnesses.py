@@ -22,7 +22,7 @@ from kproxy.traffic import wire
 from kproxy.traffic.attribution import BACK, Missing, Story
 from kproxy.traffic.records import TcpRecord
 from kproxy.traffic.resultset import Cause
-from netns import addressing
+from netns import addressing, link
 from netns.topology import Host, Topology
 
 PLAN = plan.Plan(nodes=2)
@@ -33,12 +33,12 @@ KEY = ServiceKey.of(17, SERVICE.packed, (53).to_bytes(2, "big"))
 
 
 def topology() -> Topology:
-    link = plan.pod_link("node2", "shop-a", POD, node_end="veth1")
+    cable = plan.pod_link("node2", "shop-a", POD, node_end="veth1")
     whole = plan.topology(PLAN)
     return addressing.with_macs(
         Topology(
             hosts=(*whole.hosts, Host(name="shop-a")),
-            links=(*whole.links, link),
+            links=(*whole.links, cable),
             segments=whole.segments,
         )
     )
@@ -53,6 +53,31 @@ def scene() -> Scene:
 
 def mac(host: str, interface: str) -> str:
     return addressing.mac_of(host, interface)
+
+
+def interface(number: int, dropped: int, *, running: bool = True) -> InterfaceCounters:
+    return InterfaceCounters(9, 9, 0, 0, 0, dropped, 0, 1, running, number)
+
+
+def look(ns: int, *, backlog: int = 0, **of: HostCounters) -> Snapshot:
+    return Snapshot(ns, ns + 1, of, backlog)
+
+
+def observed(*looks: Snapshot, drops: tuple[Drop, ...] = ()) -> Observed:
+    return Observed(snapshots=looks, drops=drops, answers=(), clock_ns=0, blind="")
+
+
+def dropped(reason: str, data: bytes, symbol: str = "f+0x1/0x2") -> Drop:
+    return Drop(100, reason, symbol, 0, data)
+
+
+def frame(source_mac: str, to_mac: str, packet: Any) -> bytes:
+    return bytes(Ether(src=source_mac, dst=to_mac) / packet)
+
+
+def probe(to: IPv4Address = POD, *, trial: int = 3, flow: int = 5, seq: int = 8) -> Any:
+    payload = wire.header(trial, flow, seq=seq)
+    return IP(src=str(CLIENT), dst=str(to)) / UDP(sport=4000, dport=53, chksum=0) / payload
 
 
 def test_the_places_of_a_way_follow_each_other(scene: Scene) -> None:
@@ -80,19 +105,6 @@ def test_who_is_gone_stays_known(scene: Scene) -> None:
     assert scene.host_of_address(SERVICE) == ""
     assert scene.host_of_address(plan.GATEWAY) == ""
     assert scene.gateway("client1") == "node1"
-
-
-def frame(source_mac: str, to_mac: str, packet: Any) -> bytes:
-    return bytes(Ether(src=source_mac, dst=to_mac) / packet)
-
-
-def probe(to: IPv4Address = POD, *, trial: int = 3, flow: int = 5, seq: int = 8) -> Any:
-    payload = wire.header(trial, flow, seq=seq)
-    return IP(src=str(CLIENT), dst=str(to)) / UDP(sport=4000, dport=53, chksum=0) / payload
-
-
-def dropped(reason: str, data: bytes, symbol: str = "f+0x1/0x2") -> Drop:
-    return Drop(100, reason, symbol, 0, data)
 
 
 TO_NODE2 = (mac("node1", "eth0"), mac("node2", "eth0"))
@@ -163,8 +175,30 @@ def test_an_error_in_a_services_name_says_not_who_sent_it(scene: Scene) -> None:
     assert hopdrops.quoted([("client1", error)], 3, scene) == []
 
 
-def interface(number: int, dropped: int, *, running: bool = True) -> InterfaceCounters:
-    return InterfaceCounters(9, 9, 0, 0, 0, dropped, 0, 1, running, number)
+@pytest.mark.parametrize(
+    ("before", "after", "cut"),
+    [
+        (interface(7, 0), interface(7, 0), False),
+        (interface(7, 0), interface(7, 0, running=False), True),
+        (interface(7, 0), interface(7, 0)._replace(carrier_changes=3), True),
+    ],
+)
+def test_a_frame_in_a_switch_was_for_a_cable_that_was_out(
+    scene: Scene, before: InterfaceCounters, after: InterfaceCounters, cut: bool
+) -> None:
+    (segment,) = topology().segments
+    (member,) = [one for one in segment.interfaces if one.host == "node2"]
+    port = link.port_of(segment.name, member).name
+    looks = [
+        look(n, lan=NOTHING._replace(interfaces={port: one}))
+        for n, one in ((0, before), (200, after))
+    ]
+    drop = dropped("NOT_SPECIFIED", frame(*TO_NODE2, probe()), "kfree_skb+0x1")
+    lost = [Missing("hit", 5, 8, 100)]
+    seen = observed(*looks, drops=(drop,))
+    (found,) = hoplosses.losses(seen, scene, trial=3, lost=lost, events=hoplosses.Events())["hit"]
+    wanted = ("lan>node2", Cause.LINK) if cut else ("node2", Cause.NOT_FORWARDED)
+    assert (found.place, found.cause) == wanted
 
 
 def test_only_counters_that_went_up_count_and_one_that_began_anew_counts_whole(
@@ -198,10 +232,6 @@ def test_only_counters_that_went_up_count_and_one_that_began_anew_counts_whole(
     }
 
 
-def look(ns: int, *, backlog: int = 0, **of: HostCounters) -> Snapshot:
-    return Snapshot(ns, ns + 1, of, backlog)
-
-
 def server(packets: int, *, destinations: int = 1) -> HostCounters:
     servers: Any = {DestinationKey(POD, n): None for n in range(destinations)}
     return NOTHING._replace(services={KEY: ServiceTraffic(Traffic(packets_in=packets), servers)})
@@ -232,10 +262,6 @@ def test_ipvs_has_counted_less_than_was_sent(
     counts = hopcounts.not_taken(snapshots, [Offered("node1", KEY, "hit", offered)], scene)
     assert [(one.cause, one.packets) for one in counts] == found
     assert all(one.missing and one.origins == {"hit"} for one in counts)
-
-
-def observed(*looks: Snapshot, drops: tuple[Drop, ...] = ()) -> Observed:
-    return Observed(snapshots=looks, drops=drops, answers=(), clock_ns=0, blind="")
 
 
 def test_a_pod_that_is_gone_was_going_since_the_fault(scene: Scene) -> None:
