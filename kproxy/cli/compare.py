@@ -46,6 +46,12 @@ if TYPE_CHECKING:
 @click.option("--from", "old", default="", metavar="MODE", help="mode-switch: the mode before.")
 @click.option("--to", "new", default="", metavar="MODE", help="mode-switch: the mode after.")
 @click.option(
+    "--node-rules",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="nft rules that every node has from the start, as of a CNI plug-in.",
+)
+@click.option(
     "--policy",
     "policies",
     metavar="POLICY[,POLICY]",
@@ -182,6 +188,7 @@ def _parameters(
     modes: str | None,
     old: str,
     new: str,
+    node_rules: Path | None,
     policies: str,
     trials: int,
     rate: float,
@@ -206,6 +213,7 @@ def _parameters(
         modes=wanted,
         policies=setups.policies(_words(policies)),
         pairs=pairs,
+        node_rules=_text("--node-rules", node_rules),
         scenarios=names,
         trials=trials,
         nodes=nodes,
@@ -215,6 +223,14 @@ def _parameters(
     )
     parameters.check()
     return parameters
+
+
+def _text(option: str, path: Path | None) -> str:
+    """Return what a file holds; nothing without one. Raises UsageError."""
+    try:
+        return path.read_text() if path is not None else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.UsageError(f"{option} {path}: {error}") from None
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from kproxy.lab import generators, layout, plan, podviews, proxysets, workload
 from kproxy.lab.eventlog import Event, EventLog
 from kproxy.lab.podruntime import Room
 from netns import wait
-from netns.errors import WaitTimeout
+from netns.errors import CommandFailed, WaitTimeout
 from netns.lab import AttachedLab
 from netns.process import Process, ProcessId
 
@@ -40,8 +40,8 @@ class Cluster:
     """A cluster whose proxies run in one mode. A context manager: entering starts it.
 
     ``proxies`` are its DaemonSets of proxies, one in ``mode`` if none are given; ``labels`` say of
-    each node which of several runs there. ``settings`` are added to the proxies' configuration;
-    the kubelets give a sign of life every
+    each node which of several runs there; ``node_rules`` is what ``nft -f`` makes on each first.
+    ``settings`` are added to the proxies' configuration; the kubelets give a sign of life every
     ``heartbeat`` seconds, and a node is lost that gave none for five times as long; ``progress``
     is told in words what is being waited for. Leaving the block ends nothing: the
     processes are the lab's and go with it.
@@ -56,6 +56,7 @@ class Cluster:
         *,
         proxies: Sequence[proxysets.ProxySet] = (),
         labels: Mapping[str, str] | None = None,
+        node_rules: str = "",
         room: Room | None = None,
         settings: Mapping[str, Any] | None = None,
         heartbeat: int = HEARTBEAT_SECONDS,
@@ -64,6 +65,7 @@ class Cluster:
         self._room = room or Room()
         self._proxies = tuple(proxies) or (proxysets.ProxySet(mode=mode),)
         self._labels = labels or {}
+        self._node_rules = node_rules
         self._heartbeat = heartbeat
         self.settings = settings or {}
         self._told = ""
@@ -82,6 +84,7 @@ class Cluster:
 
     def __enter__(self) -> Self:
         self._write_configuration()
+        self._write_node_rules()
         self._start_control_plane()
         self._progress("starting generators")
         for node in self.plan.each_node():
@@ -291,6 +294,16 @@ class Cluster:
         cidr, kubeconfig = str(self.plan.cluster_cidr), self.files.kubeconfig
         wanted = proxysets.configuration(proxies, cidr, kubeconfig, self.settings)
         (self.files.root / proxies.file).write_text(json.dumps(wanted))
+
+    def _write_node_rules(self) -> None:
+        for node in self.plan.each_node() if self._node_rules else ():
+            try:
+                self.lab.host(node.name).run(["nft", "-f", "-"], input=self._node_rules)
+            except CommandFailed as error:
+                raise errors.UsageError(
+                    f"the rules for nodes are refused: {error.output.strip()}",
+                    remedy="try them with nft -c -f FILE",
+                ) from None
 
     def _start_control_plane(self) -> None:
         self._progress("starting the control plane")

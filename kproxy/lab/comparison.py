@@ -43,13 +43,15 @@ class Parameters:
 
     ``left_out``: why modes that nobody named are not compared. ``pairs``: the modes (from, to)
     between which a node is switched, in the scenarios that do that; the others are run in each of
-    ``modes`` with each of ``policies``. ``uplinks``: the hosts that are on network cards;
+    ``modes`` with each of ``policies``. ``node_rules``: what ``nft -f`` makes on every node first,
+    as a CNI plug-in would. ``uplinks``: the hosts that are on network cards;
     ``take_default_route``: also on one that carries the machine's default route.
     """
 
     modes: tuple[str, ...] = MODES
     policies: tuple[setups.Policy, ...] = (setups.Policy.KEEP,)
     pairs: tuple[tuple[str, str], ...] = ()
+    node_rules: str = ""
     left_out: tuple[str, ...] = ()
     scenarios: tuple[str, ...] = tuple(scenarios.SCENARIOS)
     trials: int = 3
@@ -251,6 +253,7 @@ def _cluster(
             load,
             proxies=proxies,
             labels=labels,
+            node_rules=parameters.node_rules,
             room=_room(parameters),
             progress=tell,
         ) as cluster,

@@ -62,6 +62,7 @@ class _Parameters(msgspec.Struct, frozen=True, kw_only=True):
     modes: tuple[str, ...]
     policies: tuple[setups.Policy, ...] = (setups.Policy.KEEP,)
     pairs: tuple[tuple[str, str], ...] = ()
+    node_rules: str = ""
     scenarios: tuple[str, ...]
     trials: int
     nodes: int
@@ -82,6 +83,7 @@ def recipe(results: resultset.ResultSet, path: Path) -> Recipe:
         modes=found.modes,
         policies=found.policies,
         pairs=found.pairs,
+        node_rules=found.node_rules,
         scenarios=found.scenarios,
         trials=found.trials,
         nodes=found.nodes,

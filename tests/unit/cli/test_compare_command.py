@@ -36,6 +36,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
         (("-f", "no-such-file.yaml"), "no-such-file.yaml"),
         (("--kernel", "windows"), "windows"),
         (("--policy", "flush"), "--policy"),
+        (("--node-rules", "no-such.nft"), "--node-rules"),
+        (("--reproduce", "x.json", "--node-rules", "x.nft"), "--node-rules"),
         (("--reproduce", "x.json", "--policy", "keep"), "--policy"),
         (("--from", "ipvs"), "add --scenario mode-switch"),
         (("--to", "ipvs", "--scenario", "baseline"), "add --scenario mode-switch"),

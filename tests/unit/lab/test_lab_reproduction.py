@@ -35,6 +35,7 @@ PARAMETERS = comparison.Parameters(
     modes=("ipvs",),
     policies=(setups.Policy.KEEP, setups.Policy.FLUSH_AT_START),
     pairs=(("ipvs", "nftables"),),
+    node_rules="table ip cni {}",
     trials=2,
     rates=generators.Rates(udp_pps=500.0),
 )
