@@ -208,6 +208,9 @@ def _run_setup(
                 tell(f"warning: {warning}")
             rates, timing = parameters.rates, parameters.timing
             runner = Trials(cluster, rates, timing, setup, seed=base.seed(), before=before)
+            if base.clock() is not base.Clock.VIRTUAL and not before:
+                tell(f"calibrating: {parameters.rates.udp_pps:g} packets/s from each place")
+                runner.calibrate()
             for number, name in itertools.product(numbers, names):
                 tell(f"{name}, trial {number} of {parameters.trials}")
                 with watched(cluster.files.records, functools.partial(tell, "")) as runner.told:

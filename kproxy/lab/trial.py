@@ -10,14 +10,22 @@ from dataclasses import dataclass
 
 from kproxy import errors
 from kproxy.api import kinds
-from kproxy.lab import costmodel, generators, losswatch, scenarios, setups, switching
+from kproxy.lab import (
+    costmodel,
+    generators,
+    losswatch,
+    scenarios,
+    selfcalibration,
+    setups,
+    switching,
+)
 from kproxy.lab.accounts import Accounts, Sent, Window
 from kproxy.lab.cluster import Cluster
 from kproxy.lab.losswatch import LossWatch, Sender
 from kproxy.lab.plan import CONTROL
 from kproxy.lab.stage import ClusterStage
 from kproxy.lab.switchstage import SwitchStage
-from kproxy.traffic import measurement, resultset, switchset
+from kproxy.traffic import calibration, measurement, resultset, switchset
 
 JITTER_SECONDS = 0.1
 """The fault comes up to so much later: several packet intervals of a flow, evenly distributed."""
@@ -76,6 +84,27 @@ class Trials:
         """Is told the name of every event, when it is marked."""
         numbers = {place: self._client(place).vantage.number for place in self._places}
         self._accounts = Accounts(cluster.files.records, numbers, rates.udp_pps)
+
+    def calibrate(self) -> calibration.Calibration:
+        """Try the wanted rate before anything happens; UsageError if it is not held."""
+        self._cluster.settle()
+        path = selfcalibration.Path(
+            clients={place: self._client(place) for place in self._places},
+            targets=self._cluster.targets,
+            rates=self._rates,
+            accounts=self._accounts,
+            tmax_s=self._timing.tmax,
+        )
+
+        def attempt(rate: float) -> calibration.Attempt:
+            self._count += 1
+            targets = len(self._cluster.targets)
+            first_port = generators.first_port(self._first_port, self._count, targets)
+            return path.attempt(rate, self._count, first_port)
+
+        found = calibration.check(attempt, self._rates.udp_pps)
+        found.require(self._rates.udp_pps, "--rate")
+        return found
 
     def run(self, name: str, number: int) -> resultset.Trial:
         """Run one trial of a scenario and account for it.
@@ -137,11 +166,9 @@ class Trials:
     def _found(
         self, name: str, sent: list[Sent], stage: ClusterStage, watch: LossWatch
     ) -> list[resultset.Measurement]:
-        """Return what became of the traffic. UsageError if it could not even be sent."""
+        """Return what became of the traffic."""
         watch.end(stage.marks)
         found = self._accounts.account(self._count, sent, self._window(stage), watch)
-        if name == scenarios.BASELINE.name:
-            self._refuse_rate(found)
         found = [self._modelled(one, stage) for one in found]
         return [self._programmed(one, stage) for one in found]
 
@@ -199,18 +226,6 @@ class Trials:
         """Return what to draw from: the same for every run of a seed; by chance without one."""
         seed = None if self._seed is None else f"{self._seed} {purpose}"
         return random.Random(seed)  # noqa: S311  nothing secret is drawn
-
-    def _refuse_rate(self, found: list[resultset.Measurement]) -> None:
-        """Raise UsageError if the machine could not even send at the rate undisturbed."""
-        for one in found:
-            if one.sender is not None and measurement.fell_short(one):
-                sent = (one.sent or 0) + (one.discarded or 0)
-                missing = one.sender.failed + one.sender.not_sent
-                raise errors.UsageError(
-                    f"--rate {self._rates.udp_pps:g}: of {sent + missing:,} packets from the "
-                    f"{one.node} node this machine could not send {missing:,}",
-                    remedy="try a lower rate; `kproxy bench traffic` tells what it can do",
-                )
 
     def _served(self) -> dict[str, set[str]]:
         return self._accounts.served(self._count)

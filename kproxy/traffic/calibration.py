@@ -43,10 +43,11 @@ class Calibration:
     def require(self, rate: float, option: str) -> None:
         """Raise UsageError if a rate is more than was held."""
         if rate > self.pps:
-            last = self.attempts[-1]
+            found = f"up to {self.pps:,.0f} packets/s" if self.pps else "no rate at all"
+            why = next((one.why for one in self.attempts if one.why), "")
             raise UsageError(
-                f"{option} {rate:g}: calibration found that this machine holds "
-                f"{self.pps:,.0f} packets/s without loss ({last.why or 'the rate asked for'})",
+                f"{option} {rate:g}: calibration found that this machine holds {found} without "
+                f"a loss of its own ({why})",
                 remedy="take a lower rate, or keep the machine free of other work",
             )
 

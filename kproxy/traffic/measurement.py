@@ -13,6 +13,7 @@ from kproxy.traffic import (
     accounting,
     convergence,
     lossperiods,
+    quality,
     records,
     resultset,
     tcp_accounting,
@@ -303,6 +304,9 @@ def problems(found: resultset.Measurement) -> tuple[str, ...]:
         planned = (found.sent or 0) + (found.discarded or 0) + missing
         if fell_short(found):
             said.append(f"{where}: the sender sent {planned - missing} of {planned} packets")
+        stalled = found.sender.timer_error_max_ms or 0.0
+        if stalled >= quality.STALL_MS:
+            said.append(f"{where}: the sender stood still for {stalled:.0f} ms")
         if found.sender.receiver_drops:
             said.append(f"{where}: receivers dropped {found.sender.receiver_drops} packets")
         if found.sender.backlog_drops:

@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+#: A sender that woke so late has not tested anything meanwhile: the trial is not valid.
+STALL_MS = 250.0
 _STEAL_FIELD = 8
 _DROPPED_FIELD, _SQUEEZED_FIELD = 1, 2
 

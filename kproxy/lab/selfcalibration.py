@@ -1,0 +1,71 @@
+"""Whether a machine holds the wanted rate on a lab's path, before anything is done to that.
+
+RFC 2544's throughput, asked of the tester: half a second of all the traffic, and no packet lost,
+not sent, or dropped. Where computing takes no time (virtual clock) there is nothing to be asked.
+"""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+
+from kproxy.lab import generators, workload
+from kproxy.lab.accounts import Accounts, Sent, Window
+from kproxy.traffic import calibration, resultset
+
+SECONDS = 0.5
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """The generators of a lab by their place, what they send to, and who accounts for it."""
+
+    clients: Mapping[str, generators.Client]
+    targets: Sequence[workload.Target]
+    rates: generators.Rates
+    accounts: Accounts
+    tmax_s: float
+
+    def attempt(self, rate: float, trial: int, first_port: int) -> calibration.Attempt:
+        """Send at a rate from every place for half a second; ``trial`` is a number of its own."""
+        rates = dataclasses.replace(self.rates, udp_pps=rate)
+        started = {
+            place: client.start(trial, self.targets, rates, first_port)
+            for place, client in self.clients.items()
+        }
+        time.sleep(SECONDS)
+        sent = []
+        for place, begun in started.items():
+            udp, tcp = self.clients[place].stop(begun)
+            sent.append(Sent(place=place, started=begun, udp=udp, tcp=tcp))
+        time.sleep(self.tmax_s)
+        window = Window(
+            fault_ns=None, until_ns=time.monotonic_ns(), tmax_ns=round(self.tmax_s * 1e9)
+        )
+        found = self.accounts.account(trial, sent, window)
+        return judged(rate, [one for one in found if one.traffic == "udp"])
+
+
+def judged(rate: float, found: Sequence[resultset.Measurement]) -> calibration.Attempt:
+    """Return what measurements of UDP traffic say of a rate."""
+    lost, unsent, dropped, reached = 0, 0, 0, rate
+    for one in found:
+        lost += one.lost or 0
+        if one.sender is None:
+            continue
+        missing = one.sender.not_sent + one.sender.failed
+        unsent += missing
+        dropped += one.sender.receiver_drops
+        planned = (one.sent or 0) + (one.discarded or 0) + missing
+        reached = min(reached, rate * (planned - missing - (one.lost or 0)) / max(1, planned))
+    reasons = (
+        (lost, "lost"),
+        (unsent, "not sent"),
+        (dropped, "dropped at receivers' sockets"),
+    )
+    why = ", ".join(f"{number:,} packets {what}" for number, what in reasons if number)
+    return calibration.Attempt(
+        offered_pps=rate,
+        achieved_pps=reached,
+        lost=lost + unsent,
+        why=f"at {rate:,.0f} packets/s {why}" if why else "",
+    )
