@@ -61,7 +61,7 @@ def trace(
         origin=origin,
         others=places.every(prefix),
         timeout_s=timeout,
-        request=f"{request}\n".encode() if request else b"",
+        request=_line(request),
     )
     found = run.trace(asked)
     if as_json:
@@ -69,6 +69,12 @@ def trace(
     else:
         click.echo("\n".join(text.lines(found)))
     return 0 if found.answered else 1
+
+
+def _line(request: str) -> bytes:
+    """Return what is sent: the text, and the end of its line if that is missing."""
+    end = "" if not request or request.endswith("\n") else "\n"
+    return f"{request}{end}".encode()
 
 
 def _parsed(target: str) -> tuple[IPAddress, int, Protocol]:

@@ -73,10 +73,17 @@ def of_visit(looked: Looked, *, ends: bool) -> list[Hop]:
             f"out by {_device(visit.left, looked, out=True)}",
             visit.left.seen.ns,
         )
-    elif ends and not any(passage.dropped for passage in looked.passages):
+    elif ends and _reaches_sockets(looked):
         add(_END, Kind.SOCKET, _received(visit, looked))
     # Stable: chains of one hook stay in their order.
     return [hop for _, hop in sorted(found, key=lambda pair: pair[0])]
+
+
+def _reaches_sockets(looked: Looked) -> bool:
+    """Return whether no rule and no route has kept the packet from sockets."""
+    route = looked.facts.route
+    led_away = route is not None and route.kind not in (RouteKind.LOCAL, RouteKind.UNICAST)
+    return not led_away and not any(passage.dropped for passage in looked.passages)
 
 
 def _device(event: Event, looked: Looked, *, out: bool = False) -> str:

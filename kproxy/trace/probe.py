@@ -131,7 +131,8 @@ class Probe:
         data = self._socket.recv(4096)
         if data[:TOKEN_BYTES] == self.mark.token:
             return ""
-        return data.decode(errors="backslashreplace").partition("\n")[0][:200]
+        text = data.decode(errors="replace").partition("\n")[0].strip()[:200]
+        return text if text.isprintable() else f"{len(data)} bytes"
 
 
 def _word(code: int) -> str:

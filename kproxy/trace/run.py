@@ -182,7 +182,7 @@ class _Story:
             flow = self._flow
         elif first is None:
             flow = self._after(self._look(self._visits[-2])).reverse
-        plain = first is None or first.packet.quoted is None
+        plain = (first is None or first.packet.quoted is None) and not visit.switched
         with entered(observer.place):
             tracked = kernel.tracked(protocol, flow) if plain else None
             virtual = kernel.virtual(protocol, flow) if plain else None

@@ -49,6 +49,12 @@ class Visit:
     through: tuple[str, ...] = ()
 
     @property
+    def switched(self) -> bool:
+        """Whether a bridge passes it from port to port: nothing is routed there."""
+        ports = [one.card.master for one in (self.came, self.left) if one is not None]
+        return len(ports) == 2 and ports[0] == ports[1] != 0
+
+    @property
     def first(self) -> Event | None:
         """The first event, if there is any."""
         return self.came or self.left

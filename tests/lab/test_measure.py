@@ -154,7 +154,7 @@ def test_servers_that_know_nothing_of_it_are_measured(lab: Lab, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--interface", "eth7"], "there is no such interface here (there are: eth0, lo)"),
+        (["--interface", "eth7"], "there is no such interface here (there are: eth0, lo"),
         (["--interface", "eth0", "--to", "192.0.2.1:5"], "is an address of this host"),
         (["--interface", "eth0", "--to", "8.8.8.8:5"], "no route leads there through eth0"),
     ],

@@ -333,7 +333,14 @@ def test_a_route_that_is_missing_is_told_by_the_router(world: None) -> None:
 def test_a_black_hole_swallows_without_a_word(world: None) -> None:
     route = f"blackhole {POD}/32"
     with changed("node", f"route add {route}", f"route del {route}"), udp_server():
-        assert lost(ask()) == ("there", "node")
+        found = ask()
+    assert lost(found) == ("there", "node")
+    told = found.hops[-1].text
+    if any("drops is not told" in note for note in found.notes):
+        assert told.startswith("no route: ")
+    else:
+        assert told.startswith("dropped by the kernel: ")
+        assert found.hops[-1].ns is not None
 
 
 def test_a_neighbour_that_does_not_answer_is_named(world: None) -> None:

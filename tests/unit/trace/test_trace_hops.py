@@ -141,6 +141,12 @@ def test_the_end_says_who_took_it() -> None:
     ]
 
 
+def test_a_route_to_nowhere_leads_to_no_socket() -> None:
+    nowhere = Route(kind=RouteKind.UNREACHABLE)
+    found = told(Way.THERE, frames_of.udp(VIP), None, ends=True, route=nowhere)
+    assert found[-1] == ("route", "unreachable: nothing leads there")
+
+
 def test_refusals_say_what_they_are() -> None:
     error = frames_of.unreachable("10.0.0.254", "10.0.0.1", frames_of.udp(VIP))
     begun = told(Way.BACK, None, error, own=None)

@@ -169,6 +169,20 @@ def test_a_switch_between_them_is_a_place_of_its_own() -> None:
     ]
 
 
+def test_only_what_goes_from_port_to_port_is_switched() -> None:
+    switch = Host("lan", {"a": "02:aa", "b": "02:ab", "up": "02:ac"}, bridge=["a", "b"])
+    data = frames_of.udp(TO_SERVICE)
+    switch.sees("a", data, POD_MAC)
+    switch.sees("b", data, POD_MAC, out=True)
+    switch.sees("up", data, POD_MAC, out=True)
+    a, b, up = walk.wanted(switch.seen, switch.cards, UDP, TO_SERVICE)
+    visits = [
+        walk.Visit(place="lan", way=Way.THERE, came=came, left=left)
+        for came, left in ((a, b), (a, up), (a, None), (None, b))
+    ]
+    assert [one.switched for one in visits] == [True, False, False, False]
+
+
 def test_a_bridge_with_an_address_is_passed_through() -> None:
     world = World()
     node = Host("node", {"client": NODE_MAC, "br0": WORLD_MAC, "port": "02:bb"}, bridge=["port"])
