@@ -47,6 +47,9 @@ class KubeletMetrics:
             "Probes by result.",
             *("probe_type", "result", "container", "pod", "namespace", "pod_uid"),
         )
+        self._of_server(registry)
+
+    def _of_server(self, registry: exposition.Registry) -> None:
         self.server_requests = registry.counter(
             "kubelet_http_requests_total", "Requests to the kubelet.", "method", "path"
         )
