@@ -129,11 +129,9 @@ class Backend:
 
         The kubelet's chain stays as it is, and so do the switches: the node may need them anyway.
         """
-        if keep_chains:
-            return 0
         self._saved = self._others = None
         have = self._kernel.iptables.save(*chains.TABLES)
-        changes = chains.plan(have, chains.NOTHING)
+        changes = [] if keep_chains else chains.plan(have, chains.NOTHING)
         guard = base_rules.unguard(have["filter"]) if self._family is Family.IPV4 else None
         if guard is not None:
             # While the guard is there nobody else relies on what it makes harmless.

@@ -190,6 +190,21 @@ def test_node_ports_on_localhost_come_with_a_guard_and_both_go() -> None:
     assert backend.cleanup() == 0
 
 
+def test_the_guard_goes_also_where_another_mode_has_taken_the_chains() -> None:
+    node = FakeNode()
+    backend, heir = node.backend("iptables"), node.backend("ipvs")
+    backend.sync(with_localhost(wanted(*many(1))))
+    heir.sync(wanted(*many(1)))
+    before = node.iptables.save("filter", "nat")
+    assert backend.cleanup(keep_chains=True) > 0
+    after = node.iptables.save("filter", "nat")
+    assert after["nat"] == before["nat"]
+    assert before["filter"].keys() - after["filter"].keys() == {"KUBE-FIREWALL"}
+    assert node.sysctl.values["net/ipv4/conf/all/route_localnet"] == "0"
+    assert heir.differences(wanted(*many(1))) == []
+    assert backend.cleanup(keep_chains=True) == 0
+
+
 def test_the_kubelets_firewall_is_added_to_and_never_taken_away() -> None:
     node = FakeNode()
     foreign = "-A KUBE-FIREWALL -m mark --mark 0x8000/0x8000 -j DROP"
