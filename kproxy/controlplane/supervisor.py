@@ -85,18 +85,7 @@ class Supervisor:
         cluster: Cluster = writer or _Nobody()
         self._accounts = self._account_files(writer)
         self._sources = EnvSources(writer.get, wake=self._look_again) if writer else None
-        self.kubelet = Kubelet(
-            node_name,
-            cluster,
-            runtime,
-            host_ips=addresses,
-            images=options.images,
-            performer=options.performer,
-            resolving=options.resolving,
-            accounts=self._accounts,
-            sources=self._sources,
-            log=self._log,
-        )
+        self.kubelet = self._made_kubelet(node_name, cluster, runtime, addresses)
         facts = NodeFacts(
             name=node_name,
             addresses=addresses,
@@ -151,6 +140,23 @@ class Supervisor:
     def stop(self) -> None:
         """Make :meth:`run` return; may be called from a signal handler."""
         self.kubelet.stop()
+
+    def _made_kubelet(
+        self, name: str, cluster: Cluster, runtime: PodRuntime, addresses: Sequence[str]
+    ) -> Kubelet:
+        options = self._options
+        return Kubelet(
+            name,
+            cluster,
+            runtime,
+            host_ips=addresses,
+            images=options.images,
+            performer=options.performer,
+            resolving=options.resolving,
+            accounts=self._accounts,
+            sources=self._sources,
+            log=self._log,
+        )
 
     def _account_files(
         self, writer: objects.ObjectClient | None
