@@ -31,7 +31,6 @@ class Account:
     lost: int
     losses: tuple[Loss, ...]
     unexplained: int | None
-    pods: frozenset[str]
 
 
 def section(view: View) -> Section | None:
@@ -40,13 +39,14 @@ def section(view: View) -> Section | None:
         return None
     blocks: list[Block] = []
     quiet = []
+    pods = _pods(view)
     for case in view.cases:
         accounts = [one for column in view.columns for one in _accounts(view, case, column)]
         losing = [one for one in accounts if one.lost]
         if not losing:
             quiet.append(case.title)
             continue
-        blocks += _case(case, losing)
+        blocks += _case(case, losing, pods)
     if quiet:
         blocks.append(Words((f"Nothing was lost in: {', '.join(quiet)}.",), Tone.GOOD))
     return Section(
@@ -75,13 +75,17 @@ def _accounts(view: View, case: Case, column: str) -> Iterable[Account]:
             lost=sum(m.tcp.failed if m.tcp else m.lost or 0 for m in found),
             losses=added(loss for m in found for loss in m.losses),
             unexplained=_unexplained(found),
-            pods=frozenset(
-                pod.replace("/", "-", 1)  # so their hosts are called
-                for m in found
-                for flow in m.flows
-                for pod in (flow.pod_before, flow.pod_after)
-            ),
         )
+
+
+def _pods(view: View) -> frozenset[str]:
+    """Return the hosts of all pods that had packets, as they are called."""
+    return frozenset(
+        pod.replace("/", "-", 1)
+        for one in _measurements(view.shots)
+        for flow in one.flows
+        for pod in (flow.pod_before, flow.pod_after)
+    )
 
 
 def _unexplained(found: Iterable[Measurement]) -> int | None:
@@ -118,21 +122,28 @@ def added(losses: Iterable[Loss]) -> tuple[Loss, ...]:
     return tuple(found.values())
 
 
-def _case(case: Case, accounts: Sequence[Account]) -> Iterable[Block]:
+def _case(case: Case, accounts: Sequence[Account], pods: Collection[str]) -> Iterable[Block]:
+    rows = tuple(_row(one) for one in accounts)
     told = [one for one in accounts if one.losses]
-    order = ranks(loss.place for one in told for loss in one.losses if loss.direction == THERE)
-    paths = tuple(_path(one, order) for one in told)
-    rows = tuple(row for one in told for row in _rows(one, order))
-    head = ("", "from", "place", "cause", "lost", "known by")
-    grid = Grid(title=f"{case.title}: places and causes", head=head, rows=rows, headers=2)
-    if paths:
-        yield Grid(title=case.title, head=_HEAD, rows=tuple(_row(one) for one in accounts))
-        yield Side(paths)
-        yield Fold(f"{case.title}: every place and cause, with the counters", (grid,))
-    else:
+    if not told:
         note = "These results do not say where."
-        rows = tuple(_row(one) for one in accounts)
-        yield Grid(title=case.title, head=_HEAD, rows=rows, note=note)
+        yield Grid(title=case.title, head=_HEAD, rows=rows, headers=2, note=note)
+        return
+    yield Grid(title=case.title, head=_HEAD, rows=rows, headers=2)
+    order = ranks(loss.place for one in told for loss in one.losses if loss.direction == THERE)
+    packets, others = (
+        tuple(_path(one, order, pods) for one in told if (one.traffic == "udp") == udp)
+        for udp in (True, False)
+    )
+    if packets:
+        yield Side(packets)
+    if others:
+        title = f"{case.title}: the same of TCP requests and connections"
+        yield Fold(title, (Side(others),))
+    found = tuple(row for one in told for row in _rows(one, order))
+    head = ("", "from", "place", "cause", "lost", "known by")
+    grid = Grid(title="", head=head, rows=found, headers=2)
+    yield Fold(f"{case.title}: every place and cause, with the counters", (grid,))
 
 
 _HEAD = ("", "from", "sent", "lost", "unexplained")
@@ -150,18 +161,20 @@ def _row(one: Account) -> tuple[Cell, ...]:
     )
 
 
-def _path(one: Account, order: Mapping[str, int]) -> Path:
+def _path(one: Account, order: Mapping[str, int], pods: Collection[str]) -> Path:
     return Path(
         title=f"{one.column}, from {one.node}: {KINDS.get(one.traffic, one.traffic)}",
         sent=one.sent,
         received=one.sent - one.lost,
-        hops=_hops(one, THERE, order),
-        back=_hops(one, BACK, order)[::-1],
+        hops=_hops(one, THERE, order, pods),
+        back=_hops(one, BACK, order, pods)[::-1],
         unexplained=one.unexplained or 0,
     )
 
 
-def _hops(one: Account, direction: str, order: Mapping[str, int]) -> tuple[Hop, ...]:
+def _hops(
+    one: Account, direction: str, order: Mapping[str, int], pods: Collection[str]
+) -> tuple[Hop, ...]:
     mine = [
         loss
         for loss in one.losses
@@ -170,7 +183,7 @@ def _hops(one: Account, direction: str, order: Mapping[str, int]) -> tuple[Hop, 
     mine.sort(key=lambda loss: (order.get(loss.place, len(order)), loss.place))
     groups: dict[str, list[Loss]] = {}
     for loss in mine:
-        groups.setdefault(general(loss.place, one.pods), []).append(loss)
+        groups.setdefault(general(loss.place, pods), []).append(loss)
     return tuple(
         Hop(place, sum(loss.packets for loss in group), _causes(group))
         for place, group in groups.items()
