@@ -19,6 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import reproducible
+import virtual_machine
 
 from netns.kernels import registry
 
@@ -99,6 +100,12 @@ def tiers() -> list[Tier]:
             about="embedded kernels: streams, signals, terminals, crashes, and nothing left",
             command=[*PYTEST, "tests/lab", "-m", "uml"],
             why_not=no_embedded_kernel,
+        ),
+        Tier(
+            name="vm",
+            about="emulated network cards in a virtual machine: taken, unplugged, given back",
+            command=[*PYTEST, "-n", "0", "tests/lab", "-m", "vm"],
+            why_not=virtual_machine.why_not,
         ),
         Tier(
             name="reproducible",

@@ -96,15 +96,12 @@ def up(
         click.echo(f"kproxy: {problem}", err=True)
     directory = LabDirectory(place / job.file.name)
     job = msgspec.structs.replace(job, state_dir=str(directory.net), take_default_route=take_it)
-    if job.file.uplinks:
-        wanted = KernelChoice(name=kernel, clock=base.Clock(clock))
-        kernel = on_this_machine(wanted).name
+    kernel = _with_cards(job.file, kernel, base.Clock(clock))
     if detach and report_to is None:
         return _detached(directory)
     chosen, words = _kernel(kernel, base.Clock(clock))
-    command = ground.command(
-        kernel, base.Clock(clock), base.Limits(memory=memory, time=time_limit), seed
-    )
+    limits = base.Limits(memory=memory, time=time_limit)
+    command = ground.command(kernel, base.Clock(clock), limits, seed)
     tell: _Teller = _Pipe(report_to) if report_to is not None else _Screen(directory, job)
     tell.progress(words)
     try:
@@ -174,6 +171,13 @@ def _job(
     good, problems = manifests.read_manifests(*(beside / one for one in file.manifests))
     objects = [one.data for one in good]
     return messages.Job(file=file, objects=objects, wait_s=300.0 if wait else 0.0), problems
+
+
+def _with_cards(file: clusterfile.ClusterFile, kernel: str, clock: base.Clock) -> str:
+    """Return the kernel for a file: this machine's, if hosts are on its cards."""
+    if not file.uplinks:
+        return kernel
+    return on_this_machine(KernelChoice(name=kernel, clock=clock)).name
 
 
 def _kernel(name: str, clock: base.Clock) -> tuple[base.Provider, str]:

@@ -69,14 +69,10 @@ def _run_group(
         progress(Step(done=len(trials), total=total, mode=current, text=text, news=said))
 
     site = Site(parameters.file())
+    take = parameters.take_default_route
     tell("building the lab")
     with (
-        Lab(
-            site.topology(),
-            name=LAB_NAME,
-            state_dir=state_dir,
-            take_default_route=parameters.take_default_route,
-        ) as lab,
+        Lab(site.topology(), name=LAB_NAME, state_dir=state_dir, take_default_route=take) as lab,
         WholeCluster(lab, site, progress=tell) as cluster,
     ):
         cards[:] = lab.cards()
