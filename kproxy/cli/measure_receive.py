@@ -62,19 +62,15 @@ def receive(
     if interface:
         with Routes() as routes:
             checked(interface, cards(), routes, may_be_default=yes_use_default_route)
-    place = Place(
-        name=name or socket.gethostname(),
-        port=port,
-        interface=interface,
-        most_packets=most_packets,
-    )
+    called = name or socket.gethostname()
+    place = Place(name=called, port=port, interface=interface, most_packets=most_packets)
     with channel.listen(host, control_port) as listener:
         receiver = Receiver(place, secret, listener, _tell, _shown())
-        shown = secret if not token else "…"
         _tell(f"{place.name} receives UDP port {port}{f' on {interface}' if interface else ''}")
+        where = f"{host or 'THIS-HOST'}:{listener.getsockname()[1]}"
         _tell(
             f"on the other host: kproxy measure send --interface DEVICE --to ADDRESS:{port} "
-            f"--receiver {host or 'THIS-HOST'}:{listener.getsockname()[1]} --token {shown}"
+            f"--receiver {where} --token {'…' if token else secret}"
         )
         signal.signal(signal.SIGTERM, _end)
         try:

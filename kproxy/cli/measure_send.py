@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kproxy.cli import compare_result, measure_places
+from kproxy.cli import compare_result, measure_places, measure_table
 from kproxy.cli.measure_attention import MARKS, Attention, mark_signal
 from kproxy.errors import UsageError
 from kproxy.traffic.remote.messages import DEFAULT_PORT
@@ -125,7 +125,9 @@ def send(
     found = outcome.outcome(taken, _place(), label)
     path = (place if out else compare_result.fresh(place)) / "result.json"
     _write(found, asked, taken, path)
-    click.echo(path.read_text() if as_json else "\n".join(_table(found)), nl=not as_json)
+    click.echo(
+        path.read_text() if as_json else "\n".join(measure_table.lines(found)), nl=not as_json
+    )
     click.echo(f"kproxy: written: {path}", err=True)
     return 1 if found.lost or found.problems else 0
 
@@ -146,28 +148,9 @@ def _checked(
     yes_use_default_route: bool,
 ) -> Asked:
     kind = Probe(probe) if probe else None
-    if (kind is None) == (not receiver):
-        raise UsageError(
-            "give either --receiver or --probe",
-            remedy="--receiver HOST where `kproxy measure receive` runs, or --probe tcp "
-            "(dns, echo, icmp) for any server",
-        )
-    if receiver and not interface:
-        raise UsageError("--receiver needs --interface", remedy="by which device are frames sent?")
-    if receiver and not token:
-        raise UsageError("--receiver needs --token", remedy="`kproxy measure receive` prints it")
-    for name, value, low, high in (
-        ("--rate", rate, 0.001, 10_000_000),
-        ("--seconds", seconds, 0, 86_400),
-        ("--tmax", tmax, 0.001, 600),
-    ):
-        if not math.isfinite(value) or not low <= value <= high:
-            raise UsageError(f"{name} {value:g}: not from {low:g} to {high:,}")
-    if receiver and source_port + flows > 65536:
-        raise UsageError(
-            f"--source-port {source_port}: {flows} flows end beyond port 65535",
-            remedy="a smaller --source-port, or fewer --flows",
-        )
+    _check_ends(kind, interface, receiver, token)
+    _check_numbers(rate, seconds, tmax)
+    _check_ports(source_port, flows if receiver else 0)
     address, port = measure_places.target(to, DEFAULT_PORTS.get(kind) if kind else None)
     stream = Stream(
         destination=address,
@@ -188,6 +171,38 @@ def _checked(
         query=query,
         may_be_default=yes_use_default_route,
     )
+
+
+def _check_ports(first: int, flows: int) -> None:
+    if first + flows > 65536:
+        raise UsageError(
+            f"--source-port {first}: {flows} flows end beyond port 65535",
+            remedy="a smaller --source-port, or fewer --flows",
+        )
+
+
+def _check_numbers(rate: float, seconds: float, tmax: float) -> None:
+    for name, value, low, high in (
+        ("--rate", rate, 0.001, 10_000_000),
+        ("--seconds", seconds, 0, 86_400),
+        ("--tmax", tmax, 0.001, 600),
+    ):
+        if not math.isfinite(value) or not low <= value <= high:
+            raise UsageError(f"{name} {value:g}: not from {low:g} to {high:,}")
+
+
+def _check_ends(kind: Probe | None, interface: str, receiver: str, token: str) -> None:
+    """Raise UsageError unless it is clear who answers, and how to come there."""
+    if (kind is None) == (not receiver):
+        raise UsageError(
+            "give either --receiver or --probe",
+            remedy="--receiver HOST where `kproxy measure receive` runs, or --probe tcp "
+            "(dns, echo, icmp) for any server",
+        )
+    if receiver and not interface:
+        raise UsageError("--receiver needs --interface", remedy="by which device are frames sent?")
+    if receiver and not token:
+        raise UsageError("--receiver needs --token", remedy="`kproxy measure receive` prints it")
 
 
 def _take(asked: Asked, attention: Attention) -> "Taken":
@@ -266,7 +281,7 @@ def _write(found: "Outcome", asked: Asked, taken: "Taken", path: Path) -> None:
     from kproxy.traffic import resultset, summary
 
     stream = asked.stream
-    trial = found.trial("")
+    trial = found.trial(f"to {stream.destination}")
     results = resultset.ResultSet(
         kernel=facts.kernel(),
         host=facts.host(),
@@ -296,63 +311,3 @@ def _write(found: "Outcome", asked: Asked, taken: "Taken", path: Path) -> None:
         summary=summary.summarise([trial]),
     )
     resultset.write(results, path)
-
-
-def _table(found: "Outcome") -> list[str]:
-    """Return the account in words, a figure a line."""
-    measured = found.measurement
-    rows = [
-        ("sent", f"{measured.sent or 0:,}"),
-        ("received", f"{measured.received or 0:,}"),
-        ("lost", _share(found.lost, measured.sent or 0)),
-        ("duplicated", f"{measured.duplicated or 0:,}"),
-        ("reordered", f"{measured.reordered or 0:,}"),
-    ]
-    if measured.discarded:
-        rows.append(("set aside", f"{measured.discarded:,} (sent within Tmax of the end)"))
-    rows += [(f"answered: {what}", f"{number:,}") for what, number in found.outcomes.items()]
-    if (delay := measured.delay) is not None:
-        way = "there and back" if found.round_trip else "one way"
-        numbers = f"min {delay.min_ms:.3f}, p50 {delay.median_ms:.3f}, p99 {delay.p99_ms:.3f}, "
-        numbers += f"max {delay.max_ms:.3f} ms, each ± {delay.accuracy_ms:.3f}"
-        rows.append((f"time {way}", numbers))
-    if not found.round_trip:
-        rows.append(("receiver's clock", _clock(found)))
-    quality = measured.sender
-    if quality is not None:
-        rows.append(
-            (
-                "sender late",
-                f"p50 {quality.lateness_p50_ms:.3f}, p99 {quality.lateness_p99_ms:.3f}, "
-                f"max {quality.lateness_max_ms:.3f} ms",
-            )
-        )
-    for flow in measured.flows:
-        if flow.failover_time_ms:
-            rows.append(
-                (
-                    f"outage of flow {flow.flow}",
-                    f"{flow.failover_time_ms:.3f} ms, up to {flow.accuracy_ms:.3f} less, "
-                    f"{flow.lost} packets",
-                )
-            )
-    rows += [(event.name, f"at {event.ms:.3f} ms") for event in found.timeline[1:]]
-    if found.cut:
-        rows.append(("cut short", found.cut))
-    rows += [("NOT VALID", problem) for problem in found.problems]
-    width = max(len(name) for name, _ in rows)
-    return [f"{name:<{width}}  {text}" for name, text in rows]
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part:,}" + (f" ({100 * part / whole:.3g} %)" if part and whole else "")
-
-
-def _clock(found: "Outcome") -> str:
-    clocks = found.clocks
-    if clocks.same:
-        return "the same as ours"
-    text = f"{clocks.offset_ms:+.3f} ± {clocks.error_ms:.3f} ms ({clocks.exchanges} exchanges)"
-    if clocks.drift_ppm is not None:
-        text += f", drift {clocks.drift_ppm:+.1f} ± {clocks.drift_error_ppm:.1f} ppm"
-    return text

@@ -56,13 +56,8 @@ def of_visit(looked: Looked, *, ends: bool) -> list[Hop]:
         add(at, Kind.RULES, passage.text)
     if looked.facts.tracked is not None and looked.flow is not None:
         add(_CONNTRACK, Kind.CONNTRACK, _tracked(looked))
-    if looked.facts.virtual is not None:
-        one = looked.facts.virtual
-        text = f"{one.protocol} {place(*one.virtual)} → real server {place(*one.real)}"
+    if text := _virtual(looked):
         add(_VIRTUAL, Kind.VIRTUAL_SERVER, text)
-    elif looked.facts.real_servers is not None and looked.flow is not None:
-        where = place(looked.flow.destination, looked.flow.destination_port)
-        add(_VIRTUAL, Kind.VIRTUAL_SERVER, f"{where} has {looked.facts.real_servers} real servers")
     if looked.facts.route is not None:
         at = _ROUTE if looked.facts.virtual is None else _VIRTUAL + 1
         add(at, Kind.ROUTE, _route(looked.facts.route, looked.cards))
@@ -77,6 +72,16 @@ def of_visit(looked: Looked, *, ends: bool) -> list[Hop]:
         add(_END, Kind.SOCKET, _received(visit, looked))
     # Stable: chains of one hook stay in their order.
     return [hop for _, hop in sorted(found, key=lambda pair: pair[0])]
+
+
+def _virtual(looked: Looked) -> str:
+    """Return what IPVS makes of the packet; "" nothing."""
+    if (one := looked.facts.virtual) is not None:
+        return f"{one.protocol} {place(*one.virtual)} → real server {place(*one.real)}"
+    if looked.facts.real_servers is not None and looked.flow is not None:
+        where = place(looked.flow.destination, looked.flow.destination_port)
+        return f"{where} has {looked.facts.real_servers} real servers"
+    return ""
 
 
 def _reaches_sockets(looked: Looked) -> bool:

@@ -146,16 +146,9 @@ def one_way(
     packets = most if stream.packets is None else stream.packets
     joined.start(trial, packets, stream.rate_pps)
     with Generator() as generator:
-        wanted = profile.UdpProfile(
-            interface=interface,
-            rate_pps=stream.rate_pps,
-            flows=tuple(flows),
-            record=Path(generator.record),
-            trial=trial,
-            duration_s=packets / stream.rate_pps,
-            capacity=packets + 1,
+        started = generator.start(
+            _profile(stream, interface, flows, Path(generator.record), trial, packets)
         )
-        started = generator.start(wanted)
         progress = _Progress()
         _run(generator, joined, attention, progress, started)
         ended = time.monotonic_ns()
@@ -177,6 +170,25 @@ def one_way(
         marks=tuple(progress.marks),
         receiver={**joined.welcome, **said},
         cut=progress.cut,
+    )
+
+
+def _profile(
+    stream: Stream,
+    interface: str,
+    flows: Sequence[profile.UdpFlow],
+    record: Path,
+    trial: int,
+    packets: int,
+) -> profile.UdpProfile:
+    return profile.UdpProfile(
+        interface=interface,
+        rate_pps=stream.rate_pps,
+        flows=tuple(flows),
+        record=record,
+        trial=trial,
+        duration_s=packets / stream.rate_pps,
+        capacity=packets + 1,
     )
 
 
