@@ -28,6 +28,7 @@ from netns.lab import AttachedLab
 _READ_AGAIN = 0.05
 """Seconds between two readings of drops: not every packet dropped costs a wake-up."""
 _PATIENCE = 60.0
+_LOCALLY_ADMINISTERED = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,12 +159,23 @@ class Hops:
                     return
                 self._look()
                 if monitor is not None:
-                    self._drops += monitor.read()
+                    self._drops += filter(self._may_be_ours, monitor.read())
                 done.set()
             elif monitor is not None:
-                self._drops += monitor.read()
+                self._drops += filter(self._may_be_ours, monitor.read())
                 # More may come at once; who asks is heard meanwhile.
                 select.select([self._wake], [], [], _READ_AGAIN)
+
+    def _may_be_ours(self, drop: drops.Drop) -> bool:
+        """Whether a frame is between interfaces of a lab, for all that is known by now.
+
+        The monitor tells of the whole machine; what its own network drops is not kept.
+        """
+        ends = drop.frame[6:12], drop.frame[:6]
+        return any(
+            mac and (mac[0] & _LOCALLY_ADMINISTERED or self.scene.host_of_mac(mac.hex(":")))
+            for mac in ends
+        )
 
     def _look(self) -> None:
         began = time.monotonic_ns()
