@@ -165,9 +165,8 @@ RULES = {
 def test_dropped_by_a_pods_own_rule(there: HopLab) -> None:
     through(there, 11)
     hook = "{ type filter hook input priority 0; }"
-    pod = there.lab["shop-a"]
-    pod.run(["nft", f"add table ip hop; add chain ip hop f {hook}"])
-    pod.run(RULES["nft drop"])
+    there.rule("shop-a", ["nft", f"add table ip hop; add chain ip hop f {hook}"])
+    there.rule("shop-a", RULES["nft drop"])
     there.hops.mark()
     there.send(11, POD_A)
     assert found(there.losses()) == [("shop-a", Cause.RULE, 11)]
@@ -179,7 +178,7 @@ def test_dropped_by_a_pods_own_rule(there: HopLab) -> None:
 def test_dropped_by_a_rule(there: HopLab, rule: str, host: str) -> None:
     through(there, 11)
     _chain(there, host)
-    there.lab[host].run(RULES[rule])
+    there.rule(host, RULES[rule])
     there.hops.mark()
     there.send(11, POD_A)
     (loss,) = there.losses()
@@ -189,14 +188,14 @@ def test_dropped_by_a_rule(there: HopLab, rule: str, host: str) -> None:
 
 def _chain(there: HopLab, host: str) -> None:
     hook = "{ type filter hook forward priority 0; }"
-    there.lab[host].run(["nft", f"add table ip hop; add chain ip hop f {hook}"])
+    there.rule(host, ["nft", f"add table ip hop; add chain ip hop f {hook}"])
 
 
 @monitored
 def test_dropped_by_a_rule_that_does_not_count(there: HopLab) -> None:
     through(there, 11)
     _chain(there, "node1")
-    there.lab["node1"].run(["nft", f"add rule ip hop f udp dport {PORT} drop"])
+    there.rule("node1", ["nft", f"add rule ip hop f udp dport {PORT} drop"])
     there.send(11, POD_A)
     assert found(there.losses()) == [("node1", Cause.RULE, 11)]
 
@@ -230,7 +229,7 @@ def test_a_destination_that_is_gone(there: HopLab) -> None:
 @both
 def test_the_connection_table_is_full(there: HopLab) -> None:
     _chain(there, "node1")
-    there.lab["node1"].run(["nft", "add rule ip hop f ct state established accept"])
+    there.rule("node1", ["nft", "add rule ip hop f ct state established accept"])
     limit = Path("/proc/sys/net/netfilter/nf_conntrack_max")
     before = limit.read_text()
     through(there, 16)
@@ -256,19 +255,21 @@ INVALID = {
 @pytest.mark.parametrize("rule", INVALID)
 def test_invalid_for_connection_tracking(there: HopLab, rule: str) -> None:
     _chain(there, "node1")
-    there.lab["node1"].run(INVALID[rule])
+    there.rule("node1", INVALID[rule])
     through(there, 6)
     there.send(6, POD_A, spoil=True)
     assert found(there.losses()) == [("node1", Cause.CONNTRACK_INVALID, 6)]
 
 
 def _translate(there: HopLab, pod: IPv4Address) -> None:
-    node = there.lab["node1"]
-    node.run(["nft", "add table ip trans"])
-    node.run(["nft", "flush table ip trans"])
     hook = "{ type nat hook prerouting priority -100; }"
-    node.run(["nft", f"add chain ip trans p {hook}"])
-    node.run(["nft", f"add rule ip trans p ip daddr {SERVICE} dnat to {pod}"])
+    for command in (
+        "add table ip trans",
+        "flush table ip trans",
+        f"add chain ip trans p {hook}",
+        f"add rule ip trans p ip daddr {SERVICE} dnat to {pod}",
+    ):
+        there.rule("node1", ["nft", command])
 
 
 @both
@@ -338,7 +339,7 @@ def test_it_comes_too_late(there: HopLab) -> None:
 def test_a_reply_is_lost_on_its_way_back(there: HopLab) -> None:
     there.hops.begin()
     _chain(there, "node1")
-    there.lab["node1"].run(["nft", f"add rule ip hop f udp sport {PORT} counter drop"])
+    there.rule("node1", ["nft", f"add rule ip hop f udp sport {PORT} counter drop"])
     there.send(10, POD_A)
     there.receivers["shop-a"].read(echo=True)  # What counts is whether the reply comes.
     (loss,) = there.losses()
@@ -357,7 +358,7 @@ def test_several_causes_at_once_keep_their_numbers(there: HopLab) -> None:
     time.sleep(0.1)
     there.send(6, POD_A)
     _chain(there, "node1")
-    there.lab["node1"].run(RULES["nft drop"])
+    there.rule("node1", RULES["nft drop"])
     there.hops.mark()
     time.sleep(0.1)
     there.send(7, POD_A)
