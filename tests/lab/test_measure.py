@@ -139,6 +139,37 @@ def _datagrams(path: Path) -> int:
     return int(dict(zip(*lines, strict=True))["InDatagrams"])
 
 
+AHEAD = 1000
+"""Seconds by which the other clock is ahead."""
+
+
+@pytest.mark.needs_tool("unshare")
+def test_two_clocks_are_compared_within_the_stated_error(lab: Lab, tmp_path: Path) -> None:
+    """The receiver lives in a time namespace, so its clock is known to be so far ahead."""
+    apart = ["unshare", "--time", "--monotonic", str(AHEAD), "--fork", "--kill-child"]
+    if lab["pod"].run([*apart, "true"], check=False).returncode:
+        pytest.skip("needs a kernel with time namespaces")
+    command = [*KPROXY, "receive", "--port", "6002", "--control", ":6003", "--token", TOKEN]
+    far = lab["pod"].spawn([*apart, *command], stderr=subprocess.PIPE)
+    assert far.popen is not None
+    assert far.popen.stderr is not None
+    assert readable(far.popen.stderr.fileno(), 60)
+    words = ["--interface", "eth0", "--receiver", "192.0.2.2:6003", "--token", TOKEN]
+    code, parameters, measured = send(lab, tmp_path, *words, "--seconds", "1", to="192.0.2.2:6002")
+    far.kill()
+    far.wait(30)
+    far.popen.stderr.close()
+    clocks = parameters["measure"]["clocks"]
+    assert (code, measured.sent, measured.lost) == (0, 1000, 0)
+    assert (clocks["same"], clocks["exchanges"]) == (False, 64)
+    # Microseconds are what is written down.
+    assert abs(clocks["offset_ms"] - AHEAD * 1000) <= clocks["error_ms"] + 0.001
+    assert abs(clocks["drift_ppm"]) <= clocks["drift_error_ppm"]
+    assert measured.delay is not None
+    assert measured.delay.accuracy_ms >= round(clocks["error_ms"], 3)
+    assert measured.delay.max_ms < 3000
+
+
 @pytest.mark.parametrize("kind", ["echo", "tcp", "icmp"])
 def test_servers_that_know_nothing_of_it_are_measured(lab: Lab, tmp_path: Path, kind: str) -> None:
     command = [sys.executable, "-m", "kproxy.traffic.responder", "--udp", "7", "--tcp", "80"]
