@@ -63,7 +63,7 @@ def test_cards_carry_packets_and_tell_what_they_are(told: list[dict[str, Any]]) 
 def test_all_is_given_back_after_changes_and_after_a_kill(told: list[dict[str, Any]]) -> None:
     assert said(told, "spoilt") == [True, True]
     assert said(told, "back") == [{}, {}]
-    assert said(told, "killed") == [[True, {}]]
+    assert said(told, "killed") == [[True, {}], [True, {}]]
 
 
 def test_a_cable_that_is_pulled_outside_is_noticed(told: list[dict[str, Any]]) -> None:
