@@ -11,6 +11,7 @@ from kproxy.errors import UsageError
 
 LEAST_PPS = 100.0
 _STEP_DOWN = 0.85
+_WIDE_STEP = 0.6
 _FIRST_STEP = 0.95
 
 
@@ -52,10 +53,13 @@ class Calibration:
             )
 
 
-def highest(attempt: Callable[[float], Attempt], most_pps: float) -> Calibration:
+def highest(
+    attempt: Callable[[float], Attempt], most_pps: float, step: float = _STEP_DOWN
+) -> Calibration:
     """Find the highest rate, at most ``most_pps``, that is held: from above, in steps of 15 %.
 
     The first step down is to what was achieved: a sender that falls behind shows what it can do.
+    ``step``: take other steps, to so much of the rate before.
     """
     attempts: list[Attempt] = []
     rate = most_pps
@@ -64,7 +68,7 @@ def highest(attempt: Callable[[float], Attempt], most_pps: float) -> Calibration
         attempts.append(found)
         if found.held:
             break
-        rate = min(rate * _STEP_DOWN, max(found.achieved_pps, LEAST_PPS / 2) * _FIRST_STEP)
+        rate = min(rate * step, max(found.achieved_pps, LEAST_PPS / 2) * _FIRST_STEP)
         rate = float(int(rate))
     return Calibration(attempts=tuple(attempts))
 
@@ -72,12 +76,16 @@ def highest(attempt: Callable[[float], Attempt], most_pps: float) -> Calibration
 def check(attempt: Callable[[float], Attempt], wanted_pps: float, times: int = 3) -> Calibration:
     """Try a rate that is wanted, a few times if need be, and only then look for a lower one.
 
-    One attempt may be spoilt by what else the machine does just then.
+    One attempt may be spoilt by what else the machine does just then; one that achieves less than
+    half is not. The lower rate is looked for in wide steps: it is only told.
     """
     attempts: list[Attempt] = []
     for _ in range(times):
         attempts.append(attempt(wanted_pps))
         if attempts[-1].held:
             return Calibration(attempts=tuple(attempts))
-    lower = highest(attempt, wanted_pps * _STEP_DOWN)
+        if attempts[-1].achieved_pps < wanted_pps / 2:
+            break
+    below = min(wanted_pps, attempts[-1].achieved_pps) * _WIDE_STEP
+    lower = highest(attempt, below, _WIDE_STEP)
     return Calibration(attempts=(*attempts, *lower.attempts))

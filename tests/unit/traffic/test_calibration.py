@@ -58,9 +58,17 @@ def test_one_spoilt_attempt_refuses_no_rate() -> None:
     found.require(2000.0, "--rate")
 
 
+def test_a_rate_far_beyond_the_machine_is_tried_once() -> None:
+    machine = Machine(900.0, 1000.0)
+    found = calibration.check(machine.attempt, 400_000.0)
+    assert machine.asked.count(400_000.0) == 1
+    assert len(machine.asked) < 4
+    assert 500 < found.pps <= 900
+
+
 def test_more_than_calibration_found_is_refused_with_what_it_found() -> None:
     found = calibration.check(Machine(1500.0, 5000.0).attempt, 2000.0)
-    assert 1200 < found.pps <= 1500
+    assert found.pps == 1200
     with pytest.raises(UsageError) as caught:
         found.require(2000.0, "--rate")
     said = str(caught.value)
