@@ -9,6 +9,7 @@ from typing import Self
 
 from kproxy.errors import KernelError, Unsupported
 from kproxy.kernel.inet import Family
+from kproxy.kernel.iptables import met
 from kproxy.kernel.links import cards as links
 from kproxy.kernel.links.card import Card
 from kproxy.kernel.nft.traced import Hooked, Key, Traced
@@ -40,10 +41,12 @@ class Observer:
         self.cards: Mapping[int, Card] = {}
         self.chains: Mapping[Key, Hooked] = {}
         self._tracing: Tracing | None = None
+        self._before: list[met.Met] = []
 
     def __enter__(self) -> Self:
         with entered(self.place):
             self.cards = links.cards()
+            self._before = met.counted(self._family)
             self._socket = _packet_socket(self._family, self._mark, self._port)
             try:
                 rules = filters.rules(self._family, self._mark, self._port)
@@ -92,6 +95,13 @@ class Observer:
     def steps(self) -> list[Traced]:
         """Return the steps through rules that were told, without waiting."""
         return [] if self._tracing is None else self._tracing.read()
+
+    def met(self) -> list[met.Met]:
+        """Return the rules of iptables' legacy variant that packets have met since."""
+        if not self._before:
+            return []
+        with entered(self.place):
+            return met.since(self._before, met.counted(self._family))
 
     def _index(self, name: str) -> int:
         return next((card.index for card in self.cards.values() if card.name == name), 0)

@@ -110,5 +110,46 @@ def _come_back(frame: Sequence[str], busy: bool) -> bool:
     return busy and len(frame) == 1
 
 
+BY_COUNTERS = "by counters"
+_HOOKS = {hook.name: hook for hook in Hook}
+_DROPS = ("DROP", "REJECT")
+
+
+def legacy_passages(met: Sequence[tuple[str, str, str, str, int]]) -> list[Passage]:
+    """Return the base chains of iptables' legacy variant in which rules were met meanwhile.
+
+    ``met`` are such rules (table, chain, target, comment, packets) in the order of the listing.
+    """
+    chains: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for table, chain, target, comment, _ in met:
+        chains.setdefault((table, chain), []).append((target, comment))
+    found = []
+    for (table, chain), own in chains.items():
+        if chain in _HOOKS:
+            parts = _followed(chains, table, own, frozenset({chain}))
+            text = f"legacy {table} {chain} ({BY_COUNTERS}): {' > '.join(parts)}"
+            dropped = any(part.partition(" ")[0] in _DROPS for part in parts)
+            found.append(Passage(hook=_HOOKS[chain], text=text, dropped=dropped))
+    return found
+
+
+def _followed(
+    chains: Mapping[tuple[str, str], list[tuple[str, str]]],
+    table: str,
+    targets: list[tuple[str, str]],
+    seen: frozenset[str],
+) -> list[str]:
+    """Return the targets of a chain's rules, each with what was met in it."""
+    parts = []
+    for target, comment in targets:
+        if not target:
+            continue
+        parts.append(target + _noted(comment))
+        if target not in seen:
+            inner = chains.get((table, target), [])
+            parts += _followed(chains, table, inner, seen | {target})
+    return parts
+
+
 def _noted(comment: str) -> str:
     return f" ({comment})" if comment else ""

@@ -216,7 +216,8 @@ class _Story:
             # IPVS sends it on as if it began here.
             again = rules.of_flow(self._steps[visit.place], visit.left.packet.flow, 0)
             steps += again.steps if again is not None and again is not own else []
-        return rules.passages(steps, observer.chains, _commented())
+        legacy = rules.legacy_passages(observer.met()) if visit.way is Way.THERE else []
+        return [*rules.passages(steps, observer.chains, _commented()), *legacy]
 
     def _lost(self, looked: Looked) -> Hop | None:
         """Return where the packet ended that should have gone on; None: it arrived."""

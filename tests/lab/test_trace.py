@@ -288,6 +288,24 @@ def test_a_server_that_keeps_quiet_is_no_loss(world: None) -> None:
     assert "has not answered" in found.verdict
 
 
+@pytest.mark.needs_tool("iptables-legacy", "iptables-legacy-save")
+def test_rules_of_the_legacy_variant_are_told_by_their_counters(world: None) -> None:
+    rule = ["PREROUTING", "-d", "10.96.0.11", "-p", "udp", "-m", "comment", "--comment", "mine"]
+    rule += ["-j", "DNAT", "--to-destination", f"{POD}:5353"]
+    inside("node", "iptables-legacy", "-t", "nat", "-A", *rule)
+    other = ["FORWARD", "-d", "192.0.2.77", "-j", "DROP"]
+    inside("node", "iptables-legacy", "-A", *other)
+    try:
+        with udp_server():
+            found = ask("10.96.0.11")
+    finally:
+        inside("node", "iptables-legacy", "-t", "nat", "-D", *rule)
+        inside("node", "iptables-legacy", "-D", *other)
+    assert found.answered
+    assert only(found, Kind.RULES, "node") == ["legacy nat PREROUTING (by counters): DNAT (mine)"]
+    assert only(found, Kind.CONNTRACK, "node") == [f"a connection, translated to {POD}:5353"]
+
+
 @pytest.mark.parametrize(
     ("host", "hook", "rule", "where"),
     [

@@ -91,6 +91,32 @@ def test_the_rules_that_mark_for_tracing_are_ours_and_not_told() -> None:
     assert told(own) == []
 
 
+def test_legacy_rules_that_were_met_are_followed_through_their_chains() -> None:
+    rows = [
+        ("nat", "PREROUTING", "KUBE-SERVICES", "portals", 9),
+        ("nat", "KUBE-SVC", "KUBE-SEP", "", 1),
+        ("nat", "KUBE-SEP", "", "counts only", 1),
+        ("nat", "KUBE-SEP", "DNAT", "", 1),
+        ("nat", "KUBE-SERVICES", "KUBE-SVC", "", 1),
+        ("filter", "FORWARD", "REJECT", "no endpoints", 1),
+        ("filter", "LOOP", "LOOP", "", 1),
+    ]
+    found = rules.legacy_passages(rows)
+    assert [(one.hook, one.text, one.dropped) for one in found] == [
+        (
+            Hook.PREROUTING,
+            "legacy nat PREROUTING (by counters): KUBE-SERVICES (portals) > KUBE-SVC > KUBE-SEP"
+            " > DNAT",
+            False,
+        ),
+        (Hook.FORWARD, "legacy filter FORWARD (by counters): REJECT (no endpoints)", True),
+    ]
+    loop = [("nat", "OUTPUT", "A", "", 1), ("nat", "A", "A", "", 1)]
+    assert [one.text for one in rules.legacy_passages(loop)] == [
+        "legacy nat OUTPUT (by counters): A > A"
+    ]
+
+
 def traced(number: int, iif: int, data: bytes) -> Sequence[Traced]:
     head = Traced(
         number, "ip", "nat", "PREROUTING", "rule", 1, "accept", iif, 0, data[:20], data[20:40]
