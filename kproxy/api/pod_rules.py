@@ -74,10 +74,7 @@ def _thresholds(check: Checker, at: str, name: str, probe: Probe) -> None:
 
 
 def _probe(check: Checker, at: str, probe: Probe) -> None:
-    if probe.grpc is not None:
-        check.fault(f"{at}.grpc", "is not supported", "use httpGet, tcpSocket or exec")
-    else:
-        _action(check, at, probe)
+    _action(check, at, probe)
     for name, value, least in (
         ("initialDelaySeconds", probe.initial_delay_seconds, 0),
         ("timeoutSeconds", probe.timeout_seconds, 1),
@@ -93,8 +90,12 @@ def _action(check: Checker, at: str, action: Probe | Handler) -> None:
     given: list[object] = [action.exec, action.http_get, action.tcp_socket]
     if isinstance(action, Handler):
         given.append(action.sleep)
+    else:
+        given.append(action.grpc)
+        if action.grpc is not None:
+            check.port_or_name(f"{at}.grpc.port", action.grpc.port)
     if sum(one is not None for one in given) != 1:
-        check.fault(at, "must name one handler", "give one of exec, httpGet and tcpSocket")
+        check.fault(at, "must name one handler", "give one of exec, httpGet, tcpSocket and grpc")
     if action.exec is not None and not action.exec.command:
         check.fault(f"{at}.exec.command", "is missing", "give the command")
     for name, target in (("httpGet", action.http_get), ("tcpSocket", action.tcp_socket)):

@@ -58,6 +58,13 @@ class TCPSocketAction(Object, frozen=True, kw_only=True, rename="camel"):
     host: str = ""
 
 
+class GRPCAction(Object, frozen=True, kw_only=True, rename="camel"):
+    """Ask by gRPC's health protocol; SERVING is success. The port is a number, as there."""
+
+    port: int
+    service: str = ""
+
+
 class SleepAction(Object, frozen=True, kw_only=True, rename="camel"):
     """Wait (KEP-3960); of hooks only."""
 
@@ -86,8 +93,7 @@ class Probe(Object, frozen=True, kw_only=True, rename="camel"):
     exec: ExecAction | None = None
     http_get: HTTPGetAction | None = None
     tcp_socket: TCPSocketAction | None = None
-    grpc: dict[str, Any] | None = None
-    """Not supported: refused by validation."""
+    grpc: GRPCAction | None = None
     initial_delay_seconds: int = 0
     timeout_seconds: int = 1
     period_seconds: int = 10

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from kproxy import errors
 
-from . import probesockets
+from . import grpchealth, probesockets
 from .probesockets import Outcome
 from .runtime import ContainerSpec, Execution, PodRuntime, Sandbox, Streams
 
@@ -49,6 +49,15 @@ class Get:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """Ask for the health of a service by gRPC; SERVING is success."""
+
+    host: str
+    port: int
+    service: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """Run a program beside a container's; exit code 0 is success."""
 
@@ -64,7 +73,7 @@ class Sleep:
     seconds: float
 
 
-Action = Connect | Get | Run | Sleep
+Action = Connect | Get | Check | Run | Sleep
 
 
 Done = Callable[[Outcome, float], None]
@@ -205,6 +214,11 @@ class Actions:
                     action.host, action.port, action.path, action.headers
                 )
                 return probesockets.Exchange(action.host, action.port, request, tls=action.tls)
+            case Check():
+                request = grpchealth.request(action.host, action.port, action.service)
+                return probesockets.Exchange(
+                    action.host, action.port, request, read=probesockets.Health()
+                )
             case Run():
                 return _Program(self._runtime, action)
             case Sleep():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from kproxy import errors
 from kproxy.api.pods import Container, ContainerStatus, Handler, Pod, Probe
 
-from .actions import Action, Connect, Get, Run, Sleep
+from .actions import Action, Check, Connect, Get, Run, Sleep
 from .podtools import Tools
 from .probes import Kind, ProbeState, draw
 from .probesockets import Outcome
@@ -49,6 +49,8 @@ def action(handler: Probe | Handler, where: Where) -> Action:
     if handler.tcp_socket is not None:
         tcp = handler.tcp_socket
         return Connect(host=tcp.host or address, port=_port(tcp.port, where.container))
+    if isinstance(handler, Probe) and handler.grpc is not None:
+        return Check(host=address, port=handler.grpc.port, service=handler.grpc.service)
     if isinstance(handler, Handler) and handler.sleep is not None:
         return Sleep(seconds=handler.sleep.seconds)
     raise errors.KproxyError("no handler is given", remedy="give exec, httpGet or tcpSocket")

@@ -8,8 +8,11 @@ import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from kproxy import errors
+
+from . import grpchealth
 
 _ANSWER_MOST = 10 * 1024
 """Kubernetes reads no more of an answer either."""
@@ -39,18 +42,85 @@ def request(host: str, port: int, path: str, headers: Sequence[tuple[str, str]])
     return "\r\n".join([f"GET {path} HTTP/1.1", *lines, "", ""]).encode("utf-8")
 
 
+class Reading(Protocol):
+    """How an answer is read."""
+
+    def is_complete(self, answer: bytes) -> bool:
+        """Return whether it is all there; otherwise it ends with the connection."""
+        ...
+
+    def judge(self, answer: bytes, where: str) -> Outcome:
+        """Return what it means; ``where``: who has answered."""
+        ...
+
+
+class Http:
+    """The answer to :func:`request`: a status from 200 to 399 is success."""
+
+    def is_complete(self, answer: bytes) -> bool:
+        """See :class:`Reading`; answers without a known length end with the connection."""
+        head, end, body = answer.partition(b"\r\n\r\n")
+        if not end:
+            return False
+        for line in head.split(b"\r\n")[1:]:
+            name, _, value = line.partition(b":")
+            if name.strip().lower() == b"content-length" and value.strip().isdigit():
+                return len(body) >= int(value)
+        return False
+
+    def judge(self, answer: bytes, where: str) -> Outcome:
+        """See :class:`Reading`."""
+        words = answer.split(b"\r\n", 1)[0].split(b" ")
+        if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+            return Outcome(success=False, message=f"{where}: the answer is not HTTP")
+        code = int(words[1])
+        if 200 <= code < 400:
+            return Outcome(success=True)
+        return Outcome(success=False, message=f"HTTP probe failed with statuscode: {code}")
+
+
+class Health:
+    """The answer to :func:`grpchealth.request`."""
+
+    def is_complete(self, answer: bytes) -> bool:
+        """See :class:`Reading`."""
+        return grpchealth.is_complete(answer)
+
+    def judge(self, answer: bytes, where: str) -> Outcome:
+        """See :class:`Reading`. An error comes compressed, so it is not told which."""
+        found = grpchealth.status(answer)
+        if found == grpchealth.SERVING:
+            return Outcome(success=True)
+        if found is not None:
+            message = f'service unhealthy (responded with "{found}")'
+        elif grpchealth.is_spoken(answer):
+            message = f"{where}: health rpc failed: no such service, or no gRPC health protocol"
+        else:
+            message = f"{where}: the answer is not gRPC"
+        return Outcome(success=False, message=message)
+
+
 class Exchange:
-    """A connection; with a request, also its answer.
+    """A connection; with a request, also its answer, which is read as ``read`` does.
 
     ``host``: an address, or ``localhost``. Raises OSError or KproxyError if it cannot even begin.
     """
 
-    def __init__(self, host: str, port: int, request: bytes = b"", *, tls: bool = False) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        request: bytes = b"",
+        *,
+        tls: bool = False,
+        read: Reading | None = None,
+    ) -> None:
         host = _checked("127.0.0.1" if host == "localhost" else host, port)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._request = request
         self._where = f"{host}:{port}"
         self._answer = b""
+        self._read = read or Http()
         self._tls: ssl.SSLSocket | None = None
         self._want_tls = tls
         self._interest = select.EPOLLOUT
@@ -108,8 +178,12 @@ class Exchange:
         while True:
             data = sock.recv(_ANSWER_MOST)
             self._answer += data
-            if not data or len(self._answer) >= _ANSWER_MOST or _complete(self._answer):
-                return self._judge()
+            if (
+                not data
+                or len(self._answer) >= _ANSWER_MOST
+                or self._read.is_complete(self._answer)
+            ):
+                return self._read.judge(self._answer, self._where)
 
     def _shake_hands(self) -> None:
         if self._want_tls:
@@ -117,15 +191,6 @@ class Exchange:
                 self._tls = _wrapped(self._sock)
             self._tls.do_handshake()
         self._shaken = True
-
-    def _judge(self) -> Outcome:
-        words = self._answer.split(b"\r\n", 1)[0].split(b" ")
-        if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-            return self._failed(f"{self._where}: the answer is not HTTP")
-        code = int(words[1])
-        if 200 <= code < 400:
-            return Outcome(success=True)
-        return self._failed(f"HTTP probe failed with statuscode: {code}")
 
     def _failed(self, message: str) -> Outcome:
         return Outcome(success=False, message=message)
@@ -151,18 +216,6 @@ def _wrapped(sock: socket.socket) -> ssl.SSLSocket:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context.wrap_socket(sock, do_handshake_on_connect=False)
-
-
-def _complete(answer: bytes) -> bool:
-    """Return whether an answer of known length is there; others end with the connection."""
-    head, end, body = answer.partition(b"\r\n\r\n")
-    if not end:
-        return False
-    for line in head.split(b"\r\n")[1:]:
-        name, _, value = line.partition(b":")
-        if name.strip().lower() == b"content-length" and value.strip().isdigit():
-            return len(body) >= int(value)
-    return False
 
 
 def _words(number: int) -> str:

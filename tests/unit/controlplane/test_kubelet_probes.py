@@ -3,7 +3,7 @@
 import pytest
 from kubelet_node import Node, is_ready
 
-from kproxy.controlplane.actions import Connect, Get, Run
+from kproxy.controlplane.actions import Check, Connect, Get, Run
 from kproxy.controlplane.probesockets import Outcome
 
 GOOD, BAD = Outcome(success=True), Outcome(success=False, message="no")
@@ -30,6 +30,8 @@ def status(node):
     ("handler", "action"),
     [
         ({"tcpSocket": {"port": "web"}}, Connect(host="10.244.1.2", port=80)),
+        ({"grpc": {"port": 82}}, Check(host="10.244.1.2", port=82)),
+        ({"grpc": {"port": 82, "service": "x"}}, Check(host="10.244.1.2", port=82, service="x")),
         ({"tcpSocket": {"port": 81, "host": "192.0.2.9"}}, Connect(host="192.0.2.9", port=81)),
         (
             {
