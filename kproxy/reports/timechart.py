@@ -102,7 +102,6 @@ def _rate(node: str, number: int, found: Sequence[Series]) -> charts.Trace:
     first = found[0]
     many = _together(first)
     step = first.step_ms * many
-    # The last step may have been watched in part only.
     whole = min(len(series.sent) for series in found) // many
     good = [0] * whole
     for series in found:
@@ -118,9 +117,10 @@ def _rate(node: str, number: int, found: Sequence[Series]) -> charts.Trace:
             "color": charts.GOOD[number % len(charts.GOOD)],
             "dash": charts.dash(number),
         },
-        "x0": first.start_ms,
+        # The first step and the last have been watched in part only.
+        "x0": first.start_ms + step,
         "dx": step,
-        "y": [round(count * 1000 / step, 1) for count in good],
+        "y": [round(count * 1000 / step, 1) for count in good[1:-1]],
         "hovertemplate": "%{y:,.0f}/s",
     }
 

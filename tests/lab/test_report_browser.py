@@ -15,7 +15,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 READY = "document.documentElement.dataset.ready === 'yes'"
-DRAWN = "document.querySelectorAll('[data-drawn] .main-svg').length"
+FITTING = (
+    "[...document.querySelectorAll('.plot')].every(p =>"
+    " p.querySelector('.main-svg').clientWidth === p.clientWidth)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,8 @@ def test_loads_without_network_and_without_complaints(
     browser.value("dispatchEvent(new Event('beforeprint'))")  # draws what is not in sight, too
     charts = file.read_text().count("data-chart=")
     browser.until(f"document.querySelectorAll('[data-drawn] .plot-container').length === {charts}")
+    browser.value("dispatchEvent(new Event('afterprint'))")
+    browser.until(FITTING)
     assert browser.said == []
     assert [url for url in browser.requests if not re.match("data:|blob:", url)] == [file.as_uri()]
     # Nothing but tables, which scroll by themselves, is wider than the window.
@@ -91,6 +96,30 @@ def test_no_button_sends_a_chart_away_and_the_key_hides_lines(
     )
     assert browser.value(toggle) is False
     assert browser.value(toggle) is True
+
+
+def test_on_paper_no_chart_is_wider_than_its_place(
+    browser: headless_browser.Browser, file: Path
+) -> None:
+    browser.sized(1400, 900, dark=True)
+    browser.show(file)
+    browser.until(READY)
+    browser.value("dispatchEvent(new Event('beforeprint'))")
+    browser.sized(718, 1000, dark=True)  # A4 without its margins
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    too_wide = (
+        "[...document.querySelectorAll('.plot')].filter(p =>"
+        " p.querySelector('.main-svg').clientWidth > p.clientWidth).length"
+    )
+    try:
+        assert browser.value(too_wide) == 0
+        ground = browser.value("getComputedStyle(document.body).backgroundColor")
+        assert ground == "rgb(255, 255, 255)"
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")
+    browser.sized(1400, 900, dark=True)
+    browser.value("dispatchEvent(new Event('afterprint'))")
+    browser.until(FITTING)
 
 
 def test_without_scripts_the_tables_are_there(

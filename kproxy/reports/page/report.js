@@ -20,6 +20,7 @@
   }
 
   const places = Array.from(document.querySelectorAll("[data-chart]"));
+  const PAPER = { half: 310, whole: 660 }; // CSS pixels, on A4 and on Letter
   const touch = matchMedia("(pointer: coarse)").matches;
   let figures = [];
   function draw(place) {
@@ -58,9 +59,13 @@
     }, { rootMargin: "600px" });
     places.forEach((place) => seen.observe(place));
     addEventListener("beforeprint", () => {
-      for (const fold of document.querySelectorAll("details.fold")) fold.open = true;
+      for (const fold of document.querySelectorAll("details.fold:has(figure)")) fold.open = true;
       places.forEach(draw);
-      places.forEach((place) => window.Plotly.Plots.resize(place));
+      // The page is not laid out for paper yet: a chart gets the width that it will have there.
+      for (const place of places) window.Plotly.relayout(place, { width: place.closest(".side") ? PAPER.half : PAPER.whole });
+    });
+    addEventListener("afterprint", () => {
+      for (const place of places) window.Plotly.relayout(place, { width: null, autosize: true });
     });
     for (const button of document.querySelectorAll(".key button")) button.addEventListener("click", () => toggled(button));
     root.dataset.ready = "yes";
