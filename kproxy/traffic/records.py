@@ -20,7 +20,7 @@ All times are CLOCK_MONOTONIC nanoseconds of the one kernel that the lab runs on
 
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kproxy.traffic import recordfile
@@ -185,7 +185,7 @@ def received_array(
 def read_sent(
     path: str | os.PathLike[str], *, start: int = 0, number: int | None = None
 ) -> list[Sent]:
-    """Return :func:`sent_array` as a list."""
+    """Return :func:`sent_array` as a list; for a few packets."""
     found = sent_array(path, start=start, number=number)
     return [Sent(*one) for one in found[["status", "errno", "flow", "seq", "ns"]].tolist()]
 
@@ -193,7 +193,7 @@ def read_sent(
 def read_received(
     path: str | os.PathLike[str], trial: int, *, start: int = 0
 ) -> tuple[list[Received], ReceiverState]:
-    """Return :func:`received_array` as a list."""
+    """Return :func:`received_array` as a list; for a few packets."""
     found, state = received_array(path, trial, start=start)
     return [Received._make((*one, state.pod)) for one in found.tolist()], state
 
@@ -212,13 +212,6 @@ def _tcp(fields: tuple[int, int, int, int, int, int, int, int, int, bytes]) -> T
     return TcpRecord(
         _KINDS[kind], OUTCOMES[outcome], target, connection, seq, start, connected, end, name
     )
-
-
-def merge(received: Iterable[Iterable[Received]]) -> list[Received]:
-    """Merge the receivers' records into one list in the order of arrival."""
-    everything = [packet for packets in received for packet in packets]
-    everything.sort(key=lambda packet: packet.received_ns)
-    return everything
 
 
 def pack_received(packet: Received) -> bytes:

@@ -6,7 +6,6 @@ computing does not move the clock, for ever.
 """
 
 import bisect
-import random
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,6 +62,8 @@ class Poisson:
     rate_mhz = 0
 
     def __init__(self, t0: int, per_second: float, seed: int) -> None:
+        import random  # dear to import, and mostly not needed
+
         self._lots = random.Random(seed)  # noqa: S311  nothing secret is drawn
         self._per_ns = per_second / 1e9
         self._times = [t0]

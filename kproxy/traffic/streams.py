@@ -26,25 +26,7 @@ def udp(
 
     Raises UsageError if the sender has no address of the family, or a packet is wrong.
     """
-    if wanted.kind is Kind.PACKET:
-        flows = frames.crafted(
-            crafted.parse(wanted.packet, "packet"),
-            sender,
-            flows=wanted.flows,
-            first_flow=first_flow,
-        )
-    else:
-        to, port = _target(wanted)
-        flows = frames.probes(
-            flows=wanted.flows,
-            first_flow=first_flow,
-            source_mac=sender.source_mac,
-            gateway_mac=sender.gateway_mac,
-            source=_source(sender, to),
-            destination=to,
-            destination_port=port,
-            payload_bytes=wanted.payload_bytes,
-        )
+    flows = _flows(wanted, sender, first_flow)
     capacity = 1 << 20 if seconds is None else int(wanted.rate * seconds) + 1000
     return profile.UdpProfile(
         interface=interface,
@@ -57,6 +39,23 @@ def udp(
         distribution=wanted.distribution,
         seed=wanted.seed,
         fresh_ports=FRESH_PORTS if wanted.source_ports is SourcePorts.FRESH else None,
+    )
+
+
+def _flows(wanted: Traffic, sender: frames.Sender, first: int) -> tuple[profile.UdpFlow, ...]:
+    if wanted.kind is Kind.PACKET:
+        packet = crafted.parse(wanted.packet, "packet")
+        return frames.crafted(packet, sender, flows=wanted.flows, first_flow=first)
+    to, port = _target(wanted)
+    return frames.probes(
+        flows=wanted.flows,
+        first_flow=first,
+        source_mac=sender.source_mac,
+        gateway_mac=sender.gateway_mac,
+        source=_source(sender, to),
+        destination=to,
+        destination_port=port,
+        payload_bytes=wanted.payload_bytes,
     )
 
 

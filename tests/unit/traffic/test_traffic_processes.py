@@ -109,3 +109,28 @@ def test_a_peer_that_has_gone_ends_the_connection() -> None:
         ours.setblocking(False)
         theirs.close()
         assert not responder.Connection(ours).exchange(b"pod", 1)
+
+
+def test_generators_and_responders_start_without_what_is_slow_to_import() -> None:
+    code = (
+        "import sys, kproxy.traffic.udp_send, kproxy.traffic.tcp_client, kproxy.traffic.responder;"
+        "print(*{'numpy', 'scapy', 'yaml', 'random', 'asyncio'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--sniff", "eth0"], "--sniff: unknown option"),
+        (["--sniff", "eth0:no"], "--sniff: 'no' is not a whole number from 1 to 1000"),
+        (["--sctp", "0"], "--sctp: '0' is not a whole number"),
+        (["--sniff", "no-such-interface:28"], "--sniff no-such-interface:28: "),
+    ],
+)
+def test_a_responder_names_the_option_that_is_wrong(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert responder.main(words) == 2
+    assert said in capsys.readouterr().err

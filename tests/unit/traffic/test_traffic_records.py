@@ -164,11 +164,6 @@ def test_the_clock_is_measured() -> None:
     assert 0 < error < 1_000_000_000
 
 
-def test_merging_orders_by_arrival() -> None:
-    early, late = (PACKET._replace(received_ns=ns) for ns in (1, 2))
-    assert records.merge([[late], [early]]) == [early, late]
-
-
 def test_tcp_records_come_back(tmp_path: Path) -> None:
     writer = recordfile.RecordWriter(tmp_path / "t", recordfile.KIND_TCP, 96, 5, "tcp_client")
     writer.append(records.TCP.pack(2, 3, 0, 1, 2, 3, 4, 5, 6, b"demo/web-1"), 1)
