@@ -166,6 +166,22 @@ class ClusterStage:
         """Let time pass."""
         time.sleep(seconds)
 
+    def synced_ns(self, node: str, newer_than: int) -> int | None:
+        """Return when, after the fault, the node's kernel first had a slice newer than that."""
+        self._cluster.events.refresh()
+        proxies = self._proxies_of(node)
+        return min(
+            (
+                event.mono_ns
+                for event in self._cluster.events.events
+                if event.msg == "synced"
+                and event.source in proxies
+                and event.mono_ns >= (self.fault_ns or 0)
+                and self._cluster.synced_version(event) > newer_than
+            ),
+            default=None,
+        )
+
     def _proxies_of(self, node: str) -> set[str]:
         """Return the sources of events of all proxies that have run on a node up to now."""
         pods = [

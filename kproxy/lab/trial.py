@@ -113,6 +113,7 @@ class Trials:
         """
         self._count += 1
         self._cluster.settle()
+        self._settled = self._cluster.slices_version()
         if self._setup.to:
             time.sleep(CALM_SECONDS)
         with self._watching() as watch:
@@ -258,16 +259,25 @@ class Trials:
     def _programmed(
         self, found: resultset.Measurement, stage: ClusterStage
     ) -> resultset.Measurement:
-        """Return the measurement with when the kernel of its node was last told."""
-        node = self._places[found.node]
-        told = [
-            mark.ns
-            for mark in stage.marks
-            if mark.name.startswith(scenarios.SYNCED) and mark.detail == node
-        ]
-        if stage.fault_ns is None or not told:
+        """Return the measurement with when the kernel of its node had been told.
+
+        That is the first sync with a slice that has changed since the fault; where none has, the
+        last sync that the scenario waited for.
+        """
+        if stage.fault_ns is None:
             return found
-        return measurement.programmed(found, round((max(told) - stage.fault_ns) / 1e6, 3))
+        node = self._places[found.node]
+        told = stage.synced_ns(node, newer_than=self._settled) or max(
+            (
+                mark.ns
+                for mark in stage.marks
+                if mark.name.startswith(scenarios.SYNCED) and mark.detail == node
+            ),
+            default=None,
+        )
+        if told is None:
+            return found
+        return measurement.programmed(found, round((told - stage.fault_ns) / 1e6, 3))
 
     def _restart_modelled_ms(self, stage: ClusterStage) -> float | None:
         gone, synced = _recovery(stage)

@@ -152,6 +152,9 @@ def test_event_kernel_and_data_plane_are_told_on_one_clock(
             continue
         assert found.recovery.recovered_ms is not None
         assert found.convergence.full_ms is not None
+        # The log line of a sync is written after the kernel's last acknowledgement of it, and a
+        # packet that is on its way by then may get through a little earlier.
+        assert found.recovery.programmed_ms <= found.recovery.recovered_ms.high_ms + 5
         step = found.convergence.sampling_interval_ms
         # Both tell when the last packets were lost: one by the packets, one by the interval.
         assert abs(found.convergence.full_ms.ms - found.recovery.recovered_ms.low_ms) <= 2 * step
