@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from netns.uplink import Uplink
 
 LAB_NAME = "kproxy"
 INTERRUPTED, TERMINATED = "interrupted", "terminated"
+SUMMING_UP = 300.0
+"""Seconds of CPU time that the statistics of very many trials may take."""
 LONGEST_TRIAL_SECONDS = 40.0
 """Traffic of a trial in which the cluster takes as long as it may; files are sparse."""
 
@@ -176,8 +178,13 @@ def run(
             "incomplete": incomplete,
         },
         trials=tuple(trials),
-        summary=judged(trials),
+        summary=_summary(trials),
     )
+
+
+def _summary(trials: Sequence[resultset.Trial]) -> tuple[resultset.Row, ...]:
+    with base.computing(SUMMING_UP):
+        return judged(trials)
 
 
 def unpromised(parameters: Parameters) -> list[str]:
