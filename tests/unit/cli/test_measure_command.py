@@ -6,9 +6,10 @@ from typing import Any
 import click.testing
 import pytest
 
-from kproxy.cli import measure_attention, measure_places, measure_send
+from kproxy.cli import lab_commands, measure_attention, measure_places, measure_send
 from kproxy.cli.main import cli
 from kproxy.errors import InvalidObject, UsageError
+from kproxy.lab.door.directory import LabDirectory
 from kproxy.traffic.remote.terms import Probe
 
 GOOD: dict[str, Any] = {
@@ -147,6 +148,26 @@ def test_a_profile_that_is_wrong_is_told_with_its_field(
     assert isinstance(told, UsageError | InvalidObject | click.ClickException)
     text = told.format_message() if isinstance(told, click.ClickException) else str(told)
     assert words in text
+
+
+def test_in_a_lab_the_trace_runs_on_the_labs_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[tuple[str, list[str]]] = []
+
+    def enter(directory: LabDirectory, host: str, argv: list[str]) -> int:
+        entered.append((host, argv[1:]))
+        return 1
+
+    monkeypatch.setattr(lab_commands, "enter", enter)
+    words = ["10.96.0.10:53/udp", "--lab", "--name", "shop", "--state-dir", str(tmp_path)]
+    result = invoke("trace", *words, "--from", "demo/front-1", "--timeout", "1.5", "--json")
+    assert (result.exception, result.return_value) == (None, 1)
+    ((host, argv),) = entered
+    assert host == ""
+    assert " ".join(argv) == (
+        "-m kproxy trace 10.96.0.10:53/udp --prefix shop- --from demo-front-1 --timeout 1.5 --json"
+    )
 
 
 @pytest.mark.parametrize(
