@@ -130,12 +130,7 @@ class Trials:
         left: dict[str, Sent] = {}
         leave = functools.partial(self._leave, started, left)
         stage, act = self._scene(name, leave)
-
-        def marked() -> None:
-            watch.mark()
-            self.told(stage.marks[-1].name)
-
-        stage.on_mark = marked
+        stage.on_mark = functools.partial(self._marked, stage, watch)
         # Otherwise all trials would show the same phase of the fault against the packets.
         jitter = self._lots(f"fault {self._count}").uniform(0, JITTER_SECONDS)
         time.sleep(self._timing.before + jitter)
@@ -172,6 +167,11 @@ class Trials:
         found = self._accounts.account(self._count, sent, self._window(stage), watch)
         found = [self._modelled(one, stage) for one in found]
         return [self._programmed(one, stage) for one in found]
+
+    def _marked(self, stage: ClusterStage, watch: LossWatch) -> None:
+        """Take note of an event that was marked."""
+        watch.mark()
+        self.told(stage.marks[-1].name)
 
     def _scene(
         self, name: str, leave: Callable[[], None]
