@@ -11,6 +11,7 @@ import errno
 import fcntl
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from types import TracebackType
@@ -147,7 +148,7 @@ class Ethtool:
         for kind, value in self._ask(name, group):
             if kind in fields:
                 key, field = fields[kind]
-                number = int.from_bytes(value[: field.size], "little")
+                number = int.from_bytes(value[: field.size], sys.byteorder)
                 found[key] = bool(number) if field.size == 1 and key != "duplex" else number
         if found.get("speed") == _UNKNOWN_SPEED:
             del found["speed"]
@@ -157,7 +158,7 @@ class Ethtool:
         """Set values of a group; the others stay. Raises OSError."""
         fields = _FIELDS[group]
         packed = [
-            attribute(fields[key].attribute, int(value).to_bytes(fields[key].size, "little"))
+            attribute(fields[key].attribute, int(value).to_bytes(fields[key].size, sys.byteorder))
             for key, value in values.items()
             if fields[key].settable
         ]
@@ -221,7 +222,7 @@ class Ethtool:
             return None
         for kind, value in attributes(answers[0].body[4:]):
             if kind == _FAMILY_ID:
-                return int.from_bytes(value[:2], "little")
+                return int.from_bytes(value[:2], sys.byteorder)
         return None
 
     def __enter__(self) -> Self:

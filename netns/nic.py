@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import os
 import socket
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -166,12 +167,10 @@ def take(taken: Taken, interface: Interface) -> None:
 
 def give_back(taken: Taken) -> list[str]:
     """Give a card back as it was; return what could not be done, in words. Twice is fine."""
-    if taken.state is None:
-        if namespace.exists(taken.namespace):
-            with link.netlink(taken.namespace) as ipr:
-                link.delete(ipr, taken.interface)
-        return []
     try:
+        if taken.state is None:
+            _delete_macvlan(taken)
+            return []
         with _at_home(taken.home):
             _bring_home(taken)
             with Netlink() as netlink:
@@ -185,8 +184,8 @@ def give_back(taken: Taken) -> list[str]:
                 netlink.request(DELETE_LINK_PROPERTY, body)
             now = socket.if_indextoname(index)
             return [f"{taken.nic} (now {now}): {each}" for each in troubles]
-    except OSError as problem:
-        return [f"{taken.nic}: {problem.strerror or problem}"]
+    except (OSError, NetnsError) as problem:
+        return [f"{taken.nic}: {problem}"]
 
 
 def _refuse(
@@ -200,7 +199,7 @@ def _refuse(
         raise NetnsError(f"{where}: there is no card {name}", remedy=_whereabouts(name))
     found = everything[index]
     if IFLA_MASTER in found:
-        master = everything.get(int.from_bytes(found[IFLA_MASTER], "little"), {})
+        master = everything.get(int.from_bytes(found[IFLA_MASTER], sys.byteorder), {})
         owner = nicstate.names(master)[0] if master else "another interface"
         remedy = f"take it out first: ip link set {name} nomaster"
         raise NetnsError(f"{where}: {name} belongs to {owner}", remedy=remedy)
@@ -224,7 +223,7 @@ def _refuse(
 
 def _users(index: int, everything: dict[int, dict[int, bytes]]) -> list[str]:
     """Return the interfaces that lie on a card: VLANs, macvlans and the like."""
-    number = index.to_bytes(4, "little")
+    number = index.to_bytes(4, sys.byteorder)
     found = []
     for other in everything.values():
         information = dict(attributes(other.get(_IFLA_LINKINFO, b"")))
@@ -281,6 +280,13 @@ def _make_macvlan(taken: Taken, interface: Interface, uplink: Uplink) -> None:
             macvlan_mode=uplink.mode,
             net_ns_fd=str(namespace.path_of(taken.namespace)),
         )
+
+
+def _delete_macvlan(taken: Taken) -> None:
+    """Now, and not when the kernel gets round to its namespace: the card may be wanted again."""
+    if namespace.exists(taken.namespace):
+        with link.netlink(taken.namespace) as ipr:
+            link.delete(ipr, taken.interface)
 
 
 def _bring_home(taken: Taken) -> None:
@@ -353,7 +359,7 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 def _into(descriptor: int) -> bytes:
-    return attribute(_IFLA_NET_NS_FD, descriptor.to_bytes(4, "little"))
+    return attribute(_IFLA_NET_NS_FD, descriptor.to_bytes(4, sys.byteorder))
 
 
 def _property(tag: str) -> bytes:

@@ -5,6 +5,7 @@ taken, because ``/sys`` shows the cards of one namespace only; how it is set is 
 """
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,7 @@ def _link(netlink: Netlink, name: str) -> tuple[str, int]:
     for _, _, found in nicstate.links(netlink):
         if nicstate.names(found)[0] == name:
             return found[nicstate.IFLA_ADDRESS].hex(":"), int.from_bytes(
-                found[nicstate.IFLA_MTU], "little"
+                found[nicstate.IFLA_MTU], sys.byteorder
             )
     return "", 0
 

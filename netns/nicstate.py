@@ -16,6 +16,7 @@ import dataclasses
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -321,4 +322,4 @@ def _renumbered(hops: bytes, before: int, index: int) -> bytes:
 
 
 def _number(value: bytes) -> int:
-    return int.from_bytes(value, "little")
+    return int.from_bytes(value, sys.byteorder)

@@ -124,8 +124,9 @@ def furniture(
 
 
 def _of_people(routes: str) -> list[str]:
-    """Leave out what the kernel adds by itself, some of it a little later."""
-    return [line for line in routes.splitlines() if "proto kernel" not in line]
+    """Leave out what the kernel and the simulation add by themselves, some of it later."""
+    lines = [line for line in routes.splitlines() if "proto kernel" not in line]
+    return [" ".join(word for word in line.split() if word != "rt_trap") for line in lines]
 
 
 def _without_lifetimes(text: str) -> str:
