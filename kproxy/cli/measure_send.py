@@ -223,6 +223,7 @@ def _take(asked: Asked, attention: Attention) -> "Taken":
         card = interface.checked(
             asked.interface, cards(), routes, may_be_default=asked.may_be_default
         )
+        interface.check_size(card, asked.stream.payload_bytes, asked.stream.destination)
         way = interface.way(card, asked.stream.destination, routes)
     return _one_way(asked, way, attention)
 

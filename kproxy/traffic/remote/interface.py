@@ -14,6 +14,8 @@ _SO_BINDTODEVICE = 25
 DISCARD_PORT = 9
 NEIGHBOUR_SECONDS = 3.0
 _POLL_SECONDS = 0.02
+_HEADERS = {4: 20 + 8, 6: 40 + 8}
+"""Bytes of IP and UDP."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,15 @@ def checked(
             remedy="use another one, or say --yes-use-default-route",
         )
     return card
+
+
+def check_size(card: Card, payload_bytes: int, destination: IPAddress) -> None:
+    """Raise UsageError if a UDP payload does not fit into one packet of the interface."""
+    room = card.mtu - _HEADERS[destination.version]
+    if payload_bytes > room:
+        raise UsageError(
+            f"--size {payload_bytes}: {card.name} has an MTU of {card.mtu}, so at most {room} fit"
+        )
 
 
 def way(

@@ -55,6 +55,14 @@ def test_the_default_routes_device_is_used_if_it_is_allowed() -> None:
     assert interface.checked("eth1", CARDS, routes(), may_be_default=False) == CARDS[3]
 
 
+@pytest.mark.parametrize(("address", "most"), [("10.0.0.1", 1472), ("fd00::1", 1452)])
+def test_a_payload_must_fit_into_one_packet(address: str, most: int) -> None:
+    card = Card(index=9, name="eth9", mtu=1500)
+    interface.check_size(card, most, ip_address(address))
+    with pytest.raises(UsageError, match=f"at most {most} fit"):
+        interface.check_size(card, most + 1, ip_address(address))
+
+
 def test_frames_to_a_service_go_to_the_gateways_mac() -> None:
     found = interface.way(CARDS[3], ip_address("10.96.0.10"), routes())
     assert (found.source, found.source_mac) == (OWN, "02:00:00:00:00:03")
