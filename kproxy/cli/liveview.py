@@ -107,8 +107,9 @@ class LiveView:
         if not self._trials:
             return Text("")
         bad = self._lost or self._failed
+        noun = "trial" if self._trials == 1 else "trials"
         text = (
-            f"{self._trials} trials: {self._lost:,} of {self._sent:,} packets lost, "
+            f"{self._trials} {noun}: {self._lost:,} of {self._sent:,} packets lost, "
             f"{self._failed:,} TCP requests and connections failed"
         )
         if self._unexplained is not None:

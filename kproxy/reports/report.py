@@ -47,7 +47,12 @@ def _subtitle(loaded: Sequence[Loaded], view: View) -> str:
         f"Linux {one.results.kernel.get('release')}, {one.results.kernel.get('clock')} clock"
         for one in loaded
     )
-    return f"{len(view.cases)} cases, {len(view.shots)} trials, {valid}. {made}."
+    counts = f"{_counted(len(view.cases), 'case')}, {_counted(len(view.shots), 'trial')}"
+    return f"{counts}, {valid}. {made}."
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _outcome(view: View) -> Grid:

@@ -53,7 +53,7 @@ def test_it_shows_where_the_run_is_and_what_was_lost() -> None:
     assert "40 of 12,000" in text
     assert "176 ms" in text
     assert "process gone 5 · process started 42" in text
-    assert "1 trials: 40 of 12,000 packets lost" in text
+    assert "1 trial: 40 of 12,000 packets lost" in text
     assert "0 unexplained" in text
 
 
