@@ -25,9 +25,10 @@ VIRTUAL_PPS = 20_000.0
 """The rate of a run in virtual time, where every rate can be held."""
 DECLARED_PPS = 1000.0
 _PEER_SECONDS = 1.0
-_BELOW_FOUND = 0.95
+_BELOW_FOUND = 0.98
 """A rate that held for half a second is not taken to its edge for many."""
-_FINAL_RUNS = 4
+_STEP_DOWN = 0.93
+_FINAL_RUNS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +195,7 @@ def _played(wanted: tuple["declared.Traffic", ...], seconds: float, as_json: boo
     from kproxy.lab import trafficbench, trafficplay
 
     most = max(one.rate for one in wanted)
-    with trafficbench.opened(int(most * seconds)) as bench:
+    with trafficbench.opened(int(most * seconds), most) as bench:
         found = trafficplay.play(bench, wanted, seconds)
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found]))
@@ -212,7 +213,8 @@ def measure(rate: float | None, seconds: float, kept: Path | None = None) -> Out
     if virtual and rate is None:
         rate = VIRTUAL_PPS
     most = trafficbench.MOST_PPS if rate is None else rate
-    with trafficbench.opened(int(most * seconds)) as bench:
+    buffered = trafficbench.SEARCHING_PPS if rate is None else rate
+    with trafficbench.opened(int(most * seconds), buffered) as bench:
         if rate is None:
             outcome = _highest(bench, seconds)
         else:
@@ -233,7 +235,7 @@ def _highest(bench: "trafficbench.Bench", seconds: float) -> Outcome:
     for _ in range(_FINAL_RUNS - 1):
         if outcome.held:
             break
-        rate *= _BELOW_FOUND
+        rate *= _STEP_DOWN
         outcome = outcome_of(bench.run(max(rate, 1.0), seconds))
     return dataclasses.replace(outcome, calibrated_pps=found.pps)
 

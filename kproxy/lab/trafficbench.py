@@ -51,8 +51,9 @@ MOST_PPS = generators.FASTEST_PPS
 #: A sender slower than this share of the rate has not held it.
 LEAST_SHARE = 0.99
 _LOOK_SECONDS = 0.02
-_MOST_DRAIN_SECONDS = 0.1
-"""In an attempt receivers that need longer do not keep up."""
+SEARCHING_PPS = 10_000.0
+"""While a highest rate is looked for receivers' buffers hold two seconds of so much: with large
+ones receivers that do not keep up would be seen only after long."""
 _ATTEMPT_SECONDS = 0.5
 _SPARE_RECORDS = 20_000_000
 """Of a sparse file: room for many attempts and for duplicates costs nothing."""
@@ -68,8 +69,6 @@ class Run:
     account: accounting.Account
     losses: tuple[Loss, ...]
     receiver_drops: int
-    drain_s: float = 0.0
-    """How long after the last packet the receivers had recorded all; buffers hide what is late."""
 
     @property
     def unexplained(self) -> int:
@@ -98,9 +97,10 @@ class Run:
 class Bench:
     """The lab, its sender and its receivers; runs streams one after the other."""
 
-    def __init__(self, lab: netns_lab.Lab, packets: int) -> None:
+    def __init__(self, lab: netns_lab.Lab, packets: int, buffered_pps: float) -> None:
         self.lab = lab
         self._trial = 0
+        self._buffered_pps = max(1, round(buffered_pps))
         self.sctp = has_sctp()
         self.address = IPv4Address("10.250.0.2")
         self.source_mac = str(lab[CLIENT].interface("eth0").mac)
@@ -126,7 +126,8 @@ class Bench:
     def _responder(self, pod: str, packets: int) -> Path:
         """Start a pod's responder, wait until it listens; returns its record file."""
         record = Path(self.lab.scratch / pod)
-        options = ["--udp", str(PORT), "--tcp", str(STREAM_PORT), "--rate", str(round(MOST_PPS))]
+        options = ["--udp", str(PORT), "--tcp", str(STREAM_PORT)]
+        options += ["--rate", str(self._buffered_pps)]
         if self.sctp:
             options += ["--sctp", str(STREAM_PORT)]
         self.respond(pod, record, packets + _SPARE_RECORDS, options)
@@ -173,7 +174,6 @@ class Bench:
         report: dict[str, Any] = self._sender.expect("stopped", 10 * seconds + 60)["report"]
         ended = time.monotonic_ns()
         until = self._settle(ended, received, sum(n for n, _ in states) + report["sent"])
-        drain = (time.monotonic_ns() - ended) / 1e9
         account = self._account(wanted, received, until, report["planned"])
         before = {pod: drops for pod, (_, drops) in zip(PODS, states, strict=True)}
         after = {pod: _state(path)[1] for pod, path in zip(PODS, received, strict=True)}
@@ -192,7 +192,6 @@ class Bench:
             account=account,
             losses=explained(account.total("lost"), found),
             receiver_drops=sum(after.values()) - sum(before.values()),
-            drain_s=drain,
         )
 
     def keep(self, path: Path) -> int:
@@ -205,14 +204,11 @@ class Bench:
         """Try a rate for half a second."""
         run = self.run(rate, _ATTEMPT_SECONDS)
         total = run.account.total
-        why = run.why_not()
-        if not why and run.drain_s > _MOST_DRAIN_SECONDS:
-            why = f"the receivers needed {run.drain_s:.2f} s more"
         return calibration.Attempt(
             offered_pps=rate,
-            achieved_pps=run.report["sent"] / (run.report["seconds"] + run.drain_s),
+            achieved_pps=run.report["achieved_pps"],
             lost=total("lost") + total("not_sent") + total("failed"),
-            why=why,
+            why=run.why_not(),
         )
 
     def peer(self, way: str, seconds: float) -> float:
@@ -288,11 +284,14 @@ def explained(lost: int, found: list[Loss]) -> tuple[Loss, ...]:
 
 
 @contextlib.contextmanager
-def opened(packets: int) -> Iterator[Bench]:
-    """Lay the lab for up to so many packets beside those of attempts; take it away again."""
+def opened(packets: int, buffered_pps: float) -> Iterator[Bench]:
+    """Lay the lab for up to so many packets beside those of attempts; take it away again.
+
+    Receivers' buffers hold two seconds of traffic at ``buffered_pps``.
+    """
     with netns_lab.signals_unwind(), netns_lab.Lab(_topology(), name="kproxy-bench") as lab:
         lab[NODE].call(_virtual_servers)
-        bench = Bench(lab, packets)
+        bench = Bench(lab, packets, buffered_pps)
         try:
             yield bench
         finally:

@@ -54,12 +54,17 @@ class Calibration:
 
 
 def highest(
-    attempt: Callable[[float], Attempt], most_pps: float, step: float = _STEP_DOWN
+    attempt: Callable[[float], Attempt],
+    most_pps: float,
+    *,
+    step: float = _STEP_DOWN,
+    halvings: int = 5,
 ) -> Calibration:
-    """Find the highest rate, at most ``most_pps``, that is held: from above, in steps of 15 %.
+    """Find the highest rate, at most ``most_pps``, that is held: from above, then by halving.
 
-    The first step down is to what was achieved: a sender that falls behind shows what it can do.
-    ``step``: take other steps, to so much of the rate before.
+    The first step down is to what was achieved: a sender that falls behind shows what it can do,
+    but less than it could do undisturbed. So ``halvings`` times a rate between the highest that
+    was held and the lowest that was not is tried. ``step``: the other steps down.
     """
     attempts: list[Attempt] = []
     rate = most_pps
@@ -70,6 +75,12 @@ def highest(
             break
         rate = min(rate * step, max(found.achieved_pps, LEAST_PPS / 2) * _FIRST_STEP)
         rate = float(int(rate))
+    held = attempts[-1].offered_pps
+    failed = min((one.offered_pps for one in attempts if not one.held), default=held)
+    for _ in range(halvings if attempts[-1].held and failed > held else 0):
+        rate = float(int((held * failed) ** 0.5))
+        attempts.append(attempt(rate))
+        held, failed = (rate, failed) if attempts[-1].held else (held, rate)
     return Calibration(attempts=tuple(attempts))
 
 
@@ -87,5 +98,5 @@ def check(attempt: Callable[[float], Attempt], wanted_pps: float, times: int = 3
         if attempts[-1].achieved_pps < wanted_pps / 2:
             break
     below = min(wanted_pps, attempts[-1].achieved_pps) * _WIDE_STEP
-    lower = highest(attempt, below, _WIDE_STEP)
+    lower = highest(attempt, below, step=_WIDE_STEP, halvings=0)
     return Calibration(attempts=(*attempts, *lower.attempts))
