@@ -91,6 +91,9 @@ def _why(record: TcpRecord, pod: str, client: str, met: Sequence[Seen], story: S
         gone = story.gone.get(one.target or "")
         dead = gone is not None and gone <= record.end_ns
         cause = Cause.DEAD_BACKEND if dead else one.cause
+        if cause is Cause.REFUSED and pod and one.place == one.target != pod:
+            # A pod that is alive got packets of a connection that another one has.
+            cause = Cause.WRONG_BACKEND
         return _Why(one.place, cause, one.direction, f"{record.outcome}, {one.witness}")
     if record.outcome == "closed" and pod:
         return _Why(pod, Cause.DEAD_BACKEND, THERE, f"FIN from {pod}, whose process ended")

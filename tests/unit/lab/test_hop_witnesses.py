@@ -352,6 +352,18 @@ def test_a_request_fails_because_its_answer_is_dropped(scene: Scene) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("had", "cause"), [("shop/b", Cause.WRONG_BACKEND), ("shop/a", Cause.REFUSED)]
+)
+def test_a_pod_resets_a_connection_that_another_one_has(
+    scene: Scene, had: str, cause: Cause
+) -> None:
+    packet = IP(src=str(CLIENT), dst=str(POD)) / TCP(sport=4000, dport=80)
+    drops = [dropped("TCP_FLAGS", frame(*TO_POD, packet))]
+    good = request("ok", 0, pod=had)
+    assert why(scene, good, request("reset", 95), drops=drops) == [("shop-a", cause, "there", 1)]
+
+
 def test_a_connection_that_was_refused_without_more_being_known(scene: Scene) -> None:
     refused = request("refused", 5, kind="connect")
     unfinished = request("unfinished", 5, kind="connect")
