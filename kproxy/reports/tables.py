@@ -139,8 +139,8 @@ def _difference_notes(results: ResultSet) -> list[str]:
         ]
     tests = sum(one.p is not None for one in told) // 2
     return [
-        "In brackets: 95 % confidence of the median (bootstrap). < and > name the modes than which "
-        "a figure is less or greater; where none is named, no difference is shown (exact "
+        "In brackets: 95 % confidence of the median (bootstrap). < and > name the modes than "
+        "which a figure is less or greater; where none is named, no difference is shown (exact "
         f"permutation test, p < {statistics.SIGNIFICANCE}, corrected for their number: {tests})."
     ]
 

@@ -99,7 +99,8 @@ def test_long_trials_have_their_steps_added_up() -> None:
 
 def test_all_charts_of_a_case_show_the_same_time() -> None:
     blocks = blocks_of(report.document([GOOD]), "time-line")
-    found = [b for b in blocks if isinstance(b, Chart) and b.title.endswith("40 packets lost, 1 TCP failed")]
+    of_case = "40 packets lost, 1 TCP failed"
+    found = [b for b in blocks if isinstance(b, Chart) and b.title.endswith(of_case)]
     spans = {
         tuple(b.figure["layout"]["xaxis"]["range"])
         for b in blocks
