@@ -44,6 +44,7 @@ class Accounts:
         self._place_of = {number: place for place, number in places.items()}
         self._udp_pps = udp_pps
         self._records_read: dict[Path, int] = {}
+        self._drops_read: dict[Path, int] = {}
 
     def served(self, trial: int) -> dict[str, set[str]]:
         """Return the places from which each pod has had packets in this trial up to now."""
@@ -107,7 +108,10 @@ class Accounts:
             start = self._records_read.get(path, 0)
             packets, state = records.received_array(path, trial, start=start)
             self._records_read[path] = state.records
-            states.append(state)
+            # The kernel counts a socket's drops since it was opened.
+            dropped = state.drops - self._drops_read.get(path, 0)
+            self._drops_read[path] = state.drops
+            states.append(state._replace(drops=max(0, dropped)))
             origins = generators.origin(packets["flow"])
             for number, place in self._place_of.items():
                 mine = packets[origins == number]

@@ -13,6 +13,7 @@ LEAST_PPS = 100.0
 _STEP_DOWN = 0.85
 _WIDE_STEP = 0.6
 _FIRST_STEP = 0.95
+_MOST_STEP = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,8 @@ def highest(
 ) -> Calibration:
     """Find the highest rate, at most ``most_pps``, that is held: from above, then by halving.
 
-    The first step down is to what was achieved: a sender that falls behind shows what it can do,
+    The first step down is to what was achieved (an eighth, if that is more: far beyond what a
+    machine can do it achieves next to nothing): a sender that falls behind shows what it can do,
     but less than it could do undisturbed. So ``halvings`` times a rate between the highest that
     was held and the lowest that was not is tried. ``step``: the other steps down.
     """
@@ -73,7 +75,7 @@ def highest(
         attempts.append(found)
         if found.held:
             break
-        rate = min(rate * step, max(found.achieved_pps, LEAST_PPS / 2) * _FIRST_STEP)
+        rate = min(rate * step, max(found.achieved_pps * _FIRST_STEP, rate / _MOST_STEP))
         rate = float(int(rate))
     held = attempts[-1].offered_pps
     failed = min((one.offered_pps for one in attempts if not one.held), default=held)
@@ -97,6 +99,6 @@ def check(attempt: Callable[[float], Attempt], wanted_pps: float, times: int = 3
             return Calibration(attempts=tuple(attempts))
         if attempts[-1].achieved_pps < wanted_pps / 2:
             break
-    below = min(wanted_pps, attempts[-1].achieved_pps) * _WIDE_STEP
+    below = max(attempts[-1].achieved_pps, wanted_pps / _MOST_STEP) * _WIDE_STEP
     lower = highest(attempt, below, step=_WIDE_STEP, halvings=0)
     return Calibration(attempts=(*attempts, *lower.attempts))

@@ -86,8 +86,19 @@ def test_a_rate_far_beyond_the_machine_is_tried_once() -> None:
     machine = Machine(900.0, 1000.0)
     found = calibration.check(machine.attempt, 400_000.0)
     assert machine.asked.count(400_000.0) == 1
-    assert len(machine.asked) < 4
+    assert len(machine.asked) < 6
     assert 500 < found.pps <= 900
+
+
+def test_a_rate_at_which_nothing_arrives_does_not_end_the_search() -> None:
+    def attempt(rate: float) -> Attempt:
+        bad = rate > 20_000
+        return Attempt(
+            offered_pps=rate, achieved_pps=0.0 if bad else rate, lost=1, why="x" if bad else ""
+        )
+
+    found = calibration.check(attempt, 400_000.0)
+    assert 3_000 < found.pps <= 20_000
 
 
 def test_more_than_calibration_found_is_refused_with_what_it_found() -> None:
