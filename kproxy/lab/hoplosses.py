@@ -57,7 +57,7 @@ def losses(
     others = [one for one in drops if one.probe is None or one.probe[0] != trial]
     sightings = [
         *strayed,
-        *(_refined(one, observed, scene).sighting() for one in ours),
+        *(refined(one, observed, scene).sighting() for one in ours),
         *hopdrops.quoted(observed.answers, trial, scene),
     ]
     counts = [
@@ -97,12 +97,11 @@ def _since(last_seen_ns: int, missed_ns: int, fault_ns: int | None) -> int:
     return last_seen_ns
 
 
-def _refined(one: Seen, observed: Observed, scene: Scene) -> Seen:
+def refined(one: Seen, observed: Observed, scene: Scene) -> Seen:
     """Say of a packet what is known of the place where it was dropped at that time."""
-    if one.perhaps and hopcounts.is_cut(
-        observed.snapshots, one.perhaps, scene, _when(one, observed)
-    ):
-        return one._replace(place=one.perhaps, cause=Cause.LINK, open=False)
+    for place in (one.perhaps, one.place):
+        if hopcounts.is_cut(observed.snapshots, place, scene, _when(one, observed)):
+            return one._replace(place=place, cause=Cause.LINK, open=False)
     if one.cause is not Cause.RULE:
         return one
     # Netfilter dropped it, perhaps because IPVS chose no server.

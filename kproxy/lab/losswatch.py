@@ -169,7 +169,10 @@ class LossWatch:
             "request" if one.traffic == "tcp-established" else "connect",
             client=self._senders[one.node].host,
             services=self._services(one.node),
-            drops=hopdrops.seen(self._observed.drops, scene),
+            drops=[
+                hoplosses.refined(one, self._observed, scene)
+                for one in hopdrops.seen(self._observed.drops, scene)
+            ],
             scene=scene,
             story=hoplosses.story(self._observed, scene, self._events),
             clock_ns=self._observed.clock_ns,

@@ -201,6 +201,15 @@ def test_a_frame_in_a_switch_was_for_a_cable_that_was_out(
     assert (found.place, found.cause) == wanted
 
 
+def test_an_interface_without_carrier_has_no_queue_that_could_drop(scene: Scene) -> None:
+    out = NOTHING._replace(interfaces={"eth0": interface(2, 0, running=False)})
+    drop = dropped("QDISC_DROP", frame(*TO_NODE2, probe()), "__dev_queue_xmit+0x1")
+    seen = observed(look(0, node1=NOTHING), look(200, node1=out), drops=(drop,))
+    (one,) = hopdrops.seen(seen.drops, scene)
+    found = hoplosses.refined(one, seen, scene)
+    assert (found.place, found.cause) == ("node1>lan", Cause.LINK)
+
+
 def test_only_counters_that_went_up_count_and_one_that_began_anew_counts_whole(
     scene: Scene,
 ) -> None:
