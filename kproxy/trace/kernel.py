@@ -18,7 +18,7 @@ from kproxy.kernel.routes.client import Routes
 from kproxy.kernel.routes.types import Query, Route
 from kproxy.trace.facts import flow_of, translated
 from kproxy.trace.packet import Flow
-from kproxy.trace.places import driver
+from kproxy.trace.places import driver, process
 
 _NET = Path("/proc/thread-self/net")
 _LISTENING = "0A"
@@ -82,7 +82,7 @@ def taker(protocol: Protocol, flow: Flow) -> str:
     for name in (protocol, f"{protocol}6"):
         inode = _inode(name, flow.destination, flow.destination_port)
         if inode:
-            return f"{_owner(inode)}"
+            return _owner(inode)
     return ""
 
 
@@ -116,5 +116,5 @@ def _owner(inode: str) -> str:
             for entry in entries:
                 with contextlib.suppress(OSError):
                     if str(Path(entry.path).readlink()) == wanted:
-                        return f"{(directory / 'comm').read_text().strip()}[{directory.name}]"
+                        return process(directory)
     return "somebody"

@@ -1,5 +1,6 @@
 """Listens in one network namespace: which marked packets pass its links, which rules they meet."""
 
+import contextlib
 import ctypes
 import socket
 import struct
@@ -108,7 +109,6 @@ class Observer:
 
 
 def _packet_socket(family: Family, mark: Mark, port: int) -> socket.socket:
-    # What comes before the filter is there is told from the marked packet later, as all is.
     kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK
     sock = socket.socket(socket.AF_PACKET, kind, socket.htons(_ETH_P_ALL))
     program = filters.socket_filter(family, mark, port)
@@ -117,6 +117,10 @@ def _packet_socket(family: Family, mark: Mark, port: int) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head)
     sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _PIECES)
+    # On a busy node what came before the filter was there has perhaps filled the socket.
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.recv(1)
     return sock
 
 

@@ -89,15 +89,20 @@ def _of_processes(known: set[Identity]) -> Iterator[Place]:
     for pid in pids:
         directory = Path("/proc") / str(pid)
         try:
-            place = Place(
-                f"{(directory / 'comm').read_text().strip()}[{pid}]", directory / "ns/net"
-            )
+            place = Place(process(directory), directory / "ns/net")
             identity = place.identity
         except OSError:
             continue  # it has ended, or is not ours to look at
         if identity not in known:
             known.add(identity)
             yield place
+
+
+def process(directory: Path) -> str:
+    """Return what to call the process of a directory of /proc. OSError: it has ended."""
+    # The kernel cuts names after fifteen bytes, perhaps within a character.
+    name = (directory / "comm").read_text(errors="replace").strip()
+    return f"{name}[{directory.name}]"
 
 
 @contextlib.contextmanager

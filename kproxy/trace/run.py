@@ -188,7 +188,9 @@ class _Story:
             virtual = kernel.virtual(protocol, flow) if plain else None
             target = _after(flow, visit, tracked, virtual)
             asked = dataclasses.replace(target, source=flow.source, source_port=flow.source_port)
-            way_in = came.card if came is not None and virtual is None else None
+            # What comes by loopback was routed when it was sent; asked again it is a martian.
+            routed = came is not None and virtual is None and not came.card.loopback
+            way_in = came.card if came is not None and routed else None
             facts = Facts(
                 tracked=tracked,
                 virtual=virtual,
@@ -251,6 +253,8 @@ class _Story:
                 known = routes.neighbour(route.device, to)
             if known is None or not known.mac:
                 return hop(f"nobody answers for {to} on the link")
+            return hop("it did not go on, and nothing says why")
+        if looked.visit.came is None:
             return hop("it did not go on, and nothing says why")
         if looked.facts.socket:
             return None

@@ -31,6 +31,7 @@ SETUP = f"""
     route add unreachable 203.0.113.0/24
     route add blackhole 203.0.114.0/24
     route add prohibit 203.0.115.0/24
+    route add anycast 2001:db8:7::7/128 dev va
     neigh add {NEIGHBOUR} lladdr 02:00:00:00:00:09 dev va
 """
 
@@ -59,6 +60,7 @@ def fake() -> Iterator[tuple[RoutesClient, dict[str, int]]]:
             ip_network("203.0.113.0/24"): Route(kind=RouteKind.UNREACHABLE),
             ip_network("203.0.114.0/24"): Route(kind=RouteKind.BLACKHOLE),
             ip_network("203.0.115.0/24"): Route(kind=RouteKind.PROHIBIT),
+            ip_network("2001:db8:7::7/128"): Route(kind=RouteKind.LOCAL, device=3),
         },
         {3: (ip_address("fe80::1"), OWN, ip_address("2001:db8::1"))},
     )
@@ -98,6 +100,7 @@ def test_ports_and_protocol_may_be_given(given: Given) -> None:
     ("address", "kind"),
     [
         ("192.0.2.1", RouteKind.LOCAL),
+        ("2001:db8:7::7", RouteKind.LOCAL),  # anycast: of this host, too
         ("203.0.113.7", RouteKind.UNREACHABLE),
         ("203.0.114.7", RouteKind.BLACKHOLE),
         ("203.0.115.7", RouteKind.PROHIBIT),

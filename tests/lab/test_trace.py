@@ -339,6 +339,25 @@ def test_a_rule_that_drops_is_where_the_trace_ends(
     assert "ip thief thief: drop" in found.hops[-1].text
 
 
+def test_a_policy_that_drops_is_where_the_trace_ends(world: None) -> None:
+    chain = "chain thief { type filter hook forward priority 0; policy drop; }"
+    inside("node", "nft", "-f", "-", text=f"table ip thief {{\n{chain}\n}}\n")
+    try:
+        with udp_server():
+            found = ask()
+    finally:
+        inside("node", "nft", "delete", "table", "ip", "thief")
+    assert lost(found) == ("there", "node")
+    assert "ip thief thief: policy drop" in found.hops[-1].text
+
+
+def test_what_a_host_sends_to_itself_is_local(world: None) -> None:
+    found = trace(f"{PREFIX}-", POD, 9, source="pod", protocol=UDP, timeout_s=0.5)
+    assert found.outcome == "refused"
+    assert only(found, Kind.ROUTE, "pod") == ["local: to a socket of this host"] * 2
+    assert "nobody listens on this port" in only(found, Kind.SOCKET, "pod")
+
+
 def test_a_route_that_is_missing_is_told_by_the_router(world: None) -> None:
     route = f"unreachable {POD}/32"
     with changed("node", f"route add {route}", f"route del {route}"), udp_server():

@@ -20,7 +20,7 @@ from kproxy.errors import KernelError, NotFound, Unsupported
 from kproxy.kernel import netlink, nfnetlink
 from kproxy.kernel.attributes import Buffer, be32, find, text, walk
 from kproxy.kernel.inet import Family
-from kproxy.kernel.nft import listing, wire
+from kproxy.kernel.nft import wire
 from kproxy.kernel.nft.expressions import (
     Code,
     Constant,
@@ -46,6 +46,8 @@ _SOL_NETLINK, _ADD_MEMBERSHIP, _RCVBUFFORCE = 270, 1, 33
 _RULE_HANDLE = 3
 _ROOM = 4 << 20
 _FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}
+_HOOKS = frozenset(Hook)
+_CHAIN_TABLE = 1
 
 
 class Tracing:
@@ -244,20 +246,30 @@ def _verdict(code: int, chain: str) -> str:
 
 def base_chains() -> dict[Key, Hooked]:
     """Return the base chains of IP hooks of this namespace, of all tables. KernelError."""
-
-    def read(buffer: Buffer, start: int, end: int) -> tuple[Key, Hooked] | None:
-        family = _FAMILIES.get(buffer[start], "")
-        row = listing.read_chain(buffer, start, end)
-        if row.base is None or not family:
-            return None
-        return (family, row.table, row.name), Hooked(row.base.hook, row.base.priority)
-
     sock = netlink.NetlinkSocket(netlink.NETLINK_NETFILTER)
     try:
-        found = sock.dump(wire.kind(wire.GET_CHAIN), nfnetlink.header(0), read, "list base chains")
+        kind = wire.kind(wire.GET_CHAIN)
+        found = sock.dump(kind, nfnetlink.header(0), read_base, "list base chains")
     finally:
         sock.close()
     return dict(one for one in found if one is not None)
+
+
+def read_base(buffer: Buffer, start: int, end: int) -> tuple[Key, Hooked] | None:
+    """Return a base chain of an IP hook, whatever its policy; None: it is another chain."""
+    family = _FAMILIES.get(buffer[start], "")
+    places = find(buffer, start + nfnetlink.HEADER_SIZE, end)
+    if not family or wire.CHAIN_HOOK not in places:
+        return None
+    inside = find(buffer, *places[wire.CHAIN_HOOK])
+    (number,) = struct.unpack_from("!I", buffer, inside[wire.HOOK_NUMBER][0])
+    (priority,) = struct.unpack_from("!i", buffer, inside[wire.HOOK_PRIORITY][0])
+    if number not in _HOOKS:
+        return None  # such as the ingress of a device
+    table, name = (
+        _string(buffer[slice(*places[kind])]) for kind in (_CHAIN_TABLE, wire.CHAIN_NAME)
+    )
+    return (family, table, name), Hooked(Hook(number), priority)
 
 
 _USERDATA, _EXPRESSIONS = 7, 4

@@ -22,6 +22,8 @@ _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _FAILED = 0x20 | 0x01
 """States of a neighbour in which its MAC is not to be used: failed, incomplete."""
 _NEXT_HOP = struct.Struct("=HBBi")
+_ANYCAST = 4
+"""Of a route: an address of this host, which others have, too."""
 _WAYS_OUT = {
     errno.ENETUNREACH: RouteKind.UNREACHABLE,
     errno.EHOSTUNREACH: RouteKind.UNREACHABLE,
@@ -135,7 +137,7 @@ def _read_route(buffer: Buffer, start: int, end: int) -> Route:
     )
     places = find(buffer, start + _ROUTE.size, end)
     return Route(
-        kind=RouteKind(kind),
+        kind=RouteKind.LOCAL if kind == _ANYCAST else RouteKind(kind),
         device=_number(buffer, places.get(_OIF)),
         gateway=_address(buffer, places.get(_GATEWAY)),
         source=_address(buffer, places.get(_PREFSRC)),

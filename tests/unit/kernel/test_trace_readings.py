@@ -8,6 +8,8 @@ import pytest
 from kproxy.kernel.attributes import attribute, be32, nest, text
 from kproxy.kernel.ipvs import connections
 from kproxy.kernel.nft import tracing
+from kproxy.kernel.nft.traced import Hooked
+from kproxy.kernel.nft.types import Hook
 
 LISTING = """\
 Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData
@@ -66,6 +68,23 @@ def test_the_verdict_of_a_policy_is_read() -> None:
     data = message(text(1, "filter"), text(2, "FORWARD"), be32(4, 1), be32(6, 1), be32(16, 0))
     found = tracing.read_step(data, 0, len(data))
     assert (found.kind, found.verdict) == ("policy", "drop")
+
+
+def base_chain(hook: int, *more: bytes) -> bytes:
+    priority = attribute(2, struct.pack("!i", -5))
+    return message(text(1, "t"), text(3, "c"), nest(4, be32(1, hook), priority), *more)
+
+
+@pytest.mark.parametrize("policy", [0, 1])
+def test_base_chains_are_known_whatever_their_policy(policy: int) -> None:
+    data = base_chain(2, be32(5, policy))
+    found = ("ip", "t", "c"), Hooked(Hook.FORWARD, -5)
+    assert tracing.read_base(data, 0, len(data)) == found
+
+
+def test_chains_that_no_traced_packet_enters_first_are_no_base_chains() -> None:
+    for data in (message(text(1, "t"), text(3, "c")), base_chain(5)):  # 5: a device's ingress
+        assert tracing.read_base(data, 0, len(data)) is None
 
 
 def expression(name: str, *inside: bytes) -> bytes:
