@@ -61,6 +61,9 @@ _SYMBOLS = (
 )
 """Where a kernel gave no reason: the function that dropped it."""
 
+_ITS_OWN = "sk_stream_kill_queues"
+"""Where a socket that is closed lets go of what it had kept to send again: copies of packets."""
+
 _ON_A_LINK = frozenset({Cause.LINK, Cause.QUEUE})
 _ICMP = {
     0: Cause.NO_ROUTE,
@@ -164,7 +167,7 @@ def _taken_apart(drop: Drop, scene: Scene) -> Seen | None:
     if len(frame) < _ETHERNET or int.from_bytes(frame[12:14], "big") not in (_IPV4, _IPV6):
         return None
     packet = _packet(frame[_ETHERNET:])
-    if packet is None:
+    if packet is None or drop.symbol.startswith(_ITS_OWN):
         return None
     there, here = scene.host_of_mac(_mac(frame[:6])), scene.host_of_mac(_mac(frame[6:12]))
     if not there and not here:

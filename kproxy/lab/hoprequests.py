@@ -62,8 +62,10 @@ def losses(
         if record.kind != kind or record.outcome in ("ok", "unfinished"):
             continue
         pod = pods.get(key, "") if kind == "request" else ""
-        met = _met(record, services.get(record.target), client, tcp, scene, clock_ns)
-        found[_why(record, pod, client, met, story)] += 1
+        service = services.get(record.target)
+        met = _met(record, service, client, tcp, scene, clock_ns)
+        dead = _dead(record, service, story)
+        found[_why(record, pod, client, met, dead)] += 1
     return tuple(
         Loss(
             place=place,
@@ -83,14 +85,15 @@ def _grouped(found: Counter[_Why]) -> dict[tuple[str, Cause, str], dict[str, int
     return groups
 
 
-def _why(record: TcpRecord, pod: str, client: str, met: Sequence[Seen], story: Story) -> _Why:
-    since = story.gone.get(pod)
-    if since is not None and since <= record.end_ns:
+def _why(
+    record: TcpRecord, pod: str, client: str, met: Sequence[Seen], dead: frozenset[str]
+) -> _Why:
+    if pod in dead:
         return _Why(pod, Cause.DEAD_BACKEND, THERE, f"{record.outcome}, {pod} was gone")
     for one in met[:1]:
-        gone = story.gone.get(one.target or "")
-        dead = gone is not None and gone <= record.end_ns
-        cause = Cause.DEAD_BACKEND if dead else one.cause
+        # Where nothing tells for which pod it was, and one is gone, it was that one.
+        lost = one.target in dead or (one.target is None and bool(dead))
+        cause = Cause.DEAD_BACKEND if lost else one.cause
         if cause is Cause.REFUSED and pod and one.place == one.target != pod:
             # A pod that is alive got packets of a connection that another one has.
             cause = Cause.WRONG_BACKEND
@@ -101,6 +104,12 @@ def _why(record: TcpRecord, pod: str, client: str, met: Sequence[Seen], story: S
         cause, by = _TOLD[record.outcome]
         return _Why(client, cause, THERE, f"{by} seen by {client}")
     return _Why("", Cause.UNEXPLAINED, THERE, record.outcome)
+
+
+def _dead(record: TcpRecord, service: Service | None, story: Story) -> frozenset[str]:
+    """Return the pods of a service that were gone before a request ended."""
+    pods = service.pods if service is not None else frozenset()
+    return frozenset(pod for pod, since in story.gone.items() if since <= record.end_ns) & pods
 
 
 def _met(

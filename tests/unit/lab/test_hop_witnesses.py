@@ -373,6 +373,24 @@ def test_a_pod_resets_a_connection_that_another_one_has(
     assert why(scene, good, request("reset", 95), drops=drops) == [("shop-a", cause, "there", 1)]
 
 
+def test_copies_that_a_socket_had_kept_are_no_drops(scene: Scene) -> None:
+    packet = IP(src=str(CLIENT), dst=str(SERVICE)) / TCP(sport=4000, dport=80)
+    data = frame(mac("client1", "eth0"), mac("node1", "client1"), packet)
+    drops = [dropped("QUEUE_PURGE", data, "sk_stream_kill_queues+0x1")]
+    assert hopdrops.seen(drops, scene) == []
+
+
+def test_a_connection_that_ipvs_sent_to_nobody_was_for_the_pod_that_is_gone(scene: Scene) -> None:
+    packet = IP(src=str(CLIENT), dst=str(SERVICE)) / TCP(sport=4000, dport=80)
+    data = frame(mac("client1", "eth0"), mac("node1", "client1"), packet)
+    drops = [dropped("NOT_SPECIFIED", data, "kfree_skb+0x1")]
+    failed = request("unreachable", 95, kind="connect")
+    found = why(scene, failed, kind="connect", gone=50, drops=drops)
+    assert found == [("node1", Cause.DEAD_BACKEND, "there", 1)]
+    found = why(scene, failed, kind="connect", drops=drops)
+    assert found == [("node1", Cause.NOT_FORWARDED, "there", 1)]
+
+
 def test_a_connection_that_was_refused_without_more_being_known(scene: Scene) -> None:
     refused = request("refused", 5, kind="connect")
     unfinished = request("unfinished", 5, kind="connect")
