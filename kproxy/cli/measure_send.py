@@ -12,7 +12,7 @@ from kproxy.cli import compare_result, measure_places, measure_table
 from kproxy.cli.measure_attention import MARKS, Attention, mark_signal
 from kproxy.errors import UsageError
 from kproxy.traffic.remote.messages import DEFAULT_PORT
-from kproxy.traffic.remote.terms import Probe, Stream
+from kproxy.traffic.remote.terms import DEFAULT_TMAX_S, TCP_TMAX_S, Probe, Stream
 
 if TYPE_CHECKING:
     from kproxy.traffic.remote.outcome import Outcome
@@ -88,8 +88,8 @@ def _profile(ctx: click.Context, option: click.Parameter, path: Path | None) -> 
 @click.option("--size", type=click.IntRange(SMALLEST, LARGEST), default=SMALLEST,
               show_default=True, help="Bytes of UDP payload.")  # fmt: skip
 @click.option("--seconds", default=10.0, show_default=True, help="0: until Ctrl-C.")
-@click.option("--tmax", default=2.0, show_default=True,
-              help="Seconds after which a packet is lost (RFC 7680).")  # fmt: skip
+@click.option("--tmax", type=float, help="Seconds after which a packet is lost (RFC 7680).  "
+              f"[default: {DEFAULT_TMAX_S:g}; with --probe tcp {TCP_TMAX_S:g}]")  # fmt: skip
 @click.option("--mark-on", default="", metavar="SIGNAL",
               help=f"Mark a moment at this signal: {', '.join(MARKS)}. On a terminal any key "
               "does; q ends.")  # fmt: skip
@@ -144,10 +144,12 @@ def _checked(
     source_port: int,
     size: int,
     seconds: float,
-    tmax: float,
+    tmax: float | None,
     yes_use_default_route: bool,
 ) -> Asked:
     kind = Probe(probe) if probe else None
+    if tmax is None:
+        tmax = TCP_TMAX_S if kind is Probe.TCP else DEFAULT_TMAX_S
     _check_ends(kind, interface, receiver, token)
     _check_numbers(rate, seconds, tmax)
     _check_ports(source_port, flows if receiver else 0)
@@ -189,6 +191,8 @@ def _check_numbers(rate: float, seconds: float, tmax: float) -> None:
     ):
         if not math.isfinite(value) or not low <= value <= high:
             raise UsageError(f"{name} {value:g}: not from {low:g} to {high:,}")
+    if seconds and round(seconds * rate) < 1:
+        raise UsageError(f"--seconds {seconds:g} at --rate {rate:g}: that is not one packet")
 
 
 def _check_ends(kind: Probe | None, interface: str, receiver: str, token: str) -> None:

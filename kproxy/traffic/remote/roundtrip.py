@@ -7,7 +7,6 @@ answers pings. What was lost, the question or the answer, is not known then.
 import os
 import secrets
 import select
-import socket
 import time
 from array import array
 from collections import Counter, deque
@@ -69,6 +68,7 @@ class Run:
         self.trial = trial
         self._prober = prober
         total = stream.packets
+        self._total_is_ours = total is None
         self.total = MOST_PACKETS if total is None else total
         self._records = _Records()
         self._tmax = round(stream.tmax_s * 1e9)
@@ -105,28 +105,29 @@ class Run:
             if now >= beat:
                 beat = now + _BEAT_NS
                 attention.show(self.sent, self.answered, (now - self.t0) / 1e9)
+        if self._total_is_ours and not cut and self.next >= self.total:
+            cut = f"ended after {self.total:,} probes, the most of one run"
+        state = records.ReceiverState("", 0, self._prober.drops(), 0, self._prober.clock_error_ns)
         self._prober.close()
-        return self._taken(tuple(marks), cut)
+        return self._taken(tuple(marks), cut, state)
 
     def _wait(self, until: int, attention: Attention) -> bool:
         """Take answers until then; return whether the user wants something."""
-        reads: list[Any] = [*attention.fds, *self._prober.sockets()]
+        reads: list[Any] = [*attention.fds, self._prober]
         timeout = max(0, until - time.monotonic_ns()) / 1e9
-        readable, writable, _ = select.select(reads, self._prober.connecting(), [], timeout)
-        now = time.monotonic_ns()
-        for one in [*readable, *writable]:
-            if isinstance(one, socket.socket):
-                self._take(one, now)
+        readable, _, _ = select.select(reads, [], [], timeout)
+        if self._prober in readable:
+            self._take()
         return any(fd in readable for fd in attention.fds)
 
-    def _take(self, sock: socket.socket, now: int) -> None:
-        for answer in self._prober.answers(sock):
-            if isinstance(answer, str):
-                self._outcomes[answer] += 1
+    def _take(self) -> None:
+        for what, ns in self._prober.answers():
+            if isinstance(what, str):
+                self._outcomes[what] += 1
                 continue
-            sent_ns = self._waiting.pop(answer, None)
+            sent_ns = self._waiting.pop(what, None)
             # Of an answer that comes again, when it was sent does not matter any more.
-            self._records.note_answer(answer, sent_ns or now, now)
+            self._records.note_answer(what, sent_ns or ns, ns)
             self.answered += sent_ns is not None
 
     def _send_due(self) -> None:
@@ -153,7 +154,7 @@ class Run:
             if self._waiting.pop(key, None) is not None:
                 self._prober.expire(*key)
 
-    def _taken(self, marks: tuple[Mark, ...], cut: str) -> Taken:
+    def _taken(self, marks: tuple[Mark, ...], cut: str, state: records.ReceiverState) -> Taken:
         now = time.monotonic_ns()
         ordered = sorted(self._lateness)
 
@@ -178,7 +179,7 @@ class Run:
             trial=self.trial,
             sent=self._records.sent(),
             received=self._records.received(),
-            state=records.ReceiverState("", 0, 0, 0, 0),
+            state=state,
             report=report,
             started_ns=self.t0,
             watched_until_ns=max(now, self._last + self._tmax + 1),

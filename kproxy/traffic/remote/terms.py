@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     Array: TypeAlias = NDArray[Any]
 
 DEFAULT_TMAX_S = 2.0
+TCP_TMAX_S = 0.9
+"""For connections: the kernel sends a lost SYN again after a second, and then it would count as
+answered, only late."""
 
 
 class Probe(StrEnum):

@@ -43,6 +43,12 @@ def test_what_is_asked_for_is_taken() -> None:
     assert checked(receiver="", probe="dns", to="fd00::a").stream.port == 53
 
 
+def test_a_connection_counts_as_lost_before_the_kernel_tries_again() -> None:
+    assert checked(tmax=None).stream.tmax_s == 2
+    assert checked(tmax=None, receiver="", probe="tcp").stream.tmax_s < 1
+    assert checked(tmax=1.5, receiver="", probe="tcp").stream.tmax_s == 1.5
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -55,6 +61,7 @@ def test_what_is_asked_for_is_taken() -> None:
         ({"rate": 1e9}, "--rate 1e+09"),
         ({"seconds": -1.0}, "--seconds -1"),
         ({"tmax": 0.0}, "--tmax 0"),
+        ({"rate": 0.01}, "--seconds 10 at --rate 0.01: that is not one packet"),
         ({"source_port": 65530}, "16 flows end beyond port 65535"),
         ({"to": "dns.example:53"}, "'dns.example' is not an IP address"),
         ({"to": "10.0.0.1"}, "--to '10.0.0.1'"),

@@ -1,8 +1,11 @@
 """Round trips to servers in this process: what is lost, answered twice, refused, marked."""
 
 import contextlib
+import resource
+import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 
@@ -67,7 +70,8 @@ def udp_server(answer: Callable[[bytes, int], Sequence[bytes]]) -> Iterator[int]
 
 
 def stream(port: int, **changes: float) -> Stream:
-    given = {"rate_pps": 500.0, "flows": 4, "seconds": 0.2, "tmax_s": 0.3} | changes
+    """Return 100 packets. Where none is lost the run ends long before Tmax, on any machine."""
+    given = {"rate_pps": 500.0, "flows": 4, "seconds": 0.2, "tmax_s": 10.0} | changes
     return Stream(destination=HERE, port=port, **given)  # type: ignore[arg-type]
 
 
@@ -97,7 +101,7 @@ def test_every_echo_is_counted() -> None:
 
 def test_lost_and_doubled_answers_are_counted() -> None:
     with udp_server(lambda data, number: [data] * (number % 5 and 1 + (number % 5 == 1))) as port:
-        measured = found(measure(Probe.ECHO, stream(port))).measurement
+        measured = found(measure(Probe.ECHO, stream(port, tmax_s=1))).measurement
     assert (measured.sent, measured.lost, measured.duplicated) == (100, 20, 20)
 
 
@@ -109,7 +113,7 @@ def test_answers_of_a_name_server_are_known_by_their_number() -> None:
         return [reply, stranger] if number == 0 else [reply] if number != 1 else [data]
 
     with udp_server(answer) as port:
-        taken = measure(Probe.DNS, stream(port))
+        taken = measure(Probe.DNS, stream(port, tmax_s=1))
     measured = found(taken).measurement
     assert (measured.sent, measured.lost) == (100, 1)  # the one whose question came back
     assert taken.outcomes == {"other answers": 2}
@@ -119,7 +123,7 @@ def test_a_closed_port_is_told_as_refused() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind((str(HERE), 0))
         port = sock.getsockname()[1]
-    taken = measure(Probe.ECHO, stream(port))
+    taken = measure(Probe.ECHO, stream(port, tmax_s=0.3))
     measured = found(taken).measurement
     assert (measured.sent, measured.lost) == (100, 100)
     assert taken.outcomes["refused"] > 0
@@ -132,9 +136,48 @@ def test_connections_are_counted_and_reset() -> None:
         with far, pytest.raises(ConnectionResetError):
             far.recv(1)
     assert found(taken).measurement.lost == 0
-    taken = measure(Probe.TCP, stream(remote_closed_port()))
+    taken = measure(Probe.TCP, stream(remote_closed_port(), tmax_s=0.3))
     assert taken.outcomes == {"refused": 100}
     assert found(taken).measurement.lost == 100
+
+
+def test_there_may_be_more_sockets_than_select_takes() -> None:
+    with udp_server(lambda data, number: [data]) as port:
+        measured = found(measure(Probe.ECHO, stream(port, flows=1100, rate_pps=5500))).measurement
+    assert (measured.sent, measured.lost) == (1100, 0)
+
+
+def test_an_outage_may_leave_more_connections_open_than_select_takes() -> None:
+    # Nobody accepts, so the queue is soon full; whoever comes then is not answered.
+    with socket.create_server((str(HERE), 0), backlog=1) as server:
+        wanted = stream(server.getsockname()[1], rate_pps=4000, seconds=0.4, tmax_s=0.5)
+        measured = found(measure(Probe.TCP, wanted)).measurement
+    assert measured.sent == 1600
+    assert (measured.lost or 0) > 1500
+
+
+def test_more_sockets_than_a_process_may_have_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (256, 1024))
+    with pytest.raises(UsageError, match="--flows 1000: that needs 1,000 sockets"):
+        probes.opened(Probe.ECHO, stream(9, flows=1000), "", 1, "")
+    with pytest.raises(UsageError, match="--rate 500 for --tmax 10"):
+        probes.opened(Probe.TCP, stream(9, seconds=60), "", 1, "")
+
+
+def test_answers_have_the_kernels_time_not_ours() -> None:
+    with udp_server(lambda data, number: [data]) as port:
+        prober = probes.opened(Probe.ECHO, stream(port, flows=1), "", 1, "")
+        before = time.monotonic_ns()
+        prober.send(0, 5, before)
+        assert select.select([prober], [], [], 10)[0]
+        after = time.monotonic_ns()
+        time.sleep(0.01)
+        ((what, ns),) = prober.answers()
+        assert what == (0, 5)
+        assert before <= ns + prober.clock_error_ns
+        assert ns - prober.clock_error_ns <= after
+        assert prober.drops() == 0
+        prober.close()
 
 
 def remote_closed_port() -> int:
