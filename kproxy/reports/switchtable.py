@@ -1,7 +1,8 @@
 """What changing a node's mode costs, as a table for a terminal: a row for each pair and way.
 
 Figures are medians over the trials, with the range where they differ. Clients behind another node
-have a row where they noticed anything.
+have a row where they noticed anything. Where a trial is not valid there are no figures, as in the
+other tables.
 """
 
 import dataclasses
@@ -36,9 +37,12 @@ def table(results: ResultSet) -> Table | None:
     for name in ("packets lost", "TCP broken", "UDP moved", "new failed", "stalled", "no proxy"):
         found.add_column(name, justify="right")
     found.add_column("left behind")
+    spoiled = {(row.mode, row.scenario) for row in results.summary if not row.valid}
     for group in _groups(results.trials):
+        last, _ = group[-1]
+        valid = (last.mode, last.scenario) not in spoiled and all(one.valid for one, _ in group)
         for number, node in enumerate(_nodes(group)):
-            _add_row(found, group, node, first=number == 0)
+            _add_row(found, group, node, first=number == 0, valid=valid)
         found.add_section()
     return found if found.row_count else None
 
@@ -82,14 +86,16 @@ def _noticed(one: Impact) -> bool:
     return bool(one.lost or one.flows_moved or one.connections_broken or one.failed or one.stalled)
 
 
-def _add_row(found: Table, group: Group, node: str, *, first: bool) -> None:
+def _add_row(found: Table, group: Group, node: str, *, first: bool, valid: bool) -> None:
     impacts = _impacts(group, node)
     trial, switch = group[-1]
+    names = (trial.mode if first else "", switch.way if first else "", node)
+    if not valid:
+        found.add_row(*names, Text("not valid", style="bold red"))
+        return
     restarts = [one.restart_to_synced_ms for one, _ in group]
     found.add_row(
-        trial.mode if first else "",
-        switch.way if first else "",
-        node,
+        *names,
         _figure([(one.lost, one.sent) for one in impacts]),
         _figure([(one.connections_broken, one.connections) for one in impacts]),
         _figure([(one.flows_moved, one.flows) for one in impacts], bad=False),

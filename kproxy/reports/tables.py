@@ -225,14 +225,16 @@ def _marked(text: str, share: float | None) -> str:
     return f"{text} {MODELLED}{share:.0%}" if share else text
 
 
-def _restart_cell(row: Row | None) -> str:
+def _restart_cell(row: Row | None) -> Text:
     if row is None:
-        return spread_text(None)
+        return Text("–")
+    if not row.valid:
+        return Text("not valid", style="bold red")
     share = row.modelled_share
     spread = row.restart_to_synced_ms
     text = f"{spread_text(spread, 'ms')} {confidence_text(spread)}".rstrip()
     marked = _marked(text, share.restart_to_synced if share else None)
-    return _compared(marked, row, "restart_to_synced_ms")
+    return Text(_compared(marked, row, "restart_to_synced_ms"))
 
 
 def _table(results: ResultSet, title: str) -> Table:
@@ -292,19 +294,25 @@ def _modelled_somewhere(results: ResultSet, row: Row) -> bool:
 
 def _tcp_cell(established: Row | None, connect: Row | None) -> Text:
     lines = []
-    bad = False
+    bad = invalid = False
     for name, row in (("open", established), ("new", connect)):
         if row is None or row.tcp is None:
             continue
+        failed = f"{row.tcp.failed} of {row.tcp.attempted}"
+        if not row.valid:
+            invalid = True
+            lines.append(f"{name}: not valid ({failed})")
+            continue
         bad = bad or row.tcp.failed > 0
-        failed = f"{name}: {row.tcp.failed} of {row.tcp.attempted}"
+        failed = f"{name}: {failed}"
         if row.tcp.stalled:
             failed += f", {row.tcp.stalled} stalled"
         lines.append(_compared(failed, row, "failed"))
         times = row.tcp.connect_ms
         if name == "new" and times.p50 is not None and times.p99 is not None:
             lines.append(f"{times.p50:.1f} / {times.p99:.1f} ms")
-    return Text("\n".join(lines) or "–", style="yellow" if bad else "green" if lines else "")
+    style = "bold red" if invalid else "yellow" if bad else "green" if lines else ""
+    return Text("\n".join(lines) or "–", style=style)
 
 
 def _modes_of(results: ResultSet) -> Sequence[str]:

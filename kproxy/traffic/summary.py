@@ -29,7 +29,7 @@ def summarise(trials: Iterable[Trial]) -> tuple[Row, ...]:
     """Return one row per mode, scenario, node and kind of traffic, in order of appearance.
 
     Counters are sums over the trials; spreads are over the trials' values. A row is valid if
-    every one of its trials is. Where there are several modes each row tells what differs.
+    every one of its trials is. Where there are several modes each valid row tells what differs.
     """
     groups: dict[Key, list[tuple[Trial, Measurement]]] = {}
     for trial in trials:
@@ -183,8 +183,11 @@ def _differences(groups: Mapping[Key, Members]) -> dict[Key, list[Difference]]:
 
 
 def _pairs(groups: Mapping[Key, Members]) -> Iterator[tuple[Key, Key, str, Values, Values]]:
-    """Yield every figure that two modes both have, with its values; each pair of rows once."""
-    keys = list(groups)
+    """Yield every figure that two modes both have, with its values; each pair of rows once.
+
+    Rows that are not valid say nothing, so nothing is said about their difference either.
+    """
+    keys = [key for key, members in groups.items() if all(t.valid for t, _ in members)]
     for number, one in enumerate(keys):
         for other in keys[number + 1 :]:
             if one[1:] != other[1:]:

@@ -91,6 +91,22 @@ def test_tcp_counts_and_connect_times() -> None:
     assert "0.2 / 3.5 ms" in text
 
 
+def test_tcp_and_restarts_that_are_not_valid_are_said_to_be() -> None:
+    """Whoever reads one table only must not take what the tester may have caused for a figure."""
+    tcp = TcpRow(attempted=60, failed=2, reset=1, connect_ms=ConnectMs(p50=0.25, p99=3.5))
+    row = dataclasses.replace(ROW, traffic="tcp-connect", tcp=tcp, valid=False)
+    text = shown(tables.tcp_table(result(row)))
+    assert "new: not valid (2 of 60)" in text
+    assert "3.5 ms" not in text
+    restarted = Spread(median=50.0, min=50.0, max=50.0)
+    good = dataclasses.replace(ROW, mode="iptables", restart_to_synced_ms=restarted)
+    table = tables.restart_table(result(dataclasses.replace(good, mode="ipvs", valid=False), good))
+    assert table is not None
+    (line,) = [line for line in shown(table).splitlines() if "endpoint-crash" in line]
+    assert line.index("not valid") < line.index("50 ms")
+    assert line.count("ms") == 1
+
+
 def test_connections_that_waited_for_a_second_segment_are_told() -> None:
     tcp = TcpRow(
         attempted=60, failed=0, reset=0, connect_ms=ConnectMs(p50=None, p99=None), stalled=3

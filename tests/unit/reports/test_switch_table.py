@@ -137,3 +137,11 @@ def test_of_many_objects_some_are_named_and_all_are_counted() -> None:
 
 def test_without_changes_there_is_no_table() -> None:
     assert switchtable.table(results(Trial(mode="ipvs", scenario="baseline", number=1))) is None
+
+
+def test_a_trial_that_is_not_valid_leaves_no_figures_in_its_row() -> None:
+    good = trial(1, 10, left=())
+    bad = dataclasses.replace(trial(2, 30, left=()), problems=("the sender stood still",))
+    text = shown(results(good, bad))
+    assert "not valid" in text
+    assert "of 100" not in text

@@ -131,6 +131,13 @@ def test_chance_is_no_difference_and_few_trials_are_too_few() -> None:
     assert set(verdicts(few, "ipvs").values()) == {Verdict.TOO_FEW}
 
 
+def test_a_row_that_is_not_valid_differs_from_nothing() -> None:
+    slow = trials("iptables", [100.0 + n for n in range(20)], [20] * 20)
+    quick = trials("nftables", [10.0 + n for n in range(20)], [20] * 20)
+    slow[7] = dataclasses.replace(slow[7], problems=("the sender stood still",))
+    assert verdicts([*slow, *quick], "iptables") == verdicts([*slow, *quick], "nftables") == {}
+
+
 def test_the_number_of_comparisons_raises_the_bar() -> None:
     """What one test alone would call a difference is none among so many."""
     one = [float(n) for n in (1, 2, 3, 4, 5, 6, 7, 12)]
