@@ -6,6 +6,7 @@ is taken where the signal arrives, not when somebody comes to read it.
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import termios
@@ -29,6 +30,14 @@ def mark_signal(name: str) -> signal.Signals:
     if found is None:
         raise UsageError(f"--mark-on {name!r}", remedy=f"one of {', '.join(MARKS)}")
     return found
+
+
+def keys_come() -> bool:
+    """Return whether keys come to this process: whoever asks for them in the background stops."""
+    try:
+        return sys.stdin.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except OSError:
+        return False  # a terminal of others
 
 
 class Attention:
@@ -64,10 +73,13 @@ class Attention:
 
     def _read_keys(self) -> None:
         now = time.monotonic_ns()
-        try:
-            keys = os.read(sys.stdin.fileno(), 64)
-        except BlockingIOError:
+        fd = sys.stdin.fileno()
+        if not select.select([fd], [], [], 0)[0]:
             return
+        try:
+            keys = os.read(fd, 64)
+        except OSError:
+            keys = b""
         if not keys:  # the terminal is gone
             self._keys = False
         self._end = self._end or b"q" in keys
@@ -113,10 +125,9 @@ def _single_keys() -> Iterator[None]:
     """Have keys come at once and not shown, while signals go on."""
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
-    os.set_blocking(fd, False)
     try:
         tty.setcbreak(fd)
         yield
     finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
-        os.set_blocking(fd, True)
+        with contextlib.suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)

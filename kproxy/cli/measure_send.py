@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kproxy.cli import compare_result, measure_places, measure_table
-from kproxy.cli.measure_attention import MARKS, Attention, mark_signal
+from kproxy.cli.measure_attention import MARKS, Attention, keys_come, mark_signal
 from kproxy.errors import UsageError
 from kproxy.traffic.remote.messages import DEFAULT_PORT
 from kproxy.traffic.remote.terms import DEFAULT_TMAX_S, TCP_TMAX_S, Probe, Stream
@@ -117,7 +117,7 @@ def send(
     compare_result.make(place)
     marking = mark_signal(mark_on) if mark_on else None
     live = sys.stderr.isatty()
-    with Attention(marking, keys=live and sys.stdin.isatty(), live=live).watching() as attention:
+    with Attention(marking, keys=live and keys_come(), live=live).watching() as attention:
         taken = _take(asked, attention)
     from kproxy.traffic.remote import outcome
 

@@ -9,10 +9,11 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from kproxy.cli.measure_attention import Attention
+from kproxy.cli.measure_attention import Attention, keys_come
 
 
 def waits(attention: Attention) -> bool:
@@ -67,6 +68,25 @@ def test_keys_mark_and_q_ends(terminal: int) -> None:
         assert select.select(attention.fds, [], [], 10)[0]
         assert attention.read() == ([], True)
     assert termios.tcgetattr(sys.stdin.fileno()) == before
+
+
+def test_the_end_of_the_terminal_is_not_the_end_of_the_run(terminal: int) -> None:
+    with Attention(None, keys=True, live=False).watching() as attention:
+        assert os.get_blocking(sys.stdin.fileno())  # others write to the same terminal
+        with Path(os.devnull).open() as nothing:
+            os.dup2(nothing.fileno(), terminal)  # it hangs up
+        assert select.select(attention.fds, [], [], 10)[0]
+        assert attention.read() == ([], False)
+        assert sys.stdin.fileno() not in attention.fds
+
+
+def test_in_the_background_no_keys_are_asked_for(
+    terminal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "tcgetpgrp", lambda fd: os.getpgrp())
+    assert keys_come()
+    monkeypatch.setattr(os, "tcgetpgrp", lambda fd: os.getpgrp() + 1)
+    assert not keys_come()
 
 
 def test_the_live_line_counts(monkeypatch: pytest.MonkeyPatch) -> None:
