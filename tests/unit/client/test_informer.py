@@ -43,12 +43,13 @@ class Api:
             self.lists += 1
             meta = {"resourceVersion": str(self.version)}
             return [answer({"metadata": meta, "items": self.objects})]
+        stream = self.stream(self.events)
         self.watched.put(request.query)
-        return self.stream()
+        return stream
 
-    def stream(self):
+    def stream(self, events):
         yield CHUNKED
-        while (part := self.events.get()) is not END:
+        while (part := events.get()) is not END:
             yield part
             if part is EXPIRED:
                 break
@@ -260,6 +261,7 @@ def test_a_server_that_comes_back():
     server, watcher = running(api)
     with watcher:
         watcher.next()
+        api.watched.get(timeout=5)  # it has the events of its time, none of those that follow
         server.stop()
         api.events.put(END)
         assert "API server" in str(watcher.problems.get(timeout=5))
