@@ -1,5 +1,6 @@
 """``kproxy measure receive``: takes what a sender elsewhere sends, and hands its records over."""
 
+import contextlib
 import secrets
 import signal
 import socket
@@ -73,11 +74,8 @@ def receive(
             f"--receiver {where} --token {'…' if token else secret}"
         )
         signal.signal(signal.SIGTERM, _end)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             receiver.serve(once=once)
-        except KeyboardInterrupt:
-            if receiver.packets:
-                _tell(f"interrupted; {receiver.packets:,} packets of this run had arrived")
     return 0
 
 

@@ -192,10 +192,14 @@ class Batch:
 
 
 class Recorder:
-    """Receives on any number of sockets into one record file (None: counts only)."""
+    """Receives on any number of sockets into one record file (None: counts only).
 
-    def __init__(self, writer: recordfile.RecordWriter | None) -> None:
+    Not ``echoes``: nothing is answered, whatever it asks for.
+    """
+
+    def __init__(self, writer: recordfile.RecordWriter | None, *, echoes: bool = True) -> None:
         self.writer = writer
+        self._echoes = echoes
         self.probes = 0
         self.echoed = 0
         self._batch = self._answered = Batch()
@@ -226,7 +230,7 @@ class Recorder:
         for i in range(number):
             if batch.is_probe(i):
                 self._record(i, 1)
-            if batch is not self._answered:
+            if batch is not self._answered or not self._echoes:
                 continue
             if batch.wants_echo(i) and batch.length(i) <= ECHO_BYTES:
                 mmsg.sendto(sock.fileno(), batch.payload(i), batch.name(i))

@@ -113,9 +113,10 @@ def connect(host: str, port: int, timeout: float = 5.0) -> Channel:
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         sock = socket.create_connection((host, port), timeout)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter: of what can be no name
+        why = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"no receiver at {where}: {error.strerror or error}",
+            f"no receiver at {where}: {why}",
             remedy="start `kproxy measure receive` there, and let its control port through",
         ) from None
     return Channel(sock, where)
@@ -132,9 +133,10 @@ def listen(host: str, port: int) -> socket.socket:
                 ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=8
             )
         return socket.create_server(("", port), backlog=8)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
         raise UsageError(
-            f"--control: cannot listen on {host or '*'} port {port}: {error.strerror}",
+            f"--control: cannot listen on {host or '*'} port {port}: {why}",
             remedy="give another --control ADDRESS:PORT",
         ) from None
 

@@ -10,10 +10,10 @@ from kproxy.kernel.inet import Family, IPAddress
 from kproxy.kernel.links.card import Card
 from kproxy.kernel.routes.types import Query, Route, RouteKind, RoutesClient
 
-_SO_BINDTODEVICE = 25
 DISCARD_PORT = 9
 NEIGHBOUR_SECONDS = 3.0
 _POLL_SECONDS = 0.02
+_MAC_LENGTH = len("00:00:00:00:00:00")
 _HEADERS = {4: 20 + 8, 6: 40 + 8}
 """Bytes of IP and UDP."""
 
@@ -93,6 +93,11 @@ def way(
         return Way(
             interface=card.name, source=source, source_mac="", next_hop=next_hop, next_hop_mac=""
         )
+    if len(card.mac) != _MAC_LENGTH:
+        raise UsageError(
+            f"--interface {card.name} has no MAC (a tunnel?): frames cannot be put on it",
+            remedy="use --probe, which sends as this host's programs do",
+        )
     return Way(
         interface=card.name,
         source=source,
@@ -138,7 +143,8 @@ def _poke(card: Card, address: IPAddress) -> None:
         where = (str(address), DISCARD_PORT, 0, card.index)
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         try:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, card.name.encode() + b"\0")
+            device = card.name.encode() + b"\0"
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
             sock.sendto(b"", where)
         except OSError as error:
             raise MeasurementError(

@@ -16,8 +16,9 @@ from the sender                             from the receiver
 anything wrong                              ``{"event": "error", "message"}``; the end
 ==========================================  =====================================================
 
-Neither the token nor anything from which it could be had goes over the wire: each side proves by
-an HMAC of the other's random challenge that it knows it.
+The token itself does not go over the wire: each side proves by an HMAC of the other's random
+challenge that it knows it. Who has a proof can try guesses, so a token must not be guessable, as
+those that the receiver makes are not.
 """
 
 import hashlib
@@ -47,7 +48,7 @@ def unpack(line: bytes) -> dict[str, Any]:
     """Return the object of a line. MeasurementError: it is none."""
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise MeasurementError(
@@ -60,14 +61,19 @@ def unpack(line: bytes) -> dict[str, Any]:
 def proof(token: str, challenge: str, who: str) -> str:
     """Return what proves that ``who`` knows the token."""
     text = f"{FORMAT} {who} {challenge}"
-    return hmac.new(token.encode(), text.encode(), hashlib.sha256).hexdigest()
+    return hmac.new(_bytes(token), _bytes(text), hashlib.sha256).hexdigest()
 
 
 def is_proof(given: object, token: str, challenge: str, who: str) -> bool:
     """Return whether that proves it."""
     return isinstance(given, str) and hmac.compare_digest(
-        given.encode(), proof(token, challenge, who).encode()
+        _bytes(given), _bytes(proof(token, challenge, who))
     )
+
+
+def _bytes(text: str) -> bytes:
+    # JSON may have halves of characters.
+    return text.encode(errors="surrogatepass")
 
 
 def whole(message: dict[str, Any], field: str, *, low: int = 0, high: int = 1 << 62) -> int:

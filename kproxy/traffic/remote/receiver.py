@@ -23,7 +23,6 @@ from kproxy.traffic.remote.channel import Channel
 
 HANDSHAKE_SECONDS = 5.0
 SILENCE_SECONDS = 30.0
-_SO_BINDTODEVICE = 25
 _CHUNK = 1 << 20
 _SPARE = 4096
 """Records beside those of packets: of the clock, one a second, and duplicates."""
@@ -44,13 +43,20 @@ class Recording:
 
     def __init__(self, place: Place, packets: int, rate_pps: float) -> None:
         self.capacity = 2 * packets + _SPARE  # duplicates are to be counted, not lost
+        self.handed_over = False
         self._fd, path = channel.fresh_file("kproxy-received")
         try:
             self.writer = recordfile.RecordWriter(
                 path, recordfile.KIND_RECEIVED, records.RECEIVED_SIZE, self.capacity, place.name
             )
-            self.recorder = udp_receive.Recorder(self.writer)
+            # It answers nobody: anybody can send to this port, also under another's address.
+            self.recorder = udp_receive.Recorder(self.writer, echoes=False)
             self.sock = _socket(place, rate_pps)
+        except OSError as error:
+            os.close(self._fd)
+            raise MeasurementError(
+                f"no room for records of {packets:,} packets: {error.strerror}"
+            ) from None
         except BaseException:
             os.close(self._fd)
             raise
@@ -88,6 +94,7 @@ class Recording:
                 line.send(event="data", z=base64.b64encode(piece).decode(), last=last)
             at += len(data)
         line.send(event="end", bytes=used, sha256=digest.hexdigest())
+        self.handed_over = True
 
 
 def _socket(place: Place, rate_pps: float) -> socket.socket:
@@ -99,7 +106,12 @@ def _socket(place: Place, rate_pps: float) -> socket.socket:
             remedy="another program receives there; give another port",
         ) from None
     if place.interface:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, place.interface.encode() + b"\0")
+        device = place.interface.encode() + b"\0"
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+        except OSError as error:
+            sock.close()
+            raise UsageError(f"--interface {place.interface}: {error.strerror}") from None
     return sock
 
 
@@ -147,7 +159,7 @@ class Receiver:
                 except (MeasurementError, UsageError) as error:
                     self._refuse(line, str(error))
                 finally:
-                    self._forget()
+                    self._forget(line)
 
     def _welcome(self, line: Channel) -> bool:
         """Let in who knows the token; says so, and why not."""
@@ -155,7 +167,8 @@ class Receiver:
         line.send(event="hello", format=messages.FORMAT, challenge=challenge)
         said = line.receive(HANDSHAKE_SECONDS)
         if said.get("do") != "hello" or said.get("format") != messages.FORMAT:
-            self._refuse(line, f"speaks {said.get('format')!r}, this is {messages.FORMAT}")
+            speaks = repr(said.get("format"))[:40]
+            self._refuse(line, f"speaks {speaks}, this is {messages.FORMAT}")
             return False
         if not messages.is_proof(said.get("proof"), self._token, challenge, messages.SENDER):
             self._refuse(line, "does not know the token")
@@ -245,8 +258,10 @@ class Receiver:
         with Channel(sock, _peer(peer)) as line:
             self._refuse(line, "another sender is being served")
 
-    def _forget(self) -> None:
+    def _forget(self, line: Channel) -> None:
         if self._recording is not None:
+            if not self._recording.handed_over:
+                self._told(f"{line.name}: {self.packets:,} packets had come; nobody has had them")
             self._recording.close()
             self._recording = None
 

@@ -8,7 +8,7 @@ import remote_pair
 from remote_pair import TOKEN
 
 from kproxy.errors import MeasurementError, UsageError
-from kproxy.traffic import records
+from kproxy.traffic import records, wire
 from kproxy.traffic.remote import channel, messages
 from kproxy.traffic.remote.sender import Joined
 
@@ -93,6 +93,11 @@ def test_a_second_sender_is_turned_away_and_the_first_goes_on() -> None:
         (b'{"do": "hello", "format": "kproxy.measure/9"}\n', "speaks 'kproxy.measure/9'"),
         (b"x" * (messages.LONGEST_LINE + 70000), "too long"),
         (b"[1]\n", "is not kproxy.measure/1"),
+        (b"[" * 60_000 + b"\n", "is not kproxy.measure/1"),
+        (
+            b'{"do": "hello", "format": "kproxy.measure/1", "proof": "\\ud800"}\n',
+            "does not know the token",
+        ),
     ],
 )
 def test_who_speaks_something_else_is_told_so(said: bytes, complaint: str) -> None:
@@ -137,6 +142,44 @@ def test_nobody_listening_is_one_line_with_a_remedy() -> None:
     with pytest.raises(UsageError, match=r"no receiver at 127\.0\.0\.1") as told:
         channel.connect("127.0.0.1", port)
     assert "kproxy measure receive" in told.value.remedy
+
+
+def test_what_can_be_no_name_is_no_receiver() -> None:
+    with pytest.raises(UsageError, match="no receiver at a..b:1: "):
+        channel.connect("a..b", 1)
+    with pytest.raises(UsageError, match="cannot listen on a..b port 1: "):
+        channel.listen("a..b", 1)
+
+
+def test_a_receiver_answers_nobody() -> None:
+    """Whoever sends under another's address would have it send to that one."""
+    with (
+        remote_pair.receiver() as ends,
+        ends.connect() as line,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger,
+    ):
+        joined = Joined(line, TOKEN)
+        joined.start(7, 10, 10.0)
+        stranger.connect(("127.0.0.1", ends.port))
+        stranger.send(b"no probe")
+        stranger.send(wire.header(7, 0, flags=wire.FLAG_ECHO, seq=1, sent_ns=1))
+        arrived(joined, 1)  # and so the one before has been seen, too
+        stranger.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            stranger.recv(100)
+        joined.fetch()
+
+
+def test_packets_that_nobody_asks_for_any_more_are_told() -> None:
+    with remote_pair.receiver() as ends:
+        with ends.connect() as line:
+            joined = Joined(line, TOKEN)
+            joined.start(7, 10, 10.0)
+            remote_pair.send_probes(ends.port, 7, range(3))
+            arrived(joined, 3)
+        finish(ends)
+    assert any("3 packets had come; nobody has had them" in one for one in ends.said)
+    assert sum("nobody has had them" in one for one in ends.said) == 1
 
 
 def test_damaged_records_are_not_taken() -> None:

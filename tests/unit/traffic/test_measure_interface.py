@@ -75,6 +75,12 @@ def test_frames_to_a_neighbour_go_to_its_own_mac() -> None:
     assert interface.way(CARDS[3], ip_address("192.0.2.7"), known).next_hop_mac.endswith(":07")
 
 
+def test_a_tunnel_takes_no_frames() -> None:
+    tunnel = Card(index=3, name="tun0", mac="")
+    with pytest.raises(UsageError, match="tun0 has no MAC"):
+        interface.way(tunnel, ip_address("10.96.0.10"), routes())
+
+
 def test_an_address_of_this_host_is_no_destination_for_frames() -> None:
     with pytest.raises(UsageError, match="an address of this host") as told:
         interface.way(CARDS[3], OWN, routes())
