@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import msgspec
 
@@ -21,6 +21,30 @@ from kproxy.traffic.resultset import ResultSet, Trial
 RESULT = "result.json"
 COMPARISON, CHAIN = (form.partition("/")[0] for form in (resultset.FORMAT, chainset.FORMAT))
 FORMATS = {COMPARISON: resultset.FORMAT, CHAIN: chainset.FORMAT}
+
+
+class _CostModel(TypedDict, total=False):
+    entries: list[dict[str, Any]]
+
+
+class _Costs(TypedDict, total=False):
+    name: str
+    model: _CostModel
+    measured: list[str]
+
+
+_Number = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+_Names = list[str]
+PARAMETERS: Mapping[str, Any] = {
+    **dict.fromkeys(("trials", "first"), _Number),
+    **dict.fromkeys(("modes", "scenarios", "links", "policies", "unpromised"), _Names),
+    **dict.fromkeys(("notes", "incomplete", "left_out"), _Names),
+    "pairs": list[list[str]],
+    "costs": _Costs,
+}
+"""What those parameters are that a report does more with than to show them."""
+LOSSLESS: Mapping[str, Any] = {COMPARISON: _Names, CHAIN: dict[str, _Names]}
+"""The same, where it depends on the kind of result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +74,7 @@ def read(path: Path, label: str = "") -> Loaded:
     top = _decoded(data, path, troubles)
     family = _family(path, top.get("format"), troubles)
     top = resultfile.upgraded(top)
+    top = {**top, "parameters": _parameters(top.get("parameters"), family, troubles)}
     results = _converted(path, top, family, troubles)
     troubles += _missing(results)
     return Loaded(path=path, label=label or _name(path), results=results, troubles=tuple(troubles))
@@ -62,7 +87,7 @@ def _name(path: Path) -> str:
 def _decoded(data: bytes, path: Path, troubles: list[str]) -> dict[str, Any]:
     try:
         top = msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):  # a DecodeError is a ValueError
         top = salvaged(data.decode(errors="replace"))
         if not top:
             raise UsageError(f"{path}: not JSON", remedy="name a result.json of kproxy") from None
@@ -115,7 +140,7 @@ def _value(text: str, at: int) -> tuple[Any, int]:
     """
     try:
         value, at = json.JSONDecoder().raw_decode(text, _skip(text, at))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # JSONDecodeError; a number or nesting without end
         return None, len(text)
     return value, _skip(text, at)
 
@@ -134,12 +159,31 @@ def _family(path: Path, form: object, troubles: list[str]) -> str:
             remedy="name a result.json of `kproxy compare` or `kproxy chain`",
         )
     known = FORMATS[family].partition("/")[2]
-    if not version.isdigit() or int(version) > int(known):
+    if version != known and version not in map(str, range(1, int(known))):
         troubles.append(
             f"format {form!r} is newer than what this kproxy knows ({FORMATS[family]!r}): what it "
             "does not know is left out"
         )
     return family
+
+
+def _parameters(told: Any, family: str, troubles: list[str]) -> dict[str, Any]:
+    """Return the parameters; those that are not as they should be are left out and told.
+
+    They are kept as they were written: a file of a later version may say more.
+    """
+    if not isinstance(told, dict):
+        troubles.append("parameters cannot be read: they are no object")
+        return {}
+    kinds = {**PARAMETERS, "lossless": LOSSLESS[family]}
+    found = {name: value for name, value in told.items() if value is not None}
+    for name in kinds.keys() & found.keys():
+        try:
+            msgspec.convert(found[name], kinds[name])
+        except msgspec.ValidationError as error:
+            del found[name]
+            troubles.append(f"parameters.{name} cannot be read: {error}")
+    return found
 
 
 def _converted(
@@ -151,10 +195,9 @@ def _converted(
         return msgspec.convert(top, wanted)
     except msgspec.ValidationError as error:
         why = str(error)
-    parts: Mapping[str, Any] = {
-        name: value if isinstance(value := top.get(name), dict) else {}
-        for name in ("kernel", "host", "parameters")
-    }
+    said = len(troubles)
+    names = ("kernel", "host", "parameters", *(["left_out"] if wanted is ChainSet else []))
+    parts: Mapping[str, Any] = {name: _object(top, name, troubles) for name in names}
     raw = top.get("trials")
     trials: list[Any] = list(
         _trials(
@@ -166,10 +209,14 @@ def _converted(
     rows = _rows(top, wanted)
     if not trials and not rows:
         raise UsageError(f"{path}: nothing in it can be shown: {why}", remedy="run again")
+    if not rows:
+        troubles.append("the summary cannot be read: it is made of the trials that can be")
+    if not troubles[said:]:
+        troubles.append(f"not all of it can be read: {why}")
     found: ResultSet | ChainSet
     if wanted is ResultSet:
         if not rows:
-            rows = list(summary.summarise(trials))
+            rows = list(summary.judged(trials))
         found = ResultSet(**parts, trials=tuple(trials), summary=tuple(rows))
     else:
         if not rows:
@@ -177,6 +224,15 @@ def _converted(
             rows = list(chainsummary.summarise(trials, words))
         found = ChainSet(**parts, trials=tuple(trials), summary=tuple(rows))
     return dataclasses.replace(found, format=str(top["format"]))
+
+
+def _object(top: Mapping[str, Any], name: str, troubles: list[str]) -> dict[str, Any]:
+    """Return a field that is an object; if it is something else that is told, and it is empty."""
+    found = top.get(name, {})
+    if isinstance(found, dict):
+        return found
+    troubles.append(f"{name} cannot be read: it is no object")
+    return {}
 
 
 def _rows(top: Mapping[str, Any], wanted: type[ResultSet | ChainSet]) -> list[Any]:

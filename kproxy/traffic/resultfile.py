@@ -59,7 +59,7 @@ def read(path: Path, wanted: type[T], form: str) -> T:
         raise UsageError(f"{path}: {err.strerror}") from None
     try:
         top = msgspec.json.decode(data)
-    except msgspec.DecodeError as err:
+    except (ValueError, RecursionError) as err:  # not UTF-8, nested without end, a DecodeError
         raise UsageError(f"{path}: cut, or not JSON: {err}", remedy="run again") from None
     found = top.get("format") if isinstance(top, dict) else None
     _check_format(path, found, form)
@@ -76,7 +76,7 @@ def _check_format(path: Path, found: object, form: str) -> None:
         raise UsageError(
             f"{path}: format: is {found!r}, not {form!r}", remedy="name a result.json of kproxy"
         )
-    if not version.isdecimal() or not 1 <= int(version) <= int(newest):
+    if version not in map(str, range(1, int(newest) + 1)):
         raise UsageError(
             f"{path}: format: {found!r} is not what this kproxy reads ({form!r})",
             remedy="read it with the kproxy that wrote it",

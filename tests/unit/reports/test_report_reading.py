@@ -7,7 +7,7 @@ import pytest
 import report_samples as samples
 
 from kproxy.errors import UsageError
-from kproxy.reports import reading
+from kproxy.reports import reading, report
 from kproxy.traffic.resultset import ResultSet
 
 WHOLE = samples.comparison(trials=2)
@@ -56,6 +56,74 @@ def test_rows_are_summed_up_again_where_they_cannot_be_read(tmp_path: Path) -> N
     found = reading.read(path)
     assert isinstance(found.results, ResultSet)
     assert [row.mode for row in found.results.summary] == [row.mode for row in WHOLE.summary]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("host", 5, "host cannot be read"),
+        ("kernel", ["6.1"], "kernel cannot be read"),
+        ("summary", {}, "the summary cannot be read"),
+        ("parameters", "none", "parameters cannot be read"),
+    ],
+)
+def test_what_is_of_another_kind_is_named_and_the_rest_is_shown(
+    tmp_path: Path, name: str, value: object, said: str
+) -> None:
+    path = samples.written(WHOLE, tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    found = reading.read(path)
+    assert found.results.trials == WHOLE.trials
+    assert len(found.results.summary) == len(WHOLE.summary)
+    (trouble,) = found.troubles
+    assert trouble.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("trials", 10**12),
+        ("first", "one"),
+        ("modes", 5),
+        ("scenarios", [[]]),
+        ("pairs", "ipvs"),
+        ("lossless", {"proxy-crash": 1}),
+        ("unpromised", 7),
+        ("notes", 7),
+        ("left_out", 7),
+        ("costs", {"model": {"entries": 5}}),
+    ],
+)
+def test_a_parameter_of_another_kind_is_named_and_no_report_fails_of_it(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    path = samples.written(WHOLE, tmp_path)
+    top = json.loads(path.read_text())
+    top["parameters"][name] = value
+    path.write_text(json.dumps(top))
+    found = reading.read(path)
+    assert any(text.startswith(f"parameters.{name} cannot") for text in found.troubles)
+    assert report.document([found]).sections
+
+
+def test_a_baseline_that_is_not_valid_spoils_also_rows_that_are_made_again(tmp_path: Path) -> None:
+    path = samples.written(WHOLE, tmp_path)
+    top = json.loads(path.read_text())
+    del top["summary"]
+    top["trials"][0]["problems"] = ["7 packets lost"]
+    assert top["trials"][0]["scenario"] == "baseline"
+    path.write_text(json.dumps(top))
+    rows = reading.read(path).results.summary
+    assert rows
+    assert not any(row.valid for row in rows)
+
+
+@pytest.mark.parametrize("data", [b'{"a": ' + b"[" * 100_000, b'{"a": ' + b"1" * 5000, b"\xff"])
+def test_what_no_report_can_be_made_of_is_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "result.json"
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match=r"not JSON|format: is None"):
+        reading.read(path)
 
 
 def test_a_missing_trial_is_named(tmp_path: Path) -> None:

@@ -215,6 +215,24 @@ def test_cut_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
         resultset.read(path)
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b'{"format": "\xff\xfe"}', "cut, or not JSON"),
+        (b'{"format": ' + b"[" * 100_000, "cut, or not JSON"),
+        (b'{"format": "kproxy.result/' + b"9" * 5000 + b'"}', "is not what this kproxy reads"),
+        ('{"format": "kproxy.result/²"}'.encode(), "is not what this kproxy reads"),
+    ],
+)
+def test_what_no_kproxy_has_written_is_refused_in_words(
+    tmp_path: Path, data: bytes, said: str
+) -> None:
+    path = tmp_path / "r.json"
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match=said):
+        resultset.read(path)
+
+
 def modelled(number: int, restart_ms: float | None, failover_ms: float | None) -> resultset.Trial:
     """Return a trial with a restart of 100 ms·number and a failover time of 160 ms + 16 ms."""
     one = trial(number, 160)
