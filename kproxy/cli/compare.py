@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,18 +202,11 @@ def _parameters(
 
     names = switching.expanded(scenario_names) or comparison.Parameters().scenarios
     wanted = labmodes.MODES if modes is None else _words(modes)
-    pairs: tuple[tuple[str, str], ...] = ()
-    if any(name in switching.WAYS for name in names):
-        pairs = setups.pairs(wanted, old, new)
-    elif old or new:
-        raise errors.UsageError(
-            f"{'--from' if old else '--to'}: only a change of mode has that",
-            remedy=f"add --scenario {switching.NAME}",
-        )
+    labmodes.check(wanted)
     parameters = comparison.Parameters(
         modes=wanted,
         policies=setups.policies(_words(policies)),
-        pairs=pairs,
+        pairs=_pairs(names, wanted, old, new),
         node_rules=_text("--node-rules", node_rules),
         scenarios=names,
         trials=trials,
@@ -225,6 +219,22 @@ def _parameters(
     return parameters
 
 
+def _pairs(
+    names: Sequence[str], modes: Sequence[str], old: str, new: str
+) -> tuple[tuple[str, str], ...]:
+    """Return between which modes a node is switched, in the scenarios that do it."""
+    from kproxy.lab import setups, switching
+
+    if any(name in switching.WAYS for name in names):
+        return setups.pairs(modes, old, new)
+    if old or new:
+        raise errors.UsageError(
+            f"{'--from' if old else '--to'}: only a change of mode has that",
+            remedy=f"add --scenario {switching.NAME}",
+        )
+    return ()
+
+
 def _text(option: str, path: Path | None) -> str:
     """Return what a file holds; nothing without one. Raises UsageError."""
     try:
@@ -234,7 +244,8 @@ def _text(option: str, path: Path | None) -> str:
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(word for word in text.split(",") if word)
+    """Return what a list with commas names, each once."""
+    return tuple(dict.fromkeys(word for word in text.split(",") if word))
 
 
 def _able(parameters: "Parameters", *, named: bool) -> "Parameters":

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from kproxy import errors
 from kproxy.lab import facts, generators, plan, scenarios, setups, switching, workload
+from kproxy.lab import modes as labmodes
 from kproxy.lab.cluster import Cluster
-from kproxy.lab.modes import MODES
 from kproxy.lab.news import News, ended, watched
 from kproxy.lab.podruntime import Room
 from kproxy.lab.proxysets import ProxySet
@@ -50,7 +50,7 @@ class Parameters:
     ``take_default_route``: also on one that carries the machine's default route.
     """
 
-    modes: tuple[str, ...] = MODES
+    modes: tuple[str, ...] = labmodes.MODES
     policies: tuple[setups.Policy, ...] = (setups.Policy.KEEP,)
     pairs: tuple[tuple[str, str], ...] = ()
     node_rules: str = ""
@@ -65,14 +65,16 @@ class Parameters:
 
     def check(self) -> None:
         """Raise ``UsageError`` for what cannot be; the message names the option."""
-        for mode in self.modes:
-            if mode not in MODES:
-                raise errors.UsageError(
-                    f"--modes {mode}: there is no such mode", remedy=f"known: {', '.join(MODES)}"
-                )
+        labmodes.check(self.modes)
         switching.expanded(self.scenarios)
         if not self.all_setups():
-            raise errors.UsageError("nothing to compare", remedy="name a mode and a scenario")
+            raise errors.UsageError("nothing to compare", remedy="name a policy and a scenario")
+        only_changes = all(name in switching.WAYS for name in self.scenarios)
+        if only_changes and self.policies != (setups.Policy.KEEP,):
+            raise errors.UsageError(
+                f"--policy {','.join(self.policies)}: a change of mode has none",
+                remedy="name a --scenario that restarts a proxy, too",
+            )
         if self.trials < 1:
             raise errors.UsageError(f"--trials {self.trials}: at least one is needed")
         rate = self.rates.udp_pps

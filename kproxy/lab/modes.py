@@ -4,9 +4,19 @@ from collections.abc import Mapping, Sequence
 
 from kproxy.backends import base
 from kproxy.desired.model import Family
-from kproxy.errors import KproxyError, Unsupported
+from kproxy.errors import KproxyError, Unsupported, UsageError
 
 MODES = tuple(base.BACKENDS)
+
+
+def check(modes: Sequence[str]) -> None:
+    """Raise ``UsageError`` naming the option for modes that there are not, or none at all."""
+    known = f"known: {', '.join(MODES)}"
+    if not modes:
+        raise UsageError("--modes: none is named", remedy=known)
+    for mode in modes:
+        if mode not in MODES:
+            raise UsageError(f"--modes {mode}: there is no such mode", remedy=known)
 
 
 def unsupported(mode: str) -> str | None:

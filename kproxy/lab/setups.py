@@ -47,7 +47,8 @@ class Setup:
 def pairs(modes: Sequence[str], old: str = "", new: str = "") -> tuple[tuple[str, str], ...]:
     """Return all ordered pairs of different modes, or those from ``old`` and into ``new`` alone.
 
-    Raises ``UsageError`` naming the option where there are none.
+    ``modes``: at least one, each once. Raises ``UsageError`` naming the option where there are
+    no such pairs.
     """
     for option, mode in (("--from", old), ("--to", new)):
         if mode and mode not in modes:
@@ -61,7 +62,7 @@ def pairs(modes: Sequence[str], old: str = "", new: str = "") -> tuple[tuple[str
         if old in ("", one) and new in ("", other)
     )
     if not found:
-        said = f"--from {old} --to {new}" if old else f"mode {', '.join(modes)} alone"
+        said = f"--from {old} --to {new}" if len(modes) > 1 else f"mode {modes[0]} alone"
         raise errors.UsageError(f"{said}: that is no change", remedy="name two different modes")
     return found
 

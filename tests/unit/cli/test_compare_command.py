@@ -44,6 +44,13 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
         (("--scenario", "mode-switch", "--from", "userspace"), "--from userspace"),
         (("--scenario", "mode-switch", "--from", "ipvs", "--to", "ipvs"), "no change"),
         (("--scenario", "mode-switch-drained", "--modes", "ipvs"), "no change"),
+        (("--scenario", "mode-switch", "--modes", "ipvs,ipvs"), "mode ipvs alone: that is no"),
+        (("--scenario", "mode-switch", "--modes", "ipvs", "--from", "ipvs"), "mode ipvs alone:"),
+        (("--scenario", "mode-switch", "--modes", "userspace"), "--modes userspace: there is no"),
+        (("--scenario", "mode-switch", "--modes", ","), "--modes: none is named"),
+        (("--modes", ""), "--modes: none is named"),
+        (("--policy", ","), "name a policy"),
+        (("--scenario", "mode-switch", "--policy", "flush-at-start"), "a change of mode has none"),
         (("--reproduce", "x.json", "--from", "ipvs"), "--from"),
     ],
 )
