@@ -44,6 +44,9 @@ def parse_flags(arguments: Sequence[str]) -> Options:
     while rest:
         flag, value = _take(rest)
         given[flag.name] = _value(flag, value)
+    if given.get("cleanup-except") == "":
+        # Whoever has a variable that is empty wants no proxy.
+        raise UsageError("--cleanup-except lacks its mode", remedy="write --cleanup-except=MODE")
     _use_deprecated(given)
     return Options(
         config_file=given.get("config", ""),

@@ -42,6 +42,13 @@ def test_a_boolean_takes_a_value_only_after_an_equals_sign():
         flags.parse_flags(["--cleanup", "false"])
 
 
+@pytest.mark.parametrize("line", [["--cleanup-except="], ["--cleanup-except", ""]])
+def test_a_cleanup_without_its_mode_does_not_start_a_proxy(line):
+    assert flags.parse_flags(["--cleanup-except=ipvs"]).cleanup_except == "ipvs"
+    with pytest.raises(UsageError, match="--cleanup-except lacks its mode"):
+        flags.parse_flags(line)
+
+
 def test_the_file_wins_over_flags_but_not_over_the_host_name():
     file = {**HEAD, "mode": "iptables", "hostnameOverride": "n2", "ipvs": {"scheduler": "sh"}}
     loaded = resolve(
