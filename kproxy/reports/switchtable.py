@@ -1,8 +1,8 @@
 """What changing a node's mode costs, as a table for a terminal: a row for each pair and way.
 
 Figures are medians over the trials, with the range where they differ. Clients behind another node
-have a row where they noticed anything. Where a trial is not valid there are no figures, as in the
-other tables.
+have a row where they noticed anything. What is left behind is that of the trial with most of it.
+Where a trial is not valid there are no figures, as in the other tables.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ def left_behind(results: ResultSet) -> list[str]:
     """Return what has stayed of old modes, a line for each kind of object."""
     lines = []
     for group in _groups(results.trials):
-        _, switch = group[-1]
+        switch = _worst(group)
         for one in switch.left_behind:
             names = ", ".join(one.names[:NAMES_MOST])
             more = f" and {len(one.names) - NAMES_MOST} more" if one.names[NAMES_MOST:] else ""
@@ -66,6 +66,14 @@ def _groups(trials: Iterable[Trial]) -> list[Group]:
         if trial.switch is not None:
             groups.setdefault((trial.mode, trial.scenario), []).append((trial, trial.switch))
     return list(groups.values())
+
+
+def _worst(group: Group) -> Switch:
+    """Return the change that has left most behind: what stays now and then stays, too."""
+    return max(
+        (switch for _, switch in group),
+        key=lambda switch: sum(len(one.names) for one in switch.left_behind),
+    )
 
 
 def _nodes(group: Group) -> list[str]:
@@ -102,7 +110,7 @@ def _add_row(found: Table, group: Group, node: str, *, first: bool, valid: bool)
         _figure([(one.failed, one.attempted) for one in impacts]),
         _figure([(one.stalled, one.attempted) for one in impacts]),
         _ms(restarts) if first else "",
-        _kinds(switch) if first else "",
+        _kinds(_worst(group)) if first else "",
     )
 
 

@@ -120,6 +120,13 @@ def test_the_table_shows_the_pair_medians_and_what_is_left() -> None:
     assert "other" not in text  # clients there noticed nothing
 
 
+def test_what_one_trial_of_several_left_behind_is_told() -> None:
+    left = (LeftBehind(kind="IP set", names=("KUBE-A", "KUBE-B")),)
+    found = results(trial(1, 0, left=()), trial(2, 0, left=left), trial(3, 0, left=()))
+    assert "2 IP sets" in shown(found)
+    assert len(switchtable.left_behind(found)) == 1
+
+
 def test_clients_elsewhere_are_shown_where_they_noticed_anything_and_nothing_is_said() -> None:
     noticed = dataclasses.replace(QUIET, flows_moved=3)
     text = shown(results(trial(1, 0, other=noticed, left=())))
