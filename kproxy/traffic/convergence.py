@@ -154,7 +154,8 @@ def rate_derived(account: Account) -> Convergence | None:
 
     It is the forwarding rate of the affected flows: those of other endpoints go on. That of a
     sampling interval is compared with the load that was offered in the same one, by time of
-    sending, so an uneven sender does not look like a loss.
+    sending, so an uneven sender does not look like a loss. An edge that fell between two packets
+    of a flow may lie in the interval beside the one that shows it.
     """
     plan = account.plan
     if plan.fault_ns is None:
@@ -177,13 +178,14 @@ def rate_derived(account: Account) -> Convergence | None:
             loss_derived_ms=figure((0, 0, hidden_ns(account))),
         )
     begin, last = int(bad[0]), int(bad[-1])
-    recovered = len(used) > 0 and last < int(used[-1])
-    full = int(starts[last]) + step
+    recovered = last < int(used[-1])
+    fell, full = int(starts[begin]), int(starts[last]) + step
+    unseen = hidden_ns(account)
     return Convergence(
         sampling_interval_ms=interval,
-        loss_begins_ms=figure((int(starts[begin]), int(starts[begin]), int(starts[begin]) + step)),
+        loss_begins_ms=figure((fell, fell - unseen, fell + step)),
         first_route_ms=_first_rise(sent, lost, starts, begin, step) if recovered else None,
-        full_ms=figure((full, full - step, full)) if recovered else None,
+        full_ms=figure((full, full - step, full + unseen)) if recovered else None,
         sustained_ms=round((int(starts[used[-1]]) + step - full) / 1e6, 3) if recovered else None,
         loss_derived_ms=_loss_derived(account),
     )
