@@ -7,13 +7,14 @@ from kproxy.traffic.resultset import Measurement
 def lines(found: Outcome) -> list[str]:
     """Return the account in words, a figure a line."""
     measured = found.measurement
-    rows = [
-        ("sent", f"{measured.sent or 0:,}"),
-        ("received", f"{measured.received or 0:,}"),
-        ("lost", _share(found.lost, measured.sent or 0)),
-        ("duplicated", f"{measured.duplicated or 0:,}"),
-        ("reordered", f"{measured.reordered or 0:,}"),
-    ]
+    rows = [("sent", f"{measured.sent or 0:,}")]
+    if measured.received is not None:
+        rows += [
+            ("received", f"{measured.received:,}"),
+            ("lost", _share(found.lost, measured.sent or 0)),
+            ("duplicated", f"{measured.duplicated or 0:,}"),
+            ("reordered", f"{measured.reordered or 0:,}"),
+        ]
     if measured.discarded:
         rows.append(("set aside", f"{measured.discarded:,} (sent within Tmax of the end)"))
     rows += [(f"answered: {what}", f"{number:,}") for what, number in found.outcomes.items()]

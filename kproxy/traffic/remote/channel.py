@@ -94,7 +94,10 @@ class Channel:
 
     def expect(self, event: str, timeout: float = 10.0) -> dict[str, Any]:
         """Wait for this answer; what is said otherwise raises MeasurementError."""
-        found = self.receive(timeout)
+        return self.checked(self.receive(timeout), event)
+
+    def checked(self, found: dict[str, Any], event: str) -> dict[str, Any]:
+        """Return what was said if it is this answer; else MeasurementError."""
         if found.get("event") == "error":
             raise MeasurementError(f"{self.name}: {found.get('message')}")
         if found.get("event") != event:

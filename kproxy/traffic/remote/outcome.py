@@ -73,6 +73,8 @@ def outcome(taken: Taken, place: str, traffic: str) -> Outcome:
     state = taken.state._replace(clock_error_ns=error)
     measured = measurement.udp(account, node=place, report=taken.report, receivers=[state])
     measured = dataclasses.replace(measured, traffic=traffic)
+    if taken.gone:
+        measured = _half(measured)
     return Outcome(
         measurement=measured,
         round_trip=not taken.receiver,
@@ -81,6 +83,17 @@ def outcome(taken: Taken, place: str, traffic: str) -> Outcome:
         problems=_problems(measured, taken),
         outcomes=taken.outcomes,
         cut=taken.cut,
+    )
+
+
+def _half(measured: resultset.Measurement) -> resultset.Measurement:
+    """Return what is known without the receiver's records: what was sent, and how well."""
+    return resultset.Measurement(
+        node=measured.node,
+        traffic=measured.traffic,
+        offered_pps=measured.offered_pps,
+        sent=(measured.sent or 0) + (measured.discarded or 0),
+        sender=measured.sender,
     )
 
 
@@ -109,6 +122,9 @@ def _problems(measured: resultset.Measurement, taken: Taken) -> tuple[str, ...]:
     quality = measured.sender
     assert quality is not None
     found = []
+    if taken.gone:
+        known = f"{taken.receiver['packets']:,} packets had arrived when it last told"
+        found.append(f"the receiver's records are missing: {taken.gone}; {known}")
     if not measured.sent:
         found.append("nothing was sent")
     if quality.failed:

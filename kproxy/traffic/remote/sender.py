@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kproxy.errors import MeasurementError, UsageError
 from kproxy.traffic import profile, recordfile, records
@@ -19,7 +19,12 @@ from kproxy.traffic.remote.channel import Channel
 from kproxy.traffic.remote.generator import Generator
 from kproxy.traffic.remote.terms import Attention, Mark, Stream, Taken
 
+if TYPE_CHECKING:
+    from kproxy.traffic.remote.terms import Array
+
 CLOCK_EXCHANGES = 64
+SILENCE_SECONDS = 30.0
+"""A network that fails may be that of the control channel, too: so long that is borne."""
 _BEAT_SECONDS = 0.5
 _DATA_SECONDS = 60.0
 MOST_BYTES = 4 << 30
@@ -38,6 +43,7 @@ class Joined:
                 f"{line.name} has closed the connection", remedy="look at what it says there"
             ) from None
         self.same_clock = self.welcome.get("clock") == channel.clock_identity()
+        self._asked_at: float | None = None
 
     def _introduce(self, token: str) -> dict[str, Any]:
         hello = self.line.expect("hello")
@@ -86,10 +92,31 @@ class Joined:
         self.line.send(do="start", trial=trial, packets=packets, rate_pps=rate)
         self.line.expect("started")
 
+    def ask(self) -> None:
+        """Ask how many packets have arrived there, unless an answer is still to come.
+
+        MeasurementError: it has not come for too long.
+        """
+        now = time.monotonic()
+        if self._asked_at is None:
+            self.line.send(do="count")
+            self._asked_at = now
+        elif now > self._asked_at + SILENCE_SECONDS:
+            raise MeasurementError(f"{self.line.name} is silent for {SILENCE_SECONDS:.0f} s")
+
+    def told(self) -> int | None:
+        """Return the answer to :meth:`ask`, if it has come."""
+        said = self.line.line()
+        return None if said is None else self._counted(said)
+
     def count(self) -> int:
-        """Return how many packets have arrived there."""
-        self.line.send(do="count")
-        return messages.whole(self.line.expect("count"), "packets")
+        """Ask, and wait for the answer."""
+        self.ask()
+        return self._counted(self.line.receive(SILENCE_SECONDS))
+
+    def _counted(self, said: dict[str, Any]) -> int:
+        self._asked_at = None
+        return messages.whole(self.line.checked(said, "count"), "packets")
 
     def fetch(self) -> tuple[str, dict[str, Any]]:
         """End the recording; return the path of its records, and what it says of itself."""
@@ -100,10 +127,13 @@ class Joined:
         os.ftruncate(fd, size)
         digest, at, packed = hashlib.sha256(), 0, b""
         while (piece := self.line.receive(_DATA_SECONDS)).get("event") == "data":
-            packed += base64.b64decode(str(piece.get("z")))
-            if not piece.get("last"):
-                continue
-            data = zlib.decompress(packed)
+            try:
+                packed += base64.b64decode(str(piece.get("z")))
+                if not piece.get("last"):
+                    continue
+                data = zlib.decompress(packed)
+            except (ValueError, zlib.error):
+                break
             packed = b""
             if at + len(data) > size:
                 raise MeasurementError(f"{self.line.name} sends more records than it has said")
@@ -114,18 +144,11 @@ class Joined:
             raise MeasurementError(
                 f"{self.line.name}: its records came damaged: {str(piece)[:80]}"
             )
+        if overflow := messages.whole(said, "overflow"):
+            raise MeasurementError(
+                f"{self.line.name} had no room for {overflow:,} packets, duplicates or others'"
+            )
         return path, {name: said.get(name) for name in ("packets", "drops", "overflow")}
-
-
-@dataclass(slots=True)
-class _Progress:
-    """How far a run is."""
-
-    sent: int = 0
-    received: int = 0
-    marks: list[Mark] = field(default_factory=list)
-    cut: str = ""
-    report: dict[str, Any] | None = None
 
 
 def one_way(
@@ -137,7 +160,8 @@ def one_way(
 ) -> Taken:
     """Send a stream to a receiver, and return what both ends recorded.
 
-    ``flows`` are the finished frames. MeasurementError: something broke on the way.
+    ``flows`` are the finished frames. MeasurementError: something broke before any was sent. A
+    receiver that is lost later takes its half of the records with it: ``Taken.gone``.
     """
     trial = secrets.randbits(31)
     before = joined.clock()
@@ -149,27 +173,26 @@ def one_way(
         started = generator.start(
             _profile(stream, interface, flows, Path(generator.record), trial, packets)
         )
-        progress = _Progress()
-        _run(generator, joined, attention, progress, started)
+        run = _Run(generator, joined, attention, started)
+        report = run.watch()
         ended = time.monotonic_ns()
-        _drain(joined, progress, stream.tmax_s)
-    after = joined.clock()
-    path, said = joined.fetch()
-    received, state = records.received_array(path, trial)
-    assert progress.report is not None
+        theirs = run.collected(trial, stream.tmax_s)
+    if stream.packets is None and not run.cut:
+        run.cut = f"ended after {packets:,} packets, the most that the receiver takes"
     return Taken(
         stream=stream,
         trial=trial,
         sent=records.sent_array(generator.record),
-        received=received,
-        state=state,
-        report=progress.report,
+        received=theirs.received,
+        state=theirs.state,
+        report=report,
         started_ns=started,
-        watched_until_ns=max(time.monotonic_ns(), ended + round(stream.tmax_s * 1e9) + 1),
-        clocks=clockoffset.Clocks(before=before, after=None if joined.same_clock else after),
-        marks=tuple(progress.marks),
-        receiver={**joined.welcome, **said},
-        cut=progress.cut,
+        watched_until_ns=theirs.stopped_ns or ended + round(stream.tmax_s * 1e9) + 1,
+        clocks=clockoffset.Clocks(before=before, after=theirs.clock),
+        marks=tuple(run.marks),
+        receiver={**joined.welcome, **theirs.said, "packets": run.received},
+        cut=run.cut,
+        gone=run.gone,
     )
 
 
@@ -192,45 +215,140 @@ def _profile(
     )
 
 
-def _run(
-    generator: Generator,
-    joined: Joined,
-    attention: Attention,
-    progress: _Progress,
-    started: int,
-) -> None:
-    """Watch a run until the generator has stopped; a beat tells the receiver that we live."""
-    beat = time.monotonic() + _BEAT_SECONDS
-    while progress.report is None:
-        watched: list[Any] = [generator, *attention.fds]
-        readable, _, _ = select.select(watched, [], [], max(0.0, beat - time.monotonic()))
-        if any(fd in readable for fd in attention.fds):
-            marks, end = attention.read()
-            progress.marks += marks
-            if end and not progress.cut:
-                progress.cut = "ended by the user"
-                generator.tell("stop")
-        if generator in readable:
-            for said in generator.said():
-                if said["event"] == "mark":
-                    progress.sent = int(said["sent"])
-                elif said["event"] == "stopped":
-                    progress.report = said["report"]
-                    progress.sent = int(said["report"]["sent"])
-        if time.monotonic() >= beat:
-            beat = time.monotonic() + _BEAT_SECONDS
-            progress.received = joined.count()
-            attention.show(progress.sent, progress.received, (time.monotonic_ns() - started) / 1e9)
-            if progress.report is None:
-                generator.tell("mark", name="beat")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Theirs:
+    """The receiver's half, and what it says of itself.
+
+    ``stopped_ns``: when it ended, if that was before Tmax after the last packet.
+    """
+
+    received: "Array"
+    state: records.ReceiverState
+    said: dict[str, Any] = field(default_factory=dict)
+    clock: clockoffset.Offset | None = None
+    stopped_ns: int | None = None
 
 
-def _drain(joined: Joined, progress: _Progress, tmax_s: float) -> None:
-    """Wait until all have arrived, or Tmax is over."""
-    deadline = time.monotonic() + tmax_s
-    while (arrived := joined.count()) < progress.sent:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            break
-        time.sleep(min(left, _BEAT_SECONDS / 5))
-    progress.received = arrived
+class _Run:
+    """A run: the generator sends, the receiver counts, the user marks; all are listened to."""
+
+    def __init__(
+        self, generator: Generator, joined: Joined, attention: Attention, started: int
+    ) -> None:
+        self._generator = generator
+        self._joined = joined
+        self._attention = attention
+        self._started = started
+        self.sent = 0
+        self.received = 0
+        self.marks: list[Mark] = []
+        self.cut = ""
+        self.gone = ""
+
+    def watch(self) -> dict[str, Any]:
+        """Return the generator's report when it has stopped.
+
+        A beat tells the receiver that we live, and us how far it is.
+        """
+        beat = time.monotonic() + _BEAT_SECONDS
+        while True:
+            watched: list[Any] = [self._generator, *self._attention.fds]
+            watched += [] if self.gone else [self._joined.line]
+            readable, _, _ = select.select(watched, [], [], max(0.0, beat - time.monotonic()))
+            if any(fd in readable for fd in self._attention.fds):
+                self._hear_user()
+            if self._joined.line in readable:
+                self._hear_receiver()
+            if self._generator in readable and (report := self._hear_generator()) is not None:
+                return report
+            if time.monotonic() >= beat:
+                beat = time.monotonic() + _BEAT_SECONDS
+                self._beat()
+
+    def _hear_user(self) -> None:
+        marks, end = self._attention.read()
+        self.marks += marks
+        if end:
+            self._end("ended by the user")
+
+    def _end(self, why: str) -> None:
+        if not self.cut:
+            self.cut = why
+            self._generator.tell("stop")
+
+    def _hear_receiver(self) -> None:
+        try:
+            while (told := self._joined.told()) is not None:
+                self.received = told
+        except MeasurementError as error:
+            self._lose(error)
+
+    def _lose(self, error: MeasurementError) -> None:
+        self.gone = error.message
+        self._end("the receiver was lost")
+
+    def _hear_generator(self) -> dict[str, Any] | None:
+        report: dict[str, Any] | None = None
+        for said in self._generator.said():
+            if said["event"] == "mark":
+                self.sent = int(said["sent"])
+            elif said["event"] == "stopped" and said["report"] is not None:  # told twice: null
+                report = said["report"]
+                self.sent = int(said["report"]["sent"])
+        return report
+
+    def _beat(self) -> None:
+        seconds = (time.monotonic_ns() - self._started) / 1e9
+        self._attention.show(self.sent, self.received, seconds)
+        self._generator.tell("mark", name="beat")
+        if not self.gone:
+            try:
+                self._joined.ask()
+            except MeasurementError as error:
+                self._lose(error)
+
+    def collected(self, trial: int, tmax_s: float) -> _Theirs:
+        """Wait until all have arrived, or Tmax is over; return the receiver's half."""
+        try:
+            if not self.gone:
+                return self._collected(trial, tmax_s)
+        except MeasurementError as error:
+            self.gone = error.message
+        import numpy as np
+
+        nothing = np.empty(0, records.RECEIVED_FIELDS)
+        return _Theirs(received=nothing, state=records.ReceiverState("", 0, 0, 0, 0))
+
+    def _collected(self, trial: int, tmax_s: float) -> _Theirs:
+        waited = self._drain(tmax_s)
+        stopped = time.monotonic_ns()
+        after = self._joined.clock()
+        path, said = self._joined.fetch()
+        received, state = records.received_array(path, trial)
+        return _Theirs(
+            received=received,
+            state=state,
+            said=said,
+            clock=None if self._joined.same_clock else after,
+            # As many as were sent, but of some there are two: others may have been under way.
+            stopped_ns=None if waited or _distinct(received) == self.sent else stopped,
+        )
+
+    def _drain(self, tmax_s: float) -> bool:
+        """Wait until as many have arrived as were sent, or Tmax is over; return whether it is."""
+        deadline = time.monotonic() + tmax_s
+        while (arrived := self._joined.count()) != self.sent:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            time.sleep(min(left, _BEAT_SECONDS / 5))
+        waited = arrived != self.sent
+        self.received = arrived
+        return waited
+
+
+def _distinct(received: "Array") -> int:
+    """Return how many different packets arrived."""
+    import numpy as np
+
+    return len(np.unique(received[["flow", "seq"]]))

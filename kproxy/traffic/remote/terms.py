@@ -68,8 +68,8 @@ class Taken:
     """What a run left: both ends' records (:mod:`kproxy.traffic.records`), and its story.
 
     ``watched_until_ns``: what was sent before that less Tmax is lost if it did not arrive.
-    ``cut``: why the run ended early; empty: it did not. ``outcomes`` counts what came instead of
-    answers (``refused``, …).
+    ``cut``: why the run ended early; empty: it did not. ``gone``: why there are no records of the
+    receiver. ``outcomes`` counts what came instead of answers (``refused``, …).
     """
 
     stream: Stream
@@ -85,6 +85,7 @@ class Taken:
     receiver: dict[str, Any] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
     cut: str = ""
+    gone: str = ""
 
 
 class Attention(Protocol):

@@ -145,9 +145,9 @@ def test_nobody_listening_is_one_line_with_a_remedy() -> None:
 
 
 def test_what_can_be_no_name_is_no_receiver() -> None:
-    with pytest.raises(UsageError, match="no receiver at a..b:1: "):
+    with pytest.raises(UsageError, match=r"no receiver at a\.\.b:1: "):
         channel.connect("a..b", 1)
-    with pytest.raises(UsageError, match="cannot listen on a..b port 1: "):
+    with pytest.raises(UsageError, match=r"cannot listen on a\.\.b port 1: "):
         channel.listen("a..b", 1)
 
 
