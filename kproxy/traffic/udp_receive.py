@@ -11,8 +11,13 @@ import socket
 import struct
 import time
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kproxy.traffic import mmsg, recordfile, records, wire
+
+if TYPE_CHECKING:
+    from kproxy.traffic.phc import CardClock
 
 #: Where a system call is dear, a third of receiving is saved by 512 instead of 128.
 BATCH = 512
@@ -26,32 +31,64 @@ MOST_BUFFER = 1 << 27
 CLOCK_EVERY_NS = 1_000_000_000
 _SO_RCVBUFFORCE = 33
 _SO_TIMESTAMPNS = 35
+_SO_TIMESTAMPING = 37
+#: RX_HARDWARE, RX_SOFTWARE, SOFTWARE, RAW_HARDWARE: both stamps of arrivals, the card's as it is.
+_BOTH_STAMPS = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 6
 _SO_RXQ_OVFL = 40
 _SO_MEMINFO = 55
 _SK_MEMINFO_DROPS = 8
 _ADDRESS = 28
 _MAGIC_WORD = struct.unpack("=I", wire.MAGIC)[0]
 _ECHO_WORD = struct.unpack("=I", wire.FLAG_ECHO.to_bytes(4, "big"))[0]
-#: A slot: the head of the payload, then SCM_TIMESTAMPNS and, after drops, SO_RXQ_OVFL.
-_SLOT = 96
 _CONTROL_AT = wire.HEADER.size
-_SLOT_WORDS = _SLOT // 4
 _RECORD_WORDS = records.RECEIVED_SIZE // 4
-#: The words of a slot that a record is made of, the word by which it counts as written last:
-#: nanoseconds, flow, sequence number (low), time of sending (high, low); seconds.
-_KEPT = ((14, 1), (2, 2), (5, 3), (6, 4), (7, 5), (12, 0))
-_DROPS_KIND_WORD = 19
-_DROPS_WORD = 20
 _HDR_WORDS = mmsg.HDR_SIZE // 4
 _LEN_WORD = mmsg.MsgHdr.len.offset // 4
 _NAMELEN_WORD = mmsg.MsgHdr.namelen.offset // 4
 
 
-def open_socket(port: int, *, packets_per_second: float, seconds: float = 2.0) -> socket.socket:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """What is where in a slot: the head of the payload, the stamp, after drops SO_RXQ_OVFL.
+
+    ``size`` in bytes; the others are words. Of a stamp the next word but one has the nanoseconds.
+    """
+
+    size: int
+    stamp: int
+    drops: int
+
+    @property
+    def words(self) -> int:
+        """The words of a slot."""
+        return self.size // 4
+
+    @property
+    def kept(self) -> tuple[tuple[int, int], ...]:
+        """The words of which a record is made, and their places in it.
+
+        Nanoseconds, flow, sequence number (low), time of sending (high, low); seconds, by which a
+        record counts as written, last.
+        """
+        return ((self.stamp + 2, 1), (2, 2), (5, 3), (6, 4), (7, 5), (self.stamp, 0))
+
+
+#: Where the stamp of the kernel is in either layout: the first in its control message.
+_KERNEL_STAMP = (_CONTROL_AT + 16) // 4
+#: SCM_TIMESTAMPNS: one time.
+BY_KERNEL = Layout(size=96, stamp=_KERNEL_STAMP, drops=20)
+#: SCM_TIMESTAMPING: three times, of the kernel, of nobody any more, of the card.
+BY_CARD = Layout(size=128, stamp=_KERNEL_STAMP + 8, drops=28)
+
+
+def open_socket(
+    port: int, *, packets_per_second: float, seconds: float = 2.0, by_card: bool = False
+) -> socket.socket:
     """Return a UDP socket bound to ``port`` of every address (IPv6 and IPv4 where there is IPv6).
 
     Its buffer holds ``seconds`` of traffic at that rate, if the kernel allows; arrivals are
-    stamped by the kernel and its drops are counted.
+    stamped by the kernel and its drops are counted. ``by_card``: by the network card, too, for a
+    :class:`Batch` with that layout.
     """
     try:
         sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -60,11 +97,17 @@ def open_socket(port: int, *, packets_per_second: float, seconds: float = 2.0) -
     except OSError:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         sock.bind(("", port))
-    prepare(sock, packets_per_second=packets_per_second, seconds=seconds)
+    prepare(sock, packets_per_second=packets_per_second, seconds=seconds, by_card=by_card)
     return sock
 
 
-def prepare(sock: socket.socket, *, packets_per_second: float, seconds: float = 2.0) -> None:
+def prepare(
+    sock: socket.socket,
+    *,
+    packets_per_second: float,
+    seconds: float = 2.0,
+    by_card: bool = False,
+) -> None:
     """Have a socket hold so much traffic, stamp arrivals, and count what it drops."""
     # The kernel doubles the number, to account for its own bookkeeping, so half is asked for.
     wanted = int(packets_per_second * seconds * CHARGE_BYTES / 2)
@@ -73,7 +116,10 @@ def prepare(sock: socket.socket, *, packets_per_second: float, seconds: float = 
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)
     except PermissionError:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
-    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    if by_card:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _BOTH_STAMPS)
+    else:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
     sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
 
 
@@ -100,11 +146,13 @@ def clock_offset() -> tuple[int, int]:
 class Batch:
     """The slots into which recvmmsg puts packets; shared by all sockets of the process."""
 
-    def __init__(self, skip: int = 0) -> None:
+    def __init__(self, skip: int = 0, layout: Layout = BY_KERNEL) -> None:
         """``skip``: so many bytes of each packet come before what is kept."""
         self._skip = skip
+        self._layout = layout
+        self._slot_words = layout.words
         self._skipped = bytearray(max(1, skip))
-        self.slots = bytearray(BATCH * _SLOT)
+        self.slots = bytearray(BATCH * layout.size)
         self.tails = bytearray(BATCH * ECHO_BYTES)
         self.names = bytearray(BATCH * _ADDRESS)
         self._headers = bytearray(BATCH * mmsg.HDR_SIZE)
@@ -117,20 +165,21 @@ class Batch:
 
     def _lay_out(self) -> None:
         slots, tails = mmsg.address_of(self.slots), mmsg.address_of(self.tails)
+        size = self._layout.size
         names, iovecs = mmsg.address_of(self.names), ctypes.addressof(self._iovecs)
         headers = (mmsg.MsgHdr * BATCH).from_buffer(self._headers)
         skipped = mmsg.address_of(self._skipped)
         for i, header in enumerate(headers):
             before, head, tail = self._iovecs[3 * i : 3 * i + 3]
             before.base, before.len = skipped, self._skip
-            head.base, head.len = slots + i * _SLOT, _CONTROL_AT
+            head.base, head.len = slots + i * size, _CONTROL_AT
             tail.base, tail.len = tails + i * ECHO_BYTES, ECHO_BYTES
             header.name, header.namelen = names + i * _ADDRESS, _ADDRESS
             first = 3 * i if self._skip else 3 * i + 1
             header.iov = iovecs + first * ctypes.sizeof(mmsg.IoVec)
             header.iovlen = 3 * i + 3 - first
-            header.control = slots + i * _SLOT + _CONTROL_AT
-            header.controllen = _SLOT - _CONTROL_AT
+            header.control = slots + i * size + _CONTROL_AT
+            header.controllen = size - _CONTROL_AT
 
     def receive(self, sock: socket.socket) -> int:
         """Take what has arrived, at most a batch; returns how many packets (0: none)."""
@@ -140,39 +189,52 @@ class Batch:
 
     def only_probes(self, number: int) -> bool:
         """Whether all are probes of one trial that ask for nothing: the case to be quick."""
-        slots = number * _SLOT_WORDS
+        step, slots = self._slot_words, number * self._slot_words
         lengths = self.header_words[_LEN_WORD : number * _HDR_WORDS : _HDR_WORDS].tolist()
         return (
             min(lengths) >= wire.HEADER.size + self._skip
-            and self.words[0:slots:_SLOT_WORDS].tolist().count(_MAGIC_WORD) == number
-            and self.words[1:slots:_SLOT_WORDS].tolist().count(self.words[1]) == number
-            and _ECHO_WORD not in self.words[3:slots:_SLOT_WORDS].tolist()
+            and self.words[0:slots:step].tolist().count(_MAGIC_WORD) == number
+            and self.words[1:slots:step].tolist().count(self.words[1]) == number
+            and _ECHO_WORD not in self.words[3:slots:step].tolist()
         )
 
     def trial(self, i: int) -> int:
         """Return the trial of packet ``i``, a probe."""
-        return int.from_bytes(self.slots[i * _SLOT + 4 : i * _SLOT + 8], "big")
+        at = i * self._layout.size
+        return int.from_bytes(self.slots[at + 4 : at + 8], "big")
 
     def drops(self, number: int) -> int:
         """Return what the last of ``number`` packets says of drops at its socket; 0: nothing."""
-        last = (number - 1) * _SLOT_WORDS
-        if self.words[last + _DROPS_KIND_WORD] != _SO_RXQ_OVFL:
-            return 0
-        return int(self.words[last + _DROPS_WORD])
+        at = (number - 1) * self._slot_words + self._layout.drops
+        return int(self.words[at]) if self.words[at - 1] == _SO_RXQ_OVFL else 0
 
     def copy(self, first: int, number: int, target: memoryview) -> None:
         """Write the records of ``number`` packets, from ``first`` on, into words of a file."""
-        begin, end = first * _SLOT_WORDS, (first + number) * _SLOT_WORDS
-        for word, place in _KEPT:
-            target[place::_RECORD_WORDS] = self.words[begin + word : end : _SLOT_WORDS]
+        step = self._slot_words
+        begin, end = first * step, (first + number) * step
+        for word, place in self._layout.kept:
+            target[place::_RECORD_WORDS] = self.words[begin + word : end : step]
+
+    def kernel_stamp(self, i: int) -> int:
+        """Return when the kernel had packet ``i``, in nanoseconds of CLOCK_REALTIME."""
+        at = i * self._slot_words + _KERNEL_STAMP
+        return int(self.words[at]) * 1_000_000_000 + int(self.words[at + 2])
+
+    def unstamped(self, first: int, number: int) -> list[int]:
+        """Return which of ``number`` packets, from ``first`` on, have no stamp."""
+        begin, end = first * self._slot_words, (first + number) * self._slot_words
+        seconds = self.words[begin + self._layout.stamp : end : self._slot_words].tolist()
+        return [i for i, value in enumerate(seconds, first) if not value] if 0 in seconds else []
 
     def is_probe(self, i: int) -> bool:
         """Whether packet ``i`` is a probe."""
-        return self.length(i) >= wire.HEADER.size and self.words[i * _SLOT_WORDS] == _MAGIC_WORD
+        return (
+            self.length(i) >= wire.HEADER.size and self.words[i * self._slot_words] == _MAGIC_WORD
+        )
 
     def wants_echo(self, i: int) -> bool:
         """Whether packet ``i`` is to be answered: a probe that says so, or no probe at all."""
-        return not self.is_probe(i) or self.words[i * _SLOT_WORDS + 3] == _ECHO_WORD
+        return not self.is_probe(i) or self.words[i * self._slot_words + 3] == _ECHO_WORD
 
     def length(self, i: int) -> int:
         """Return the length of packet ``i``'s payload."""
@@ -180,7 +242,7 @@ class Batch:
 
     def payload(self, i: int) -> bytes:
         """Return packet ``i``'s payload, as far as it was kept."""
-        slot, tail = i * _SLOT, i * ECHO_BYTES
+        slot, tail = i * self._layout.size, i * ECHO_BYTES
         head = self.slots[slot : slot + min(self.length(i), _CONTROL_AT)]
         rest = max(0, self.length(i) - _CONTROL_AT)
         return bytes(head + self.tails[tail : tail + rest])
@@ -194,15 +256,25 @@ class Batch:
 class Recorder:
     """Receives on any number of sockets into one record file (None: counts only).
 
-    Not ``echoes``: nothing is answered, whatever it asks for.
+    Not ``echoes``: nothing is answered, whatever it asks for. ``card``: by that clock arrivals
+    have been stamped, on sockets opened ``by_card``; those left out are counted.
     """
 
-    def __init__(self, writer: recordfile.RecordWriter | None, *, echoes: bool = True) -> None:
+    def __init__(
+        self,
+        writer: recordfile.RecordWriter | None,
+        *,
+        echoes: bool = True,
+        card: "CardClock | None" = None,
+    ) -> None:
         self.writer = writer
         self._echoes = echoes
         self.probes = 0
         self.echoed = 0
-        self._batch = self._answered = Batch()
+        self.unstamped = 0
+        self._card = card
+        self._to_card = 0
+        self._batch = self._answered = Batch(layout=BY_CARD if card else BY_KERNEL)
         self._trial = -1
         self._section_due = 0
 
@@ -243,8 +315,7 @@ class Recorder:
             return
         now, trial = time.monotonic_ns(), self._batch.trial(first)
         if now >= self._section_due or trial != self._trial:
-            self.writer.append(records.section(trial, *clock_offset()), 1)
-            self._section_due, self._trial = now + CLOCK_EVERY_NS, trial
+            self._begin_section(now, trial, first)
         number = self.writer.room(number)
         if number:
             at = self.writer.place
@@ -252,7 +323,32 @@ class Recorder:
                 part = whole[at : at + number * records.RECEIVED_SIZE]
                 with part, part.cast("I") as target:
                     self._batch.copy(first, number, target)
+                    if self._card is not None:
+                        self._stamp_others(first, number, target)
         self.writer.written(number)
+
+    def _begin_section(self, now: int, trial: int, first: int) -> None:
+        """Write by how much the stamps that follow are to be corrected."""
+        assert self.writer is not None
+        if self._card is None:
+            offset, error = clock_offset()
+            self._section_due = now + CLOCK_EVERY_NS
+        else:
+            kernel, _ = clock_offset()
+            waited = now - kernel - self._batch.kernel_stamp(first)
+            _, offset, error = self._card.section(waited)
+            self._to_card = kernel - offset
+            self._section_due = now + self._card.every_ns
+        self._trial = trial
+        self.writer.append(records.section(trial, offset, error), 1)
+
+    def _stamp_others(self, first: int, number: int, target: memoryview) -> None:
+        """Give those that the card has left out the kernel's stamp, by the card's clock."""
+        for i in self._batch.unstamped(first, number):
+            ns = self._batch.kernel_stamp(i) + self._to_card
+            at = (i - first) * _RECORD_WORDS
+            target[at], target[at + 1] = divmod(ns, 1_000_000_000)
+            self.unstamped += 1
 
     def note_drops(self, sockets: list[socket.socket]) -> int:
         """Write the drops of all sockets into the file's header; return their number."""
