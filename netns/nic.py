@@ -20,37 +20,33 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from netns import link, namespace, nicstate
+from netns import link, namespace, nicchoice, nicstate
 from netns.errors import NetnsError
 from netns.nicreport import Inventory, inventory
-from netns.nicstate import IFLA_ADDRESS, IFLA_LINK, IFLA_MASTER, IFLA_NAME, State
+from netns.nicstate import IFLA_ADDRESS, IFLA_NAME, State
 from netns.rawnetlink import (
     DELETE_LINK_PROPERTY,
     NEW_LINK_PROPERTY,
     Netlink,
     attribute,
-    attributes,
     nested,
     text,
 )
 from netns.topology import Interface, Topology
 from netns.uplink import Attachment, Uplink
 
-_IFLA_LINKINFO, _IFLA_NET_NS_FD, _IFLA_LINK_NETNSID = 18, 28, 37
-_IFLA_INFO_KIND = 1
-_STACKED = ("vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec")
-_NET = Path("/sys/class/net")
+_IFLA_NET_NS_FD = 28
 _LONGEST_NAME = 127
-_FAMILIES: dict[int, str] = {socket.AF_INET: "IPv4", socket.AF_INET6: "IPv6"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
     """A card that a lab takes, as the journal has it.
 
-    ``nic``: which, by its name; of ``vf`` that of the function that was chosen. ``state``: as it
-    was; None: nothing of it is changed, the interface is a macvlan. ``home``: the namespace it is
-    from (device and inode).
+    ``nic``: which, by its first name; of ``vf`` that of the function that was chosen. ``state``:
+    as it was; None: nothing of it is changed, the interface is a macvlan. ``home``: the namespace
+    it is from (device and inode). ``mac``: the one that its interface has from it; None: a macvlan
+    has one of its own, except in mode passthru.
     """
 
     host: str
@@ -61,13 +57,15 @@ class Taken:
     home: tuple[int, int]
     state: State | None
     inventory: Inventory
+    mac: str | None = None
 
     @property
     def tag(self) -> str:
         """The other name that the card has while it is away."""
-        tag = f"lab.{self.nic}.{self.namespace}"
+        tag = f"{nicchoice.TAG}{self.nic}.{self.namespace}"
         if len(tag) > _LONGEST_NAME:
-            tag = f"lab.{self.nic}.{hashlib.blake2b(tag.encode(), digest_size=16).hexdigest()}"
+            digest = hashlib.blake2b(tag.encode(), digest_size=16).hexdigest()
+            tag = f"{nicchoice.TAG}{self.nic}.{digest}"
         return tag
 
     @property
@@ -91,38 +89,43 @@ def examine(
     """Return the cards that a topology takes. Nothing is changed.
 
     ``namespaces``: those of the hosts. Raises :class:`NetnsError` for a card that is not there, is
-    in use, or carries this machine's default route, unless ``take_default_route``.
+    in use, or carries this machine's default route, unless ``take_default_route``
+    (:mod:`netns.nicchoice`).
     """
+    status = Path("/proc/thread-self/ns/net").stat()
     found: list[Taken] = []
-    with Netlink() as netlink:
-        for interface in topology.interfaces():
-            uplink = interface.uplink
-            if uplink is None:
-                continue
-            where = f"interface {interface}"
-            name = uplink.nic
-            if uplink.kind is Attachment.VF:
-                name = _free_function(netlink, uplink.nic, {each.nic for each in found}, where)
-            _refuse(netlink, name, uplink, where, take_default_route=take_default_route)
-            home = Path("/proc/thread-self/ns/net").stat()
+    chosen: list[Uplink] = []
+    for interface in topology.interfaces():
+        uplink = interface.uplink
+        if uplink is None:
+            continue
+        with link.naming(f"interface {interface}: {uplink}"), Netlink() as netlink:
+            functions = {each.nic for each in found}
+            card = nicchoice.choose(
+                netlink, interface, uplink, functions, take_default_route=take_default_route
+            )
+            first_named = dataclasses.replace(uplink, nic=card.asked)
+            first_named.check_beside(chosen, f"interface {interface}")
+            chosen.append(first_named)
             whole = uplink.kind is not Attachment.MACVLAN
             taken = Taken(
                 host=interface.host,
                 interface=interface.name,
                 namespace=namespaces[interface.host],
-                nic=name,
+                nic=card.name,
                 kind=uplink.kind,
-                home=(home.st_dev, home.st_ino),
-                state=nicstate.capture(name) if whole else None,
-                inventory=inventory(name),
+                home=(status.st_dev, status.st_ino),
+                state=nicstate.capture(card.name) if whole else None,
+                inventory=inventory(card.name),
+                mac=card.mac if whole or uplink.takes_all else None,
             )
-            found.append(taken)
+        found.append(taken)
     return found
 
 
 def with_macs(topology: Topology, cards: Iterable[Taken]) -> Topology:
-    """Return the topology in which each card that moves has the MAC that it has."""
-    macs = {(each.host, each.interface): each.state.mac for each in cards if each.state}
+    """Return the topology in which interfaces have the MACs that their cards give them."""
+    macs = {(each.host, each.interface): each.mac for each in cards}
 
     def told(interface: Interface) -> Interface:
         mac = interface.mac or macs.get((interface.host, interface.name))
@@ -188,93 +191,13 @@ def give_back(taken: Taken) -> list[str]:
         return [f"{taken.nic}: {problem}"]
 
 
-def _refuse(
-    netlink: Netlink, name: str, uplink: Uplink, where: str, *, take_default_route: bool
-) -> None:
-    """Raise :class:`NetnsError` if a card must not be taken."""
-    everything = {index: found for index, _, found in nicstate.links(netlink)}
-    flags = {index: flags for index, flags, _ in nicstate.links(netlink)}
-    index = next((i for i, each in everything.items() if name in nicstate.names(each)), None)
-    if index is None:
-        raise NetnsError(f"{where}: there is no card {name}", remedy=_whereabouts(name))
-    found = everything[index]
-    if IFLA_MASTER in found:
-        master = everything.get(int.from_bytes(found[IFLA_MASTER], sys.byteorder), {})
-        owner = nicstate.names(master)[0] if master else "another interface"
-        remedy = f"take it out first: ip link set {name} nomaster"
-        raise NetnsError(f"{where}: {name} belongs to {owner}", remedy=remedy)
-    if uplink.takes_all or uplink.kind is Attachment.VF:
-        users = _users(index, everything)
-        if users:
-            remedy = "delete them first, or use another card"
-            raise NetnsError(f"{where}: {name} carries {', '.join(users)}", remedy=remedy)
-        if (_NET / name / "phy80211").exists():
-            remedy = "use a cable: a radio moves with all its interfaces"
-            raise NetnsError(f"{where}: {name} is a radio", remedy=remedy)
-        families = [_FAMILIES[each] for each in nicstate.default_routes(netlink, index)]
-        if families and not take_default_route:
-            problem = f"{name} carries this machine's default route ({', '.join(families)})"
-            remedy = "use another card, or say --yes-take-it if you can do without"
-            raise NetnsError(f"{where}: {problem}", remedy=remedy)
-    elif not flags[index] & nicstate.UP:
-        remedy = f"ip link set {name} up"
-        raise NetnsError(f"{where}: {name} is down, and so is a macvlan on it", remedy=remedy)
-
-
-def _users(index: int, everything: dict[int, dict[int, bytes]]) -> list[str]:
-    """Return the interfaces that lie on a card: VLANs, macvlans and the like."""
-    number = index.to_bytes(4, sys.byteorder)
-    found = []
-    for other in everything.values():
-        information = dict(attributes(other.get(_IFLA_LINKINFO, b"")))
-        kind = information.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
-        if kind in _STACKED and other.get(IFLA_LINK) == number and _IFLA_LINK_NETNSID not in other:
-            found.append(nicstate.names(other)[0])
-    return found
-
-
-def _whereabouts(name: str) -> str:
-    """Return where a card is that is not here."""
-    for path in sorted(namespace.DIRECTORY.glob("*")):
-        with (
-            contextlib.suppress(NetnsError, OSError),
-            namespace.entered(path.name),
-            Netlink() as netlink,
-        ):
-            for _, _, found in nicstate.links(netlink):
-                if any(each.startswith(f"lab.{name}.") for each in nicstate.names(found)):
-                    return f"a lab has it, in the network namespace {path.name}"
-    return "`ip link` tells which there are"
-
-
-def _free_function(netlink: Netlink, card: str, chosen: set[str], where: str) -> str:
-    """Return the name of a virtual function that is here and that nobody uses."""
-    functions = sorted((_NET / card / "device").glob("virtfn*/net/*"))
-    here = {
-        name: flags
-        for _, flags, found in nicstate.links(netlink)
-        for name in nicstate.names(found)
-    }
-    free = [one.name for one in functions if one.name in here and one.name not in chosen]
-    for name in free:
-        if not here[name] & nicstate.UP:
-            return name
-    if free:
-        remedy = "set one down: ip link set NAME down"
-        raise NetnsError(
-            f"{where}: the functions of {card} are up: {', '.join(free)}", remedy=remedy
-        )
-    problem = f"{card} has no virtual function that is free"
-    remedy = f"make some: echo 2 > {_NET}/{card}/device/sriov_numvfs"
-    raise NetnsError(f"{where}: {problem}", remedy=remedy)
-
-
 def _make_macvlan(taken: Taken, interface: Interface, uplink: Uplink) -> None:
     with IPRoute() as ipr:
         ipr.link(
             "add",
             kind="macvlan",
             ifname=interface.name,
+            mtu=interface.mtu,
             link=socket.if_nametoindex(taken.nic),
             address=interface.mac,
             macvlan_mode=uplink.mode,

@@ -7,8 +7,8 @@ change them. :func:`capture` reads all of it; :func:`restore` writes what is dif
 tells what cannot be as it was. Both look at the calling thread's namespace.
 
 Addresses and routes are kept as the kernel's own messages. Not kept: queueing disciplines,
-filters, neighbour entries, multicast memberships, what is negotiated with the other end, and
-addresses that the kernel makes by itself (temporary ones).
+filters, neighbour entries that are not permanent, multicast memberships, what is negotiated with
+the other end, and addresses that the kernel makes by itself (temporary ones).
 """
 
 import contextlib
@@ -28,9 +28,11 @@ from netns.rawnetlink import (
     DELETE_ADDRESS,
     GET_ADDRESS,
     GET_LINK,
+    GET_NEIGHBOUR,
     GET_ROUTE,
     NEW_ADDRESS,
     NEW_LINK,
+    NEW_NEIGHBOUR,
     NEW_ROUTE,
     REPLACE,
     Netlink,
@@ -43,6 +45,7 @@ from netns.rawnetlink import (
 LINK = struct.Struct("=BxHiII")  # family, type, index, flags, which of them to change
 _ADDRESS = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
 _ROUTE = struct.Struct("=8BI")  # family, lengths, tos, table, protocol, scope, type, flags
+_NEIGHBOUR = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 _HOP = struct.Struct("=HBBi")  # length, flags, hops, index
 UP = 0x1
 _KEPT_FLAGS = 0x80 | 0x100 | 0x200  # NOARP, PROMISC, ALLMULTI
@@ -50,7 +53,9 @@ IFLA_ADDRESS, IFLA_NAME, IFLA_MTU, IFLA_LINK, IFLA_QUEUE, IFLA_MASTER = 1, 3, 4,
 IFLA_NAMES, IFLA_OTHER_NAME = 52, 53
 _IFA_FLAGS, _TEMPORARY = 8, 0x01
 _OUT, _MULTIPATH, _CACHE, _EXPIRES, _OBJECT = 4, 9, 12, 23, 30
-_BY_KERNEL, _UNICAST, _CLONED, _ONLINK = 2, 1, 0x200, 0x4
+_BY_KERNEL, _CLONED, _ONLINK = 2, 0x200, 0x4
+_UNICAST, _LOCAL = 1, 2
+_PERMANENT = 0x80
 _USER_HZ = 100
 _SETTINGS = ("ipv4/conf", "ipv6/conf", "ipv4/neigh", "ipv6/neigh")
 
@@ -70,6 +75,7 @@ class State:
     settings: dict[str, str]
     features: dict[str, bool]
     groups: dict[str, dict[str, int]]
+    neighbours: list[str] = dataclasses.field(default_factory=list)
 
 
 def links(netlink: Netlink) -> Iterator[tuple[int, int, dict[int, bytes]]]:
@@ -84,7 +90,8 @@ def names(found: dict[int, bytes]) -> list[str]:
     others = [
         value for kind, value in attributes(found.get(IFLA_NAMES, b"")) if kind == IFLA_OTHER_NAME
     ]
-    return [each.rstrip(b"\0").decode() for each in (found[IFLA_NAME], *others)]
+    everyone = (found[IFLA_NAME], *others)
+    return [each.rstrip(b"\0").decode(errors="replace") for each in everyone]
 
 
 def change(netlink: Netlink, index: int, *what: bytes, flags: int = 0, mask: int = 0) -> None:
@@ -96,7 +103,7 @@ def capture(name: str) -> State:
     """Return how a card is. Raises OSError if there is none of this name."""
     index = socket.if_nametoindex(name)
     with Netlink() as netlink, Ethtool() as tool:
-        _, flags, found = next(each for each in links(netlink) if each[0] == index)
+        flags, found = _now(netlink, index)
         return State(
             name=name,
             index=index,
@@ -109,13 +116,28 @@ def capture(name: str) -> State:
             settings=_settings(name),
             features=tool.features(name),
             groups=_groups(tool, name),
+            neighbours=[each.hex() for each in _neighbours(netlink, index)],
         )
+
+
+def _now(netlink: Netlink, index: int) -> tuple[int, dict[int, bytes]]:
+    """Return flags and attributes of an interface. Raises OSError if it is gone."""
+    for number, flags, found in links(netlink):
+        if number == index:
+            return flags, found
+    raise OSError(errno.ENODEV, "it is gone")
 
 
 def default_routes(netlink: Netlink, index: int) -> list[int]:
     """Return the families (AF_INET, AF_INET6) that have a default route by an interface."""
     found = [_ROUTE.unpack_from(body) for body in _routes(netlink, index)]
-    return sorted({family for family, length, *_ in found if length == 0})
+    return sorted(
+        {
+            family
+            for family, length, _, _, _, _, _, kind, _ in found
+            if length == 0 and kind == _UNICAST
+        }
+    )
 
 
 def restore(state: State, name: str) -> list[str]:
@@ -145,28 +167,27 @@ def restore(state: State, name: str) -> list[str]:
                 change(netlink, index, text(IFLA_NAME, state.name))
                 name = state.name
         _restore_link(netlink, index, state, noting)
-        _restore_driver(tool, name, state, noting)
+        # Some drivers can be told only while their card is down, some only while it is up.
+        quiet = noting if not state.flags & UP else _not_noting
+        _restore_driver(tool, name, state, quiet)
         _restore_settings(name, state.settings, noting)
         if state.flags & UP:
             with noting("up"):
                 change(netlink, index, flags=UP, mask=UP)
-        for each in state.addresses:
-            with noting("an address"):
-                _give_address(netlink, index, bytes.fromhex(each))
-        # First those that say who is a neighbour, then those that need one.
-        waiting = [bytes.fromhex(each) for each in state.routes]
-        waiting.sort(key=lambda body: any(kind == 5 for kind, _ in _parts(body)))
-        for body in waiting:
-            with noting("a route"):
-                _give_route(netlink, state.index, index, body)
+            _restore_driver(tool, name, state, noting)
+        _restore_network(netlink, index, state, noting)
     return troubles
 
 
 Noting = Callable[[str], contextlib.AbstractContextManager[None]]
 
 
+def _not_noting(what: str) -> contextlib.AbstractContextManager[None]:
+    return contextlib.suppress(OSError)
+
+
 def _restore_link(netlink: Netlink, index: int, state: State, noting: Noting) -> None:
-    _, _, now = next(each for each in links(netlink) if each[0] == index)
+    _, now = _now(netlink, index)
     if now[IFLA_ADDRESS].hex(":") != state.mac:
         with noting(f"MAC {state.mac}"):
             change(
@@ -181,6 +202,21 @@ def _restore_link(netlink: Netlink, index: int, state: State, noting: Noting) ->
                 change(netlink, index, attribute(kind, struct.pack("=I", value)))
     with noting("flags"):
         change(netlink, index, flags=state.flags & _KEPT_FLAGS, mask=_KEPT_FLAGS)
+
+
+def _restore_network(netlink: Netlink, index: int, state: State, noting: Noting) -> None:
+    for each in state.addresses:
+        with noting("an address"):
+            _give_address(netlink, index, bytes.fromhex(each))
+    # First those that say who is a neighbour, then those that need one.
+    waiting = [bytes.fromhex(each) for each in state.routes]
+    waiting.sort(key=lambda body: any(kind == 5 for kind, _ in _parts(body)))
+    for body in waiting:
+        with noting("a route"):
+            _give_route(netlink, state.index, index, body)
+    for each in state.neighbours:
+        with noting("a neighbour"):
+            _give_neighbour(netlink, index, bytes.fromhex(each))
 
 
 def _restore_driver(tool: Ethtool, name: str, state: State, noting: Noting) -> None:
@@ -254,13 +290,28 @@ def _give_address(netlink: Netlink, index: int, body: bytes) -> None:
     netlink.request(NEW_ADDRESS, head + body[_ADDRESS.size :], CREATE | REPLACE)
 
 
+def _neighbours(netlink: Netlink, index: int) -> Iterator[bytes]:
+    """Yield the neighbour entries that somebody has set for good."""
+    for message in netlink.dump(GET_NEIGHBOUR, _NEIGHBOUR.pack(0, 0, 0, 0, 0)):
+        _, its, state, _, _ = _NEIGHBOUR.unpack_from(message.body)
+        if its == index and state & _PERMANENT:
+            yield message.body
+
+
+def _give_neighbour(netlink: Netlink, index: int, body: bytes) -> None:
+    family, _, state, flags, kind = _NEIGHBOUR.unpack_from(body)
+    head = _NEIGHBOUR.pack(family, index, state, flags, kind)
+    netlink.request(NEW_NEIGHBOUR, head + body[_NEIGHBOUR.size :], CREATE | REPLACE)
+
+
 def _routes(netlink: Netlink, index: int) -> Iterator[bytes]:
     """Yield the routes by an interface that somebody has set: the rest the kernel makes again."""
     for family in (socket.AF_INET, socket.AF_INET6):
         for message in netlink.dump(GET_ROUTE, _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
             _, _, _, _, _, protocol, _, kind, flags = _ROUTE.unpack_from(message.body)
             ours = index in _interfaces(message.body)
-            if ours and kind == _UNICAST and protocol != _BY_KERNEL and not flags & _CLONED:
+            made = protocol != _BY_KERNEL and not flags & _CLONED
+            if ours and made and kind in (_UNICAST, _LOCAL):
                 yield message.body
 
 

@@ -19,6 +19,7 @@ CHANGES = (
     (nicstate, "change"),
     (nicstate, "_give_address"),
     (nicstate, "_give_route"),
+    (nicstate, "_give_neighbour"),
     (namespace, "create"),
     (namespace, "delete"),
     (nic, "take"),

@@ -59,7 +59,12 @@ def _index(name: str) -> int:
 
 
 def wired(
-    first: str, second: str, kind: Attachment = Attachment.WHOLE, *, mtu: int = 1500
+    first: str,
+    second: str,
+    kind: Attachment = Attachment.WHOLE,
+    *,
+    mtu: int = 1500,
+    mode: str = "bridge",
 ) -> Topology:
     """Hosts ``left`` and ``right``, joined by two cards; both IP versions."""
     ends = [
@@ -71,7 +76,7 @@ def wired(
                 ip_interface(f"2001:db8::{number}/64"),
             ),
             mtu=mtu,
-            uplink=Uplink(nic=nic, kind=kind),
+            uplink=Uplink(nic=nic, kind=kind, mode=mode),
         )
         for number, (host, nic) in enumerate((("left", first), ("right", second)), 1)
     ]
@@ -92,7 +97,11 @@ def furnish(name: str) -> None:
        "preferred_lft", "2000")  # fmt: skip
     ip("route", "add", "192.0.2.0/25", "via", "198.51.100.1", "dev", name, "metric", "50")
     ip("route", "add", "192.0.2.128/25", "dev", name, "table", "77", "src", "198.51.100.8")
+    ip("route", "add", "local", "198.18.0.0/24", "dev", name, "table", "local", "proto", "static")
     ip("-6", "route", "add", "2001:db8:9::/48", "via", "2001:db8:7::1", "dev", name)
+    for address in ("198.51.100.9", "2001:db8:7::9"):
+        ip("neighbour", "add", address, "lladdr", "02:00:00:00:00:09", "dev", name)
+    ip("link", "property", "add", "dev", name, "altname", f"other-{name}")
     Path("/proc/sys/net/ipv4/conf", name, "rp_filter").write_text("2")
     Path("/proc/sys/net/ipv6/conf", name, "hop_limit").write_text("33")
     Path("/proc/sys/net/ipv4/neigh", name, "gc_stale_time").write_text("99")
@@ -116,6 +125,7 @@ def furniture(
         "addresses": _without_lifetimes(ip("address", "show", name)).replace("UNKNOWN", "UP"),
         "routes": _of_people(ip("route", "show", "table", "all", "dev", name)),
         "routes6": _of_people(ip("-6", "route", "show", "table", "all", "dev", name)),
+        "neighbours": ip("neighbour", "show", "dev", name, "nud", "permanent"),
         "rp_filter": Path("/proc/sys/net/ipv4/conf", name, "rp_filter").read_text(),
         "hop_limit": Path("/proc/sys/net/ipv6/conf", name, "hop_limit").read_text(),
         **{words: ethtool(words, name) for words in groups},

@@ -1,5 +1,6 @@
 """Network cards in labs: they carry packets, and are given back as they were, whatever happens."""
 
+import errno
 import logging
 import os
 import signal
@@ -13,9 +14,10 @@ import pytest
 import simulated_cards as cards
 from simulated_cards import Pair, ip
 
-from netns import lab, namespace, nicstate
+from netns import ethtool, lab, namespace, nicstate
 from netns.cable import CarrierWatch
 from netns.errors import NetnsError, WaitTimeout
+from netns.ethtool import Ethtool, Group
 from netns.lab import Lab
 from netns.uplink import Attachment
 
@@ -74,6 +76,59 @@ def test_a_card_that_was_down_is_down_again(pair: Pair, tmp_path: Path) -> None:
     with Lab(cards.wired(first, second), name=NAME, state_dir=tmp_path / "state") as running:
         samples.arrives(running["left"], running["right"], "192.0.2.2")
     assert ip("-o", "link", "show", first) == before
+
+
+def test_a_card_by_its_other_name_has_its_first_one_again(
+    furnished: tuple[str, str, dict[str, str]], tmp_path: Path
+) -> None:
+    first, second, before = furnished
+    other = f"other-{first}"
+    with Lab(cards.wired(other, second), name=NAME, state_dir=tmp_path / "state") as running:
+        assert running.cards()[0].nic == first
+        with pytest.raises(NetnsError, match=f"no card {other} .a lab has it"):
+            Lab(cards.wired(other, second), name="b", state_dir=tmp_path / "b").__enter__()
+    assert cards.furniture(first) == before
+    with pytest.raises(NetnsError, match=f"{first} is taken by another interface, too"):
+        Lab(cards.wired(other, first), name=NAME, state_dir=tmp_path / "state").__enter__()
+    assert cards.furniture(first) == before
+
+
+def test_a_driver_that_answers_only_while_its_card_is_up_is_told_then(
+    furnished: tuple[str, str, dict[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, second, before = furnished
+    change, request = Ethtool.change, Ethtool._request
+
+    def unwilling(tool: Ethtool, name: str, group: Group, values: ethtool.Values) -> None:
+        if not int(Path("/sys/class/net", name, "flags").read_text(), 16) & nicstate.UP:
+            raise OSError(errno.ENETDOWN, "is down")
+        change(tool, name, group, values)
+
+    def broken(tool: Ethtool, command: int, body: bytes) -> list[bytes]:
+        if command == Group.ENERGY:
+            raise OSError(errno.EIO, "has no such register")
+        return request(tool, command, body)
+
+    monkeypatch.setattr(Ethtool, "change", unwilling)
+    monkeypatch.setattr(Ethtool, "_request", broken)
+    with Lab(cards.wired(first, second), name=NAME, state_dir=tmp_path / "state") as running:
+        running["left"].call(cards.spoil, "wire")
+    assert cards.furniture(first) == before
+    assert caplog.messages == []
+
+
+def test_a_card_that_is_plugged_out_meanwhile_is_missed_in_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = Pair()
+    with Lab(cards.wired(*pair.names), name=NAME, state_dir=tmp_path / "state"):
+        pair.remove()
+    assert len(caplog.messages) == 2
+    assert all("it is nowhere to be found" in each for each in caplog.messages)
+    assert samples.remains(NAME, tmp_path / "state", "") == []
 
 
 def test_the_card_of_a_host_that_is_removed_goes_home(
@@ -159,6 +214,14 @@ def test_what_cannot_be_taken_is_refused_in_words(pair: Pair, tmp_path: Path) ->
     ip("link", "add", "over", "link", first, "type", "macvlan")
     assert f"{first} carries over" in refusal()
     ip("link", "delete", "over")
+    ip("link", "add", "veth7", "type", "veth", "peer", "name", "veth8")
+    assert "veth7 is no card but a virtual interface (veth)" in refusal(
+        cards.wired("veth7", second)
+    )
+    ip("link", "delete", "veth7")
+    functions = cards.wired("eth77", second, Attachment.VF)
+    assert "there is no card eth77" in refusal(functions)
+    assert f"{first} has no virtual function" in refusal(cards.wired(first, second, Attachment.VF))
     assert "uplink" in refusal(cards.wired(first, first))
 
 
@@ -205,21 +268,36 @@ def test_macvlans_share_a_card_that_stays(
     furnished: tuple[str, str, dict[str, str]], tmp_path: Path
 ) -> None:
     first, _, before = furnished
-    topology = cards.wired(first, first, Attachment.MACVLAN, mtu=1400)
+    topology = cards.wired(first, first, Attachment.MACVLAN, mtu=1300)
     with Lab(topology, name=NAME, state_dir=tmp_path / "state") as running:
         samples.arrives(running["left"], running["right"], "192.0.2.2")
         assert cards.furniture(first)["routes"] == before["routes"]
-        assert [card.attachment for card in running.cards()] == ["macvlan", "macvlan"]
+        assert [(card.attachment, card.mtu) for card in running.cards()] == [("macvlan", 1300)] * 2
     assert cards.furniture(first) == before
+    large = cards.wired(first, first, Attachment.MACVLAN)
+    with pytest.raises(NetnsError, match=rf"an MTU of 1400, .* \(ip link set {first} mtu 1500\)"):
+        Lab(large, name=NAME, state_dir=tmp_path / "state").__enter__()
     ip("link", "set", first, "down")
     with pytest.raises(NetnsError, match=rf"is down, .* \(ip link set {first} up\)"):
         Lab(topology, name=NAME, state_dir=tmp_path / "state").__enter__()
+
+
+def test_a_macvlan_that_has_its_card_alone_has_the_card_s_mac(pair: Pair, tmp_path: Path) -> None:
+    for each in pair.names:
+        ip("link", "set", each, "up")
+    topology = cards.wired(*pair.names, Attachment.MACVLAN, mode="passthru")
+    with Lab(topology, name=NAME, state_dir=tmp_path / "state") as running:
+        samples.arrives(running["left"], running["right"], "192.0.2.2")
+        told = [each.mac for each in running.topology.interfaces()]
+        assert told == [card.mac for card in running.cards()]
 
 
 def test_a_cable_is_pulled_noticed_and_plugged_in_again(pair: Pair, tmp_path: Path) -> None:
     first, second = pair.names
     with Lab(cards.wired(first, second), name=NAME, state_dir=tmp_path / "state") as running:
         left, right = running["left"], running["right"]
+        known = right.call(ip, "neighbour", "show", "dev", "wire", "nud", "permanent")
+        assert "192.0.2.1 " in known
         with left.call(CarrierWatch, "wire") as watch:
             with pytest.raises(WaitTimeout, match="carrier of wire to go"):
                 watch.await_state(up=False, timeout=0.1)
@@ -229,6 +307,7 @@ def test_a_cable_is_pulled_noticed_and_plugged_in_again(pair: Pair, tmp_path: Pa
                 samples.arrives(left, right, "192.0.2.2")
             running.plug("left", "wire", connected=True)
             assert watch.await_state(up=True, timeout=DEADLINE) > gone
+        assert right.call(ip, "neighbour", "show", "dev", "wire", "nud", "permanent") == known
         for address in ("192.0.2.2", "2001:db8::2"):
             samples.arrives(left, right, address)
 
