@@ -6,6 +6,7 @@ computing does not move the clock, for ever.
 """
 
 import bisect
+from array import array
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,7 +57,7 @@ class Poisson:
     """A Poisson process: gaps are independent and exponential, ``per_second`` on average.
 
     The first is due at ``t0``. The same seed gives the same gaps. Only what lies ahead is kept:
-    :meth:`due` may be asked for numbers that do not decrease by more than a block or two.
+    numbers that :meth:`due` is asked for may not decrease by more than a block (1,024).
     """
 
     rate_mhz = 0
@@ -66,20 +67,24 @@ class Poisson:
 
         self._lots = random.Random(seed)  # noqa: S311  nothing secret is drawn
         self._per_ns = per_second / 1e9
-        self._times = [t0]
+        self._times = array("q", [t0])
         self._exact = float(t0)
         self._first = 0
+        self._asked = 0
 
     def _extend(self) -> None:
-        if len(self._times) > 8 * _BLOCK:
-            del self._times[:_BLOCK]
-            self._first += _BLOCK
+        # After a stall what is due may be far ahead of what is asked for next: that is kept.
+        behind = self._asked - self._first - _BLOCK
+        if behind > 8 * _BLOCK:
+            del self._times[:behind]
+            self._first += behind
         for _ in range(_BLOCK):
             self._exact += self._lots.expovariate(self._per_ns)
             self._times.append(round(self._exact))
 
     def due(self, k: int) -> int:
         """Return when number ``k`` (from 0) is due."""
+        self._asked = k
         while k >= self._first + len(self._times):
             self._extend()
         return self._times[k - self._first]

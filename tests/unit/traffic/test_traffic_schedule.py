@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kproxy.traffic.schedule import Schedule
+from kproxy.traffic.schedule import Poisson, Schedule
 
 
 @given(t0=st.integers(0, 2**62), per_second=st.floats(0.001, 10_000_000), k=st.integers(0, 2**40))
@@ -21,3 +21,17 @@ def test_an_even_series() -> None:
     assert [schedule.due(k) for k in range(3)] == [5, 1_000_005, 2_000_005]
     assert schedule.due_by(0) == 0
     assert schedule.seconds(500) == 0.5
+
+
+def test_a_poisson_process_goes_on_where_a_stall_left_it() -> None:
+    """However much has become due meanwhile, the next one is due when it was."""
+    per_second, stall = 20_000, 60_000
+    awake = Poisson(0, per_second, 1)
+    wanted = [awake.due(k) for k in range(stall)]
+    stalled = Poisson(0, per_second, 1)
+    due = stalled.due_by(wanted[-1])
+    assert due == stall
+    for first in range(0, due, 512):
+        batch = range(first, min(first + 512, due))
+        assert [stalled.due(k) for k in batch] == wanted[batch.start : batch.stop]
+        assert stalled.due(first) == wanted[first]
