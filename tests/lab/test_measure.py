@@ -134,6 +134,31 @@ def test_a_mark_makes_the_outage_a_failover(lab: Lab, receiver: Process, tmp_pat
     assert trial.problems == ()
 
 
+def test_a_receiver_that_dies_leaves_the_senders_half(lab: Lab, tmp_path: Path) -> None:
+    command = [*KPROXY, "receive", "--port", "6004", "--control", ":6005", "--token", TOKEN]
+    far = lab["pod"].spawn(command, stderr=subprocess.PIPE)
+    assert far.popen is not None
+    assert far.popen.stderr is not None
+    assert readable(far.popen.stderr.fileno(), 60)
+    words = [*KPROXY, "send", "--to", "192.0.2.2:6004", "--interface", "eth0", "--seconds", "0"]
+    words += ["--receiver", "192.0.2.2:6005", "--token", TOKEN, "--out", str(tmp_path)]
+    with namespace.entered(lab["pod"].namespace):
+        arrivals = Path("/proc/thread-self/net/snmp")
+        before = _datagrams(arrivals)
+        process = lab["client"].spawn(words)
+        wait_until(lambda: _datagrams(arrivals) > before + 100, 60, "packets arrive")
+    far.kill()
+    far.wait(30)
+    far.popen.stderr.close()
+    assert process.wait(60) == 1
+    (trial,) = resultset.read(tmp_path / "result.json").trials
+    (measured,) = trial.measurements
+    assert (measured.sent or 0) > 100
+    assert (measured.received, measured.lost) == (None, None)
+    assert measured.sender is not None
+    assert "the receiver's records are missing: 192.0.2.2:6005" in trial.problems[0]
+
+
 def _datagrams(path: Path) -> int:
     lines = [line.split() for line in path.read_text().splitlines() if line.startswith("Udp:")]
     return int(dict(zip(*lines, strict=True))["InDatagrams"])
