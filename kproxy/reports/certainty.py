@@ -88,13 +88,20 @@ def _confidence(rows: Iterable[Row]) -> Grid | None:
 
 
 def _interval(spread: Spread | None) -> str:
-    if spread is None or spread.median is None or spread.confidence is None:
+    if spread is None or spread.confidence is None:
         return "–"
-    low, high = (
+    median, low, high = (
         "beyond what was watched" if value is None else f"{value:,.1f}"
-        for value in (spread.confidence.low, spread.confidence.high)
+        for value in (spread.median, spread.confidence.low, spread.confidence.high)
     )
-    return f"{spread.median:,.1f} ({low} to {high})"
+    return f"{median} ({low} to {high})"
+
+
+def _time(spread: Spread | None) -> str:
+    """Return median and range; a time that the middle trial did not come to an end of is none."""
+    if spread is not None and spread.median is None:
+        return "not recovered"
+    return spread_text(spread)
 
 
 def _methods(rows: Iterable[Row]) -> Grid | None:
@@ -103,8 +110,8 @@ def _methods(rows: Iterable[Row]) -> Grid | None:
     for row in rows:
         if row.methods is None or not row.lost:
             continue
-        others = (spread_text(getattr(row.methods, name)) for _, name in METHODS)
-        found.append(plain(*_names(row), spread_text(row.failover_time_ms), *others))
+        others = (_time(getattr(row.methods, name)) for _, name in METHODS)
+        found.append(plain(*_names(row), _time(row.failover_time_ms), *others))
     if not found:
         return None
     return Grid(

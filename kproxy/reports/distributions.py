@@ -1,5 +1,6 @@
 """How figures are spread over the trials: every trial is a point. Pure."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -69,7 +70,8 @@ def section(view: View) -> Section:
     return Section(
         anchor="distributions",
         title="Distributions",
-        intro="Every point is one valid trial. The line across the box is the median.",
+        intro="Every point is one valid trial; what did not recover has none, and is counted "
+        "in the table. The line across the box is the median of the points.",
         blocks=tuple(blocks),
     )
 
@@ -130,11 +132,11 @@ def _chart(case: Case, figure: Figure, groups: dict[tuple[str, str], list[float 
 def _grid(figure: Figure, groups: dict[tuple[str, str], list[float | None]]) -> Grid:
     rows = []
     for (column, node), values in groups.items():
-        known = sorted(value for value in values if value is not None)
-        texts = ("–",) * 3
-        if known:
-            texts = tuple(f"{v:,.1f}" for v in (known[0], median(known), known[-1]))  # type: ignore[assignment]
-        never = len(values) - len(known)
+        # What did not recover counts as longer than every number, as in the comparison.
+        ordered = sorted(math.inf if value is None else value for value in values)
+        marks = (ordered[0], median(ordered), ordered[-1])
+        texts = (f"{value:,.1f}" if math.isfinite(value) else "–" for value in marks)
+        never = values.count(None)
         rows.append(
             (
                 Cell(column),
@@ -149,7 +151,7 @@ def _grid(figure: Figure, groups: dict[tuple[str, str], list[float | None]]) -> 
 
 
 def _connects(view: View) -> Chart | None:
-    """Return how long TCP connections took, all trials together; None without samples."""
+    """Return how long TCP connections took, all valid trials together; None without samples."""
     found = {column: _samples(view, column) for column in view.columns}
     found = {column: values for column, values in found.items() if values}
     if not found:
@@ -184,7 +186,7 @@ def _connects(view: View) -> Chart | None:
     head = ("", "connections", "p50 (ms)", "p90 (ms)", "p99 (ms)")
     return Chart(
         title="Share of new connections that were made within a time",
-        description="Cumulative distribution of TCP connect times, all trials and cases together.",
+        description="Cumulative distribution of TCP connect times, all cases together.",
         figure=charts.figure(traces, height=340, axes=axes),
         grid=Grid(title="", head=head, rows=tuple(rows)),
     )
@@ -194,7 +196,7 @@ def _samples(view: View, column: str) -> list[float]:
     return sorted(
         sample
         for shot in view.shots
-        if shot.column == column
+        if shot.column == column and not shot.problems
         for one in shot.measurements
         if one.tcp is not None
         for sample in one.tcp.connect_samples_ms

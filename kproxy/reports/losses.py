@@ -4,6 +4,7 @@ Over all trials of a case. The accounts close: sent is received plus lost, and l
 the places; what no counter accounts for is called unexplained, and shown.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,10 @@ A_POD = "a pod"
 
 THERE, BACK = "there", "back"
 KINDS = {"udp": "packets", "tcp-established": "requests", "tcp-connect": "connections"}
+MOST_WITNESSES = 6
+"""So many are told of one place and cause, those who saw most."""
+_COUNTED = re.compile(r"(?P<who>.*): (?P<seen>[\d,]+)(?: \(and (?P<others>[\d,]+) others\))?")
+"""How :mod:`kproxy.traffic.attribution` has a witness say how many it saw."""
 FIRST_HOSTS = ("client", "outside", "node")
 """How hosts begin that come first on the way, where no link tells."""
 
@@ -85,6 +90,7 @@ def _pods(view: View) -> frozenset[str]:
         for one in _measurements(view.shots)
         for flow in one.flows
         for pod in (flow.pod_before, flow.pod_after)
+        if pod
     )
 
 
@@ -106,20 +112,42 @@ def unexplained(one: Measurement) -> int | None:
 
 def added(losses: Iterable[Loss]) -> tuple[Loss, ...]:
     """Return losses of several trials, added up by place, cause and direction."""
-    found: dict[tuple[str, Cause, str], Loss] = {}
+    groups: dict[tuple[str, Cause, str], list[Loss]] = {}
     for one in losses:
-        key = (one.place, one.cause, one.direction)
-        before = found.get(key)
-        packets = one.packets + (before.packets if before else 0)
-        witness = before.witness if before else one.witness
-        found[key] = Loss(
-            place=one.place,
-            cause=one.cause,
-            packets=packets,
-            direction=one.direction,
-            witness=witness,
+        groups.setdefault((one.place, one.cause, one.direction), []).append(one)
+    return tuple(
+        Loss(
+            place=place,
+            cause=cause,
+            packets=sum(one.packets for one in group),
+            direction=direction,
+            witness=heard(one.witness for one in group),
         )
-    return tuple(found.values())
+        for (place, cause, direction), group in groups.items()
+    )
+
+
+def heard(witnesses: Iterable[str]) -> str:
+    """Return what the witnesses of several trials say together, with their counts added up."""
+    counts: dict[str, list[int]] = {}
+    for part in (part for text in witnesses if text for part in text.split("; ")):
+        told = _COUNTED.fullmatch(part)
+        if told is None:
+            counts.setdefault(part, [])
+            continue
+        total = counts.setdefault(told["who"], [])
+        numbers = [int((told[name] or "0").replace(",", "")) for name in ("seen", "others")]
+        total[:] = [a + b for a, b in zip(total or [0, 0], numbers, strict=True)]
+    ordered = sorted(counts.items(), key=lambda item: -sum(item[1][:1]))
+    said = [_said(who, *numbers) for who, numbers in ordered[:MOST_WITNESSES]]
+    more = len(ordered) - len(said)
+    return "; ".join([*said, f"and {more} more"] if more else said)
+
+
+def _said(who: str, seen: int | None = None, others: int = 0) -> str:
+    if seen is None:
+        return who
+    return f"{who}: {seen:,}" + (f" (and {others:,} others)" if others else "")
 
 
 def _case(case: Case, accounts: Sequence[Account], pods: Collection[str]) -> Iterable[Block]:

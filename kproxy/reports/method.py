@@ -18,8 +18,9 @@ METHOD = (
     "good one after it, slowest flow (RFC 6414, timestamp-based method).",
     "hit: the node that something was done to; other: another one; outside: beyond the load "
     "balancer.",
-    "A trial is not valid if the tester itself may have caused what was seen; its numbers count "
-    "in no table.",
+    "A trial is not valid if the tester itself may have caused what was seen. Where a row of a "
+    "comparison has such a trial, it says so and no more. Sums (what it came to, where packets "
+    "died) are over all trials.",
 )
 
 
@@ -71,7 +72,7 @@ def _invalid(view: View) -> Iterable[Block]:
     )
 
 
-Taken = Callable[[SenderQuality], float]
+Taken = Callable[[SenderQuality], float | None]
 _QUALITY: tuple[tuple[str, Taken, bool], ...] = (
     ("sends later than the threshold", lambda q: q.late, False),
     ("lateness, p99 (ms)", lambda q: q.lateness_p99_ms, False),
@@ -79,6 +80,8 @@ _QUALITY: tuple[tuple[str, Taken, bool], ...] = (
     ("sends that failed", lambda q: q.failed, True),
     ("not sent", lambda q: q.not_sent, True),
     ("largest gap within a flow (ms)", lambda q: q.largest_gap_ms, False),
+    ("woken too late, greatest (ms)", lambda q: q.timer_error_max_ms, False),
+    ("dropped by the kernel's backlog", lambda q: q.backlog_drops, True),
     ("dropped by receivers", lambda q: q.receiver_drops, True),
     ("error of the receivers' clock (ms)", lambda q: q.clock_error_ms, False),
 )
@@ -101,11 +104,7 @@ def _quality(view: View) -> Grid | None:
         return None
     rows = []
     for name, taken, none_allowed in _QUALITY:
-        worst = [max(taken(quality) for quality in found) for found in there.values()]
-        cells = (
-            Cell(f"{value:,g}", Tone.BAD if none_allowed and value else Tone.PLAIN)
-            for value in (round(value, 3) for value in worst)
-        )
+        cells = [_worst(map(taken, found), none_allowed) for found in there.values()]
         rows.append((Cell(name), *cells))
     return Grid(
         title="The tester's own errors, in the worst trial",
@@ -114,6 +113,15 @@ def _quality(view: View) -> Grid | None:
         note="Outages are judged by the real times of sending, so a late packet costs accuracy, "
         "not truth.",
     )
+
+
+def _worst(values: Iterable[float | None], none_allowed: bool) -> Cell:
+    """Return the greatest of the values; a dash where no sender has told any."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return Cell("–")
+    worst = round(max(known), 3)
+    return Cell(f"{worst:,g}", Tone.BAD if none_allowed and worst else Tone.PLAIN)
 
 
 def _facts(loaded: Sequence[Loaded]) -> Grid:

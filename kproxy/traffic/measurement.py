@@ -297,6 +297,10 @@ def problems(found: resultset.Measurement) -> tuple[str, ...]:
         said.append(f"{where}: {found.outside_fault} losses or failures without a fault")
     if found.unexplained:
         said.append(f"{where}: {found.unexplained} losses without place and cause")
+    lost = found.tcp.failed if found.tcp is not None else found.lost or 0
+    told = sum(one.packets for one in found.losses)
+    if found.losses and told != lost:
+        said.append(f"{where}: {lost} losses, but {told} by place and cause")
     if found.strangers:
         said.append(f"{where}: {found.strangers} packets arrived that were not sent")
     if found.sender is not None:

@@ -8,10 +8,31 @@ import plotly.graph_objects as go
 import pytest
 import report_samples as samples
 
-from kproxy.reports import charts, comparisons, csvfile, losses, markdown, report, timechart, view
+from kproxy.reports import (
+    certainty,
+    charts,
+    comparisons,
+    csvfile,
+    losses,
+    markdown,
+    report,
+    timechart,
+    view,
+)
 from kproxy.reports.document import Block, Chart, Document, Fold, Grid, Part, Side
 from kproxy.reports.document import Path as Way
-from kproxy.traffic.resultset import Cause, Difference, Loss, Series, Verdict
+from kproxy.reports.reading import Loaded
+from kproxy.traffic import summary
+from kproxy.traffic.resultset import (
+    Cause,
+    Difference,
+    Loss,
+    Methods,
+    ResultSet,
+    Series,
+    Spread,
+    Verdict,
+)
 
 GOOD = samples.loaded(samples.comparison(), "good")
 BAD = samples.loaded(samples.spoiled(samples.comparison()), "bad")
@@ -157,6 +178,81 @@ def test_losses_of_trials_add_up() -> None:
     one = Loss(place="node1", cause=Cause.RULE, packets=2, witness="nft")
     back = dataclasses.replace(one, direction="back")
     assert losses.added([one, back, one]) == (dataclasses.replace(one, packets=4), back)
+
+
+def test_witnesses_of_trials_add_up() -> None:
+    said = (
+        "nft on node1: 3 (and 2 others); drop monitor: 1",
+        "",
+        "nft on node1: 1,000",
+        "records",
+    )
+    assert losses.heard(said) == "nft on node1: 1,003 (and 2 others); drop monitor: 1; records"
+    pods = [f"pod-{number} was gone: {number}" for number in range(1, 21)]
+    told = losses.heard(pods)
+    assert told.startswith("pod-20 was gone: 20; pod-19 was gone: 19; ")
+    assert told.endswith("; and 14 more")
+
+
+def never_recovered() -> Loaded:
+    """Return a result in which two trials of three did not recover, in one mode."""
+    sample = samples.comparison()
+    trials = tuple(
+        trial
+        if (trial.mode, trial.scenario) != ("ipvs", "endpoint-crash") or trial.number == 1
+        else dataclasses.replace(
+            trial,
+            measurements=tuple(
+                dataclasses.replace(one, failover_time_ms=None, recovered=False)
+                if (one.node, one.traffic) == ("hit", "udp")
+                else one
+                for one in trial.measurements
+            ),
+        )
+        for trial in sample.trials
+    )
+    rows = summary.summarise(trials)
+    return samples.loaded(dataclasses.replace(sample, trials=trials, summary=rows), "never")
+
+
+def test_what_never_recovered_has_no_median_of_those_that_did() -> None:
+    blocks = blocks_of(report.document([never_recovered()]), "distributions")
+    (spread,) = [
+        b for b in blocks if isinstance(b, Chart) and b.description.startswith("Failover")
+    ]
+    (row,) = [row for row in texts(spread.grid) if row[:2] == ["ipvs", "hit"]]
+    assert row[2:] == ["3", "156.0", "–", "–", "2 did not recover"]
+
+
+def test_a_method_that_has_no_time_says_so() -> None:
+    sample = never_recovered().results
+    assert isinstance(sample, ResultSet)
+    row = next(row for row in sample.summary if row.mode == "ipvs" and row.lost)
+    never, known = (Spread(median=median, min=1.0, max=None) for median in (None, 2.0))
+    methods = Methods(
+        plbm_ms=never,
+        tblm_ms=known,
+        reset_ms=None,
+        first_route_ms=None,
+        full_ms=None,
+        programmed_ms=None,
+        recovered_ms=None,
+    )
+    rows = (dataclasses.replace(row, methods=methods),)
+    blocks = certainty.blocks(dataclasses.replace(sample, summary=rows))
+    grid = next(b for b in all_blocks(blocks) if isinstance(b, Grid) and "method" in b.title)
+    assert texts(grid)[0][3:7] == ["not recovered", "not recovered", "2 (1–?)", "–"]
+
+
+def test_connect_times_are_of_valid_trials() -> None:
+    counted = []
+    for loaded in (GOOD, BAD):
+        blocks = blocks_of(report.document([loaded]), "distributions")
+        chart = next(b for b in blocks if isinstance(b, Chart) and "connections" in b.title)
+        counted.append({row[0]: row[1] for row in texts(chart.grid)})
+    assert counted[0]["ipvs"] == counted[1]["ipvs"]
+    assert counted[0]["nftables"] == "537"  # 9 trials of 60, of which 3 failed
+    assert counted[1]["nftables"] == "478"  # without the one that is not valid
 
 
 def test_results_side_by_side_are_columns_side_by_side() -> None:

@@ -179,6 +179,9 @@ def test_unexplained_losses_spoil_a_trial() -> None:
     assert measurement.attributed(found, losses[:1]) == dataclasses.replace(
         told, losses=(losses[0], losses[1])
     )
+    more = dataclasses.replace(told, losses=(*told.losses, losses[0]))
+    (said,) = [text for text in measurement.problems(more) if "by place" in text]
+    assert said == f"udp from hit: {lost} losses, but {2 * lost - 3} by place and cause"
     known = resultset.Loss(place="node1", cause=resultset.Cause.RULE, packets=lost)
     assert measurement.problems(measurement.attributed(found, [known])) == ()
 
