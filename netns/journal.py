@@ -152,8 +152,15 @@ class Journal:
         self._reading = threading.Lock()
 
     def append(self, op: str, **fields: object) -> None:
-        """Write one record."""
-        os.write(self._fd, b"\n" + json.dumps({"op": op, **fields}).encode() + b"\n")
+        """Write one record. Raises :class:`NetnsError` if there is no room for all of it."""
+        record = b"\n" + json.dumps({"op": op, **fields}).encode() + b"\n"
+        try:
+            complete = os.write(self._fd, record) == len(record)
+        except OSError as problem:
+            raise NetnsError(f"cannot write to {self.path}: {problem.strerror}") from None
+        if not complete:
+            remedy = "make room there"
+            raise NetnsError(f"cannot write to {self.path}: no space left", remedy=remedy)
 
     def begin(self, name: str) -> None:
         """Write the first record: this process owns the lab."""

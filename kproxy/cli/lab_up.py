@@ -1,5 +1,6 @@
 """``kproxy lab up``, ``down``, ``list``: a lab's life."""
 
+import contextlib
 import json
 import os
 import select
@@ -24,6 +25,7 @@ from kproxy.lab.door.owner import Ended, Keeper
 from kproxy.lab.site import Site
 from netns import errors as netns_errors
 from netns.kernels import base, choice, clocks, quantities
+from netns.lab import repair
 
 _WEEK = "168h"
 
@@ -124,12 +126,16 @@ def up(
 def down(everything: bool, name: str | None, place: Path) -> int:
     """Take a lab down, and whatever a lab that died has left behind.
 
-    Nothing of it stays: no process, no namespace, no file.
+    Nothing of it stays: no process, no namespace, no file. What `kproxy compare` or `kproxy chain`
+    has left on this kernel when it was killed goes, too, and network cards come back.
     """
     labs = every(place) if everything else [find(place, name)]
     if not everything and name is None and not labs[0].root.exists():
         labs = every(place)[:1]
     gone = [one.name for one in labs if one.take_down()]
+    with contextlib.suppress(netns_errors.LabBusy):  # a measurement that is alive goes on
+        if repair(base.state_directory() / "lab"):
+            gone.append("the lab of a measurement that was killed")
     text = f"down: {', '.join(gone)}" if gone else "there was no lab"
     click.echo(f"kproxy: {text}", err=True)
     return 0

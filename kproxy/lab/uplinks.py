@@ -77,9 +77,10 @@ def option(text: str) -> dict[str, Uplink]:
         path = Path(text)
         try:
             found = yamltext.parse_one(path.read_text(encoding="utf-8"), path.name)
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             remedy = "name a file, or write node1=eth1,client=eth2"
-            raise UsageError(f"--uplinks {text}: {error.strerror}", remedy=remedy) from None
+            raise UsageError(f"--uplinks {text}: {reason}", remedy=remedy) from None
         inner = found.get("uplinks", found) if isinstance(found, Mapping) else found
         return parse(inner, path.name)
     said: dict[str, object] = {}

@@ -1,5 +1,6 @@
 """``kproxy lab``: what is refused before anything starts, and what kubectl is told."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from click.testing import CliRunner
 from kproxy import errors
 from kproxy.cli import lab_commands
 from kproxy.cli.main import cli
+from netns.journal import Journal
+from netns.kernels import base
 
 
 def run(*words: str, place: Path) -> Exception | None:
@@ -51,6 +54,19 @@ def test_a_name_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
 
 def test_down_of_nothing_is_fine(tmp_path: Path) -> None:
     assert run("down", place=tmp_path / "labs") is None
+
+
+def test_down_repairs_what_a_killed_measurement_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(base.STATE_VARIABLE, str(tmp_path))
+    left = tmp_path / "lab"
+    left.mkdir()
+    with closing(Journal(left)) as journal:
+        journal.begin("left")
+    result = CliRunner().invoke(cli, ["lab", "down"])
+    assert "down: the lab of a measurement that was killed" in result.output
+    assert not left.exists()
 
 
 def test_files_for_kubectl_are_read_here_and_become_its_input(tmp_path: Path) -> None:

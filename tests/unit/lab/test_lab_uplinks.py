@@ -96,7 +96,9 @@ def test_the_option_is_a_list_or_a_file(tmp_path: Path) -> None:
     for text in ("uplinks: {node1: eth1}", "{node1: eth1}"):
         path.write_text(text)
         assert uplinks.option(str(path)) == {"node1": Uplink(nic="eth1")}
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for wrong, said in (
+        (str(tmp_path / "binary"), "it is not UTF-8 text"),
         ("node1=eth1,node1=eth2", "node1 is named twice"),
         ("node1=eth1:wifi", "host.node1.as: 'wifi'"),
         (str(tmp_path / "none"), "No such file"),

@@ -233,3 +233,20 @@ def test_changing_gives_the_lock_up_after_an_error(tmp_path: Path) -> None:
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(fd)
     book.close()
+
+
+def test_half_a_record_is_said_before_the_deed_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file system is full: nothing must be done that a clean-up would not know of."""
+    book = Journal(tmp_path)
+    book.append("closing")
+    with monkeypatch.context() as patched:
+        write = os.write
+        patched.setattr(journal.os, "write", lambda fd, data: write(fd, data[:8]))
+        with pytest.raises(NetnsError, match=r"cannot write to .*journal: no space left"):
+            book.append("add", topology={}, cards=[])
+    assert book.ledger().closing
+    book.begin("again")
+    assert book.ledger().name == "again"
+    book.close()
