@@ -7,12 +7,18 @@ import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
 from kproxy.cli.measure_places import control_place, read_token
+from kproxy.traffic import hwstamp
+from kproxy.traffic.hwstamp import Stamps
 from kproxy.traffic.remote import messages
 from kproxy.traffic.remote.messages import DEFAULT_PORT
+
+if TYPE_CHECKING:
+    from kproxy.traffic.remote.receiver import Place
 
 
 @click.command()
@@ -35,6 +41,12 @@ from kproxy.traffic.remote.messages import DEFAULT_PORT
     "--most-packets", type=click.IntRange(1, 1 << 27), default=messages.MOST_PACKETS,
     show_default=True, help="Take no longer runs; 48 bytes of memory each.",
 )  # fmt: skip
+@click.option(
+    "--timestamps", type=click.Choice([str(one) for one in Stamps]), default="software",
+    show_default=True,
+    help="By whom arrivals are stamped: the kernel (software), the card of --interface, or by it "
+    "if it can (auto).",
+)  # fmt: skip
 @click.option("--once", is_flag=True, help="End after one run.")
 @click.option("--yes-use-default-route", is_flag=True, help="Use the device of the default route.")
 def receive(
@@ -44,6 +56,7 @@ def receive(
     token: str,
     name: str,
     most_packets: int,
+    timestamps: str,
     once: bool,
     yes_use_default_route: bool,
 ) -> int:
@@ -63,20 +76,36 @@ def receive(
     if interface:
         with Routes() as routes:
             checked(interface, cards(), routes, may_be_default=yes_use_default_route)
-    called = name or socket.gethostname()
-    place = Place(name=called, port=port, interface=interface, most_packets=most_packets)
-    with channel.listen(host, control_port) as listener:
-        receiver = Receiver(place, secret, listener, _tell, _shown())
-        _tell(f"{place.name} receives UDP port {port}{f' on {interface}' if interface else ''}")
-        where = f"{host or 'THIS-HOST'}:{listener.getsockname()[1]}"
-        _tell(
-            f"on the other host: kproxy measure send --interface DEVICE --to ADDRESS:{port} "
-            f"--receiver {where} --token {'…' if token else secret}"
+    with (
+        channel.listen(host, control_port) as listener,
+        hwstamp.arrivals(Stamps(timestamps), interface, _tell) as card,
+    ):
+        place = Place(
+            name=name or socket.gethostname(),
+            port=port,
+            interface=interface,
+            most_packets=most_packets,
+            card=card,
         )
+        receiver = Receiver(place, secret, listener, _tell, _shown())
+        control_port = listener.getsockname()[1]
+        _introduce(place, f"{host or 'THIS-HOST'}:{control_port}", "…" if token else secret)
         signal.signal(signal.SIGTERM, _end)
         with contextlib.suppress(KeyboardInterrupt):
             receiver.serve(once=once)
     return 0
+
+
+def _introduce(place: "Place", control: str, token: str) -> None:
+    _tell(
+        f"{place.name} receives UDP port {place.port}"
+        f"{f' on {place.interface}' if place.interface else ''}"
+        f"{', with stamps of its card' if place.card else ''}"
+    )
+    _tell(
+        f"on the other host: kproxy measure send --interface DEVICE --to ADDRESS:{place.port} "
+        f"--receiver {control} --token {token}"
+    )
 
 
 def _tell(text: str) -> None:

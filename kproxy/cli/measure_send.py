@@ -11,6 +11,7 @@ import click
 from kproxy.cli import compare_result, measure_places, measure_table
 from kproxy.cli.measure_attention import MARKS, Attention, keys_come, mark_signal
 from kproxy.errors import UsageError
+from kproxy.traffic.hwstamp import Stamps
 from kproxy.traffic.remote.messages import DEFAULT_PORT
 from kproxy.traffic.remote.terms import DEFAULT_TMAX_S, TCP_TMAX_S, Probe, Stream
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 SMALLEST, LARGEST = 32, 65000
 CALIBRATED_FROM_PPS = 2000.0
 """Every machine sends so fast; to find out whether it does would take longer than it is worth."""
-DEFAULT_PORTS = {Probe.ICMP: 0, Probe.DNS: 53}
+DEFAULT_PORTS: dict[Probe | None, int] = {Probe.ICMP: 0, Probe.DNS: 53}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Asked:
     receiver: str
     token: str
     query: str
+    timestamps: Stamps
     may_be_default: bool
 
 
@@ -90,6 +92,9 @@ def _profile(ctx: click.Context, option: click.Parameter, path: Path | None) -> 
 @click.option("--seconds", default=10.0, show_default=True, help="0: until Ctrl-C.")
 @click.option("--tmax", type=float, help="Seconds after which a packet is lost (RFC 7680).  "
               f"[default: {DEFAULT_TMAX_S:g}; with --probe tcp {TCP_TMAX_S:g}]")  # fmt: skip
+@click.option("--timestamps", type=click.Choice([str(one) for one in Stamps]), default="auto",
+              show_default=True, help="By whom arrivals must be stamped at the --receiver, which "
+              "decides; auto: any.")  # fmt: skip
 @click.option("--mark-on", default="", metavar="SIGNAL",
               help=f"Mark a moment at this signal: {', '.join(MARKS)}. On a terminal any key "
               "does; q ends.")  # fmt: skip
@@ -145,42 +150,46 @@ def _checked(
     size: int,
     seconds: float,
     tmax: float | None,
+    timestamps: str,
     yes_use_default_route: bool,
 ) -> Asked:
     kind = Probe(probe) if probe else None
-    if tmax is None:
-        tmax = TCP_TMAX_S if kind is Probe.TCP else DEFAULT_TMAX_S
+    tmax = _tmax(kind) if tmax is None else tmax
     _check_ends(kind, interface, receiver, token)
     _check_numbers(rate, seconds, tmax)
-    _check_ports(source_port, flows if receiver else 0)
-    address, port = measure_places.target(to, DEFAULT_PORTS.get(kind) if kind else None)
-    stream = Stream(
-        destination=address,
-        port=port,
-        rate_pps=rate,
-        flows=1 if kind is Probe.ICMP else flows,
-        seconds=seconds or None,
-        payload_bytes=size,
-        first_port=source_port,
-        tmax_s=tmax,
-    )
+    address, port = measure_places.target(to, DEFAULT_PORTS.get(kind))
     return Asked(
-        stream=stream,
+        stream=Stream(
+            destination=address,
+            port=port,
+            rate_pps=rate,
+            flows=1 if kind is Probe.ICMP else flows,
+            seconds=seconds or None,
+            payload_bytes=size,
+            first_port=_first_port(source_port, flows if receiver else 0),
+            tmax_s=tmax,
+        ),
         interface=interface,
         probe=kind,
         receiver=receiver,
         token=measure_places.read_token(token),
         query=query,
+        timestamps=_check_stamps(kind, Stamps(timestamps)),
         may_be_default=yes_use_default_route,
     )
 
 
-def _check_ports(first: int, flows: int) -> None:
+def _tmax(kind: Probe | None) -> float:
+    return TCP_TMAX_S if kind is Probe.TCP else DEFAULT_TMAX_S
+
+
+def _first_port(first: int, flows: int) -> int:
     if first + flows > 65536:
         raise UsageError(
             f"--source-port {first}: {flows} flows end beyond port 65535",
             remedy="a smaller --source-port, or fewer --flows",
         )
+    return first
 
 
 def _check_numbers(rate: float, seconds: float, tmax: float) -> None:
@@ -207,6 +216,15 @@ def _check_ends(kind: Probe | None, interface: str, receiver: str, token: str) -
         raise UsageError("--receiver needs --interface", remedy="by which device are frames sent?")
     if receiver and not token:
         raise UsageError("--receiver needs --token", remedy="`kproxy measure receive` prints it")
+
+
+def _check_stamps(kind: Probe | None, wanted: Stamps) -> Stamps:
+    if kind is not None and wanted is Stamps.HARDWARE:
+        raise UsageError(
+            "--timestamps hardware: answers to --probe are stamped by the kernel",
+            remedy="a --receiver whose card stamps arrivals, or --timestamps software",
+        )
+    return wanted
 
 
 def _take(asked: Asked, attention: Attention) -> "Taken":
@@ -270,6 +288,7 @@ def _one_way(asked: Asked, way: Any, attention: Attention) -> "Taken":
     host, port = measure_places.split(asked.receiver, "--receiver", DEFAULT_PORT)
     with channel.connect(host, port) as line:
         joined = sender.Joined(line, asked.token)
+        joined.require(asked.timestamps)
         return sender.one_way(stream, asked.interface, crafted, joined, attention)
 
 
@@ -307,6 +326,7 @@ def _write(found: "Outcome", asked: Asked, taken: "Taken", path: Path) -> None:
                 },
                 "cut": found.cut,
                 "clocks": dataclasses.asdict(found.clocks),
+                "arrivals": dataclasses.asdict(found.arrivals) if found.arrivals else None,
                 "round_trip": found.round_trip,
                 "answers": found.outcomes,
             },

@@ -25,6 +25,9 @@ def lines(found: Outcome) -> list[str]:
         rows.append((f"time {way}", numbers))
     if not found.round_trip:
         rows.append(("receiver's clock", _clock(found)))
+    if found.arrivals is not None:
+        by = f"{found.arrivals.timestamps} ± {found.arrivals.error_ms:.3f} ms"
+        rows.append(("receiver's stamps", by))
     rows += _sender(measured)
     rows += [(event.name, f"at {event.ms:.3f} ms") for event in found.timeline[1:]]
     if found.cut:

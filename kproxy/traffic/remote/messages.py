@@ -5,7 +5,7 @@ from the sender                             from the receiver
 ==========================================  =====================================================
 (has connected)                             ``{"event": "hello", "format", "challenge"}``
 ``{"do": "hello", "format", "proof",        ``{"event": "welcome", "proof", "name", "interface",
-"challenge"}``                              "port", "clock", "most_packets"}``
+"challenge"}``                              "port", "clock", "most_packets", "timestamps"}``
 ``{"do": "clock", "ns"}``                    ``{"event": "clock", "ns", "received", "answered"}``
 ``{"do": "start", "trial", "packets",       ``{"event": "started"}``
 "rate_pps"}``

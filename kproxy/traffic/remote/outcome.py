@@ -24,15 +24,30 @@ class ClocksFound:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Arrivals:
+    """By whom arrivals were stamped (``software``: the kernel, ``hardware``: the card).
+
+    How exactly these times are known by the receiver's CLOCK_MONOTONIC, and how many packets the
+    card has left out, which have the kernel's stamp.
+    """
+
+    timestamps: str
+    error_ms: float
+    unstamped: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """Everything about one run. ``problems`` say why it is not to be believed.
 
-    ``round_trip``: the delays of the measurement are there and back.
+    ``round_trip``: the delays of the measurement are there and back. ``arrivals`` is None
+    where nobody received, or the receiver's records are lost.
     """
 
     measurement: resultset.Measurement
     round_trip: bool
     clocks: ClocksFound
+    arrivals: Arrivals | None
     timeline: tuple[resultset.TimelineEvent, ...]
     problems: tuple[str, ...]
     outcomes: dict[str, int]
@@ -79,6 +94,7 @@ def outcome(taken: Taken, place: str, traffic: str) -> Outcome:
         measurement=measured,
         round_trip=not taken.receiver,
         clocks=_clocks(taken.clocks),
+        arrivals=_arrivals(taken),
         timeline=_timeline(taken),
         problems=_problems(measured, taken),
         outcomes=taken.outcomes,
@@ -109,6 +125,16 @@ def _clocks(clocks: Clocks) -> ClocksFound:
     )
 
 
+def _arrivals(taken: Taken) -> Arrivals | None:
+    if "unstamped" not in taken.receiver:  # nobody receives, or the receiver is lost
+        return None
+    return Arrivals(
+        timestamps=str(taken.receiver.get("timestamps"))[:40],
+        error_ms=round(taken.state.clock_error_ns / 1e6, 6),
+        unstamped=int(taken.receiver["unstamped"]),
+    )
+
+
 def _timeline(taken: Taken) -> tuple[resultset.TimelineEvent, ...]:
     zero = taken.marks[0].ns if taken.marks else taken.started_ns
     events = [("first packet", taken.started_ns), *((one.name, one.ns) for one in taken.marks)]
@@ -134,6 +160,12 @@ def _problems(measured: resultset.Measurement, taken: Taken) -> tuple[str, ...]:
         found.append(f"the sender fell behind: {quality.not_sent:,} packets were not sent")
     if quality.receiver_drops:
         found.append(f"the receiver's socket dropped {quality.receiver_drops:,} packets")
+    arrivals = _arrivals(taken)
+    if arrivals is not None and arrivals.unstamped:
+        found.append(
+            f"the receiver's card has not stamped {arrivals.unstamped:,} packets: their times are "
+            "the kernel's"
+        )
     if measured.strangers:
         found.append(f"{measured.strangers:,} packets came that were not sent")
     return tuple(found)

@@ -18,6 +18,8 @@ from typing import Any
 
 from kproxy.errors import MeasurementError, UsageError
 from kproxy.traffic import recordfile, records, udp_receive
+from kproxy.traffic.hwstamp import Stamps
+from kproxy.traffic.phc import CardClock
 from kproxy.traffic.remote import channel, messages
 from kproxy.traffic.remote.channel import Channel
 
@@ -30,12 +32,16 @@ _SPARE = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where it receives: an interface (empty: any) and a UDP port; what it calls itself."""
+    """Where it receives: an interface (empty: any) and a UDP port; what it calls itself.
+
+    ``card``: the clock of that interface's card, which stamps arrivals; None: the kernel does.
+    """
 
     name: str
     port: int
     interface: str = ""
     most_packets: int = messages.MOST_PACKETS
+    card: CardClock | None = None
 
 
 class Recording:
@@ -43,6 +49,8 @@ class Recording:
 
     def __init__(self, place: Place, packets: int, rate_pps: float) -> None:
         self.capacity = 2 * packets + _SPARE  # duplicates are to be counted, not lost
+        if place.card is not None:  # whose clock is read more often
+            self.capacity += round(packets / rate_pps * 1e9 / place.card.every_ns)
         self.handed_over = False
         self._fd, path = channel.fresh_file("kproxy-received")
         try:
@@ -50,7 +58,7 @@ class Recording:
                 path, recordfile.KIND_RECEIVED, records.RECEIVED_SIZE, self.capacity, place.name
             )
             # It answers nobody: anybody can send to this port, also under another's address.
-            self.recorder = udp_receive.Recorder(self.writer, echoes=False)
+            self.recorder = udp_receive.Recorder(self.writer, echoes=False, card=place.card)
             self.sock = _socket(place, rate_pps)
         except OSError as error:
             os.close(self._fd)
@@ -81,6 +89,7 @@ class Recording:
             packets=self.recorder.probes,
             drops=drops,
             overflow=self.writer.overflow,
+            unstamped=self.recorder.unstamped,
             size=size,
         )
         digest, at = hashlib.sha256(), 0
@@ -99,7 +108,9 @@ class Recording:
 
 def _socket(place: Place, rate_pps: float) -> socket.socket:
     try:
-        sock = udp_receive.open_socket(place.port, packets_per_second=rate_pps)
+        sock = udp_receive.open_socket(
+            place.port, packets_per_second=rate_pps, by_card=place.card is not None
+        )
     except OSError as error:
         raise UsageError(
             f"--port {place.port}: {error.strerror}",
@@ -182,6 +193,7 @@ class Receiver:
             port=self.place.port,
             clock=channel.clock_identity(),
             most_packets=self.place.most_packets,
+            timestamps=Stamps.HARDWARE if self.place.card is not None else Stamps.SOFTWARE,
         )
         self._told(f"{line.name} is the sender")
         return True

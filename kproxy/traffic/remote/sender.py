@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kproxy.errors import MeasurementError, UsageError
 from kproxy.traffic import profile, recordfile, records
+from kproxy.traffic.hwstamp import Stamps
 from kproxy.traffic.remote import channel, clockoffset, messages
 from kproxy.traffic.remote.channel import Channel
 from kproxy.traffic.remote.generator import Generator
@@ -67,6 +68,15 @@ class Joined:
                 remedy="is it your `kproxy measure receive`?",
             )
         return answer
+
+    def require(self, wanted: Stamps) -> None:
+        """Raise UsageError unless arrivals are stamped there as is wanted here."""
+        there = self.welcome.get("timestamps")
+        if wanted is not Stamps.AUTO and there != wanted:
+            raise UsageError(
+                f"--timestamps {wanted}: {self.line.name} has {str(there)[:40]} stamps",
+                remedy=f"`kproxy measure receive --timestamps {wanted}` there",
+            )
 
     def clock(self) -> clockoffset.Offset:
         """Compare the clocks now."""
@@ -148,7 +158,8 @@ class Joined:
             raise MeasurementError(
                 f"{self.line.name} had no room for {overflow:,} packets, duplicates or others'"
             )
-        return path, {name: said.get(name) for name in ("packets", "drops", "overflow")}
+        told = ("packets", "drops", "overflow", "unstamped")
+        return path, {name: messages.whole(said, name) for name in told}
 
 
 def one_way(

@@ -25,6 +25,7 @@ GOOD: dict[str, Any] = {
     "size": 32,
     "seconds": 10.0,
     "tmax": 2.0,
+    "timestamps": "auto",
     "yes_use_default_route": False,
 }
 
@@ -60,6 +61,7 @@ def test_a_connection_counts_as_lost_before_the_kernel_tries_again() -> None:
         ({"rate": float("nan")}, "--rate nan"),
         ({"rate": 1e9}, "--rate 1e+09"),
         ({"seconds": -1.0}, "--seconds -1"),
+        ({"receiver": "", "probe": "tcp", "timestamps": "hardware"}, "are stamped by the kernel"),
         ({"tmax": 0.0}, "--tmax 0"),
         ({"rate": 0.01}, "--seconds 10 at --rate 0.01: that is not one packet"),
         ({"source_port": 65530}, "16 flows end beyond port 65535"),

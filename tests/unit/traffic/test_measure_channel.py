@@ -37,7 +37,7 @@ def test_records_come_over_as_they_were_written() -> None:
         arrived(joined, 503)
         path, said = joined.fetch()
         found, state = records.received_array(path, 7)
-    assert said == {"packets": 503, "drops": 0, "overflow": 0}
+    assert said == {"packets": 503, "drops": 0, "overflow": 0, "unstamped": 0}
     assert found["seq"].tolist() == list(range(500))
     assert found["sent_ns"].tolist() == list(range(1, 501))
     assert state.pod == "far"
