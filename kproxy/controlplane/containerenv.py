@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from kproxy import errors
 from kproxy.api.pods import Container, EnvVar, Pod
 
@@ -55,6 +57,16 @@ def environment(
         if value is not None:
             env[variable.name] = value
     return env
+
+
+def without_sources(container: Container) -> Container:
+    """Return a container without the variables for which ``look_up`` would be asked."""
+    own = [
+        one
+        for one in container.env or ()
+        if not any((one.value_from or {}).get(f"{field}KeyRef") for field in _SOURCES)
+    ]
+    return msgspec.structs.replace(container, env=own, env_from=None)
 
 
 def _all_of(source: Mapping[str, Any], pod: Pod, look_up: LookUp) -> dict[str, str]:

@@ -21,9 +21,13 @@ CHECK_FIRST = 0.01
 CHECK_MOST = 1.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Where:
-    """Where a container runs."""
+    """Where a container runs.
+
+    ``spec`` is what was started. Of a container that a former kubelet has started it is replaced
+    when all of it is known; everything else stays.
+    """
 
     pod: Pod
     container: Container

@@ -43,6 +43,11 @@ class ContainerRun:
         self._told_ready = False
 
     @property
+    def where(self) -> Where:
+        """Return where it runs, and as what."""
+        return self._where
+
+    @property
     def starting(self) -> bool:
         """Return whether its postStart hook is under way."""
         return self._hook is not None

@@ -10,6 +10,7 @@ No thread and no clock of its own: it is told the time, does what is due, and re
 to be asked again. What it begins (hooks, probes) is done by the performer, who calls back.
 """
 
+import contextlib
 import math
 
 from kproxy import errors
@@ -52,6 +53,7 @@ class ContainerWorker:
         self._reason = "PodInitializing" if pod.spec.init_containers else "ContainerCreating"
         self._message = ""
         self._ever_ran = False
+        self._half_known = False
 
     @property
     def id(self) -> ContainerId | None:
@@ -78,16 +80,22 @@ class ContainerWorker:
         """Return when it is killed; infinite: not known yet."""
         return self._run.kill_at if self._run else math.inf
 
-    def spec(self, sandbox: Sandbox, program: Program | None = None) -> ContainerSpec:
-        """Return what is started. Raises UnknownImage, or KproxyError for a wrong ``env``."""
-        program = program or self._tools.images.program(self.container)
+    @property
+    def spec(self) -> ContainerSpec | None:
+        """Return what runs, if something does."""
+        return self._run.where.spec if self._run else None
+
+    def _spec(
+        self, sandbox: Sandbox, program: Program, container: Container | None = None
+    ) -> ContainerSpec:
+        """Return what is started. Raises KproxyError for a wrong ``env``, NotYet."""
         tools = self._tools
         place = containerenv.Place(
             node_name=tools.node_name, host_ips=tools.host_ips, pod_ips=sandbox.addresses
         )
         given = {**tools.accounts.environment(self._pod), **program.env}
         env = containerenv.environment(
-            self._pod, self.container, place, given, tools.sources.look_up
+            self._pod, container or self.container, place, given, tools.sources.look_up
         )
         return ContainerSpec(
             name=self.container.name,
@@ -141,6 +149,8 @@ class ContainerWorker:
 
     def go_on(self, now: float) -> float | None:
         """Do what is due of a process that runs; start none."""
+        if self._half_known and self._run:
+            self._know_all(self._run)
         return self._run.go_on(now) if self._run else None
 
     def exited(self, end: Exit, now: float) -> bool:
@@ -176,6 +186,7 @@ class ContainerWorker:
     def lost(self) -> None:
         """Note that its process is gone; forget hooks and probes under way."""
         run, self._run = self._run, None
+        self._half_known = False
         if run is not None:
             run.close()
 
@@ -209,6 +220,7 @@ class ContainerWorker:
         running = ((known.state if known else None) or {}).get("running") or {}
         today = running.get("startedAt") or self._tools.today()
         self.starts = max(self.starts, found.attempt + 1)
+        self._half_known = True
         run = self._process(found, sandbox, self._known_program(sandbox), now, today)
         run.adopted(now, known)
         self._tools.log.info("container adopted", **run.words())
@@ -219,10 +231,21 @@ class ContainerWorker:
             program = self._tools.images.program(self.container)
         except errors.KproxyError:
             program = Program(command=(), env={}, own_log=False, listens=False)
+        for container in (self.container, containerenv.without_sources(self.container)):
+            with contextlib.suppress(errors.KproxyError):
+                return program, self._spec(sandbox, program, container)
+        return program, ContainerSpec(name=self.container.name, command=())
+
+    def _know_all(self, run: ContainerRun) -> None:
+        """Take note of what an adopted container runs as, once the API server has said it."""
         try:
-            return program, self.spec(sandbox, program)
+            program = self._tools.images.program(self.container)
+            run.where.spec = self._spec(run.where.sandbox, program)
+        except NotYet:
+            return
         except errors.KproxyError:
-            return program, ContainerSpec(name=self.container.name, command=())
+            pass  # the image is known no more, or the source is gone: what is known has to do
+        self._half_known = False
 
     def assume_done(self) -> None:
         """Note that it must have ended well, because what comes after it runs."""
@@ -248,7 +271,7 @@ class ContainerWorker:
         kind = "init_container" if self.init else "container"
         try:
             program = tools.images.program(self.container)
-            spec = self.spec(sandbox, program)
+            spec = self._spec(sandbox, program)
         except NotYet as why:
             self._wait("ContainerCreating", why.message)
             return False

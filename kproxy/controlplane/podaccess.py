@@ -40,12 +40,12 @@ class Logged:
 def running(workers: Workers, namespace: str, pod: str, container: str) -> Running:
     """Return where a container runs."""
     worker, one = _container(workers, namespace, pod, container)
-    sandbox = worker.sandbox
-    if one.id is None or sandbox is None:
+    sandbox, spec = worker.sandbox, one.spec
+    if spec is None or sandbox is None:
         raise errors.ApiError(
             400, "BadRequest", f'container "{container}" in pod "{pod}" is not running'
         )
-    return Running(sandbox=sandbox, spec=one.spec(sandbox))
+    return Running(sandbox=sandbox, spec=spec)
 
 
 def logged(

@@ -7,6 +7,7 @@ from kubelet_node import Node
 
 from kproxy import errors
 from kproxy.api import catalog
+from kproxy.controlplane import podaccess
 from kproxy.controlplane.envsources import FRESH_SECONDS, EnvSources, NotYet
 
 SECRET = {
@@ -120,6 +121,59 @@ def test_a_container_starts_when_its_values_are_known(node, monkeypatch):
     node.turn()
     assert node.status()["phase"] == "Running"
     assert dict(specs[-1].env)["V"] == "secret"
+
+
+def run_with_secret(node):
+    node.cluster.create(catalog.SECRET, SECRET)
+    create(node)
+    node.sources.fetch()
+    node.turn()
+    assert node.status()["phase"] == "Running"
+
+
+def exec_variables(node):
+    """Return the variables of a program that is started beside the container."""
+    running = podaccess.running(node.kubelet.workers, "default", "a", "c")
+    return {name: value for name, value in running.spec.env if name in ("V", "POD_UID")}
+
+
+def test_what_is_started_beside_a_container_has_its_values_however_old(node):
+    run_with_secret(node)
+    uid = node.get()["metadata"]["uid"]
+    node.time += 10 * FRESH_SECONDS
+    node.cluster.delete(catalog.SECRET, "default", "s")
+    assert exec_variables(node) == {"V": "secret", "POD_UID": uid}
+
+
+def test_of_an_adopted_container_the_values_are_asked_for_again(node):
+    run_with_secret(node)
+    uid = node.get()["metadata"]["uid"]
+    node.sources = EnvSources(node.cluster.get, wake=lambda: None, now=lambda: node.time)
+    node.boot()
+    assert exec_variables(node) == {"POD_UID": uid}
+    node.sources.fetch()
+    node.turn()
+    assert exec_variables(node) == {"V": "secret", "POD_UID": uid}
+    assert node.restarts() == 0
+
+
+def test_an_adopted_container_whose_values_are_gone_keeps_the_rest(node):
+    asked = []
+    run_with_secret(node)
+    node.sources = EnvSources(
+        lambda *ref: asked.append(ref) or node.cluster.get(*ref),
+        wake=lambda: None,
+        now=lambda: node.time,
+    )
+    node.cluster.delete(catalog.SECRET, "default", "s")
+    node.boot()
+    node.sources.fetch()
+    node.turn()
+    assert exec_variables(node).keys() == {"POD_UID"}
+    node.run(100.0)
+    node.sources.fetch()
+    assert len(asked) == 1
+    assert node.restarts() == 0
 
 
 def test_one_that_is_missing_is_waited_for(node):
