@@ -30,14 +30,16 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def target(text: str, default: int | None = None) -> tuple[IPAddress, int]:
-    """Return address and port of ``--to``. UsageError."""
-    host, port = split(text, "--to", default)
+def target(
+    text: str, default: int | None = None, *, option: str = "--to"
+) -> tuple[IPAddress, int]:
+    """Return address and port of ``--to``, or of what else names it. UsageError."""
+    host, port = split(text, option, default)
     try:
         return ip_address(host), port
     except ValueError:
         raise UsageError(
-            f"--to {text!r}: {host!r} is not an IP address",
+            f"{option} {text!r}: {host!r} is not an IP address",
             remedy="names are not looked up: that would be measured, too",
         ) from None
 

@@ -1,8 +1,12 @@
 """``kproxy trace``: the way of one packet to a Service and back, hop by hop."""
 
+import contextlib
 import json
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -63,12 +67,28 @@ def trace(
         timeout_s=timeout,
         request=_line(request),
     )
-    found = run.trace(asked)
+    with _ended_in_order():
+        found = run.trace(asked)
     if as_json:
         click.echo(json.dumps(text.jsonable(found), indent=2))
     else:
         click.echo("\n".join(text.lines(found)))
     return 0 if found.answered else 1
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """End as after Ctrl-C when told to end: the kernel's drop monitor is to be switched off."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {one: signal.signal(one, end) for one in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _line(request: str) -> bytes:
@@ -79,7 +99,7 @@ def _line(request: str) -> bytes:
 
 def _parsed(target: str) -> tuple[IPAddress, int, Protocol]:
     words, _, protocol = target.partition("/")
-    address, port = parsed_target(words)
+    address, port = parsed_target(words, option="target")
     if protocol.lower() not in ("", "tcp", "udp"):
         raise UsageError(f"{target}: protocol {protocol!r} cannot be traced", remedy="tcp or udp")
     return address, port, Protocol(protocol.lower() or "tcp")

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import struct
 from collections.abc import Iterator
@@ -107,28 +108,37 @@ def process(directory: Path) -> str:
 
 @contextlib.contextmanager
 def entered(place: Place) -> Iterator[None]:
-    """The calling thread is in the namespace for the block; sockets made there stay in it."""
+    """The calling thread is in the namespace for the block; sockets made there stay in it.
+
+    UsageError: it cannot be entered.
+    """
     home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _enter(place)
+        try:
+            yield
+        finally:
+            if _libc.setns(home, _CLONE_NEWNET):
+                os.abort()  # to go on in the wrong namespace would be worse
+    finally:
+        os.close(home)
+
+
+def _enter(place: Place) -> None:
     try:
         target = os.open(place.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            _enter(target, place.name)
+            if _libc.setns(target, _CLONE_NEWNET):
+                code = ctypes.get_errno()
+                raise OSError(code, os.strerror(code))
         finally:
             os.close(target)
-        yield
-    finally:
-        failed = _libc.setns(home, _CLONE_NEWNET)
-        os.close(home)
-        if failed:  # to go on in the wrong namespace would be worse than to end here
-            os.abort()
-
-
-def _enter(target: int, name: str) -> None:
-    if _libc.setns(target, _CLONE_NEWNET) != 0:
-        why = os.strerror(ctypes.get_errno())
+    except OSError as error:
+        told = error.errno in (errno.EPERM, errno.EACCES)
         raise UsageError(
-            f"cannot enter network namespace {name}: {why}", remedy="run this as root"
-        )
+            f"cannot enter network namespace {place.name}: {error.strerror}",
+            remedy="run this as root" if told else "is it one?",
+        ) from None
 
 
 _SIOCETHTOOL, _GDRVINFO = 0x8946, 0x3

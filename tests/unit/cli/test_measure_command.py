@@ -182,7 +182,7 @@ def test_in_a_lab_the_trace_runs_on_the_labs_kernel(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["10.0.0.1"], "--to '10.0.0.1'"),
+        (["10.0.0.1"], "target '10.0.0.1'"),
         (["10.0.0.1:80/sctp"], "protocol 'sctp' cannot be traced"),
         (["10.0.0.1:80", "--timeout", "0"], "--timeout 0"),
         (["10.0.0.1:80/udp", "--request", "x"], "--request goes over TCP"),
