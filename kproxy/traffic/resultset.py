@@ -9,7 +9,9 @@ rates per second; a field that does not apply is null. Single figures are in
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from kproxy.traffic import resultfile
 from kproxy.traffic.figures import (
@@ -245,7 +247,7 @@ class Series:
 
     service: str
     start_ms: float
-    step_ms: float
+    step_ms: Annotated[float, msgspec.Meta(gt=0)]
     sent: tuple[int, ...]
     lost: tuple[int, ...]
 

@@ -106,6 +106,16 @@ def test_a_parameter_of_another_kind_is_named_and_no_report_fails_of_it(
     assert report.document([found]).sections
 
 
+def test_packets_over_no_time_are_no_rate(tmp_path: Path) -> None:
+    path = samples.written(WHOLE, tmp_path)
+    top = json.loads(path.read_text())
+    top["trials"][1]["measurements"][0]["series"][0]["step_ms"] = 0
+    path.write_text(json.dumps(top))
+    found = reading.read(path)
+    assert any(text.startswith("trials[1] cannot be read") for text in found.troubles)
+    assert report.document([found]).sections
+
+
 def test_a_baseline_that_is_not_valid_spoils_also_rows_that_are_made_again(tmp_path: Path) -> None:
     path = samples.written(WHOLE, tmp_path)
     top = json.loads(path.read_text())
