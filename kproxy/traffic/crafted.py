@@ -9,9 +9,11 @@ import functools
 import ipaddress
 import itertools
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
+from scapy.fields import Field, IP6Field, IPField, MACField
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import Dot1Q, Ether
@@ -33,6 +35,8 @@ LAYERS: dict[str, type[Packet]] = {
 LONGEST = 2_000
 MOST_LAYERS = 16
 _MANUAL = "see scapy's manual for this field"
+_SEVERAL = "its values stand for several packets; this is one"
+_ONE_VALUE = "write one value for each field"
 _REMEDY = "write layers joined by /, for example IP(dst='10.96.0.10')/UDP(dport=53)"
 
 
@@ -98,9 +102,10 @@ def _layer(node: ast.expr, wrong: _Wrong) -> Packet:
     fields = {}
     for keyword in node.keywords:
         field = _field(layer, keyword, wrong)
-        fields[field] = _literal(keyword.value, wrong)
-        if layer in (IP, IPv6) and field in ("src", "dst"):
-            _check_address(keyword.value, fields[field], wrong)
+        fields[field.name] = value = _literal(keyword.value, wrong)
+        if isinstance(value, list | tuple) and not field.islist:
+            raise wrong(at, f"{name.id}: {_SEVERAL}", _ONE_VALUE)
+        _check_address(keyword.value, field, value, wrong)
     try:
         return layer(**fields)
     except Exception as error:  # scapy checks values in many ways
@@ -110,12 +115,11 @@ def _layer(node: ast.expr, wrong: _Wrong) -> Packet:
 def _check(node: ast.expr, layer: Packet, wrong: _Wrong) -> None:
     """See whether a layer can be built, and is one: scapy takes lists and ranges for many."""
     name, at = type(layer).__name__, node.col_offset
-    several = f"{name}: its values stand for several packets; this is one"
     try:
         alone = layer.copy()
         alone.remove_payload()
         if len(list(itertools.islice(iter(alone), 2))) > 1:
-            raise wrong(at, several, "write one value for each field")
+            raise wrong(at, f"{name}: {_SEVERAL}", _ONE_VALUE)
         if not isinstance(layer, ICMPv6EchoRequest):  # its checksum needs what is below
             bytes(alone)
     except UsageError:
@@ -128,22 +132,39 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _check_address(node: ast.expr, value: Any, wrong: _Wrong) -> None:
-    """Refuse names: scapy would ask a name server for them."""
-    try:
-        ipaddress.ip_address(str(value))
-    except ValueError:
+def _check_address(node: ast.expr, field: Any, value: Any, wrong: _Wrong) -> None:
+    """Refuse what is no address where one belongs: scapy would ask a name server for names."""
+    kind = next((kind for known, kind in _ADDRESSES.items() if isinstance(field, known)), None)
+    if kind is None or (value is None and kind == "MAC"):
+        return
+    if not _IS_ADDRESS[kind](str(value)):
         raise wrong(
-            node.col_offset, f"{value!r} is not an address", "write a plain IP address"
-        ) from None
+            node.col_offset, f"{value!r} is not an address", f"write a plain {kind} address"
+        )
+
+
+def _is_ip(text: str, kind: type[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
+_ADDRESSES: dict[type[Field[Any, Any]], str] = {IPField: "IPv4", IP6Field: "IPv6", MACField: "MAC"}
+_IS_ADDRESS: dict[str, Callable[[str], object]] = {
+    "IPv4": functools.partial(_is_ip, kind=ipaddress.IPv4Address),
+    "IPv6": functools.partial(_is_ip, kind=ipaddress.IPv6Address),
+    "MAC": re.compile(r"([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}").fullmatch,
+}
 
 
 def _names() -> str:
     return ", ".join(sorted(LAYERS))
 
 
-def _field(layer: type[Packet], keyword: ast.keyword, wrong: _Wrong) -> str:
-    known = [field.name for field in layer.fields_desc]
+def _field(layer: type[Packet], keyword: ast.keyword, wrong: _Wrong) -> Any:
+    known = {field.name: field for field in layer.fields_desc}
     at = keyword.col_offset
     if keyword.arg is None:
         raise wrong(at, "** is not a field", "write field=value")
@@ -153,7 +174,10 @@ def _field(layer: type[Packet], keyword: ast.keyword, wrong: _Wrong) -> str:
             f"{layer.__name__} has no field {keyword.arg!r}",
             f"it has: {', '.join(known)}",
         )
-    return keyword.arg
+    field = known[keyword.arg]
+    while hasattr(field, "fld"):  # in what makes it conditional, or emphasizes it
+        field = field.fld
+    return field
 
 
 def _literal(node: ast.expr, wrong: _Wrong) -> Any:

@@ -82,8 +82,8 @@ def crafted(packet: Packet, sender: Sender, *, flows: int = 1, first_flow: int =
     Link-layer and source addresses that were not given are those of the sender. A probe header
     goes before the payload of UDP, TCP, ICMP and ICMPv6 echoes, so that who receives can count
     them; other packets are sent as they are. Flows differ in their source port, or in the
-    identifier of an echo, unless that was given. Raises UsageError for a packet without a
-    destination, or for which there is no source address.
+    identifier of an echo; one that was given is the first flow's. Raises UsageError for a packet
+    without a destination, or for which there is no source address.
     """
     whole = _addressed(packet.copy(), sender)
     top = whole.lastlayer()
@@ -100,10 +100,9 @@ def crafted(packet: Packet, sender: Sender, *, flows: int = 1, first_flow: int =
             for n in range(flows)
         )
     found = []
+    first = top.fields.get(marks.port, _FIRST_PORT) or 0
     for number in range(flows):
-        if marks.port not in top.fields or number:
-            first = top.fields.get(marks.port) or _FIRST_PORT
-            setattr(top, marks.port, first + 1 if number else first)
+        setattr(top, marks.port, _port(first, number))
         found.append(_crafted_flow(whole, top, marks, first_flow + number, load))
     return tuple(found)
 
@@ -135,6 +134,16 @@ class _Marks:
 
 
 _FIRST_PORT = 40000
+_LAST_PORT = 0xFFFF
+_AGAIN_FROM = 1024
+
+
+def _port(first: int, number: int) -> int:
+    """Return the source port of a flow: one after the other, and after the last from 1024 on."""
+    beyond = first + number - _LAST_PORT - 1
+    return first + number if beyond < 0 else _AGAIN_FROM + beyond % (_LAST_PORT + 1 - _AGAIN_FROM)
+
+
 _MARKS: dict[type[Packet], _Marks] = {
     UDP: _Marks("sport", 0, _CHECKSUM_IN_UDP),
     TCP: _Marks("sport", 0, 16),
@@ -173,7 +182,7 @@ def probes(
     *,
     flows: int,
     first_flow: int = 0,
-    first_port: int = 40000,
+    first_port: int = _FIRST_PORT,
     source_mac: str,
     gateway_mac: str,
     source: IPv4Address | IPv6Address,
@@ -189,7 +198,7 @@ def probes(
             gateway_mac=gateway_mac,
             source=source,
             destination=destination,
-            source_port=first_port + number,
+            source_port=_port(first_port, number),
             destination_port=destination_port,
             payload_bytes=payload_bytes,
         )

@@ -52,6 +52,12 @@ def test_what_is_written_is_the_packet() -> None:
         ("IP(dst='10.0.0.0/8')", 8, "not an address"),
         ("IP(dst='example.com')", 8, "not an address"),
         ("IP(dst=5)", 8, "not an address"),
+        ("IP(dst='fd00::1')", 8, "not an address .write a plain IPv4 address"),
+        ("IPv6(dst='1.2.3.4')", 10, "not an address .write a plain IPv6 address"),
+        ("IPv6(dst='fe80::1%lo')", 10, "not an address"),
+        ("IP()/ICMP(type=5, gw='example.com')", 22, "not an address"),
+        ("Ether(dst='gateway')/IP()", 11, "not an address .write a plain MAC address"),
+        ("IP()/UDP(sport=[53])", 6, "one value"),
         ("IP()/(lambda: 1)()", 6, "no layer"),
         ("[x for x in ()]", 1, "no layer"),
         ("TCP(flags='QQ')", 1, "TCP: "),
@@ -113,6 +119,21 @@ def test_probes_in_crafted_packets_keep_checksums_right(
             assert getattr(Ether(bytes(again))[layer], checksum) == said
         else:
             assert layer is UDP
+
+
+@pytest.mark.parametrize(
+    ("given", "ports"),
+    [
+        ("", [40000, 40001, 40002]),
+        ("sport=53", [53, 54, 55]),
+        ("sport=0", [0, 1, 2]),
+        ("sport=None", [0, 1, 2]),
+        ("sport=65534", [65534, 65535, 1024]),
+    ],
+)
+def test_flows_have_source_ports_one_after_the_other(given: str, ports: list[int]) -> None:
+    flows = frames.crafted(crafted.parse(f"IP(dst='1.1.1.1')/UDP({given})"), SENDER, flows=3)
+    assert [Ether(flow.frame)[UDP].sport for flow in flows] == ports
 
 
 def test_what_has_no_place_for_a_probe_is_sent_as_it_is() -> None:
