@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from kproxy.traffic import wire
+from kproxy.traffic.phc import CardClock
 from kproxy.traffic.remote import channel
 from kproxy.traffic.remote.receiver import Place, Receiver
 
@@ -32,12 +33,14 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def receiver(*, runs: int = 1, most_packets: int = 1000) -> Iterator[Ends]:
+def receiver(
+    *, runs: int = 1, most_packets: int = 1000, card: CardClock | None = None
+) -> Iterator[Ends]:
     """Run a receiver until it has handed over so many runs; the last one is made by the test."""
     port = free_port()
     with channel.listen("127.0.0.1", 0) as listener:
         ends = Ends(listener.getsockname()[1], port)
-        place = Place(name="far", port=port, most_packets=most_packets)
+        place = Place(name="far", port=port, most_packets=most_packets, card=card)
         served = Receiver(place, TOKEN, listener, ends.said.append)
 
         def serve() -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import card_clock
 import pytest
 
 from kproxy.errors import MeasurementError, UsageError
@@ -14,26 +15,10 @@ from kproxy.traffic.hwstamp import Ability, Stamps
 from kproxy.traffic.phc import Reading, Sample
 
 SECOND = 1_000_000_000
-AHEAD = 37 * SECOND + 5
-"""Nanoseconds by which the card's clock is ahead of CLOCK_REALTIME: TAI, and a bit."""
 TRIAL = 7
 TIMESTAMPING, OVERFLOWN = 37, 40
 ALL_FILTERS = 1 << 1
 RECEIVES, RAW = 1 << 2, 1 << 6
-
-
-class Card:
-    """A clock that is so far ahead of the kernel's, read as exactly as that."""
-
-    every_ns = 20_000_000
-
-    def __init__(self) -> None:
-        self.waited: list[int] = []
-
-    def section(self, waited_ns: int) -> Reading:
-        self.waited.append(waited_ns)
-        offset, error = udp_receive.clock_offset()
-        return Reading(time.monotonic_ns(), offset - AHEAD, error + 9)
 
 
 def slot(seq: int, kernel_ns: int, card_ns: int, drops: int = 0) -> bytes:
@@ -83,10 +68,10 @@ def test_those_that_the_card_has_left_out_are_told() -> None:
 def test_both_kinds_of_stamps_are_on_the_one_clock(
     writer: recordfile.RecordWriter, tmp_path: Path
 ) -> None:
-    card = Card()
-    recorder = udp_receive.Recorder(writer, card=card)  # type: ignore[arg-type]
+    card = card_clock.FixedCard()
+    recorder = udp_receive.Recorder(writer, card=card)
     arrived = time.time_ns() - 50_000_000
-    filled = batch(slot(0, arrived, arrived + AHEAD), slot(1, arrived + 10, 0))
+    filled = batch(slot(0, arrived, arrived + card_clock.AHEAD), slot(1, arrived + 10, 0))
     recorder._batch = filled
     recorder._record(0, 2)
     offset, error = udp_receive.clock_offset()
@@ -105,7 +90,7 @@ def test_both_kinds_of_stamps_are_on_the_one_clock(
 def test_loopback_has_no_card_so_the_kernels_stamp_is_taken(
     writer: recordfile.RecordWriter, tmp_path: Path
 ) -> None:
-    recorder = udp_receive.Recorder(writer, card=Card())  # type: ignore[arg-type]
+    recorder = udp_receive.Recorder(writer, card=card_clock.FixedCard())
     before = time.monotonic_ns()
     with (
         udp_receive.open_socket(0, packets_per_second=10, by_card=True) as sock,

@@ -11,13 +11,15 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
+import card_clock
 import pytest
 import remote_pair
 from remote_pair import TOKEN
 
 from kproxy.cli import measure_table
-from kproxy.errors import MeasurementError
+from kproxy.errors import MeasurementError, UsageError
 from kproxy.traffic import profile, recordfile, records
+from kproxy.traffic.hwstamp import Stamps
 from kproxy.traffic.remote import channel, messages, outcome, sender
 from kproxy.traffic.remote.sender import Joined
 from kproxy.traffic.remote.terms import Mark, Stream, Taken
@@ -155,6 +157,50 @@ def test_an_end_that_comes_when_all_is_sent_changes_nothing(generator: type[Gene
         taken = one_way(Joined(line, TOKEN), tmax_s=60.0, attention=Nobody(end=True))
     assert taken.report == REPORT
     assert len(taken.received) == PACKETS
+
+
+def test_a_result_says_whose_stamps_it_has(generator: type[Generator]) -> None:
+    found = outcome.outcome(measured(range(PACKETS), generator), "here", "udp")
+    assert found.arrivals is not None
+    assert (found.arrivals.timestamps, found.arrivals.unstamped) == ("software", 0)
+    (line,) = (one for one in measure_table.lines(found) if "stamps" in one)
+    assert line.startswith("receiver's stamps  software ± 0.0")
+
+
+def test_what_a_card_has_not_stamped_makes_a_run_invalid(generator: type[Generator]) -> None:
+    """Over loopback no card stamps anything; the times are right all the same."""
+    card = card_clock.FixedCard()
+    began = time.monotonic_ns()
+    with remote_pair.receiver(card=card) as ends, ends.connect() as line:
+        generator.port = ends.port
+        joined = Joined(line, TOKEN)
+        joined.require(Stamps.AUTO)
+        joined.require(Stamps.HARDWARE)
+        with pytest.raises(UsageError, match="has hardware stamps"):
+            joined.require(Stamps.SOFTWARE)
+        taken = one_way(joined, tmax_s=60.0)
+    allowed = 3 * taken.state.clock_error_ns
+    assert began - allowed <= taken.received["received_ns"].min()
+    assert taken.received["received_ns"].max() <= time.monotonic_ns() + allowed
+    found = outcome.outcome(taken, "here", "udp")
+    assert (found.measurement.lost, found.arrivals) == (
+        0, outcome.Arrivals(
+            timestamps="hardware", error_ms=taken.state.clock_error_ns / 1e6, unstamped=PACKETS
+        ),
+    )  # fmt: skip
+    assert found.problems == (
+        "the receiver's card has not stamped 10 packets: their times are the kernel's",
+    )
+
+
+def test_a_receiver_without_card_is_told_to_have_one(generator: type[Generator]) -> None:
+    with remote_pair.receiver() as ends, ends.connect() as line:
+        generator.port = ends.port
+        joined = Joined(line, TOKEN)
+        with pytest.raises(UsageError, match="has software stamps") as told:
+            joined.require(Stamps.HARDWARE)
+        one_way(joined, tmax_s=60.0)
+    assert "measure receive --timestamps hardware" in told.value.remedy
 
 
 @contextlib.contextmanager
