@@ -13,6 +13,8 @@ from kproxy.lab.accounts import Accounts, Sent, Window
 from kproxy.traffic import calibration, resultset
 
 SECONDS = 0.5
+LEAST_PACE = 0.95
+"""Less is a sender that falls behind, and not one that was held up by the end of the attempt."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +44,19 @@ class Path:
             fault_ns=None, until_ns=time.monotonic_ns(), tmax_ns=round(self.tmax_s * 1e9)
         )
         found = self.accounts.account(trial, sent, window)
-        return judged(rate, [one for one in found if one.traffic == "udp"])
+        pace = min((one.udp["pace"] for one in sent if one.udp is not None), default=1.0)
+        return judged(rate, [one for one in found if one.traffic == "udp"], pace)
 
 
-def judged(rate: float, found: Sequence[resultset.Measurement]) -> calibration.Attempt:
-    """Return what measurements of UDP traffic say of a rate."""
-    lost, unsent, dropped, reached = 0, 0, 0, rate
+def judged(
+    rate: float, found: Sequence[resultset.Measurement], pace: float
+) -> calibration.Attempt:
+    """Return what measurements of UDP traffic say of a rate.
+
+    ``pace``: the share of the rate that the slowest sender kept up with. One that falls behind
+    leaves nothing out in so short a time: what it has not sent is still due.
+    """
+    lost, unsent, dropped, reached = 0, 0, 0, rate * min(1.0, pace)
     for one in found:
         lost += one.lost or 0
         if one.sender is None:
@@ -63,6 +72,9 @@ def judged(rate: float, found: Sequence[resultset.Measurement]) -> calibration.A
         (dropped, "dropped at receivers' sockets"),
     )
     why = ", ".join(f"{number:,} packets {what}" for number, what in reasons if number)
+    if pace < LEAST_PACE:
+        slow = f"a sender kept up with {100 * pace:.0f} % of it"
+        why = f"{slow}, {why}" if why else slow
     return calibration.Attempt(
         offered_pps=rate,
         achieved_pps=reached,

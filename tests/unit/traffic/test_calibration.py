@@ -114,17 +114,27 @@ def test_more_than_calibration_found_is_refused_with_what_it_found() -> None:
 
 def test_a_labs_measurements_are_judged() -> None:
     good = Measurement(node="a", traffic="udp", sent=1000, received=1000, lost=0)
-    assert selfcalibration.judged(500.0, [good]).held
+    assert selfcalibration.judged(500.0, [good], 0.97).held
     quiet = SenderQuality()
     lossy = Measurement(node="b", traffic="udp", sent=1000, received=990, lost=10, sender=quiet)
-    found = selfcalibration.judged(500.0, [good, lossy])
+    found = selfcalibration.judged(500.0, [good, lossy], 1.0)
     assert (found.held, found.lost, found.achieved_pps) == (False, 10, 495.0)
     assert found.why == "at 500 packets/s 10 packets lost"
     slow = SenderQuality(not_sent=200, failed=50, receiver_drops=3)
     short = Measurement(node="b", traffic="udp", sent=750, received=750, lost=0, sender=slow)
-    found = selfcalibration.judged(500.0, [short])
+    found = selfcalibration.judged(500.0, [short], 1.0)
     assert (found.lost, found.achieved_pps) == (250, 375.0)
     assert "250 packets not sent, 3 packets dropped at receivers' sockets" in found.why
+
+
+def test_a_sender_that_falls_behind_does_not_hold_the_rate() -> None:
+    """It leaves nothing out in half a second: what it has not sent yet is still due."""
+    behind = Measurement(
+        node="a", traffic="udp", sent=300, received=300, lost=0, sender=SenderQuality()
+    )
+    found = selfcalibration.judged(1000.0, [behind], 0.6)
+    assert (found.held, found.lost, found.achieved_pps) == (False, 0, 600.0)
+    assert found.why == "at 1,000 packets/s a sender kept up with 60 % of it"
 
 
 def test_stolen_time_is_read_from_the_kernels_text() -> None:
