@@ -16,7 +16,12 @@ from kproxy.traffic.resultset import Spread
 
 LEAST_MS = 50.0
 VANTAGES = ("hit", "other", "outside")
-KINDS = {"udp": "packets", "tcp-established": "requests", "tcp-connect": "connections"}
+_UNITS = {"udp": "packets", "tcp-established": "requests", "tcp-connect": "connections"}
+
+
+def units(traffic: str) -> str:
+    """Return what is counted of a kind of traffic; the kind itself, if a later version made it."""
+    return _UNITS.get(traffic, traffic)
 
 
 def seconds(ms: float) -> str:
@@ -103,7 +108,7 @@ def _promised(results: ChainSet, row: LinkRow) -> list[LinkTraffic]:
 def _loss(one: LinkTraffic) -> str:
     if not one.lost:
         return ""
-    text = f"{one.lost} of {one.sent} {KINDS[one.traffic]}"
+    text = f"{one.lost} of {one.sent} {units(one.traffic)}"
     if one.traffic == "tcp-connect" or one.failover_time_ms is None:
         return text
     return f"{text}, {spread_text(one.failover_time_ms)}"
@@ -186,7 +191,7 @@ def _promises(results: ChainSet) -> list[str]:
         for one in _promised(results, row):
             if one.lost:
                 lines.append(
-                    f"LOST: {row.link}, {one.vantage}: {one.lost} {KINDS[one.traffic]}, where "
+                    f"LOST: {row.link}, {one.vantage}: {one.lost} {units(one.traffic)}, where "
                     "nothing should be lost."
                 )
     return lines

@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kproxy.reports.chaintable import units
 from kproxy.reports.document import Block, Cell, Fold, Grid, Hop, Path, Section, Side, Tone, Words
 from kproxy.reports.view import Case, Shot, View
 from kproxy.traffic.resultset import Cause, Loss, Measurement
@@ -16,7 +17,6 @@ A_POD = "a pod"
 """Stands for every pod on the way: each trial has others."""
 
 THERE, BACK = "there", "back"
-KINDS = {"udp": "packets", "tcp-established": "requests", "tcp-connect": "connections"}
 MOST_WITNESSES = 6
 """So many are told of one place and cause, those who saw most."""
 _COUNTED = re.compile(r"(?P<who>.*): (?P<seen>[\d,]+)(?: \(and (?P<others>[\d,]+) others\))?")
@@ -182,7 +182,7 @@ def _row(one: Account) -> tuple[Cell, ...]:
     text = "–" if unknown is None else f"{unknown:,}"
     return (
         Cell(one.column),
-        Cell(f"{one.node}, {KINDS.get(one.traffic, one.traffic)}"),
+        Cell(f"{one.node}, {units(one.traffic)}"),
         Cell(f"{one.sent:,}"),
         Cell(f"{one.lost:,}", Tone.LOSS),
         Cell(text, Tone.BAD if unknown else Tone.PLAIN if unknown is None else Tone.GOOD),
@@ -191,7 +191,7 @@ def _row(one: Account) -> tuple[Cell, ...]:
 
 def _path(one: Account, order: Mapping[str, int], pods: Collection[str]) -> Path:
     return Path(
-        title=f"{one.column}, from {one.node}: {KINDS.get(one.traffic, one.traffic)}",
+        title=f"{one.column}, from {one.node}: {units(one.traffic)}",
         sent=one.sent,
         received=one.sent - one.lost,
         hops=_hops(one, THERE, order, pods),
@@ -236,7 +236,7 @@ def _rows(one: Account, order: Mapping[str, int]) -> Iterable[tuple[Cell, ...]]:
         where = loss.place + (", on the way back" if loss.direction == BACK else "")
         yield (
             Cell(one.column),
-            Cell(f"{one.node}, {KINDS.get(one.traffic, one.traffic)}"),
+            Cell(f"{one.node}, {units(one.traffic)}"),
             Cell(where or "–"),
             Cell(str(loss.cause), Tone.BAD if bad else Tone.PLAIN),
             Cell(f"{loss.packets:,}"),

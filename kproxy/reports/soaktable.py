@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from kproxy.reports.chaintable import KINDS, seconds
+from kproxy.reports.chaintable import seconds, units
 from kproxy.traffic.soakset import SoakSet
 
 
@@ -24,7 +24,7 @@ def lines(results: SoakSet) -> list[str]:
     for one in results.measurements:
         sent = one.tcp.attempted if one.tcp else one.sent or 0
         lost = one.tcp.failed if one.tcp else one.lost or 0
-        said.append(f"{one.node}: {lost} of {sent} {KINDS[one.traffic]} lost.")
+        said.append(f"{one.node}: {lost} of {sent} {units(one.traffic)} lost.")
     if not results.violations:
         return [*said, "Every promise was kept."]
     return [*said, *(f"BROKEN: {one}" for one in results.violations)]

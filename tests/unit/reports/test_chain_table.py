@@ -161,6 +161,11 @@ def test_a_broken_promise_is_named() -> None:
     assert "30 packets, where" not in text
 
 
+def test_traffic_of_a_kind_that_a_later_version_has_is_called_as_there() -> None:
+    sctp = dataclasses.replace(ROW.traffic[0], traffic="sctp", lost=4)
+    assert "4 of 1000 sctp" in shown(results(dataclasses.replace(ROW, traffic=(sctp,))))
+
+
 def test_why_something_is_not_valid_or_left_out_is_said() -> None:
     trial = LinkTrial(link="proxy-pod", number=2, problems=("the moon",))
     found = dataclasses.replace(
