@@ -271,7 +271,9 @@ def test_a_kubelet_starts_a_pod_when_it_has_its_token(node):
     node.turn()
     assert node.status()["phase"] == "Running"
     assert node.world.left() == [uid]
-    variables = dict(node.kubelet.workers[uid].containers[0].spec(node.runtime.sandbox(uid)).env)
+    spec = node.kubelet.workers[uid].containers[0].spec
+    assert spec is not None
+    variables = dict(spec.env)
     assert variables[SERVICE_ACCOUNT_VARIABLE] == str(node.world.directory / uid)
     assert variables["KUBERNETES_SERVICE_HOST"] == "192.0.2.10"
 
