@@ -267,7 +267,8 @@ def _able(parameters: "Parameters", *, named: bool) -> "Parameters":
     pairs = tuple(pair for pair in parameters.pairs if not lacking.keys() & {*pair})
     if not able or (parameters.pairs and not pairs):
         raise errors.UsageError(
-            "this kernel can do none of the modes", remedy="see kproxy doctor, or use --kernel uml"
+            "this kernel can do nothing of what is compared",
+            remedy="see kproxy doctor, or use --kernel uml",
         )
     left_out = tuple(f"mode {mode}: {why}" for mode, why in lacking.items())
     return dataclasses.replace(parameters, modes=able, pairs=pairs, left_out=left_out)
