@@ -11,7 +11,8 @@ each, little-endian), then flow, the low half of the sequence number (u32 each) 
 sending (u64), as they came, big-endian. *Sections* between them (:func:`section`) say to which
 trial the next ones belong. The kernel stamps arrivals with CLOCK_REALTIME; a section, written at
 least every second while packets arrive, carries the offset to CLOCK_MONOTONIC, too, by which the
-reader converts.
+reader converts. Where a network card stamps (:mod:`kproxy.traffic.phc`) it is by its own clock,
+and sections, with the offset of that one, are written every 20 ms.
 
 TCP (96 bytes, little-endian): see :class:`TcpRecord`.
 

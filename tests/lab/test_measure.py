@@ -74,6 +74,8 @@ def test_nothing_lost_is_told_as_nothing_lost(
     asked = parameters["measure"]
     assert asked["clocks"]["same"] is True
     assert asked["receiver"] == {"name": "far", "interface": "eth0", "port": PORT}
+    arrivals = asked["arrivals"]
+    assert (arrivals["timestamps"], arrivals["unstamped"]) == ("software", 0)
     assert (asked["round_trip"], len(measured.flows)) == (False, 16)
     assert measured.delay is not None
     assert measured.delay.max_ms < 3000
@@ -227,6 +229,25 @@ def test_bad_input_is_one_line(lab: Lab, tmp_path: Path, words: list[str], compl
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert complaint in done.stderr
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_a_veth_cannot_stamp_so_the_receiver_does_not_start(lab: Lab) -> None:
+    command = [*KPROXY, "receive", "--port", "6004", "--control", ":6005", "--interface", "eth0"]
+    done = lab["pod"].run([*command, "--timestamps", "hardware"], timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "--timestamps hardware: eth0 (driver veth): it cannot stamp arrivals" in done.stderr
+
+
+def test_stamps_that_the_receiver_does_not_have_are_not_measured_with(
+    lab: Lab, receiver: Process, tmp_path: Path
+) -> None:
+    words = [*KPROXY, "send", "--to", f"192.0.2.2:{PORT}", "--out", str(tmp_path)]
+    words += ["--interface", "eth0", "--receiver", "192.0.2.2", "--token", TOKEN]
+    done = lab["client"].run([*words, "--timestamps", "hardware"], timeout=60, check=False)
+    assert done.returncode == 2
+    assert "has software stamps (`kproxy measure receive --timestamps hardware`" in done.stderr
     assert not (tmp_path / "result.json").exists()
 
 
