@@ -15,6 +15,7 @@ from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from kproxy.traffic.receivedfile import Array
 
@@ -48,8 +49,10 @@ def write(path: Path, parts: Iterable[tuple[Array, dict[str, Array]]], pods: lis
         rows = 0
         for sent, received in parts:
             first = int(sent["ns"][0]) if first is None and len(sent) else first
-            columns.add(_rows(sent, received, pods, columns.last_ns or first or 0))
-            columns.last_ns = int(sent["ns"][-1]) if len(sent) else columns.last_ns
+            # What was not sent was due before what was sent late, just before it.
+            times = np.maximum.accumulate(np.append(columns.last_ns or first or 0, sent["ns"]))
+            columns.add(_rows(sent, received, pods, np.diff(times)))
+            columns.last_ns = int(times[-1])
             rows += len(sent)
         try:
             with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
@@ -62,11 +65,13 @@ def write(path: Path, parts: Iterable[tuple[Array, dict[str, Array]]], pods: lis
     return rows
 
 
-def _rows(sent: Array, received: dict[str, Array], pods: list[str], before: int) -> Array:
-    """Return the rows of some packets; ``before``: when the packet before them was sent."""
+def _rows(
+    sent: Array, received: dict[str, Array], pods: list[str], gaps: NDArray[np.int64]
+) -> Array:
+    """Return the rows of some packets; ``gaps``: since the packet before each was sent."""
     rows = np.zeros(len(sent), COLUMNS)
     rows["flow"], rows["seq"], rows["status"] = sent["flow"], sent["seq"], sent["status"]
-    rows["gap_ns"] = np.clip(np.diff(sent["ns"], prepend=before), 0, 0xFFFFFFFF)
+    rows["gap_ns"] = np.minimum(gaps, 0xFFFFFFFF)
     rows["delay_100ns"] = NOT_ARRIVED
     key = sent["flow"].astype("u8") << np.uint64(40) | sent["seq"]
     order = np.argsort(key, kind="stable")
@@ -79,10 +84,12 @@ def _rows(sent: Array, received: dict[str, Array], pods: list[str], before: int)
         known = ordered[place] == wanted
         row = order[place[known]]
         delay = (arrived["received_ns"][known] - sent["ns"][row]) // DELAY_UNIT_NS
-        # Of copies the first counts; those of one pod come in the order of their arrival.
-        np.minimum.at(rows["delay_100ns"], row, np.clip(delay, 0, _LONGEST).astype("u4"))
-        first = rows["copies"][row] == 0
-        rows["pod"][row[first]] = pods.index(pod)
+        # Of copies the first counts.
+        here = np.full(len(rows), NOT_ARRIVED)
+        np.minimum.at(here, row, np.clip(delay, 0, _LONGEST).astype("u4"))
+        first = here < rows["delay_100ns"]
+        rows["delay_100ns"][first] = here[first]
+        rows["pod"][first] = pods.index(pod)
         counts = np.bincount(row, minlength=len(rows)) + rows["copies"]
         rows["copies"] = np.minimum(counts, np.iinfo("u1").max)
     return rows

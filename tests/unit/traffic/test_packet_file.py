@@ -109,6 +109,40 @@ def test_a_user_reads_each_packets_fate(
     assert served.tolist() == [f"pod-{1 if i % 2 else 2}" for i in k[~lost]]
 
 
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_what_is_left_out_after_a_stall_moves_no_later_packet(tmp_path: Path, size: int) -> None:
+    """The first two left late, the next two had been due before that, and were left out."""
+    left_out, sent = records.STATUS_NOT_SENT, records.STATUS_SENT
+    spans = [(sent, 0, 9 * MS), (left_out, 2, 4 * MS), (sent, 4, 10 * MS), (sent, 6, 11 * MS)]
+    table = records.sent_table(FLOWS, 1_000_000)
+    writer = recordfile.RecordWriter(
+        tmp_path / "sent", recordfile.KIND_SENT, records.SPAN.size, 9, "udp_send", table
+    )
+    for status, first, at in spans:
+        writer.append(records.SPAN.pack(status, 2, first, START + at), 1)
+    writer.close()
+    received_file(tmp_path / "r1", "pod-1", [])
+    path = tmp_path / "packets.npz"
+    found = parts.parts(tmp_path / "sent", [tmp_path / "r1"], 1, size=size)
+    packetfile.write(path, found, ["pod-1"])
+    with np.load(path) as file:
+        times = file["first_ns"] + np.cumsum(file["gap_ns"], dtype="i8")
+    assert (times - START).tolist() == [at * MS for at in (9, 9, 9, 9, 10, 10, 11, 11)]
+
+
+def test_of_copies_at_two_pods_the_first_says_who_had_it(tmp_path: Path) -> None:
+    sent_file(tmp_path / "sent", unsent=-1)
+    received_file(tmp_path / "r1", "pod-1", [(0, 2 * MS), (1, MS)])
+    received_file(tmp_path / "r2", "pod-2", [(0, MS), (1, 2 * MS)])
+    path = tmp_path / "packets.npz"
+    found = parts.parts(tmp_path / "sent", [tmp_path / "r1", tmp_path / "r2"], 1)
+    packetfile.write(path, found, ["pod-1", "pod-2"])
+    with np.load(path) as file:
+        assert file["pod"][:2].tolist() == [1, 0]
+        assert file["copies"][:3].tolist() == [2, 2, 0]
+        assert file["delay_100ns"][:2].tolist() == [MS // packetfile.DELAY_UNIT_NS] * 2
+
+
 def test_a_failure_leaves_no_file(trial: tuple[Path, list[Path]], tmp_path: Path) -> None:
     sent, received = trial
     before = set(tmp_path.iterdir())
