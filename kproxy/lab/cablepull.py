@@ -22,13 +22,17 @@ HAND_SECONDS = 120.0
 
 
 class Cable:
-    """The cable of a node; ``tell`` asks somebody to pull it, where there is no other way."""
+    """The cable of a node; ``tell`` asks somebody to pull it, where there is no other way.
+
+    Make one while nothing is measured: it tries whether software can pull the cable of a card, and
+    switches the other end off for seconds to find out that it cannot.
+    """
 
     def __init__(self, lab: AttachedLab, node: str, tell: Callable[[str], None]) -> None:
         self._lab = lab
         self._tell = tell
-        self._by_hand = False
         self._end = _watched(lab, node)
+        self._by_hand = "" if self._end.uplink is None else self._refusal()
 
     @property
     def end(self) -> str:
@@ -41,32 +45,37 @@ class Cable:
         Nanoseconds of the monotonic clock. Raises ``MeasurementError`` if that does not happen;
         then it is plugged in.
         """
-        try:
-            return self._switch(connected=False)
-        except NetnsError as refusal:
-            if self._end.uplink is None:
-                raise errors.MeasurementError(str(refusal)) from None
-            self._by_hand = True
-            return self._ask("pull", refusal.message, connected=False)
+        if self._by_hand:
+            return self._ask("pull", self._by_hand, connected=False)
+        return self._switch(connected=False)
 
     def plug(self) -> tuple[int, int]:
         """Plug it in again; return when, and when the kernel said that there is a carrier."""
         if self._by_hand:
             return self._ask("plug in", "it was pulled by hand", connected=True)
+        return self._switch(connected=True)
+
+    def _refusal(self) -> str:
+        """Return why software cannot pull it; empty: it can."""
         try:
-            return self._switch(connected=True)
-        except NetnsError as error:
-            raise errors.MeasurementError(str(error)) from None
+            self._lab.plug(self._end.host, self._end.name, connected=False)
+        except NetnsError as refusal:
+            return refusal.message
+        self._lab.plug(self._end.host, self._end.name, connected=True)
+        return ""
 
     def _switch(self, *, connected: bool) -> tuple[int, int]:
         # Heard by a thread: who waits for the carrier otherwise looks at it now and then only.
-        with (
-            self._lab.host(self._end.host).call(CarrierWatch, self._end.name) as watch,
-            ThreadPoolExecutor(1) as pool,
-        ):
-            noticed = pool.submit(watch.await_state, up=connected, timeout=NOTICE_SECONDS)
-            done = self._lab.plug(self._end.host, self._end.name, connected=connected)
-            return done, noticed.result()
+        try:
+            with (
+                self._lab.host(self._end.host).call(CarrierWatch, self._end.name) as watch,
+                ThreadPoolExecutor(1) as pool,
+            ):
+                noticed = pool.submit(watch.await_state, up=connected, timeout=NOTICE_SECONDS)
+                done = self._lab.plug(self._end.host, self._end.name, connected=connected)
+                return done, noticed.result()
+        except NetnsError as error:
+            raise errors.MeasurementError(str(error)) from None
 
     def _ask(self, what: str, why: str, *, connected: bool) -> tuple[int, int]:
         with self._lab.host(self._end.host).call(CarrierWatch, self._end.name) as watch:

@@ -19,6 +19,7 @@ from kproxy.client.kubeconfig import load_kubeconfig
 from kproxy.client.objects import ObjectClient
 from kproxy.client.rest import Rest
 from kproxy.lab import generators, layout, plan, podviews, proxysets, workload
+from kproxy.lab.cablepull import Cable
 from kproxy.lab.eventlog import Event, EventLog
 from kproxy.lab.podruntime import Room
 from netns import wait
@@ -81,6 +82,7 @@ class Cluster:
         self.clients: dict[str, generators.Client] = {}
         self.kubelets: dict[str, Process] = {}
         self._progress = progress
+        self._cables: dict[str, Cable] = {}
 
     def __enter__(self) -> Self:
         self._write_configuration()
@@ -221,6 +223,12 @@ class Cluster:
         """Wait until everything declared runs, is ready, and is in every node's kernel."""
         self.wait_for(self._all_ready, timeout, "all pods to be ready")
         self.wait_for(self._all_synced, timeout, "every proxy to sync the endpoints")
+
+    def cable(self, node: str) -> Cable:
+        """Return a node's cable. Ask for it first while nothing is measured."""
+        if node not in self._cables:
+            self._cables[node] = Cable(self.lab, node, self.tell)
+        return self._cables[node]
 
     def tell(self, text: str) -> None:
         """Tell the progress, where it is news."""

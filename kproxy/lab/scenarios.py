@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+CABLE_PULL = "cable-pull"
+
 FAULT = "fault"
 PROCESS_GONE = "process gone"
 PROCESS_STARTED = "process started"
@@ -219,6 +221,6 @@ SCENARIOS: dict[str, Scenario[Stage]] = {
         Scenario("proxy-rolling-update", proxy_rolling_update, lossless=True),
         Scenario("proxy-surge-update", proxy_surge_update, lossless=True),
         Scenario("proxy-upgrade", proxy_upgrade, lossless=True),
-        Scenario("cable-pull", cable_pull),
+        Scenario(CABLE_PULL, cable_pull),
     )
 }

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from kproxy import errors
 from kproxy.api import kinds
 from kproxy.lab import scenarios
-from kproxy.lab.cablepull import Cable
 from kproxy.lab.cluster import PROXY_NAME, PROXY_NAMESPACE, Cluster, Object
 from kproxy.lab.eventlog import Event
 from netns import wait
@@ -39,7 +38,6 @@ class ClusterStage:
         self.on_mark: Callable[[], None] = lambda: None
         others = [node.name for node in cluster.plan.each_node() if node.name != hit]
         self._nodes = (hit, *others)
-        self._cables: dict[str, Cable] = {}
 
     @property
     def hit(self) -> str:
@@ -154,12 +152,12 @@ class ClusterStage:
 
     def pull_cable(self, node: str) -> tuple[int, int, str]:
         """Pull the node's cable; return when, when the kernel had noticed, and in which host."""
-        cable = self._cables[node] = Cable(self._cluster.lab, node, self._cluster.tell)
+        cable = self._cluster.cable(node)
         return (*cable.pull(), cable.end)
 
     def plug_cable(self, node: str) -> tuple[int, int, str]:
         """Plug it in again; return when, when the kernel had noticed, and in which host."""
-        cable = self._cables[node]
+        cable = self._cluster.cable(node)
         return (*cable.plug(), cable.end)
 
     def pause(self, seconds: float) -> None:

@@ -112,6 +112,8 @@ class Trials:
         A trial in which something did not happen in time is returned too, with that problem.
         """
         self._count += 1
+        if name == scenarios.CABLE_PULL:
+            self._cluster.cable(self._places[HIT])
         self._cluster.settle()
         self._settled = self._cluster.slices_version()
         if self._setup.to:
