@@ -155,6 +155,8 @@ def traffic(
         raise UsageError("--rate and --seconds must be numbers", remedy="for example --rate 20000")
     wanted = _declared(profile, packet, rate)
     if kept is not None:
+        if wanted:
+            raise UsageError("--packets: not with --profile or --packet, which send several kinds")
         kept = kept.absolute()
         if not kept.parent.is_dir():
             raise UsageError(f"--packets {kept}: there is no directory {kept.parent}")
@@ -194,8 +196,8 @@ def _declared(
 def _played(wanted: tuple["declared.Traffic", ...], seconds: float, as_json: bool) -> int:
     from kproxy.lab import trafficbench, trafficplay
 
-    most = max(one.rate for one in wanted)
-    with trafficbench.opened(int(most * seconds), most) as bench:
+    rates = [one.rate for one in wanted if one.kind.protocol is None]
+    with trafficbench.opened(int(sum(rates) * seconds), max(rates, default=1.0)) as bench:
         found = trafficplay.play(bench, wanted, seconds)
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found]))

@@ -1,13 +1,17 @@
 """The bench of traffic: how it tells, by each clock."""
 
 import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from kproxy.cli import bench_traffic
+from kproxy.errors import UsageError
 from kproxy.lab import trafficbench
-from kproxy.traffic import accounting
+from kproxy.traffic import accounting, frames, profile, recordfile, records
 from kproxy.traffic.resultset import Cause, Loss
 from netns.kernels import base
 
@@ -75,7 +79,7 @@ def test_what_no_counter_explains_is_told() -> None:
     assert run(trafficbench.explained(9, found)).unexplained == 1
 
 
-def test_drops_of_links_are_counted() -> None:
+def test_drops_of_links_are_counted_once() -> None:
     text = "\n".join(
         (
             "Inter-|   Receive                    |  Transmit",
@@ -84,7 +88,7 @@ def test_drops_of_links_are_counted() -> None:
             "  eth0: 1 1 9 2 9 9 9 9 1 1 9 3 9 9 9 9",
         )
     )
-    assert trafficbench.dropped(text) == 5
+    assert trafficbench.dropped(text) == 3
 
 
 def test_peers_are_told_beside_it() -> None:
@@ -99,3 +103,85 @@ def test_peers_are_told_beside_it() -> None:
     assert "500 packets/s with a call for each" in found.text()
     assert "this is 300 times as fast" in found.text()
     assert "200,000 packets/s" in found.text()
+
+
+def test_only_the_benchs_own_packets_can_be_kept(tmp_path: Path) -> None:
+    packet = ["--packet", "IP(dst='10.96.0.10')/UDP()"]
+    arguments = ["--packets", str(tmp_path / "p.npz"), *packet]
+    result = CliRunner().invoke(bench_traffic.traffic, arguments)
+    assert isinstance(result.exception, UsageError)
+    assert "--packets: not with --profile or --packet" in str(result.exception)
+
+
+SECOND = 1_000_000_000
+
+
+class Clock:
+    """A clock that goes on while somebody sleeps; then the last packet arrives, too."""
+
+    def __init__(self, file: recordfile.RecordWriter, last: bytes) -> None:
+        self.now = 5 * SECOND
+        self._file = file
+        self._last = last
+
+    def monotonic_ns(self) -> int:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += round(seconds * SECOND)
+        if self._last:
+            self._file.append(self._last, 1)
+        self._last = b""
+
+
+def test_a_packet_on_its_way_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Receivers' files have more records than packets, so they look complete before they are."""
+    flows = frames.probes(
+        flows=1,
+        source_mac="02:00:00:00:00:01",
+        gateway_mac="02:00:00:00:00:02",
+        source=trafficbench.SERVICE,
+        destination=trafficbench.SERVICE,
+        destination_port=53,
+    )
+    sent = recordfile.RecordWriter(
+        *(tmp_path / "sent", recordfile.KIND_SENT, records.SPAN.size, 9, "udp_send"),
+        table=records.sent_table([0], 1000),
+    )
+    sent.append(records.SPAN.pack(records.STATUS_SENT, 3, 0, 4 * SECOND), 1)
+    paths = [tmp_path / pod for pod in trafficbench.PODS]
+    files = [
+        recordfile.RecordWriter(
+            path, recordfile.KIND_RECEIVED, records.RECEIVED_SIZE, 99, path.name
+        )
+        for path in paths
+    ]
+    packets = [
+        records.pack_received(records.Received(0, seq, 4 * SECOND, 4 * SECOND, ""))
+        for seq in range(3)
+    ]
+    for file in files:
+        file.append(records.section(1, 0, 0), 1)
+    files[0].append(b"".join(packets[:2]), 2)
+    clock = Clock(files[1], packets[2])
+    monkeypatch.setattr(trafficbench, "time", clock)
+    bench = trafficbench.Bench.__new__(trafficbench.Bench)
+    bench._trial = 0
+    bench.lab = SimpleNamespace(scratch=tmp_path)  # type: ignore[assignment]
+    monkeypatch.setattr(bench, "_link_drops", dict)
+    stopped = {"report": {**REPORT, "planned": 3, "sent": 3}}
+    bench._sender = SimpleNamespace(  # type: ignore[assignment]
+        tell=lambda do, **fields: None,
+        expect=lambda event, timeout: stopped,
+    )
+    before = iter([(0, 0), (0, 0)])  # the files were empty
+    state = trafficbench._state
+    monkeypatch.setattr(trafficbench, "_state", lambda path: next(before, None) or state(path))
+    wanted = profile.UdpProfile(
+        interface="eth0", rate_pps=1.0, flows=flows, record=tmp_path / "sent", duration_s=3.0
+    )
+    found = bench.stream(wanted, paths)
+    assert found.account.total("received") == 3
+    assert (found.account.total("lost"), found.losses) == (0, ())
