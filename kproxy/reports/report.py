@@ -59,7 +59,7 @@ def _outcome(view: View) -> Grid:
     """Return what was lost in each column, all cases and trials together."""
     return Grid(
         title="",
-        head=("", "trials", "packets lost", "of them unexplained", "TCP failed"),
+        head=("", "trials", "packets lost", "TCP failed", "of all these unexplained"),
         rows=tuple(_came_to(view, column) for column in view.columns),
     )
 
@@ -76,8 +76,8 @@ def _came_to(view: View, column: str) -> tuple[Cell, ...]:
         Cell(column),
         Cell(str(len(shots))),
         Cell(f"{lost:,} of {sent:,}", Tone.LOSS if lost else Tone.GOOD),
-        Cell(f"{unknown:,}", Tone.BAD if unknown else Tone.GOOD) if looked else Cell("–"),
         Cell(f"{failed:,} of {tried:,}", Tone.LOSS if failed else Tone.GOOD),
+        Cell(f"{unknown:,}", Tone.BAD if unknown else Tone.GOOD) if looked else Cell("–"),
     )
 
 

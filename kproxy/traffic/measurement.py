@@ -251,7 +251,7 @@ def tcp(
     accuracy = max((outage.accuracy_ns for outage in outages if outage.accuracy_ns), default=None)
     back = None
     if good and accuracy is not None and recovered and fault_ns is not None:
-        since = max(good) - fault_ns
+        since = max(0, max(good) - fault_ns)  # what recovered before the fault had by then
         back = convergence.figure((since, max(0, since - accuracy), since))
     return resultset.Measurement(
         node=node,

@@ -60,3 +60,14 @@ def test_a_client_that_did_nothing_is_a_problem() -> None:
     account = tcp_accounting.account([], "connect", fault_ns=MS)
     found = measurement.tcp(account, node="hit", kind="connect", fault_ns=MS)
     assert measurement.problems(found) == ("tcp-connect from hit: nothing was sent",)
+
+
+def test_what_recovered_before_the_fault_was_recovered_by_then() -> None:
+    found = [request(0), request(100, "reset"), request(200), request(300)]
+    account = tcp_accounting.account(found, "request", fault_ns=250 * MS)
+    measured = measurement.tcp(account, node="hit", kind="request", fault_ns=250 * MS)
+    assert measured.recovery is not None
+    back = measured.recovery.recovered_ms
+    assert back is not None
+    assert (back.low_ms, back.ms, back.high_ms) == (0, 0, 0)
+    assert any("without a fault" in problem for problem in measurement.problems(measured))
