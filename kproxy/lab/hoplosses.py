@@ -64,7 +64,8 @@ def losses(
         *_without(hopcounts.counts(observed.snapshots, scene), others, observed.clock_ns),
         *hopcounts.not_taken(observed.snapshots, offered, scene),
     ]
-    found = attribution.attribute(at_hosts, sightings, counts, story(observed, scene, events))
+    ranked = [one._replace(rank=hopcounts.rank(one.place, one.cause, scene)) for one in sightings]
+    found = attribution.attribute(at_hosts, ranked, counts, story(observed, scene, events))
     return {origin: _with_excuse(some, observed.blind) for origin, some in found.items()}
 
 

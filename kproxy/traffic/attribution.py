@@ -14,6 +14,7 @@ Three kinds of witnesses are heard, the most exact first:
 What is left is unexplained, and counted as that.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ THERE, BACK = "there", "back"
 REACH_NS = 50_000_000
 """A packet may be counted so much later than it was sent: it waits in queues, and a look at all
 counters takes its time."""
+
+_ARRIVED = sys.maxsize
+"""The rank of a packet that came all the way."""
 
 _UNREACHED = frozenset(
     {Cause.NO_ROUTE, Cause.NO_NEIGHBOUR, Cause.REFUSED, Cause.LINK, Cause.NOT_FORWARDED}
@@ -52,7 +56,8 @@ class Sighting(NamedTuple):
 
     ``target``: the pod that it was addressed to by then; "": to none yet; None: that is not
     known, and the one that had its flow until then is the likeliest. ``open``: the cause is the
-    least that is known, and a counter there, or at ``perhaps``, may know better.
+    least that is known, and a counter there, or at ``perhaps``, may know better. ``rank``: as
+    that of a :class:`Count`.
     """
 
     flow: int
@@ -64,6 +69,7 @@ class Sighting(NamedTuple):
     direction: str = THERE
     open: bool = False
     perhaps: str = ""
+    rank: int = 0
 
 
 class Count(NamedTuple):
@@ -160,6 +166,7 @@ def _see(cases: list[_Case], sightings: Iterable[Sighting]) -> None:
         if case.packet.late:
             case.verdict = _Verdict(case.packet.backend, Cause.LATE, THERE)
             case.witnesses = ("its arrival, after Tmax",)
+            case.rank = _ARRIVED
     for sighting in sightings:
         seen = wanted.get((sighting.flow, sighting.seq))
         if seen is None:
@@ -168,6 +175,7 @@ def _see(cases: list[_Case], sightings: Iterable[Sighting]) -> None:
         if seen.verdict is None:
             seen.verdict = _Verdict(sighting.place, sighting.cause, sighting.direction)
             seen.target = sighting.target
+            seen.rank = sighting.rank
             seen.places = (sighting.place, sighting.perhaps) if sighting.open else ()
 
 

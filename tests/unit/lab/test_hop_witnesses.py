@@ -323,6 +323,21 @@ def test_what_netfilter_drops_before_a_virtual_server_is_ipvs_doing(
     assert (found.place, found.cause) == ("node1", Cause[f"{cause}_DESTINATION"])
 
 
+def test_what_ipvs_has_counted_was_lost_behind_it(scene: Scene) -> None:
+    """One packet was refused by its pod, and another one came no further than IPVS."""
+    drop = dropped("NO_SOCKET", frame(*TO_POD, probe()))
+    seen = observed(look(0, node1=server(0)), look(200, node1=server(1)), drops=(drop,))
+    lost = [Missing("hit", 5, seq, 100) for seq in (8, 9)]
+    offered = [Offered("node1", KEY, "hit", 2)]
+    found = hoplosses.losses(
+        seen, scene, trial=3, lost=lost, events=hoplosses.Events(), offered=offered
+    )
+    assert {(one.place, one.cause, one.packets) for one in found["hit"]} == {
+        ("shop-a", Cause.REFUSED, 1),
+        ("node1", Cause.GONE_DESTINATION, 1),
+    }
+
+
 def request(outcome: str, start: int, **changes: Any) -> TcpRecord:
     given = TcpRecord("request", outcome, 1, 0, 0, start, 0, start + 10, "")
     return given._replace(**changes)

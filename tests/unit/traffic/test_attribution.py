@@ -114,6 +114,22 @@ def test_what_did_not_come_past_includes_what_was_lost_before() -> None:
     }
 
 
+def test_what_was_lost_behind_had_come_past() -> None:
+    late = Missing("hit", 2, 0, SECOND, "pod-a", late=True)
+    sightings = [
+        Sighting(1, 0, "client1>node1", Cause.LINK, "monitor", rank=10),
+        Sighting(1, 1, "pod-a", Cause.REFUSED, "monitor", rank=60),
+    ]
+    count = counted("node1", Cause.NO_DESTINATION, 4, rank=23, missing=True)
+    found = attribute([*lost(5), late], sightings, [count], Story())["hit"]
+    assert by_cause(found) == {
+        ("client1>node1", Cause.LINK): 1,
+        ("pod-a", Cause.REFUSED): 1,
+        ("pod-a", Cause.LATE): 1,
+        ("node1", Cause.NO_DESTINATION): 3,
+    }
+
+
 def test_a_counter_knows_better_than_who_only_saw_where() -> None:
     seen = [Sighting(1, n, "node1", Cause.RULE, "monitor", open=True) for n in range(4)]
     counts = [counted("node1", Cause.CONNTRACK_FULL, 3), counted("node2", Cause.NO_ROUTE, 9)]
