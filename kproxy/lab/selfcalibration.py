@@ -63,7 +63,7 @@ def judged(
             continue
         missing = one.sender.not_sent + one.sender.failed
         unsent += missing
-        dropped += one.sender.receiver_drops
+        dropped = max(dropped, one.sender.receiver_drops)  # all receivers', told with each place
         planned = (one.sent or 0) + (one.discarded or 0) + missing
         reached = min(reached, rate * (planned - missing - (one.lost or 0)) / max(1, planned))
     reasons = (

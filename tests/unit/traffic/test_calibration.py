@@ -125,6 +125,8 @@ def test_a_labs_measurements_are_judged() -> None:
     found = selfcalibration.judged(500.0, [short], 1.0)
     assert (found.lost, found.achieved_pps) == (250, 375.0)
     assert "250 packets not sent, 3 packets dropped at receivers' sockets" in found.why
+    found = selfcalibration.judged(500.0, [short, short], 1.0)
+    assert "500 packets not sent, 3 packets dropped at receivers' sockets" in found.why
 
 
 def test_a_sender_that_falls_behind_does_not_hold_the_rate() -> None:
