@@ -174,7 +174,7 @@ def give_back(taken: Taken) -> list[str]:
         if taken.state is None:
             _delete_macvlan(taken)
             return []
-        with _at_home(taken.home):
+        with namespace.entered_at(_place(taken.home)):
             _bring_home(taken)
             with Netlink() as netlink:
                 found = _tagged(netlink, taken.tag)
@@ -256,20 +256,15 @@ def _lost(taken: Taken) -> list[str]:
     return [f"{taken.nic}: it is nowhere to be found"]
 
 
-@contextlib.contextmanager
-def _at_home(home: tuple[int, int]) -> Iterator[None]:
-    """The calling thread is in the namespace from which a card was taken.
-
-    If that is not the one it is in, nor the initial one, it is gone, and the card comes here.
-    """
-    here, first = Path("/proc/thread-self/ns/net"), Path("/proc/1/ns/net")
-    with contextlib.suppress(OSError):
-        status = first.stat()
-        if (status.st_dev, status.st_ino) == home and not first.samefile(here):
-            with namespace.entered_at(first):
-                yield
-            return
-    yield
+def _place(home: tuple[int, int]) -> Path:
+    """Return where the namespace is found from which a card was taken: here, if it is gone."""
+    here = Path("/proc/thread-self/ns/net")
+    for place in (here, Path("/proc/1/ns/net"), *sorted(namespace.DIRECTORY.glob("*"))):
+        with contextlib.suppress(OSError):
+            status = place.stat()
+            if (status.st_dev, status.st_ino) == home:
+                return place
+    return here
 
 
 @contextlib.contextmanager

@@ -131,6 +131,24 @@ def test_a_card_that_is_plugged_out_meanwhile_is_missed_in_words(
     assert samples.remains(NAME, tmp_path / "state", "") == []
 
 
+def test_a_card_goes_home_to_another_namespace_than_that_of_who_gives_it_back(
+    pair: Pair, tmp_path: Path
+) -> None:
+    home, (first, second) = f"{NAME}home", pair.names
+    namespace.create(home)
+    try:
+        for each in (first, second):
+            ip("link", "set", each, "netns", home)
+        with namespace.entered(home):
+            running = Lab(cards.wired(first, second), name=NAME, state_dir=tmp_path / "state")
+            running.__enter__()
+        running.close()
+        with namespace.entered(home):
+            assert {first, second} <= {name for _, name in _interfaces()}
+    finally:
+        namespace.delete(home)
+
+
 def test_the_card_of_a_host_that_is_removed_goes_home(
     furnished: tuple[str, str, dict[str, str]], tmp_path: Path
 ) -> None:
