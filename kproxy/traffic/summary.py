@@ -29,16 +29,21 @@ def summarise(trials: Iterable[Trial]) -> tuple[Row, ...]:
     """Return one row per mode, scenario, node and kind of traffic, in order of appearance.
 
     Counters are sums over the trials; spreads are over the trials' values. A row is valid if
-    every one of its trials is. Where there are several modes each valid row tells what differs.
+    every trial of its mode and scenario is, also one that has nothing for this row. Where there
+    are several modes each valid row tells what differs: others say nothing, so nothing is said
+    about their difference either.
     """
+    trials = tuple(trials)
+    spoiled = {(trial.mode, trial.scenario) for trial in trials if not trial.valid}
     groups: dict[Key, list[tuple[Trial, Measurement]]] = {}
     for trial in trials:
         for found in trial.measurements:
             key = (trial.mode, trial.scenario, found.node, found.traffic)
             groups.setdefault(key, []).append((trial, found))
-    differences = _differences(groups)
+    valid = {key: members for key, members in groups.items() if key[:2] not in spoiled}
+    differences = _differences(valid)
     return tuple(
-        dataclasses.replace(_row(key, members), differences=tuple(differences[key]))
+        _row(key, members, valid=key in valid, differences=tuple(differences.get(key, ())))
         for key, members in groups.items()
     )
 
@@ -54,7 +59,7 @@ def judged(trials: Sequence[Trial]) -> tuple[Row, ...]:
     return tuple(dataclasses.replace(row, valid=False) for row in rows)
 
 
-def _row(key: Key, members: Members) -> Row:
+def _row(key: Key, members: Members, *, valid: bool, differences: tuple[Difference, ...]) -> Row:
     found = [measurement for _, measurement in members]
     accuracies = [m.accuracy_ms for m in found if m.accuracy_ms is not None]
     mode, scenario, node, traffic = key
@@ -75,11 +80,12 @@ def _row(key: Key, members: Members) -> Row:
         restart_to_synced_ms=spread(_restarts(members)),
         tcp=_tcp([m.tcp for m in found if m.tcp is not None]),
         accuracy_ms=max(accuracies, default=None),
-        valid=all(trial.valid for trial, _ in members),
+        valid=valid,
         modelled_share=_modelled(members),
         unexplained=_sum(m.unexplained for m in found),
         methods=_methods(found) if traffic == "udp" else None,
         delay_ms=_delay(found),
+        differences=differences,
     )
 
 
@@ -183,11 +189,8 @@ def _differences(groups: Mapping[Key, Members]) -> dict[Key, list[Difference]]:
 
 
 def _pairs(groups: Mapping[Key, Members]) -> Iterator[tuple[Key, Key, str, Values, Values]]:
-    """Yield every figure that two modes both have, with its values; each pair of rows once.
-
-    Rows that are not valid say nothing, so nothing is said about their difference either.
-    """
-    keys = [key for key, members in groups.items() if all(t.valid for t, _ in members)]
+    """Yield every figure that two modes both have, with its values; each pair of rows once."""
+    keys = list(groups)
     for number, one in enumerate(keys):
         for other in keys[number + 1 :]:
             if one[1:] != other[1:]:

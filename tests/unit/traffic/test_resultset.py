@@ -108,6 +108,8 @@ def test_the_rows_have_the_documented_fields(tmp_path: Path) -> None:
 def test_a_row_is_valid_only_if_all_its_trials_are() -> None:
     rows = results(trial(1, 0), trial(2, 0, problems=("the clock stood still",))).summary
     assert [row.valid for row in rows] == [False, False]
+    failed = dataclasses.replace(trial(2, 0, problems=("no client",)), measurements=())
+    assert [row.valid for row in results(trial(1, 0), failed).summary] == [False, False]
 
 
 @pytest.mark.parametrize(
