@@ -107,11 +107,20 @@ def counts(snapshots: Sequence[Snapshot], scene: Scene) -> list[Count]:
                         target=scene.target(lost.place),
                     )
                 )
-        packets = after.backlog - before.backlog
-        if packets:
+        # What finds a CPU's queue full has been refused to the veth that sent it, which counts it.
+        packets = after.backlog - before.backlog - _refused(before, after, scene)
+        if packets > 0:
             span = before.ns, after.until_ns
             found.append(Count(CPUS, Cause.QUEUE, packets, "softnet_stat", *span, _LAST))
     return found
+
+
+def _refused(before: Snapshot, after: Snapshot, scene: Scene) -> int:
+    return sum(
+        lost.packets
+        for host, now in after.hosts.items()
+        for lost in _sending(host, before.hosts.get(host, NOTHING), now, scene)
+    )
 
 
 def rank(place: str, cause: Cause, scene: Scene) -> int:
@@ -125,14 +134,13 @@ def risen(host: str, before: HostCounters, after: HostCounters, scene: Scene) ->
         packets = _more(before.protocols.get(name, 0), after.protocols.get(name, 0))
         if packets:
             yield Lost(host, cause, packets, f"{name} of {host}")
-    yield from _interfaces(host, before, after, scene)
+    yield from _sending(host, before, after, scene)
+    yield from _queueing(host, before, after, scene)
     yield from _conntrack(host, before.conntrack, after.conntrack)
     yield from _rules(host, before.rules, after.rules)
 
 
-def _interfaces(
-    host: str, before: HostCounters, after: HostCounters, scene: Scene
-) -> Iterator[Lost]:
+def _sending(host: str, before: HostCounters, after: HostCounters, scene: Scene) -> Iterator[Lost]:
     for name, now in after.interfaces.items():
         place = scene.link(host, name)
         if not place:
@@ -142,6 +150,11 @@ def _interfaces(
         packets = _more(was, now.sent_dropped + now.sent_errors)
         if packets:
             yield Lost(place, Cause.LINK, packets, f"drops on sending by {name} of {host}")
+
+
+def _queueing(
+    host: str, before: HostCounters, after: HostCounters, scene: Scene
+) -> Iterator[Lost]:
     names = {one.number: name for name, one in after.interfaces.items()}
     dropped = _queues(before)
     for (number, kind), drops in _queues(after).items():
@@ -161,10 +174,13 @@ def _queues(counters: HostCounters) -> dict[tuple[int, str], int]:
 
 
 def _conntrack(host: str, before: ConntrackCounters, after: ConntrackCounters) -> Iterator[Lost]:
-    full = _more(before.drop, after.drop)
-    if full:
-        yield Lost(host, Cause.CONNTRACK_FULL, full, f"drop of connection tracking on {host}")
     failed = _more(before.insert_failed, after.insert_failed)
+    # One whose place another one's entry has taken is counted as a drop, too; one for which a
+    # chain was too long is not.
+    clashed = max(0, failed - _more(before.chain_too_long, after.chain_too_long))
+    full = _more(before.drop, after.drop) - clashed
+    if full > 0:
+        yield Lost(host, Cause.CONNTRACK_FULL, full, f"drop of connection tracking on {host}")
     if failed:
         witness = f"insert_failed of connection tracking on {host}"
         yield Lost(host, Cause.CONNTRACK_INVALID, failed, witness)

@@ -53,8 +53,10 @@ def losses(
     """
     at_hosts = [one._replace(backend=pod_host(one.backend)) for one in lost]
     drops = hopdrops.seen(observed.drops, scene)
-    ours = [one for one in drops if one.probe is not None and one.probe[0] == trial]
-    others = [one for one in drops if one.probe is None or one.probe[0] != trial]
+    probes = {(trial, one.flow, one.seq) for one in lost}
+    ours = [one for one in drops if one.probe in probes]
+    # Other traffic, and copies of packets that arrived all the same.
+    others = [one for one in drops if one.probe not in probes]
     sightings = [
         *strayed,
         *(refined(one, observed, scene).sighting() for one in ours),

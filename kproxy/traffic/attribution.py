@@ -171,7 +171,8 @@ def _see(cases: list[_Case], sightings: Iterable[Sighting]) -> None:
         seen = wanted.get((sighting.flow, sighting.seq))
         if seen is None:
             continue
-        seen.witnesses += (sighting.witness,)
+        if sighting.witness not in seen.witnesses:
+            seen.witnesses += (sighting.witness,)
         if seen.verdict is None:
             seen.verdict = _Verdict(sighting.place, sighting.cause, sighting.direction)
             seen.target = sighting.target

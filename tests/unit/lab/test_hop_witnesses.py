@@ -224,7 +224,7 @@ def test_only_counters_that_went_up_count_and_one_that_began_anew_counts_whole(
         protocols={"Ip.InAddrErrors": 5, "Udp.NoPorts": 1},
         interfaces={"eth0": interface(2, 6)},
         queues=(QueueCounters(2, "netem", 2, 0, 0), QueueCounters(2, "tbf", 4, 0, 0)),
-        conntrack=ConntrackCounters(drop=5, insert_failed=1),
+        conntrack=ConntrackCounters(drop=7, insert_failed=3, chain_too_long=1),
         rules=(RuleCounter("r1", 9, False, False), RuleCounter("r2", 5, True, False)),
         services={},
     )
@@ -237,6 +237,7 @@ def test_only_counters_that_went_up_count_and_one_that_began_anew_counts_whole(
         ("node1>lan", Cause.LINK): 2,
         ("node1>lan", Cause.QUEUE): 4,
         ("node1", Cause.CONNTRACK_FULL): 1,
+        # Two of three drops were of clashes: they are among those that could not be inserted.
         ("node1", Cause.CONNTRACK_INVALID): 3,
     }
 
@@ -253,6 +254,14 @@ def test_counts_are_between_two_looks_and_cpus_have_a_place_of_their_own(scene: 
     )
     assert (route.place, route.packets, route.since_ns, route.until_ns) == ("node1", 4, 0, 11)
     assert (backlog.place, backlog.cause, backlog.packets) == (hopcounts.CPUS, Cause.QUEUE, 2)
+
+
+def test_what_a_cpu_refused_to_a_link_is_counted_once(scene: Scene) -> None:
+    links = NOTHING._replace(interfaces={"eth0": interface(2, 5)})
+    found = hopcounts.counts([look(0, node1=NOTHING), look(10, backlog=7, node1=links)], scene)
+    assert [(one.place, one.packets) for one in found] == [("node1>lan", 5), (hopcounts.CPUS, 2)]
+    found = hopcounts.counts([look(0, node1=NOTHING), look(10, backlog=3, node1=links)], scene)
+    assert [(one.place, one.packets) for one in found] == [("node1>lan", 5)]
 
 
 @pytest.mark.parametrize(
@@ -297,6 +306,24 @@ def test_drops_of_other_traffic_are_taken_off_counters(scene: Scene) -> None:
         (Cause.UNEXPLAINED, 1),
         (Cause.NO_ROUTE, 1),
     ]
+
+
+def test_a_copy_that_was_dropped_explains_no_packet_that_was_lost(scene: Scene) -> None:
+    """Packet 8 came twice, and one copy was dropped; nobody saw what became of packet 9."""
+    drop = dropped("IP_INNOROUTES", frame(*TO_NODE2, probe()))
+    counted = NOTHING._replace(protocols={"IpExt.InNoRoutes": 1})
+    seen = observed(look(0, node2=NOTHING), look(200, node2=counted), drops=(drop,))
+    lost = [Missing("hit", 5, 9, 100)]
+    (found,) = hoplosses.losses(seen, scene, trial=3, lost=lost, events=hoplosses.Events())["hit"]
+    assert found.cause is Cause.UNEXPLAINED
+
+
+def test_a_packet_that_was_dropped_twice_is_told_once(scene: Scene) -> None:
+    drop = dropped("IP_INNOROUTES", frame(*TO_NODE2, probe()))
+    seen = observed(look(0), look(200), drops=(drop, drop))
+    lost = [Missing("hit", 5, 8, 100)]
+    (found,) = hoplosses.losses(seen, scene, trial=3, lost=lost, events=hoplosses.Events())["hit"]
+    assert (found.packets, found.witness) == (1, "drop monitor: IP_INNOROUTES in f: 1")
 
 
 def test_what_is_unexplained_says_if_the_drop_monitor_was_missing(scene: Scene) -> None:
