@@ -159,6 +159,7 @@ def _job(
         parameters, model = _parameters(**options), checked_model(costs)
     if parameters.uplinks:
         kernel = on_this_machine(kernel)
+        parameters = dataclasses.replace(parameters, take_default_route=options["take_it"])
     plan = None
     if reproduce is None and options["at_random"]:
         plan = soak.Plan(hours=options["hours"], parameters=parameters)

@@ -156,6 +156,7 @@ def _job(
         model = checked_model(costs)
     if parameters.uplinks:
         kernel = on_this_machine(kernel)
+        parameters = dataclasses.replace(parameters, take_default_route=options["take_it"])
     job = Job(
         parameters=parameters,
         load=load,

@@ -39,6 +39,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *ar
         (("--node-rules", "no-such.nft"), "--node-rules"),
         (("--reproduce", "x.json", "--node-rules", "x.nft"), "--node-rules"),
         (("--reproduce", "x.json", "--policy", "keep"), "--policy"),
+        (("--reproduce", "x.json", "--uplinks", "node1=eth1"), "--uplinks"),
         (("--from", "ipvs"), "add --scenario mode-switch"),
         (("--to", "ipvs", "--scenario", "baseline"), "add --scenario mode-switch"),
         (("--scenario", "mode-switch", "--from", "userspace"), "--from userspace"),

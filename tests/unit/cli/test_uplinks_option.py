@@ -2,14 +2,19 @@
 
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from kproxy import errors
-from kproxy.cli.compare import compare
+from kproxy.cli import reproducing
+from kproxy.cli.compare import _job, compare
 from kproxy.cli.kernel_option import KernelChoice
 from kproxy.cli.uplinks_option import on_this_machine
+from kproxy.lab import comparison
 from kproxy.lab.chain.settings import Parameters
+from kproxy.lab.workload import Workload
+from kproxy.traffic import resultset
 from netns.kernels import base
 from netns.uplink import Attachment, Uplink
 
@@ -50,6 +55,21 @@ def test_compare_refuses_mistakes_before_anything_is_built(
     assert isinstance(done.exception, errors.KproxyError)
     assert said in str(done.exception)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_who_reproduces_says_anew_whether_the_default_route_may_go(
+    allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = comparison.Parameters(modes=("iptables",), uplinks={"node1": Uplink(nic="eth1")})
+    load = Workload(manifests=(), notes=())
+    monkeypatch.setattr(resultset, "read", lambda path: None)
+    monkeypatch.setattr(reproducing, "again", lambda *words: (before, load, words[2], "none"))
+    auto = KernelChoice(name="auto", clock=None)
+    with click.Context(compare):
+        job, _ = _job(auto, (), Path("result.json"), None, None, False, {"take_it": allowed})
+    assert job.parameters.take_default_route is allowed
+    assert job.parameters.uplinks == before.uplinks
 
 
 def test_the_chain_s_cluster_has_the_cards() -> None:
