@@ -38,12 +38,15 @@ _Names = list[str]
 PARAMETERS: Mapping[str, Any] = {
     **dict.fromkeys(("trials", "first"), _Number),
     **dict.fromkeys(("modes", "scenarios", "links", "policies", "unpromised"), _Names),
-    **dict.fromkeys(("notes", "incomplete", "left_out"), _Names),
+    **dict.fromkeys(("notes", "incomplete"), _Names),
     "pairs": list[list[str]],
     "costs": _Costs,
 }
 """What those parameters are that a report does more with than to show them."""
-LOSSLESS: Mapping[str, Any] = {COMPARISON: _Names, CHAIN: dict[str, _Names]}
+OF_KIND: Mapping[str, Mapping[str, Any]] = {
+    COMPARISON: {"lossless": _Names, "left_out": _Names},
+    CHAIN: {"lossless": dict[str, _Names], "left_out": dict[str, str]},
+}
 """The same, where it depends on the kind of result."""
 
 
@@ -175,7 +178,7 @@ def _parameters(told: Any, family: str, troubles: list[str]) -> dict[str, Any]:
     if not isinstance(told, dict):
         troubles.append("parameters cannot be read: they are no object")
         return {}
-    kinds = {**PARAMETERS, "lossless": LOSSLESS[family]}
+    kinds = {**PARAMETERS, **OF_KIND[family]}
     found = {name: value for name, value in told.items() if value is not None}
     for name in kinds.keys() & found.keys():
         try:

@@ -1,13 +1,19 @@
 """Whole results are read, and of damaged ones what can be."""
 
+import dataclasses
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 import report_samples as samples
 
 from kproxy.errors import UsageError
+from kproxy.lab import comparison
+from kproxy.lab.chain import settings as chain
 from kproxy.reports import reading, report
+from kproxy.traffic import chainset, chainsummary, resultset
+from kproxy.traffic.chainset import ChainSet, LinkTrial
 from kproxy.traffic.resultset import ResultSet
 
 WHOLE = samples.comparison(trials=2)
@@ -104,6 +110,33 @@ def test_a_parameter_of_another_kind_is_named_and_no_report_fails_of_it(
     found = reading.read(path)
     assert any(text.startswith(f"parameters.{name} cannot") for text in found.troubles)
     assert report.document([found]).sections
+
+
+LINK = LinkTrial(link="proxy", number=1)
+CHAIN = ChainSet(
+    kernel={},
+    host={},
+    parameters={
+        **msgspec.to_builtins(chain.Parameters(links=("proxy",), left_out={"etcd": "none"})),
+        "lossless": {"proxy": ["udp"]},
+        "incomplete": [],
+    },
+    trials=(LINK,),
+    summary=chainsummary.summarise([LINK], {"proxy": chainsummary.Words("Proxy", "supervisor")}),
+)
+
+
+def test_the_parameters_of_both_kinds_of_run_are_read_as_they_are(tmp_path: Path) -> None:
+    told = dataclasses.asdict(comparison.Parameters(left_out=("ipvs: no module",), trials=2))
+    told["lossless"] = ["proxy-crash"]
+    whole = dataclasses.replace(WHOLE, parameters={**WHOLE.parameters, **told})
+    resultset.write(whole, tmp_path / "r.json")
+    chainset.write(CHAIN, tmp_path / "c.json")
+    for name in ("r.json", "c.json"):
+        found = reading.read(tmp_path / name)
+        assert not [text for text in found.troubles if text.startswith("parameters")]
+        assert found.results.parameters["left_out"]
+        assert report.document([found]).sections
 
 
 def test_packets_over_no_time_are_no_rate(tmp_path: Path) -> None:
