@@ -7,6 +7,7 @@ import csv
 import io
 from collections.abc import Sequence
 
+from kproxy.reports import losses
 from kproxy.reports.reading import Loaded
 from kproxy.reports.view import look
 from kproxy.traffic.resultset import Measurement
@@ -16,6 +17,8 @@ FIGURES = (
     "sent",
     "received",
     "lost",
+    "unexplained",
+    "outside_fault",
     "late",
     "duplicated",
     "reordered",
@@ -81,4 +84,4 @@ def _tcp(found: Measurement) -> tuple[int | None, ...]:
 
 
 def _losses(found: Measurement) -> str:
-    return "; ".join(f"{one.packets} {one.place}: {one.cause}" for one in found.losses)
+    return "; ".join(f"{one.packets} {losses.where(one)}: {one.cause}" for one in found.losses)

@@ -230,14 +230,18 @@ def general(place: str, pods: Collection[str]) -> str:
     return ">".join(A_POD if host in pods else host for host in place.split(">"))
 
 
+def where(loss: Loss) -> str:
+    """Return the place of a loss, and whether it was a reply that was lost there."""
+    return loss.place + (", on the way back" if loss.direction == BACK else "")
+
+
 def _rows(one: Account, order: Mapping[str, int]) -> Iterable[tuple[Cell, ...]]:
     for loss in sorted(one.losses, key=lambda loss: order.get(loss.place, len(order))):
         bad = loss.cause == Cause.UNEXPLAINED
-        where = loss.place + (", on the way back" if loss.direction == BACK else "")
         yield (
             Cell(one.column),
             Cell(f"{one.node}, {units(one.traffic)}"),
-            Cell(where or "–"),
+            Cell(where(loss) or "–"),
             Cell(str(loss.cause), Tone.BAD if bad else Tone.PLAIN),
             Cell(f"{loss.packets:,}"),
             Cell(loss.witness or "–"),

@@ -49,7 +49,8 @@ class Convergence:
     again; ``full_ms``: since when it was the offered load, for the rest of what was watched
     (``sustained_ms``).
     ``loss_derived_ms``: lost packets of all flows by their offered rate, an average.
-    The last three are None where the rate did not recover.
+    Without loss there is only the last one; the two before it and ``first_route_ms`` are None also
+    where the rate did not recover.
     """
 
     sampling_interval_ms: float

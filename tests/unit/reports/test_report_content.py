@@ -326,9 +326,18 @@ def test_csv_has_a_line_for_every_measurement() -> None:
     assert row["losses"] == "24 node1>web-1: neighbour does not answer; 11 node1: stale " + (
         "connection entry"
     )
-    assert row["late"] == "0"
+    assert (row["late"], row["unexplained"], row["outside_fault"]) == ("0", "0", "")
     tcp = next(line.split(",") for line in lines if ",tcp-connect," in line)
     assert dict(zip(head, tcp, strict=True))["sent"] == ""
+
+
+def test_csv_says_which_losses_were_on_the_way_back() -> None:
+    sample = samples.comparison(trials=1)
+    back = Loss(place="node1", cause=Cause.RULE, packets=3, direction="back")
+    one = dataclasses.replace(sample.trials[0].measurements[0], lost=3, losses=(back,))
+    trial = dataclasses.replace(sample.trials[0], measurements=(one,))
+    text = csvfile.table([samples.loaded(dataclasses.replace(sample, trials=(trial,)), "x")])
+    assert '"3 node1, on the way back: dropped by a rule"' in text
 
 
 def test_differences_are_told_once_and_only_where_a_test_shows_them() -> None:
