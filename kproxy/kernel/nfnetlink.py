@@ -1,5 +1,6 @@
 """What the parts of netfilter share in their netlink messages. Pure."""
 
+import errno
 import struct
 
 SUBSYSTEM_CONNTRACK = 1
@@ -8,6 +9,9 @@ SUBSYSTEM_NFTABLES = 10
 
 NET_BYTEORDER = 0x4000
 """Flag on the type of an attribute; ipset refuses numbers and addresses without it."""
+
+NO_ANSWER = frozenset({errno.EAGAIN, errno.ETIMEDOUT})
+"""Of a dump: the kernel has that part, but what is asked for kept changing, or it was too busy."""
 
 HEADER_SIZE = 4
 _HEAD = struct.Struct("=BBH")

@@ -27,6 +27,7 @@ from netns.lab import AttachedLab
 
 _READ_AGAIN = 0.05
 """Seconds between two readings of drops: not every packet dropped costs a wake-up."""
+_READINGS = 3
 _PATIENCE = 60.0
 _LOCALLY_ADMINISTERED = 2
 
@@ -182,14 +183,28 @@ class Hops:
         topology = self._lab.topology
         self.scene.learn(topology)
         name, found = self._lab.name, {}
+        last = self._looks[-1].hosts if self._looks else {}
         for host in hosts(topology, self._skip):
             # One that is being taken away is not there any more.
             with (
-                contextlib.suppress(NetnsError, errors.KernelError, OSError),
+                contextlib.suppress(NetnsError),
                 namespace.entered(namespace_name(name, host)),
             ):
-                found[host] = read()
+                counters = _read_again() or last.get(host)
+                if counters is not None:
+                    found[host] = counters
         self._looks.append(Snapshot(began, time.monotonic_ns(), found, proc.backlog_drops()))
+
+
+def _read_again() -> HostCounters | None:
+    """Return the counters of the current namespace; None if they cannot be had just now.
+
+    What is read in several steps, such as a table of rules, may have changed between them.
+    """
+    for _ in range(_READINGS):
+        with contextlib.suppress(errors.KproxyError, OSError):
+            return read()
+    return None
 
 
 def read() -> HostCounters:

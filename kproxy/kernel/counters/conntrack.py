@@ -31,7 +31,10 @@ class ConntrackCounters(NamedTuple):
 
 
 def conntrack() -> ConntrackCounters:
-    """Return the counters of the current namespace; zeros where nothing is tracked."""
+    """Return the counters of the current namespace; zeros where nothing is tracked.
+
+    KernelError if the kernel does not answer.
+    """
     try:
         sock = netlink.NetlinkSocket(netlink.NETLINK_NETFILTER)
     except Unsupported:
@@ -42,7 +45,9 @@ def conntrack() -> ConntrackCounters:
         cpus = sock.dump(kind, header, _cpu, "read the counters of connection tracking")
         kind = nfnetlink.message_type(nfnetlink.SUBSYSTEM_CONNTRACK, _STATS)
         entries, limit = sock.ask(kind, header, _table, "read the size of the connection table")
-    except KernelError:
+    except KernelError as refusal:
+        if refusal.errno in nfnetlink.NO_ANSWER:
+            raise
         return ConntrackCounters()  # The kernel tracks no connections, or does not tell.
     finally:
         sock.close()

@@ -39,7 +39,10 @@ class RuleCounter(NamedTuple):
 
 
 def rules() -> tuple[RuleCounter, ...]:
-    """Return the rules of the current namespace that drop or reject, with what they have met."""
+    """Return the rules of the current namespace that drop or reject, with what they have met.
+
+    KernelError if they change too fast to be read.
+    """
     return (*_of_nft(), *_of_legacy())
 
 
@@ -51,7 +54,9 @@ def _of_nft() -> list[RuleCounter]:
     try:
         everything = nfnetlink.header(0)
         found = sock.dump(wire.kind(wire.GET_RULE), everything, _rule, "read what rules counted")
-    except KernelError:
+    except KernelError as error:
+        if error.errno in nfnetlink.NO_ANSWER:
+            raise
         return []  # A kernel without nf_tables.
     finally:
         sock.close()
