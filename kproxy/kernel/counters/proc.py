@@ -1,4 +1,4 @@
-"""What the kernel counts in ``/proc/net``: IP, ICMP, UDP, TCP, sockets, the queues of CPUs.
+"""What the kernel counts in ``/proc/net``: IP, ICMP, UDP, TCP, the queues of CPUs.
 
 ``/proc/thread-self/net`` is of the calling thread's namespace; ``/proc/net`` would be the main
 thread's.
@@ -6,14 +6,11 @@ thread's.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 DIRECTORY = Path("/proc/thread-self/net")
 _IN_PAIRS = ("snmp", "netstat")
 """Files of two lines each: the names, then the numbers."""
 
-_SOCKETS = ("udp", "udp6")
-_PORT, _DROPS = 1, 12
 _SOFTNET_DROPPED = 1
 
 
@@ -28,27 +25,6 @@ def protocols() -> Mapping[str, int]:
         found.update(_pairs(_lines(name)))
     found.update(_singles(_lines("snmp6")))
     return found
-
-
-class SocketDrops(NamedTuple):
-    """How many packets a UDP socket could not take. ``port``: on which it receives."""
-
-    port: int
-    inode: int
-    packets: int
-
-
-def sockets() -> tuple[SocketDrops, ...]:
-    """Return the UDP sockets of the namespace that have dropped anything."""
-    found = []
-    for name in _SOCKETS:
-        for line in _lines(name)[1:]:
-            words = line.split()
-            packets = int(words[_DROPS])
-            if packets:
-                port = int(words[_PORT].rpartition(":")[2], 16)
-                found.append(SocketDrops(port, int(words[9]), packets))
-    return tuple(found)
 
 
 def backlog_drops() -> int:
