@@ -129,6 +129,7 @@ def listen(host: str, port: int) -> socket.socket:
     """Listen for senders; an empty ``host`` or ``::``: on all addresses. UsageError."""
     try:
         if host not in ("", "::"):
+            host.encode("idna")  # create_server leaves its socket open after such an error
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             return socket.create_server((host, port), family=family, backlog=8)
         if socket.has_dualstack_ipv6() and Path("/proc/net/if_inet6").exists():

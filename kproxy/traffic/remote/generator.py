@@ -109,10 +109,6 @@ class Generator:
         self._process.stdout.close()
         os.close(self._profile_fd)
 
-    def forget(self) -> None:
-        """Give the records' memory back, after they have been read."""
-        os.close(self._record_fd)
-
 
 def _end_with_parent() -> None:
     """Have this process ended when the one that tells it what to do is gone."""

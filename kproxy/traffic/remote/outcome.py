@@ -9,6 +9,8 @@ from kproxy.traffic.remote.clockoffset import Clocks
 from kproxy.traffic.remote.terms import Taken
 
 SCENARIO = "measure"
+MOST_LATE_MS = 50.0
+"""Half of the packets later than that: the sender is behind all the time, not stalled once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +160,9 @@ def _problems(measured: resultset.Measurement, taken: Taken) -> tuple[str, ...]:
         found.append(f"{quality.failed:,} packets could not be sent: {reasons}")
     if measurement.fell_short(measured):
         found.append(f"the sender fell behind: {quality.not_sent:,} packets were not sent")
+    if quality.lateness_p50_ms > MOST_LATE_MS:
+        late = f"half of the packets by more than {quality.lateness_p50_ms:,.0f} ms"
+        found.append(f"the sender does not hold the rate: it sent {late} late")
     if quality.receiver_drops:
         found.append(f"the receiver's socket dropped {quality.receiver_drops:,} packets")
     arrivals = _arrivals(taken)

@@ -1,6 +1,7 @@
 """Round trips to servers in this process: what is lost, answered twice, refused, marked."""
 
 import contextlib
+import errno
 import resource
 import select
 import socket
@@ -194,6 +195,41 @@ def test_ended_early_it_accounts_for_what_was_sent() -> None:
     assert result.measurement.sent is not None
     assert result.measurement.sent < 30_000
     assert result.measurement.lost == 0
+
+
+def test_a_rate_that_is_not_held_makes_the_run_not_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow:
+        """Takes its time for each."""
+
+        clock_error_ns = 0
+
+        def __init__(self) -> None:
+            self._reader, self._writer = socket.socketpair()
+
+        def fileno(self) -> int:
+            return self._reader.fileno()
+
+        def send(self, flow: int, seq: int, now: int) -> int:
+            time.sleep(0.01)
+            return errno.ENOBUFS
+
+        def answers(self) -> Sequence[probes.Answer]:
+            return []
+
+        def expire(self, flow: int, seq: int) -> None:
+            raise AssertionError("nothing was sent")
+
+        def drops(self) -> int:
+            return 3
+
+        def close(self) -> None:
+            self._reader.close()
+            self._writer.close()
+
+    monkeypatch.setattr(probes, "opened", lambda *asked: Slow())
+    problems = found(measure(Probe.ECHO, stream(9, rate_pps=5000, seconds=0.01))).problems
+    assert any("the sender does not hold the rate" in one for one in problems)
+    assert any("the receiver's socket dropped 3 packets" in one for one in problems)
 
 
 def test_a_mark_is_the_moment_that_counts() -> None:
