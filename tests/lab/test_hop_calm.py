@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hop_lab import NODE1, NODE2, ORIGIN, PORT, SERVICE, TRIAL, HopLab, hop_lab
 
-from kproxy.lab import hoplosses
+from kproxy.lab import hopdrops
 from kproxy.traffic import accounting, attribution, frames, profile, records
 from netns.process import Process
 from netns.wait import readable
@@ -103,9 +103,7 @@ def test_a_hundred_thousand_packets_lose_nothing(tmp_path: Path) -> None:
         finder = attribution.Finder(ORIGIN, end_ns=until, tmax_ns=tmax)
         finder.add(sent, received)
         assert finder.found == []
-        losses = hoplosses.losses(
-            observed, there.hops.scene, trial=TRIAL, lost=[], events=hoplosses.Events()
-        )
-        assert losses == {}
+        drops = hopdrops.seen(observed.drops, there.hops.scene)
+        assert [one for one in drops if one.probe is not None] == []
         for process in (sender, *pods.values()):
             _closed(process)
