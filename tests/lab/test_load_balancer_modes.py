@@ -127,13 +127,11 @@ def test_the_balancer_follows_health_to_another_node_and_to_none(town: Town) -> 
     (pod,) = api.objects(catalog.POD, "shop", {"app": "solo"})
     api.delete(catalog.POD, "shop", pod["metadata"]["name"])
     for address, client in zip(town.ingress("local"), (OUTSIDE, OUTSIDE6), strict=True):
-
-        def moved(address: str = address, client: str = client) -> bool:
-            if not town.reaches("outside1", address, 80):
-                return False
-            return town.ask("outside1", address, 80)[1:] == [after, client]
-
-        town.until(moved, "the address to lead to the other node")
+        wanted = [after, client]
+        town.until(
+            lambda address=address, wanted=wanted: town.answer("outside1", address)[1:] == wanted,
+            "the address to lead to the other node",
+        )
     api.patch(kinds.NODE, "", before, {"spec": {"unschedulable": None}})
     api.patch(catalog.DEPLOYMENT, "shop", "solo", {"spec": {"replicas": 0}})
     town.until(lambda: health(town, after) == "503", "the last node to say that it has no pod")

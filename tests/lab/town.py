@@ -71,11 +71,15 @@ class Town:
             stream.flush()
             return stream.readline().split()
 
-    def reaches(self, host: str, address: str, port: int) -> bool:
+    def answer(self, host: str, address: str, port: int = 80) -> list[str]:
+        """Return what a pod answers; nothing, if the connection fails."""
         try:
-            return bool(self.ask(host, address, port))
+            return self.ask(host, address, port)
         except OSError:
-            return False
+            return []
+
+    def reaches(self, host: str, address: str, port: int) -> bool:
+        return bool(self.answer(host, address, port))
 
     def answering(self, host: str, address: str, times: int = 8) -> set[str]:
         """Return the pods that answer new connections; none, if one connection fails."""
