@@ -208,6 +208,26 @@ def test_the_drop_monitor_has_one_owner_but_a_dead_one_is_succeeded() -> None:
         assert len(_told(second, 2)) == 2
 
 
+def test_the_drop_monitor_is_not_taken_from_the_living(monitor: drops.DropMonitor) -> None:
+    with pytest.raises(Unsupported, match="another kproxy"), drops.DropMonitor():
+        pass
+    with fresh_namespace():
+        send(2, data=MARK)
+    assert len(_told(monitor, 2)) == 2
+
+
+def test_a_drop_monitor_that_somebody_else_has_ended_is_left_alone() -> None:
+    try:
+        first = drops.DropMonitor().__enter__()
+    except Unsupported as error:
+        pytest.skip(str(error))
+    first._command(drops._STOP, drops.attributes.attribute(drops._SOFTWARE, b""), "end")
+    first.__exit__()
+    with drops.DropMonitor() as second, fresh_namespace():
+        send(2, data=MARK)
+        assert len(_told(second, 2)) == 2
+
+
 def _told(monitor: drops.DropMonitor, number: int) -> list[drops.Drop]:
     """Return drops of ours; the kernel tells of them a little later."""
     found: list[drops.Drop] = []

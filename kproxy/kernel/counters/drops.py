@@ -5,8 +5,9 @@ to the initial one, and has one owner at a time. While nothing is dropped it cos
 packet that was consumed is not told of, and neither is one that a rule rejected *and* answered,
 apart from the drop itself.
 
-What owner it has outlives a killed process, so one that has the length of queue that only this
-module sets is taken over, and everybody else's is left alone.
+It outlives a killed process, so one that has the length of queue that only this module sets is
+taken over, unless a living process holds the name that goes with it; everybody else's is left
+alone.
 """
 
 import errno
@@ -32,6 +33,8 @@ _PACKETS = 1
 
 _OUR_QUEUE = 16_381
 """How many drops wait in the kernel to be told. By this number we know a monitor of ours."""
+_NAME = "\0kproxy drop monitor"
+"""Not of a file; there is one of each network namespace, and the monitor serves one of those."""
 _BYTES = 192
 """How much of a dropped packet is told: headers, and what a probe says of itself."""
 
@@ -73,11 +76,13 @@ class DropMonitor:
     """
 
     def __init__(self) -> None:
+        self._name: socket.socket | None = None
         self._told: socket.socket | None = None
 
     def __enter__(self) -> Self:
         self._commands = netlink.NetlinkSocket(netlink.NETLINK_GENERIC)
         try:
+            self._name = _claim()
             self._family = self._look_up()
             self._told = self._listen()
             self._begin()
@@ -89,14 +94,18 @@ class DropMonitor:
     def __exit__(self, *exc: object) -> None:
         try:
             self._command(_STOP, attributes.attribute(_SOFTWARE, b""), "end")
+        except KernelError as error:
+            if error.errno != errno.EAGAIN:  # somebody else has ended it
+                raise
         finally:
             self.close()
 
     def close(self) -> None:
         """Give the sockets back; the monitor goes on. For who is in trouble already."""
         self._commands.close()
-        if self._told is not None:
-            self._told.close()
+        for sock in (self._told, self._name):
+            if sock is not None:
+                sock.close()
 
     def fileno(self) -> int:
         """Return a descriptor that becomes readable when :meth:`read` has something."""
@@ -208,6 +217,19 @@ class DropMonitor:
 
         for refusal in self._commands.execute([command], message).values():
             raise netlink.kernel_error(f"{verb} the drop monitor", refusal)
+
+
+def _claim() -> socket.socket:
+    """Take the name that says who uses the monitor; it is free again when its holder dies."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.bind(_NAME)
+    except OSError:
+        sock.close()
+        raise Unsupported(
+            "another kproxy uses the drop monitor", remedy="wait until it has ended"
+        ) from None
+    return sock
 
 
 def _drop(buffer: bytearray, start: int, end: int) -> Drop:
