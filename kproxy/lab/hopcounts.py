@@ -32,6 +32,8 @@ _PROTOCOLS = {
     "Udp6.NoPorts": Cause.REFUSED,
     "Udp.RcvbufErrors": Cause.RECEIVER,
     "Udp6.RcvbufErrors": Cause.RECEIVER,
+    "Udp.MemErrors": Cause.RECEIVER,
+    "Udp6.MemErrors": Cause.RECEIVER,
     "Udp.InCsumErrors": Cause.LINK,
     "Udp6.InCsumErrors": Cause.LINK,
 }

@@ -33,6 +33,8 @@ from kproxy.traffic import profile, wire
 from kproxy.traffic.profile import Distribution, Protocol
 
 MOST_RATE = 10_000_000.0
+MOST_POISSON = 1_000_000.0
+"""To draw so many gaps takes half a second."""
 MOST_FLOWS = 1 << 16
 
 
@@ -143,12 +145,14 @@ def one(value: object, where: str) -> Traffic:
     if kind is Kind.PACKET and not (isinstance(packet, str) and packet):
         raise given.wrong("packet", "must be a packet in scapy's words, in quotes")
     default = {field.name: field.default for field in fields(Traffic)}
+    distribution = given.choice("distribution", Distribution, Distribution.ISOCHRONOUS)
+    most = MOST_POISSON if distribution is Distribution.POISSON else MOST_RATE
     return Traffic(
         kind=kind,
-        rate=given.number("rate", 0.001, MOST_RATE if "connections" not in allowed else 1000.0),
+        rate=given.number("rate", 0.001, most if "connections" not in allowed else 1000.0),
         to=address,
         port=port,
-        distribution=given.choice("distribution", Distribution, Distribution.ISOCHRONOUS),
+        distribution=distribution,
         seed=given.whole("seed", 0, 2**63, 0),
         flows=given.whole("flows", 1, MOST_FLOWS, default["flows"]),
         connections=given.whole("connections", 1, 10_000, default["connections"]),

@@ -69,6 +69,10 @@ def test_a_file_is_what_it_says(tmp_path: Path) -> None:
         ("traffic: [{kind: udp}]", "rate: must be a number per second"),
         ("traffic: [{kind: udp, rate: no}]", "rate: must be a number per second, not False"),
         ("traffic: [{kind: udp, rate: 0}]", "rate: must be from 0.001"),
+        (
+            "traffic: [{kind: udp, rate: 2000000, distribution: poisson}]",
+            "rate: must be from 0.001 to 1,000,000 per second",
+        ),
         ("traffic: [{kind: tcp-bulk, rate: 5000}]", "rate: must be from 0.001 to 1,000"),
         ("traffic: [{kind: udp, rate: 1, to: here}]", "to: must be ADDRESS:PORT"),
         ("traffic: [{kind: udp, rate: 1, to: '1.2.3.4'}]", "to: must be ADDRESS:PORT"),
