@@ -20,6 +20,7 @@ from netns.topology import Interface, Segment
 from netns.uplink import Attachment
 
 CARRIER_SECONDS = 10.0
+_BACK_SECONDS = 30.0
 _LOOK_AGAIN = 0.02
 _LINK_GROUP = 1
 _LOWER_UP = 0x10000
@@ -104,25 +105,25 @@ def _plug_card(
     place = (member.host, member.name)
     done = time.monotonic_ns()
     if connected:
-        for home, state in pulled.pop(place, []):
-            _switch_on(home, state)
-        _await(ledger, member, up=True)
+        _switch_on(pulled.pop(place, []))
+        _await(namespace_name(ledger.name, member.host), member.name, up=True)
         return done
     if place in pulled:
         return done
     whole = [one for one in others if one.uplink and one.uplink.kind is not Attachment.MACVLAN]
     if len(whole) != len(others) or not whole:
         raise _by_hand(member, "its other end is no card of this lab")
+    # A card that has just been told something may have none for a while: that is no pulled cable.
+    _await(namespace_name(ledger.name, member.host), member.name, up=True)
     pulled[place] = []
     for other in whole:
         home = namespace_name(ledger.name, other.host)
         state, done = _switch_off(home, other.name)
         pulled[place].append((home, state))
     try:
-        _await(ledger, member, up=False)
+        _await(namespace_name(ledger.name, member.host), member.name, up=False)
     except WaitTimeout:
-        for home, state in pulled.pop(place):
-            _switch_on(home, state)
+        _switch_on(pulled.pop(place))
         problem = f"it keeps its carrier while {', '.join(map(str, whole))} is down"
         raise _by_hand(member, problem) from None
     return done
@@ -141,18 +142,18 @@ def _switch_off(home: str, name: str) -> tuple[State, int]:
         return state, done
 
 
-def _switch_on(home: str, state: State) -> None:
-    if namespace.exists(home):
+def _switch_on(cards: list[tuple[str, State]]) -> None:
+    """Make cards as they were, and wait until they have a carrier: it may take them seconds."""
+    here = [(home, state) for home, state in cards if namespace.exists(home)]
+    for home, state in here:
         with namespace.entered(home), link.naming(f"interface {state.name}"):
             nicstate.restore(state, state.name)
+    for home, state in here:
+        _await(home, state.name, up=True)
 
 
-def _await(ledger: Ledger, member: Interface, *, up: bool) -> None:
-    why = f"carrier of {member} to {'come' if up else 'go'}"
-    with link.netlink(namespace_name(ledger.name, member.host)) as ipr:
-        wait.wait_until(
-            lambda: link.card_up(ipr, member.name) is up,
-            CARRIER_SECONDS,
-            why,
-            interval=_LOOK_AGAIN,
-        )
+def _await(home: str, name: str, *, up: bool) -> None:
+    why = f"carrier of {name} in {home} to {'come' if up else 'go'}"
+    seconds = _BACK_SECONDS if up else CARRIER_SECONDS
+    with link.netlink(home) as ipr:
+        wait.wait_until(lambda: link.card_up(ipr, name) is up, seconds, why, interval=_LOOK_AGAIN)

@@ -14,14 +14,15 @@ the other end, and addresses that the kernel makes by itself (temporary ones).
 import contextlib
 import dataclasses
 import errno
+import functools
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from netns import ethtool
-from netns.ethtool import Ethtool
+from netns.ethtool import Ethtool, Group
 from netns.rawnetlink import (
     APPEND,
     CREATE,
@@ -57,6 +58,7 @@ _BY_KERNEL, _CLONED, _ONLINK = 2, 0x200, 0x4
 _UNICAST, _LOCAL = 1, 2
 _PERMANENT = 0x80
 _USER_HZ = 100
+_DRIVER = (Group.FEATURES, *ethtool.SETTABLE)
 _SETTINGS = ("ipv4/conf", "ipv6/conf", "ipv4/neigh", "ipv6/neigh")
 
 
@@ -167,14 +169,15 @@ def restore(state: State, name: str) -> list[str]:
                 change(netlink, index, text(IFLA_NAME, state.name))
                 name = state.name
         _restore_link(netlink, index, state, noting)
+        running = bool(state.flags & UP)
         # Some drivers can be told only while their card is down, some only while it is up.
-        quiet = noting if not state.flags & UP else _not_noting
-        _restore_driver(tool, name, state, quiet)
+        first = _not_noting if running else noting
+        undone = _restore_driver(tool, name, state, _DRIVER, first)
         _restore_settings(name, state.settings, noting)
-        if state.flags & UP:
+        if running:
             with noting("up"):
                 change(netlink, index, flags=UP, mask=UP)
-            _restore_driver(tool, name, state, noting)
+            _restore_driver(tool, name, state, undone, noting)
         _restore_network(netlink, index, state, noting)
     return troubles
 
@@ -219,19 +222,27 @@ def _restore_network(netlink: Netlink, index: int, state: State, noting: Noting)
             _give_neighbour(netlink, index, bytes.fromhex(each))
 
 
-def _restore_driver(tool: Ethtool, name: str, state: State, noting: Noting) -> None:
-    now = tool.features(name)
-    wrong = {each: on for each, on in state.features.items() if now.get(each, on) is not on}
-    if wrong:
-        with noting(f"offloads ({', '.join(wrong)})"):
-            tool.change_features(name, wrong)
-    for group in ethtool.SETTABLE:
-        before = state.groups.get(group.name, {})
-        have = tool.get(name, group)
+def _restore_driver(
+    tool: Ethtool, name: str, state: State, groups: Iterable[Group], noting: Noting
+) -> list[Group]:
+    """Tell the driver what it had been told; return what it cannot be asked or told now."""
+    undone = []
+    for group in groups:
+        before: Mapping[str, int] = state.groups.get(group.name, {})
+        have: ethtool.Values = tool.get(name, group)
+        tell = functools.partial(tool.change, name, group)
+        if group is Group.FEATURES:
+            before, have = state.features, tool.features(name)
+            tell = functools.partial(tool.change_features, name)
         differing = {key: value for key, value in before.items() if have.get(key, value) != value}
-        if differing:
-            with noting(f"{group.name.lower()} ({', '.join(differing)})"):
-                tool.change(name, group, differing)
+        if not differing and (have or not before):
+            continue
+        undone.append(group)
+        with noting(f"{group.name.lower()} ({', '.join(differing)})"):
+            if differing:
+                tell(differing)
+                undone.remove(group)
+    return undone
 
 
 def _restore_settings(name: str, settings: dict[str, str], noting: Noting) -> None:

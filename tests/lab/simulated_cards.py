@@ -1,5 +1,6 @@
 """Pairs of simulated network cards (netdevsim), wired to each other, and how a card is set."""
 
+import contextlib
 import itertools
 import os
 import subprocess
@@ -7,10 +8,13 @@ from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
+from netns import wait
+from netns.errors import WaitTimeout
 from netns.topology import Host, Interface, Link, Topology
 from netns.uplink import Attachment, Uplink
 
 BUS = Path("/sys/bus/netdevsim")
+CARRIER_SECONDS = 30.0
 _numbers = itertools.count(1)
 
 
@@ -119,7 +123,17 @@ def spoil(name: str) -> None:
 def furniture(
     name: str, groups: tuple[str, ...] = ("-k", "-c", "-g", "-a", "-l")
 ) -> dict[str, Any]:
-    """Everything that is to be seen of a card, as iproute2 and ethtool tell it."""
+    """Everything that is to be seen of a card, as iproute2 and ethtool tell it.
+
+    A card that has just been switched on has its carrier a while later.
+    """
+    with contextlib.suppress(WaitTimeout):
+        wait.wait_until(
+            lambda: "NO-CARRIER" not in ip("link", "show", name),
+            CARRIER_SECONDS,
+            name,
+            interval=0.1,
+        )
     return {
         "link": ip("-o", "link", "show", name).partition(": ")[2].replace("UNKNOWN", "UP"),
         "addresses": _without_lifetimes(ip("address", "show", name)).replace("UNKNOWN", "UP"),
