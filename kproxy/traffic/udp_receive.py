@@ -73,12 +73,11 @@ class Layout:
         return ((self.stamp + 2, 1), (2, 2), (5, 3), (6, 4), (7, 5), (self.stamp, 0))
 
 
-#: Where the stamp of the kernel is in either layout: the first in its control message.
+#: Where the stamp of the kernel is in either layout: SCM_TIMESTAMPNS, one time, comes first.
 _KERNEL_STAMP = (_CONTROL_AT + 16) // 4
-#: SCM_TIMESTAMPNS: one time.
 BY_KERNEL = Layout(size=96, stamp=_KERNEL_STAMP, drops=20)
-#: SCM_TIMESTAMPING: three times, of the kernel, of nobody any more, of the card.
-BY_CARD = Layout(size=128, stamp=_KERNEL_STAMP + 8, drops=28)
+#: Then SCM_TIMESTAMPING: three times, of the kernel, of nobody any more, of the card.
+BY_CARD = Layout(size=152, stamp=_KERNEL_STAMP + 16, drops=36)
 
 
 def open_socket(
@@ -116,10 +115,11 @@ def prepare(
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, wanted)
     except PermissionError:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
+    # Also for stamps of the card: with it the kernel always has one of its own, even of a packet
+    # that came while it was still turning them on. So neither control message is ever missing.
+    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
     if by_card:
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _BOTH_STAMPS)
-    else:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
     sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
 
 
@@ -151,6 +151,7 @@ class Batch:
         self._skip = skip
         self._layout = layout
         self._slot_words = layout.words
+        self._kept = layout.kept
         self._skipped = bytearray(max(1, skip))
         self.slots = bytearray(BATCH * layout.size)
         self.tails = bytearray(BATCH * ECHO_BYTES)
@@ -212,7 +213,7 @@ class Batch:
         """Write the records of ``number`` packets, from ``first`` on, into words of a file."""
         step = self._slot_words
         begin, end = first * step, (first + number) * step
-        for word, place in self._layout.kept:
+        for word, place in self._kept:
             target[place::_RECORD_WORDS] = self.words[begin + word : end : step]
 
     def kernel_stamp(self, i: int) -> int:

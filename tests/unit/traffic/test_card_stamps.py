@@ -16,24 +16,26 @@ from kproxy.traffic.phc import Reading, Sample
 
 SECOND = 1_000_000_000
 TRIAL = 7
-TIMESTAMPING, OVERFLOWN = 37, 40
+TIMESTAMPNS, TIMESTAMPING, OVERFLOWN = 35, 37, 40
+SLOT = 152
 ALL_FILTERS = 1 << 1
 RECEIVES, RAW = 1 << 2, 1 << 6
 
 
 def slot(seq: int, kernel_ns: int, card_ns: int, drops: int = 0) -> bytes:
-    """Return what the kernel makes of a probe's slot: head, SCM_TIMESTAMPING, SO_RXQ_OVFL."""
-    times = b"".join(struct.pack("=qq", *divmod(ns, SECOND)) for ns in (kernel_ns, 0, card_ns))
-    control = struct.pack("=qii", 16 + len(times), socket.SOL_SOCKET, TIMESTAMPING) + times
+    """Return what the kernel makes of a slot: head, two messages with stamps, SO_RXQ_OVFL."""
+    one, _, _ = times = [struct.pack("=qq", *divmod(ns, SECOND)) for ns in (kernel_ns, 0, card_ns)]
+    control = struct.pack("=qii", 32, socket.SOL_SOCKET, TIMESTAMPNS) + one
+    control += struct.pack("=qii", 64, socket.SOL_SOCKET, TIMESTAMPING) + b"".join(times)
     if drops:
         control += struct.pack("=qiiIxxxx", 20, socket.SOL_SOCKET, OVERFLOWN, drops)
-    return (wire.header(TRIAL, 3, seq=seq, sent_ns=seq + 1) + control).ljust(128, b"\0")
+    return (wire.header(TRIAL, 3, seq=seq, sent_ns=seq + 1) + control).ljust(SLOT, b"\0")
 
 
 def batch(*slots: bytes) -> udp_receive.Batch:
     found = udp_receive.Batch(layout=udp_receive.BY_CARD)
     for i, one in enumerate(slots):
-        found.slots[i * 128 : (i + 1) * 128] = one
+        found.slots[i * SLOT : (i + 1) * SLOT] = one
     return found
 
 
