@@ -182,7 +182,9 @@ def test_gone_lists_again_and_tells_only_the_differences(how):
             (("vanished", 80), None),
         ]
         assert watcher.batches.get(timeout=PATIENCE) == 3, "the first list"
-        assert watcher.batches.get(timeout=PATIENCE) == 3, "all differences of the second one together"
+        assert watcher.batches.get(timeout=PATIENCE) == 3, (
+            "all differences of the second one together"
+        )
         assert api.watched.get(timeout=PATIENCE)["resourceVersion"] == "30"
         assert watcher.nothing_more()
         assert watcher.problems.empty(), "an expired version is nothing to report"
@@ -263,7 +265,9 @@ def test_a_server_that_comes_back():
     server, watcher = running(api)
     with watcher:
         watcher.next()
-        api.watched.get(timeout=PATIENCE)  # it has the events of its time, none of those that follow
+        api.watched.get(
+            timeout=PATIENCE
+        )  # it has the events of its time, none of those that follow
         server.stop()
         api.events.put(END)
         assert "API server" in str(watcher.problems.get(timeout=PATIENCE))
