@@ -170,7 +170,8 @@ def test_answers_have_the_kernels_time_not_ours() -> None:
         prober = probes.opened(Probe.ECHO, stream(port, flows=1), "", 1, "")
         prober.send(0, 4, time.monotonic_ns())
         assert select.select([prober], [], [], 10)[0]
-        prober.answers()  # a kernel may begin to stamp arrivals with the second one only
+        assert [what for what, _ in prober.answers()] == [(0, 4)]
+        # A kernel may begin to stamp arrivals with the second one only.
         before = time.monotonic_ns()
         prober.send(0, 5, before)
         assert select.select([prober], [], [], 10)[0]
