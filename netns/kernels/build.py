@@ -1,9 +1,10 @@
 """Builds a User-Mode Linux kernel from source, with everything in it that a lab needs.
 
-A build is named by a hash of all that goes into it (``fragment.config``, ``entropy.c``, the
-source) and works in a directory ``unfinished-HASH`` in the cache; when the kernel is complete, one
-rename puts it beside as ``VERSION-HASH`` (:mod:`registry`). Interrupted at any point, the same
-call goes on where it stopped: every step leaves something that is there only when it is done::
+A build is named by a hash of all that goes into it (``fragment.config``, ``entropy.c``,
+``dcache.h``, the source) and works in a directory ``unfinished-HASH`` in the cache; when the
+kernel is complete, one rename puts it beside as ``VERSION-HASH`` (:mod:`registry`). Interrupted at
+any point, the same call goes on where it stopped: every step leaves something that is there only
+when it is done::
 
     unfinished-HASH/  source/   unpacked (source.partial/ before); a tree is used where it is
                       objects/  make's; .config.done when the configuration is final
@@ -27,6 +28,7 @@ from netns.kernels import base, configuration, job, registry, source
 from netns.kernels.progress import Meter, Progress
 from netns.kernels.registry import Built
 
+DCACHE = "dcache.h"
 RECIPE = "1"  # to be raised when this module builds something else from the same
 ROOM = 2600 * base.MIB  # an unpacked source takes 1.5 GB, its objects 300 MB
 # program -> Debian package
@@ -105,7 +107,8 @@ def fragment() -> dict[str, str]:
 def build_key(options: Mapping[str, str], origin: source.Source) -> str:
     """Return the hash that names a build."""
     parts = (RECIPE, configuration.digest(options), origin.digest)
-    total = hashlib.sha256("\0".join(parts).encode() + _own_file("entropy.c"))
+    own = _own_file("entropy.c") + _own_file(DCACHE)
+    total = hashlib.sha256("\0".join(parts).encode() + own)
     return total.hexdigest()[:8]
 
 
@@ -239,7 +242,11 @@ class _Build:
 
     def _compile(self) -> None:
         self._meter.compiling(objects=self._count_objects(), estimate=_estimate())
-        self._make(f"-j{self._request.jobs}", "linux")
+        header = self._place / DCACHE
+        header.write_bytes(_own_file(DCACHE))
+        # Of fs/dcache.c alone; make hands it on to the makes that it starts.
+        included = f"CFLAGS_dcache.o=-include {header}"
+        self._make(included, f"-j{self._request.jobs}", "linux")
 
     def _make(self, *arguments: str) -> list[str]:
         command = ["make", "-C", str(self._tree), f"O={self._objects}", "ARCH=um", *arguments]
