@@ -217,13 +217,14 @@ class Receiver:
             readable, _, _ = select.select(watched, [], [], left)
             if self._recording is not None and self._recording.sock in readable:
                 self._recording.take()
-            if self._listener in readable:
-                self._turn_away()
             if line in readable:
                 while (said := line.line()) is not None:
                     deadline = time.monotonic() + SILENCE_SECONDS
                     if not self._obey(line, said):
                         return
+            # Only now: if this sender has just gone, the next one is welcome.
+            if self._listener in readable:
+                self._turn_away()
 
     def _obey(self, line: Channel, said: dict[str, Any]) -> bool:
         """Do what the sender says; return whether the session goes on."""
