@@ -100,8 +100,9 @@ def test_without_its_virtual_servers_ipvs_forgets_and_connections_meet_other_pod
     assert 0 < hit.flows_moved < hit.flows
     assert 0 < hit.connections_broken < hit.connections
     assert outcomes(trial, "hit") == {"ok", "reset"}
-    # The kernel takes a tick to drop connections whose servers are gone.
-    assert all(flow.lost <= 1 for flow in part(trial, "hit", "udp").flows)
+    # The kernel drops connections whose servers are gone at one of its next two ticks (20 ms), in
+    # which a flow sends two packets at most.
+    assert max(flow.lost for flow in part(trial, "hit", "udp").flows) <= 2
     assert quiet(impact(switch, "other"))
     found = left(switch)
     assert found.keys() == {"switch", "table"}

@@ -79,19 +79,19 @@ def test_kubernetes_own_client_works_in_a_pod_as_in_any_cluster(cluster: WholeCl
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "asks", "namespace": "shop"},
+        "metadata": {"name": "asks", "namespace": "default"},
         "spec": {"containers": [container], "restartPolicy": "Never"},
     }
     cluster.must_apply([pod])
 
     def phase() -> str:
-        found = cluster.api.get(catalog.POD, "shop", "asks")
+        found = cluster.api.get(catalog.POD, "default", "asks")
         return str(((found or {}).get("status") or {}).get("phase"))
 
     cluster.wait_for(lambda: phase() in ("Succeeded", "Failed"), PATIENCE, "the pod to end")
-    path = f"{catalog.POD.path('shop', 'asks')}/log"
+    path = f"{catalog.POD.path('default', 'asks')}/log"
     told = cluster.api.request("GET", path).decode()
-    assert (phase(), told) == ("Succeeded", "system:serviceaccount:shop:default shop\n")
+    assert (phase(), told) == ("Succeeded", "system:serviceaccount:default:default default\n")
 
 
 def test_applying_the_same_again_changes_nothing(cluster: WholeCluster) -> None:
