@@ -3,7 +3,6 @@
 Below everything else, so it knows nobody; whoever wants a time says which.
 """
 
-import calendar
 import time
 
 _FORMAT = "%Y-%m-%dT%H:%M:%S"
@@ -27,6 +26,8 @@ def nanotime(nanoseconds: int) -> str:
 
 def seconds_of(text: str | None) -> float | None:
     """Return a time in UTC as seconds since the epoch, fractions dropped; None if it is none."""
+    import calendar  # loads locale: nothing for the start of a proxy, which only writes times
+
     try:
         return float(calendar.timegm(time.strptime((text or "")[:19], _FORMAT)))
     except ValueError:
