@@ -56,7 +56,8 @@ def status(answer: bytes) -> str | None:
     data = b""
     for kind, flags, stream, payload in _frames(answer):
         if kind == _DATA and stream == _CALL:
-            data += payload[1 : len(payload) - payload[0]] if flags & _PADDED else payload
+            padded = payload and flags & _PADDED
+            data += payload[1 : len(payload) - payload[0]] if padded else payload
     if len(data) < _MESSAGE_HEAD or data[0]:
         return None
     message = data[_MESSAGE_HEAD : _MESSAGE_HEAD + int.from_bytes(data[1:_MESSAGE_HEAD])]

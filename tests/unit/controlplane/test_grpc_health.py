@@ -53,6 +53,13 @@ def test_other_streams_and_compressed_messages_say_nothing() -> None:
     assert grpchealth.status(SETTINGS + data(b"\x08\x01", compressed=1)) is None
 
 
+def test_padding_is_left_out_also_where_its_length_is_missing() -> None:
+    padded = b"\x02" + data(b"\x08\x01")[9:] + bytes(2)
+    frame = len(padded).to_bytes(3) + bytes.fromhex("00 08 00000001") + padded
+    assert grpchealth.status(SETTINGS + frame) == "SERVING"
+    assert grpchealth.status(SETTINGS + bytes.fromhex("000000 00 09 00000001")) is None
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
