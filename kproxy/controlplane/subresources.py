@@ -12,6 +12,7 @@ from kproxy.rfc3339 import timestamp
 
 from . import bodies, deletion, namespaces, routes, status
 from .access import tokens
+from .controllers import conditions
 from .patches import merge, strategic
 from .presentation import cells
 from .requests import DEFAULT, Answer, Options
@@ -100,12 +101,12 @@ class Subresources:
                 "lastTransitionTime": timestamp(self._now()),
             }
             before = pod.get("status") or {}
-            others = [c for c in before.get("conditions") or () if c["type"] != "PodScheduled"]
+            told = conditions.put(before.get("conditions") or (), scheduled)
             return {
                 **pod,
                 "metadata": meta,
                 "spec": {**pod["spec"], "nodeName": node},
-                "status": {**before, "conditions": [*others, scheduled]},
+                "status": {**before, "conditions": told},
             }
 
         self._writes.put("pods", target, change, options)
