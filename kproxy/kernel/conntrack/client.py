@@ -4,8 +4,6 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Self
 
 from kproxy.errors import KernelError, Unsupported
 from kproxy.kernel import bulk, inet, netlink, nfnetlink
@@ -20,6 +18,7 @@ from kproxy.kernel.attributes import (
     u8,
     u32,
 )
+from kproxy.kernel.client import NetlinkClient
 from kproxy.kernel.conntrack.types import Flow
 from kproxy.kernel.inet import PROTOCOLS, Family, IPAddress
 from kproxy.kernel.netlink import NLM_F_REQUEST
@@ -37,7 +36,7 @@ _KIND_GET = nfnetlink.message_type(nfnetlink.SUBSYSTEM_CONNTRACK, _GET)
 _KIND_DELETE = nfnetlink.message_type(nfnetlink.SUBSYSTEM_CONNTRACK, _DELETE)
 
 
-class Conntrack:
+class Conntrack(NetlinkClient):
     """Tracked flows of the network namespace in which it is first used. Not for two threads.
 
     Nothing is opened before the first call. Methods raise Unsupported if the kernel tracks no
@@ -46,25 +45,8 @@ class Conntrack:
     """
 
     def __init__(self) -> None:
-        self._opened: netlink.NetlinkSocket | None = None
+        super().__init__(netlink.NETLINK_NETFILTER)
         self._readers = {family: _FlowReader(family) for family in Family}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the socket back. The next call opens another one."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
 
     def supported(self) -> str | None:
         """Return None, or in words why the table cannot be read here."""
@@ -98,11 +80,6 @@ class Conntrack:
                 what = f"forget the flow {flows[index]}"
                 results[index] = netlink.kernel_error(what, refusal)
         return results
-
-    def _open(self) -> netlink.NetlinkSocket:
-        if self._opened is None:
-            self._opened = netlink.NetlinkSocket(netlink.NETLINK_NETFILTER)
-        return self._opened
 
 
 class _FlowReader:

@@ -2,11 +2,10 @@
 
 import errno
 from collections.abc import Container, Sequence
-from types import TracebackType
-from typing import Self
 
 from kproxy.errors import AlreadyExists, KernelError, NotFound, Unsupported
 from kproxy.kernel import bulk, netlink
+from kproxy.kernel.client import NetlinkClient
 from kproxy.kernel.inet import Family
 from kproxy.kernel.ipset import wire
 from kproxy.kernel.ipset.types import (
@@ -41,7 +40,7 @@ _PRIVATE = {
 }
 
 
-class Ipset:
+class Ipset(NetlinkClient):
     """IP sets of the network namespace in which it is first used. Not for two threads.
 
     Nothing is opened before the first call. Methods raise Unsupported if the kernel has no IP sets
@@ -49,26 +48,9 @@ class Ipset:
     """
 
     def __init__(self) -> None:
-        self._opened: netlink.NetlinkSocket | None = None
+        super().__init__(netlink.NETLINK_NETFILTER)
         self._revisions: dict[tuple[SetType, Family], int] = {}
         self._packer = wire.Packer(self._revisions)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the socket back. The next call opens another one."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
 
     def supported(self) -> str | None:
         """Return None, or in words why this kernel cannot do IP sets."""
@@ -124,11 +106,6 @@ class Ipset:
         except NotFound:
             return False
         return True
-
-    def _open(self) -> netlink.NetlinkSocket:
-        if self._opened is None:
-            self._opened = netlink.NetlinkSocket(netlink.NETLINK_NETFILTER)
-        return self._opened
 
     def _revision(self, spec: SetSpec) -> int:
         """Return the newest revision of a type; the kernel loads its module if it can."""

@@ -4,12 +4,12 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from kproxy.errors import KernelError, NotFound, Unsupported
 from kproxy.kernel import bulk, netlink
 from kproxy.kernel.attributes import Buffer
+from kproxy.kernel.client import NetlinkClient
 from kproxy.kernel.inet import Family
 from kproxy.kernel.ipvs import proc, wire
 from kproxy.kernel.ipvs.types import (
@@ -35,7 +35,7 @@ IPV4_KEY = 7
 """Bytes of a key: protocol, address, port."""
 
 
-class IPVS:
+class IPVS(NetlinkClient):
     """Virtual services of the network namespace in which it is first used. Not for two threads.
 
     Nothing is opened before the first call. Methods raise Unsupported if the kernel has no IPVS,
@@ -43,25 +43,9 @@ class IPVS:
     """
 
     def __init__(self) -> None:
-        self._opened: tuple[netlink.NetlinkSocket, int, wire.Packer] | None = None
+        super().__init__(netlink.NETLINK_GENERIC)
+        self._genl_family: tuple[int, wire.Packer] | None = None
         self._readers = {family: wire.DestinationReader(family) for family in Family}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the socket back. The next call opens another one."""
-        if self._opened is not None:
-            self._opened[0].close()
-            self._opened = None
 
     def supported(self) -> str | None:
         """Return None, or in words why this kernel cannot do IPVS."""
@@ -77,7 +61,7 @@ class IPVS:
         """Do all operations in order; return for each None or why it failed."""
         if not transaction:
             return []
-        sock, _family_id, packer = self._open()
+        sock, _family_id, packer = self._ready()
         refused = sock.send_all(packer.messages(transaction, sock.next_sequence))
         if not refused:
             return [None] * len(transaction)
@@ -139,7 +123,7 @@ class IPVS:
 
     def set_timeouts(self, timeouts: Timeouts) -> None:
         """Set those time-outs that are not 0."""
-        sock, _family_id, packer = self._open()
+        sock, _family_id, packer = self._ready()
         refused = sock.execute([timeouts], packer.pack_timeouts)
         for refusal in refused.values():
             raise netlink.kernel_error("set IPVS time-outs", refusal)
@@ -148,29 +132,34 @@ class IPVS:
         """Return version and table size of the kernel's IPVS."""
         return self._ask(wire.GET_INFO, wire.read_info, "ask for IPVS")
 
-    def _open(self) -> tuple[netlink.NetlinkSocket, int, wire.Packer]:
-        if self._opened is None:
-            sock = netlink.NetlinkSocket(netlink.NETLINK_GENERIC)
+    def close(self) -> None:
+        """Give the socket back. The next call opens another one."""
+        super().close()
+        self._genl_family = None
+
+    def _ready(self) -> tuple[netlink.NetlinkSocket, int, wire.Packer]:
+        sock = self._open()
+        if self._genl_family is None:
             try:
                 family_id = netlink.generic_family(sock, wire.FAMILY_NAME)
             except NotFound as error:
-                sock.close()
+                self.close()
                 raise Unsupported(
                     "this kernel has no IPVS",
                     remedy="load the module ip_vs, or use a kernel that has it",
                 ) from error
             except BaseException:
-                sock.close()
+                self.close()
                 raise
-            self._opened = sock, family_id, wire.Packer(family_id)
-        return self._opened
+            self._genl_family = family_id, wire.Packer(family_id)
+        return (sock, *self._genl_family)
 
     def _ask(self, command: int, parse: Callable[[Buffer, int, int], Answer], what: str) -> Answer:
-        sock, family_id, _packer = self._open()
+        sock, family_id, _packer = self._ready()
         return sock.ask(family_id, wire.genl_header(command), parse, what)
 
     def _services(self) -> list[wire.Service]:
-        sock, family_id, _packer = self._open()
+        sock, family_id, _packer = self._ready()
         read = wire.ServiceReader().read
         header = wire.genl_header(wire.GET_SERVICE)
         found = sock.dump(family_id, header, read, "list virtual services")
@@ -182,19 +171,19 @@ class IPVS:
         def read(buffer: Buffer, start: int, end: int) -> tuple[wire.Service | None, Traffic]:
             return reader.read(buffer, start, end), reader.read_traffic(buffer, start, end)
 
-        sock, family_id, _packer = self._open()
+        sock, family_id, _packer = self._ready()
         header = wire.genl_header(wire.GET_SERVICE)
         found = sock.dump(family_id, header, read, "list virtual services")
         return [(service[0], traffic) for service, traffic in found if service is not None]
 
     def _service(self, key: ServiceKey) -> wire.Service | None:
-        sock, family_id, packer = self._open()
+        sock, family_id, packer = self._ready()
         request = wire.genl_header(wire.GET_SERVICE) + packer.service_nest(key)
         what = f"look for virtual service {key}"
         return sock.ask(family_id, request, wire.ServiceReader().read, what)
 
     def _destinations(self, key: ServiceKey) -> list[wire.Destination]:
-        sock, family_id, packer = self._open()
+        sock, family_id, packer = self._ready()
         request = wire.genl_header(wire.GET_DEST) + packer.service_nest(key)
         read = self._readers[key.family].read
         return sock.dump(family_id, request, read, f"list real servers of {key}")

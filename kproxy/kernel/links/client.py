@@ -8,12 +8,11 @@ import ipaddress
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from kproxy.errors import AlreadyExists, KernelError, NotFound, Unsupported
 from kproxy.kernel import netlink
 from kproxy.kernel.attributes import Buffer, attribute, find, nest, text, u32, walk
+from kproxy.kernel.client import NetlinkClient
 from kproxy.kernel.inet import Family, IPInterface
 from kproxy.kernel.links.types import DeviceAddress, Given, with_prefix
 from kproxy.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Refusal
@@ -42,7 +41,7 @@ class Device:
     up: bool
 
 
-class Links:
+class Links(NetlinkClient):
     """Devices of the network namespace in which it is first used. Not for two threads.
 
     Nothing is opened before the first call. Contract:
@@ -50,24 +49,7 @@ class Links:
     """
 
     def __init__(self) -> None:
-        self._opened: netlink.NetlinkSocket | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the socket back. The next call opens another one."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        super().__init__(netlink.NETLINK_ROUTE)
 
     def ensure_dummy(self, name: str, addresses: Iterable[Given] = ()) -> None:
         """See to it that there is a dummy device of this name, up, with these addresses."""
@@ -145,11 +127,6 @@ class Links:
             for index, packed, prefix in self._dump_addresses(0)
             if index in names
         )
-
-    def _open(self) -> netlink.NetlinkSocket:
-        if self._opened is None:
-            self._opened = netlink.NetlinkSocket(netlink.NETLINK_ROUTE)
-        return self._opened
 
     def _find(self, name: str) -> Device | None:
         payload = _LINK.pack(0, 0, 0, 0, 0) + text(_IFLA_IFNAME, name)

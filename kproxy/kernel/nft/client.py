@@ -2,12 +2,12 @@
 
 import errno
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from kproxy.errors import KernelError, NotFound, Unsupported
 from kproxy.kernel import bulk, netlink
 from kproxy.kernel.attributes import Buffer
+from kproxy.kernel.client import NetlinkClient
 from kproxy.kernel.inet import Family
 from kproxy.kernel.nft import listing, wire
 from kproxy.kernel.nft.expressions import Rule
@@ -27,7 +27,7 @@ _READ_ATTEMPTS = 10
 _NO_NFTABLES = (errno.EINVAL, errno.EOPNOTSUPP, errno.EAFNOSUPPORT)
 
 
-class Nft:
+class Nft(NetlinkClient):
     """One table of the network namespace in which this is first used. Not for two threads.
 
     Nothing is opened before the first call. Methods raise Unsupported if the kernel has no
@@ -36,27 +36,10 @@ class Nft:
     """
 
     def __init__(self, family: Family, table: str) -> None:
+        super().__init__(netlink.NETLINK_NETFILTER, torn_dumps=True)
         self._family = family
         self._table = table
         self._packer = wire.Packer(table)
-        self._opened: netlink.NetlinkSocket | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the socket back. The next call opens another one."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
 
     def unsupported(self, operations: Sequence[tuple[str, Operation]]) -> str | None:
         """Try operations and change nothing; return None, or which features are missing."""
@@ -222,11 +205,6 @@ class Nft:
 
     def _what(self, operation: Operation) -> str:
         return f"{describe(operation)} of {self._name()}"
-
-    def _open(self) -> netlink.NetlinkSocket:
-        if self._opened is None:
-            self._opened = netlink.NetlinkSocket(netlink.NETLINK_NETFILTER, torn_dumps=True)
-        return self._opened
 
 
 def _words(refusal: netlink.Refusal) -> str:

@@ -2,12 +2,11 @@
 
 import errno
 import struct
-from types import TracebackType
-from typing import Self
 
 from kproxy.errors import KernelError
 from kproxy.kernel import netlink
 from kproxy.kernel.attributes import Buffer, attribute, be16, find, u8, u32
+from kproxy.kernel.client import NetlinkClient
 from kproxy.kernel.inet import Family, IPAddress, unpacked
 from kproxy.kernel.routes.types import Neighbour, Query, Route, RouteKind
 
@@ -32,31 +31,14 @@ _WAYS_OUT = {
 }
 
 
-class Routes:
+class Routes(NetlinkClient):
     """Routes of the namespace in which it is first used. Not for two threads.
 
     Contract: :class:`~kproxy.kernel.routes.types.RoutesClient`.
     """
 
     def __init__(self) -> None:
-        self._opened: netlink.NetlinkSocket | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the socket back. The next call opens another one."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        super().__init__(netlink.NETLINK_ROUTE)
 
     def lookup(self, query: Query) -> Route:
         """Return the way of a packet; where there is none its kind says so. KernelError."""
@@ -95,11 +77,6 @@ class Routes:
             if index == device and address is not None and not address.is_link_local:
                 return address
         return None
-
-    def _open(self) -> netlink.NetlinkSocket:
-        if self._opened is None:
-            self._opened = netlink.NetlinkSocket(netlink.NETLINK_ROUTE)
-        return self._opened
 
 
 def _packed(query: Query) -> bytes:
