@@ -87,15 +87,13 @@ def _probe(check: Checker, at: str, probe: Probe) -> None:
 
 
 def _action(check: Checker, at: str, action: Probe | Handler) -> None:
-    given: list[object] = [action.exec, action.http_get, action.tcp_socket]
-    if isinstance(action, Handler):
-        given.append(action.sleep)
-    else:
-        given.append(action.grpc)
-        if action.grpc is not None:
-            check.port_or_name(f"{at}.grpc.port", action.grpc.port)
+    own = "grpc" if isinstance(action, Probe) else "sleep"
+    given = (action.exec, action.http_get, action.tcp_socket, getattr(action, own))
     if sum(one is not None for one in given) != 1:
-        check.fault(at, "must name one handler", "give one of exec, httpGet, tcpSocket and grpc")
+        remedy = f"give one of exec, httpGet, tcpSocket and {own}"
+        check.fault(at, "must name one handler", remedy)
+    if isinstance(action, Probe) and action.grpc is not None:
+        check.port_or_name(f"{at}.grpc.port", action.grpc.port)
     if action.exec is not None and not action.exec.command:
         check.fault(f"{at}.exec.command", "is missing", "give the command")
     for name, target in (("httpGet", action.http_get), ("tcpSocket", action.tcp_socket)):

@@ -322,3 +322,14 @@ def test_the_object_is_named():
     assert str(problems_of(kinds.SERVICE, data)[0]) == (
         "Service demo/web: spec.ports[0].port: 0 is out of range (use a port from 1 to 65535)"
     )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "own"),
+    [("livenessProbe", {}, "grpc"), ("lifecycle", {"preStop": {}}, "sleep")],
+)
+def test_only_what_a_probe_or_a_hook_can_do_is_proposed(field, value, own):
+    data = copy.deepcopy(GOOD[catalog.POD])
+    data["spec"]["containers"][0][field] = value
+    remedies = [problem.remedy for problem in problems_of(catalog.POD, data)]
+    assert remedies == [f"give one of exec, httpGet, tcpSocket and {own}"]
