@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from kproxy.reports.document import Block, Cell, Fold, Grid, Tone, plain
 from kproxy.reports.tables import spread_text
+from kproxy.traffic import statistics
 from kproxy.traffic.resultset import ResultSet, Row, Spread, Verdict
 
 METHODS = (
@@ -68,8 +69,8 @@ def _differences(rows: Iterable[Row]) -> Grid | None:
         rows=found or (plain("–", "–", "–", "none", "–"),),
         headers=2,
         note="Exact permutation tests, corrected for their number; a difference is one below "
-        f"p = 0.05. Comparisons in which none was shown: {not_shown}; with too few trials: "
-        f"{too_few}.",
+        f"p = {statistics.SIGNIFICANCE}. Comparisons in which none was shown: {not_shown}; with "
+        f"too few trials: {too_few}.",
     )
 
 

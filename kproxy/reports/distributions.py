@@ -1,12 +1,14 @@
 """How figures are spread over the trials: every trial is a point. Pure."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import statistics
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kproxy.reports import charts
 from kproxy.reports.document import Block, Cell, Chart, Grid, Part, Section, Side, Words
-from kproxy.reports.view import Case, Shot, View, median
+from kproxy.reports.view import Case, Shot, View
+from kproxy.traffic.summary import percentile
 
 MOST_SAMPLES = 2000
 """So many connect times are drawn, evenly chosen of the sorted ones."""
@@ -134,7 +136,7 @@ def _grid(figure: Figure, groups: dict[tuple[str, str], list[float | None]]) -> 
     for (column, node), values in groups.items():
         # What did not recover counts as longer than every number, as in the comparison.
         ordered = sorted(math.inf if value is None else value for value in values)
-        marks = (ordered[0], median(ordered), ordered[-1])
+        marks = (ordered[0], statistics.median(ordered), ordered[-1])
         texts = (f"{value:,.1f}" if math.isfinite(value) else "–" for value in marks)
         never = values.count(None)
         rows.append(
@@ -176,7 +178,7 @@ def _connects(view: View) -> Chart | None:
                 "hovertemplate": "%{y:.0f} % within %{x:.2f} ms",
             }
         )
-        marks = (values[_at(values, share)] for share in (0.5, 0.9, 0.99))
+        marks = (percentile(values, percent) for percent in (50, 90, 99))
         texts = (f"{len(values):,}", *(f"{value:,.2f}" for value in marks))
         rows.append((Cell(column), *(Cell(text) for text in texts)))
     axes = {
@@ -201,8 +203,3 @@ def _samples(view: View, column: str) -> list[float]:
         if one.tcp is not None
         for sample in one.tcp.connect_samples_ms
     )
-
-
-def _at(values: Sequence[float], share: float) -> int:
-    """Return the index of a quantile by nearest rank."""
-    return max(0, -(-len(values) * round(share * 100) // 100) - 1)

@@ -9,8 +9,8 @@ charts are not.
 import base64
 import gzip
 import json
+from collections.abc import Iterable
 from importlib import resources
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -62,9 +62,9 @@ def _ours(name: str) -> str:
     return resources.files("kproxy.reports").joinpath("page", name).read_text(encoding="utf-8")
 
 
-def _charts(blocks: "tuple[Block, ...]") -> list[Chart]:
+def _charts(blocks: Iterable[Block]) -> list[Chart]:
     """Return all charts, in the order in which they are in the page."""
-    found: list[Any] = []
+    found: list[Chart] = []
     for block in blocks:
         if isinstance(block, Chart):
             found.append(block)

@@ -240,11 +240,12 @@ def _object(top: Mapping[str, Any], name: str, troubles: list[str]) -> dict[str,
 
 def _rows(top: Mapping[str, Any], wanted: type[ResultSet | ChainSet]) -> list[Any]:
     """Return the summary as it was written; nothing if that cannot be read."""
-    kind = resultset.Row if wanted is ResultSet else chainset.LinkRow
+    kind: Any = list[resultset.Row] if wanted is ResultSet else list[chainset.LinkRow]
     try:
-        return msgspec.convert(top.get("summary", []), list[kind])  # type: ignore[valid-type]
+        rows: list[Any] = msgspec.convert(top.get("summary", []), kind)
     except msgspec.ValidationError:
         return []
+    return rows
 
 
 def _trials(

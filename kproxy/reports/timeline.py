@@ -5,6 +5,7 @@ the rates of one trial: the one in the middle, by what it lost. A result without
 has the events only.
 """
 
+import statistics
 from collections.abc import Iterable, Sequence
 
 from kproxy.reports import timechart
@@ -19,7 +20,7 @@ from kproxy.reports.document import (
     Words,
     plain,
 )
-from kproxy.reports.view import Case, Shot, View, median, typical, worst
+from kproxy.reports.view import Case, Shot, View, typical, worst
 
 MOST_FLOWS = 40
 """So many flows of a trial are listed, those that lost most."""
@@ -52,8 +53,8 @@ def _case(view: View, case: Case) -> Iterable[Block]:
         yield Fold("Rates", (charted,))
     most = [(column, shot) for column, shots in there if (shot := worst(shots))]
     others = [pair for pair in most if _differs(pair[1], dict(shown)[pair[0]])]
-    if slowest := _side(others, there):
-        yield Fold("The trial that lost most", (slowest,))
+    if losing := _side(others, there):
+        yield Fold("The trial that lost most", (losing,))
     yield from _events(there)
     flows = [grid for column, shot in shown if (grid := _flows(column, shot))]
     if flows:
@@ -132,7 +133,7 @@ def _events(there: Sequence[tuple[str, list[Shot]]]) -> Iterable[Block]:
     for column, shots in there:
         for (name, detail), times in _times(shots).items():
             what = timechart.called(name) + (f" ({detail})" if detail else "")
-            text = f"{median(times):,.1f}"
+            text = f"{statistics.median(times):,.1f}"
             if len(times) > 1 and min(times) != max(times):
                 text += f" ({min(times):,.1f}–{max(times):,.1f})"
             rows.append(plain(column, what, text, f"{len(times)} of {len(shots)}"))
@@ -157,7 +158,7 @@ def _times(shots: Sequence[Shot]) -> dict[tuple[str, str], list[float]]:
             if key not in seen:
                 seen.add(key)
                 found.setdefault(key, []).append(event.ms)
-    return dict(sorted(found.items(), key=lambda item: median(item[1])))
+    return dict(sorted(found.items(), key=lambda item: statistics.median(item[1])))
 
 
 def _flows(column: str, shot: Shot) -> Grid | None:

@@ -5,7 +5,6 @@ several. A case is a scenario, or a link of the chain. Pure.
 """
 
 import dataclasses
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -168,8 +167,3 @@ def typical(shots: Sequence[Shot]) -> Shot | None:
 def worst(shots: Sequence[Shot]) -> Shot | None:
     """Return the trial that lost most, whether it is valid or not; None without trials."""
     return max(shots, key=lambda shot: (shot.lost, shot.failover_ms), default=None)
-
-
-def median(values: Sequence[float]) -> float:
-    """Return the median. There must be a value."""
-    return statistics.median(values)
