@@ -11,7 +11,6 @@ alone.
 """
 
 import errno
-import os
 import socket
 import struct
 import sys
@@ -21,9 +20,11 @@ from typing import NamedTuple, Self
 from kproxy.errors import KernelError, NotFound, Unsupported
 from kproxy.kernel import attributes, netlink
 from kproxy.kernel.attributes import Buffer, find, text, u8, u32, walk
+from kproxy.kernel.multicast import Listener
 from kproxy.kernel.netlink import NLM_F_REQUEST
 
 _FAMILY = "NET_DM"
+_WHAT = "the drop monitor"
 _CONFIG, _START, _STOP, _PACKET_ALERT, _CONFIG_GET, _STATS_GET = 2, 3, 4, 5, 6, 8
 _MODE, _SYMBOL, _IN_PORT, _TIMESTAMP, _PAYLOAD = 1, 3, 4, 5, 7
 _TRUNCATE, _QUEUE, _STATS, _SOFTWARE, _REASON = 9, 11, 12, 20, 23
@@ -41,9 +42,8 @@ _BYTES = 192
 _GETFAMILY, _FAMILY_ID, _FAMILY_NAME, _GROUPS, _GROUP_ID = 3, 1, 2, 7, 2
 _CONTROL = 0x10
 _GENERIC = struct.Struct("=BBH")
-_SOL_NETLINK, _ADD_MEMBERSHIP, _RCVBUFFORCE = 270, 1, 33
 _ROOM = 64 << 20
-_READ = 1 << 16
+_NOWHERE = (0, 0)
 
 
 class Drop(NamedTuple):
@@ -77,14 +77,15 @@ class DropMonitor:
 
     def __init__(self) -> None:
         self._name: socket.socket | None = None
-        self._told: socket.socket | None = None
+        self._told: Listener | None = None
 
     def __enter__(self) -> Self:
         self._commands = netlink.NetlinkSocket(netlink.NETLINK_GENERIC)
         try:
             self._name = _claim()
             self._family = self._look_up()
-            self._told = self._listen()
+            group = self._family.group
+            self._told = Listener(netlink.NETLINK_GENERIC, group, _ROOM, _WHAT)
             self._begin()
         except BaseException:
             self.close()
@@ -113,22 +114,16 @@ class DropMonitor:
         return self._told.fileno()
 
     def read(self) -> list[Drop]:
-        """Return the drops that were told since the last call, without waiting."""
+        """Return the drops that were told since the last call, without waiting.
+
+        :meth:`missed` counts those that the queue did not hold.
+        """
         assert self._told is not None
-        found: list[Drop] = []
-        buffer = bytearray(_READ)
-        while True:
-            try:
-                size = self._told.recv_into(buffer, 0, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return found
-            except OSError as error:
-                if error.errno == errno.ENOBUFS:
-                    continue  # Said once; :attr:`missed` counts those that the queue did not hold.
-                raise netlink.kernel_error(
-                    "read the drop monitor", netlink.Refusal(error.errno or 0)
-                ) from error
-            found += self._messages(buffer, size)
+        return [
+            _drop(buffer, start + _GENERIC.size, end)
+            for kind, buffer, start, end in self._told.read()
+            if kind == self._family.number and buffer[start] == _PACKET_ALERT
+        ]
 
     def missed(self) -> int:
         """Return how many drops the kernel could not tell since the monitor began."""
@@ -140,16 +135,6 @@ class DropMonitor:
 
         head = _GENERIC.pack(_STATS_GET, 2, 0)
         return self._commands.ask(self._family.number, head, dropped, "ask the drop monitor")
-
-    def _messages(self, buffer: bytearray, size: int) -> list[Drop]:
-        found, at = [], 0
-        while at + netlink.HEADER.size <= size:
-            length, kind, _flags, _sequence, _port = netlink.HEADER.unpack_from(buffer, at)
-            start = at + netlink.HEADER.size
-            if kind == self._family.number and buffer[start] == _PACKET_ALERT:
-                found.append(_drop(buffer, start + _GENERIC.size, at + length))
-            at += (length + 3) & ~3
-        return found
 
     def _look_up(self) -> _Family:
         payload = _GENERIC.pack(_GETFAMILY, 1, 0) + text(_FAMILY_NAME, _FAMILY)
@@ -169,19 +154,6 @@ class DropMonitor:
                 "there is no drop monitor here",
                 remedy="load the module drop_monitor; it serves the initial namespace only",
             ) from None
-
-    def _listen(self) -> socket.socket:
-        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-        sock = socket.socket(socket.AF_NETLINK, kind, netlink.NETLINK_GENERIC)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _ROOM)
-            sock.bind((0, 0))
-            sock.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, self._family.group)
-        except OSError as error:
-            sock.close()
-            text = os.strerror(error.errno or 0)
-            raise Unsupported(f"the drop monitor cannot be listened to: {text}") from error
-        return sock
 
     def _begin(self) -> None:
         settings = u8(_MODE, _PACKETS) + u32(_TRUNCATE, _BYTES) + u32(_QUEUE, _OUR_QUEUE)
@@ -232,23 +204,21 @@ def _claim() -> socket.socket:
     return sock
 
 
-def _drop(buffer: bytearray, start: int, end: int) -> Drop:
+def _drop(buffer: Buffer, start: int, end: int) -> Drop:
     places = find(buffer, start, end)
+    port = find(buffer, *places.get(_IN_PORT, _NOWHERE))
 
-    def number(kind: int) -> int:
-        begin, stop = places.get(kind, (0, 0))
-        return int.from_bytes(buffer[begin:stop], sys.byteorder)
+    def raw(kind: int) -> bytes:
+        return bytes(buffer[slice(*places.get(kind, _NOWHERE))])
 
     def words(kind: int) -> str:
-        begin, stop = places.get(kind, (0, 0))
-        return bytes(buffer[begin:stop]).rstrip(b"\0").decode(errors="replace")
+        return raw(kind).rstrip(b"\0").decode(errors="replace")
 
-    interface = 0
-    if _IN_PORT in places:
-        port = find(buffer, *places[_IN_PORT])
-        if _PORT_INDEX in port:
-            begin, stop = port[_PORT_INDEX]
-            interface = int.from_bytes(buffer[begin:stop], sys.byteorder)
-    begin, stop = places.get(_PAYLOAD, (0, 0))
-    frame = bytes(buffer[begin:stop])
-    return Drop(number(_TIMESTAMP), words(_REASON), words(_SYMBOL), interface, frame)
+    interface = bytes(buffer[slice(*port.get(_PORT_INDEX, _NOWHERE))])
+    return Drop(
+        ns=int.from_bytes(raw(_TIMESTAMP), sys.byteorder),
+        reason=words(_REASON),
+        symbol=words(_SYMBOL),
+        interface=int.from_bytes(interface, sys.byteorder),
+        frame=raw(_PAYLOAD),
+    )

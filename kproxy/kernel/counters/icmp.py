@@ -8,7 +8,6 @@ which one.
 import socket
 import struct
 from ipaddress import IPv4Address, IPv6Address
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from kproxy.kernel.inet import Family, IPAddress
@@ -55,12 +54,7 @@ class IcmpErrors:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from kproxy.kernel.inet import Family
 from kproxy.kernel.iptables import counters as legacy
 from kproxy.kernel.nft import wire
 
-_TABLE, _CHAIN, _HANDLE, _EXPRESSIONS = 1, 2, 3, 4
+_TABLE, _HANDLE = 1, 3
 _NAME, _DATA = 1, 2
 _COUNTER_PACKETS = 2
 _IMMEDIATE_DATA, _VERDICT, _CODE, _DROP = 2, 2, 1, 0
@@ -68,7 +68,7 @@ def _rule(buffer: Buffer, start: int, end: int) -> RuleCounter | None:
     places = find(buffer, start + nfnetlink.HEADER_SIZE, end)
     packets: int | None = None
     verdict, invalid, state = "", False, False
-    for _, begin, stop in walk(buffer, *places.get(_EXPRESSIONS, (0, 0))):
+    for _, begin, stop in walk(buffer, *places.get(wire.RULE_EXPRESSIONS, (0, 0))):
         expression = find(buffer, begin, stop)
         name = _text(buffer, expression[_NAME])
         data = find(buffer, *expression[_DATA]) if _DATA in expression else {}
@@ -87,7 +87,7 @@ def _rule(buffer: Buffer, start: int, end: int) -> RuleCounter | None:
             verdict = "drop"
     if packets is None or not verdict:
         return None
-    table, chain = _text(buffer, places[_TABLE]), _text(buffer, places[_CHAIN])
+    table, chain = _text(buffer, places[_TABLE]), _text(buffer, places[wire.RULE_CHAIN])
     handle = int.from_bytes(buffer[slice(*places[_HANDLE])], "big")
     where = f"nft {_FAMILIES.get(family, family)} {table} {chain} handle {handle} {verdict}"
     return RuleCounter(where, packets, invalid, verdict == "reject")
@@ -116,9 +116,8 @@ def _compat_invalid(buffer: Buffer, data: dict[int, tuple[int, int]]) -> bool:
 def _of_legacy() -> list[RuleCounter]:
     found = []
     for family in Family:
-        number = 4 if family is Family.IPV4 else 6
-        for table in proc.legacy_tables(number):
-            tool = "iptables" if family is Family.IPV4 else "ip6tables"
+        tool = "iptables" if family is Family.IPV4 else "ip6tables"
+        for table in proc.legacy_tables(family):
             for place, rule in enumerate(legacy.refusing(family, table)):
                 name = f"{tool} {table} {rule.chain} {rule.target.lower()} #{place}"
                 found.append(

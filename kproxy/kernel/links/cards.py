@@ -5,6 +5,7 @@ that look at whole ways of packets.
 """
 
 import struct
+import sys
 
 from kproxy.kernel import netlink
 from kproxy.kernel.attributes import Buffer, find
@@ -38,7 +39,7 @@ def _read(buffer: Buffer, start: int, end: int) -> Card:
 
     def number(kind: int, otherwise: int = 0) -> int:
         value = raw(kind)
-        return int.from_bytes(value, "little" if _LITTLE else "big") if value else otherwise
+        return int.from_bytes(value, sys.byteorder) if value else otherwise
 
     kind = b""
     if _IFLA_LINKINFO in places:
@@ -59,6 +60,3 @@ def _read(buffer: Buffer, start: int, end: int) -> Card:
         link=number(_IFLA_LINK),
         queues=number(_IFLA_TX_QUEUES, 1),
     )
-
-
-_LITTLE = struct.pack("=H", 1) == struct.pack("<H", 1)

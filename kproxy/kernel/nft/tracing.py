@@ -9,17 +9,16 @@ dead one has left.
 
 import errno
 import os
-import socket
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from kproxy.errors import KernelError, NotFound, Unsupported
 from kproxy.kernel import netlink, nfnetlink
 from kproxy.kernel.attributes import Buffer, be32, find, text, walk
 from kproxy.kernel.inet import Family
+from kproxy.kernel.multicast import Listener
 from kproxy.kernel.nft import wire
 from kproxy.kernel.nft.expressions import (
     Code,
@@ -37,12 +36,12 @@ PRIORITY = -450
 _OWNER = 2
 _INET = 1
 _GROUP = 9
-_TRACE = 17
+_WHAT = "traces of nf_tables"
+_TRACE = nfnetlink.message_type(nfnetlink.SUBSYSTEM_NFTABLES, 17)
 _TRACE_TABLE, _CHAIN, _HANDLE, _TYPE, _VERDICT, _ID = 1, 2, 3, 4, 5, 6
-_NETWORK, _TRANSPORT, _IIF, _OIF, _NFPROTO, _POLICY = 8, 9, 10, 12, 15, 16
+_NETWORK, _TRANSPORT, _IIF, _OIF, _POLICY = 8, 9, 10, 12, 16
 _KINDS = {1: "policy", 2: "return", 3: "rule"}
 _NO_OWNER = (errno.EOPNOTSUPP, errno.EINVAL)
-_SOL_NETLINK, _ADD_MEMBERSHIP, _RCVBUFFORCE = 270, 1, 33
 _RULE_HANDLE = 3
 _ROOM = 4 << 20
 _FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}
@@ -62,23 +61,18 @@ class Tracing:
 
     def __enter__(self) -> Self:
         self._commands = netlink.NetlinkSocket(netlink.NETLINK_NETFILTER)
-        self._listener: socket.socket | None = None
+        self._listener: Listener | None = None
         self._owned = False
         try:
             self._remove_dead()
-            self._listener = _listen()
+            self._listener = Listener(netlink.NETLINK_NETFILTER, _GROUP, _ROOM, _WHAT)
             self._make()
         except BaseException:
             self._close()
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         if not self._owned:
             self._delete(self._table)
         self._close()
@@ -91,20 +85,10 @@ class Tracing:
     def read(self) -> list[Traced]:
         """Return the steps that were told since the last call, without waiting."""
         assert self._listener is not None
-        found: list[Traced] = []
-        buffer = bytearray(1 << 16)
-        while True:
-            try:
-                size = self._listener.recv_into(buffer, 0, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return found
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise netlink.kernel_error(
-                        "read the trace", netlink.Refusal(error.errno or 0)
-                    ) from error
-                continue  # some steps are lost
-            found += _messages(buffer, size)
+        told = self._listener.read()
+        return [
+            read_step(buffer, start, end) for kind, buffer, start, end in told if kind == _TRACE
+        ]
 
     def _make(self) -> None:
         """Make the table: owned where the kernel can; of both families where it can."""
@@ -169,32 +153,6 @@ class Tracing:
             pid = one.removeprefix(TABLE_PREFIX)
             if one != pid and pid.isdecimal() and not Path("/proc", pid).exists():
                 self._delete(one)
-
-
-def _listen() -> socket.socket:
-    sock = socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, netlink.NETLINK_NETFILTER
-    )
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _ROOM)
-        sock.bind((0, 0))
-        sock.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
-    except OSError as error:
-        sock.close()
-        words = os.strerror(error.errno or 0)
-        raise Unsupported(f"traces of nf_tables cannot be listened to: {words}") from error
-    return sock
-
-
-def _messages(buffer: bytearray, size: int) -> list[Traced]:
-    found, at = [], 0
-    while at + netlink.HEADER.size <= size:
-        length, kind, _flags, _sequence, _port = netlink.HEADER.unpack_from(buffer, at)
-        start = at + netlink.HEADER.size
-        if kind == nfnetlink.message_type(nfnetlink.SUBSYSTEM_NFTABLES, _TRACE):
-            found.append(read_step(buffer, start, at + length))
-        at += (max(length, 16) + 3) & ~3
-    return found
 
 
 def read_step(buffer: Buffer, start: int, end: int) -> Traced:
@@ -272,7 +230,7 @@ def read_base(buffer: Buffer, start: int, end: int) -> tuple[Key, Hooked] | None
     return (family, table, name), Hooked(Hook(number), priority)
 
 
-_USERDATA, _EXPRESSIONS = 7, 4
+_USERDATA = 7
 _UDATA_COMMENT = 0
 _MATCH_NAME, _MATCH_INFO = 1, 3
 
@@ -301,9 +259,7 @@ def read_comment(buffer: Buffer, start: int, end: int) -> str:
             if kind == _UDATA_COMMENT:
                 return _string(buffer[at + 2 : at + 2 + length])
             at += 2 + length
-    if _EXPRESSIONS not in places:
-        return ""
-    for _, begin, stop in walk(buffer, *places[_EXPRESSIONS]):
+    for _, begin, stop in walk(buffer, *places.get(wire.RULE_EXPRESSIONS, (0, 0))):
         outside = find(buffer, begin, stop)
         if _string(buffer[slice(*outside[1])]) != "match" or 2 not in outside:
             continue
