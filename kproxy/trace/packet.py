@@ -18,7 +18,6 @@ _TAGS = (0x8100, 0x88A8)
 _ICMP, _ICMPV6 = 1, 58
 _EXTENSIONS = {0, 43, 60}
 _SYN, _RST, _ACK = 0x02, 0x04, 0x10
-UNREACHABLE = {4: 3, 6: 1}
 
 
 class Way(StrEnum):
@@ -77,23 +76,21 @@ class Mark:
     token: bytes
     isn: int
 
-    def way(self, packet: Packet, known: frozenset[Flow] = frozenset()) -> Way | None:
+    def way(self, packet: Packet) -> Way | None:
         """Return in which direction a packet goes that is the marked one or its answer.
 
-        ``known`` are the flows in which the marked packet was seen: what goes in the opposite
-        direction is an answer. None: it is neither.
+        None: it is neither, or an answer over UDP, which carries nothing of what it answers.
         """
         if packet.quoted is not None:
             return Way.BACK if self._is_marked(packet.quoted) else None
         if packet.protocol != self.protocol:
             return None
         if self._is_marked(packet):
-            back = packet.flow.reverse in known and packet.flow not in known
-            return Way.BACK if back else Way.THERE
+            return Way.THERE
         if self.protocol is Protocol.TCP:
             answered = packet.flags & _ACK and packet.ack == (self.isn + 1) & 0xFFFFFFFF
             return Way.BACK if answered and packet.flags & (_SYN | _RST) else None
-        return Way.BACK if packet.flow.reverse in known else None
+        return None
 
     def _is_marked(self, packet: Packet) -> bool:
         if packet.protocol != self.protocol:

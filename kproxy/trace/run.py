@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kproxy.errors import KernelError, Unsupported, UsageError
+from kproxy.kernel.conntrack import types as conntrack
 from kproxy.kernel.counters.drops import Drop, DropMonitor
 from kproxy.kernel.inet import Family, IPAddress, Protocol
+from kproxy.kernel.ipvs.connections import Connection
 from kproxy.kernel.nft import tracing
 from kproxy.kernel.nft.traced import Traced
 from kproxy.kernel.routes.client import Routes
@@ -281,15 +283,16 @@ class _Story:
                 self._notes.append(f"{name}: rules are not told: {why}")
 
 
-def _after(flow: Flow, visit: Visit, tracked: object, virtual: object) -> Flow:
+def _after(
+    flow: Flow, visit: Visit, tracked: conntrack.Flow | None, virtual: Connection | None
+) -> Flow:
     """Return the flow of the packet after what this namespace did to its destination."""
     if visit.left is not None and visit.left.packet.quoted is None:
         return visit.left.packet.flow
     if virtual is not None:
-        real = virtual.real  # type: ignore[attr-defined]
-        return Flow(flow.source, flow.source_port, *real)
+        return Flow(flow.source, flow.source_port, *virtual.real)
     if tracked is not None and visit.way is Way.THERE:
-        changed = translated(tracked)  # type: ignore[arg-type]
+        changed = translated(tracked)
         return Flow(flow.source, flow.source_port, changed.destination, changed.destination_port)
     return flow
 

@@ -46,13 +46,6 @@ def test_the_last_number_is_followed_by_zero() -> None:
     assert mark.way(read(frames_of.tcp(THERE, SYN | ACK, seq=9, ack=0))) is Way.BACK
 
 
-def test_an_answer_over_udp_is_known_by_its_flow() -> None:
-    known = frozenset({THERE, NAT})
-    assert UDP.way(read(frames_of.udp(NAT.reverse, b"an answer")), known) is Way.BACK
-    assert UDP.way(read(frames_of.udp(NAT.reverse)), known) is Way.BACK  # an echo
-    assert UDP.way(read(frames_of.udp(flow("1.1.1.1", 1, "2.2.2.2", 2), b"x")), known) is None
-
-
 @pytest.mark.parametrize("way", WAYS)
 def test_errors_are_about_the_packet_that_they_quote(way: Flow) -> None:
     six = way.source.version == 6
