@@ -1,9 +1,7 @@
 """Listens in one network namespace: which marked packets pass its links, which rules they meet."""
 
 import contextlib
-import ctypes
 import socket
-import struct
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
@@ -19,9 +17,9 @@ from kproxy.trace import filters
 from kproxy.trace.facts import Seen
 from kproxy.trace.packet import Mark
 from kproxy.trace.places import Place, entered
+from kproxy.traffic import sniff, udp_receive
 
 _ETH_P_ALL = 3
-_SO_ATTACH_FILTER, _SO_TIMESTAMPNS = 26, 35
 _ETHER, _LOOPBACK = 1, 772
 _MOST_BYTES = 512
 _PIECES = 4 << 20
@@ -85,7 +83,7 @@ class Observer:
                 Seen(
                     place=self.place.name,
                     order=len(found),
-                    ns=_stamp(control),
+                    ns=udp_receive.stamp(control) or 0,
                     device=self._index(name),
                     outgoing=kind == socket.PACKET_OUTGOING,
                     to_us=kind in (socket.PACKET_HOST, socket.PACKET_OUTGOING),
@@ -111,25 +109,14 @@ class Observer:
 def _packet_socket(family: Family, mark: Mark, port: int) -> socket.socket:
     kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK
     sock = socket.socket(socket.AF_PACKET, kind, socket.htons(_ETH_P_ALL))
-    program = filters.socket_filter(family, mark, port)
-    buffer = ctypes.create_string_buffer(program, len(program))
-    head = struct.pack("@HL", len(program) // 8, ctypes.addressof(buffer))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head)
-    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    sniff.attach(sock, filters.socket_filter(family, mark, port))
+    sock.setsockopt(socket.SOL_SOCKET, udp_receive.SO_TIMESTAMPNS, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _PIECES)
     # On a busy node what came before the filter was there has perhaps filled the socket.
     with contextlib.suppress(BlockingIOError):
         while True:
             sock.recv(1)
     return sock
-
-
-def _stamp(control: list[tuple[int, int, bytes]]) -> int:
-    for level, kind, data in control:
-        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
-            seconds, ns = struct.unpack_from("@ll", data)
-            return int(seconds * 1_000_000_000 + ns)
-    return 0
 
 
 def _with_header(data: bytes) -> bytes:

@@ -10,6 +10,7 @@ import ctypes
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ LEAST_BUFFER = 1 << 20
 MOST_BUFFER = 1 << 27
 CLOCK_EVERY_NS = 1_000_000_000
 _SO_RCVBUFFORCE = 33
-_SO_TIMESTAMPNS = 35
+SO_TIMESTAMPNS = 35
 _SO_TIMESTAMPING = 37
 #: RX_HARDWARE, RX_SOFTWARE, SOFTWARE, RAW_HARDWARE: both stamps of arrivals, the card's as it is.
 _BOTH_STAMPS = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 6
@@ -117,7 +118,7 @@ def prepare(
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, wanted)
     # Also for stamps of the card: with it the kernel always has one of its own, even of a packet
     # that came while it was still turning them on. So neither control message is ever missing.
-    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     if by_card:
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _BOTH_STAMPS)
     sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
@@ -127,6 +128,19 @@ def drops(sock: socket.socket) -> int:
     """Return how many packets the kernel has dropped at this socket."""
     data = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 64)
     return int(struct.unpack_from("=I", data, 4 * _SK_MEMINFO_DROPS)[0])
+
+
+def stamp(control: Sequence[tuple[int, int, bytes]]) -> int | None:
+    """Return when the kernel had a packet (CLOCK_REALTIME, ns), by its control messages.
+
+    For who takes packets one by one, with recvmsg, from a socket that has SO_TIMESTAMPNS set.
+    None: it is not said, as of what came before that was set.
+    """
+    for level, kind, data in control:
+        if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
+            seconds, ns = struct.unpack_from("@ll", data)
+            return int(seconds * 1_000_000_000 + ns)
+    return None
 
 
 def clock_offset() -> tuple[int, int]:

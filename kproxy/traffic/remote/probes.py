@@ -11,7 +11,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from kproxy.errors import MeasurementError, UsageError
@@ -20,7 +20,6 @@ from kproxy.traffic.remote.terms import Probe, Stream
 
 Key = tuple[int, int]
 """Flow and sequence number."""
-_SO_TIMESTAMPNS = 35
 _OTHER_FILES = 64
 """Descriptors that this process needs beside those of probes."""
 _ECHO_REQUEST = {4: 8, 6: 128}
@@ -143,7 +142,8 @@ class _Sockets:
             except OSError as refused:
                 yield _REFUSED.get(refused.errno or 0, "error"), time.monotonic_ns()
                 continue
-            yield data, _stamp(control) + offset
+            stamp = udp_receive.stamp(control)
+            yield data, (time.time_ns() if stamp is None else stamp) + offset
 
     def expire(self, flow: int, seq: int) -> None:
         return
@@ -155,15 +155,6 @@ class _Sockets:
         for sock in list(self._open.values()):
             self._end(sock)
         self._poll.close()
-
-
-def _stamp(control: Sequence[tuple[int, int, bytes]]) -> int:
-    """Return when the kernel had a datagram, by CLOCK_REALTIME."""
-    for level, kind, data in control:
-        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
-            seconds, ns = struct.unpack_from("@ll", data)
-            return int(seconds * 1_000_000_000 + ns)
-    return time.time_ns()
 
 
 class _Content(Protocol):
