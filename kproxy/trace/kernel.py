@@ -18,7 +18,8 @@ from kproxy.kernel.routes.client import Routes
 from kproxy.kernel.routes.types import Query, Route
 from kproxy.trace.facts import flow_of, translated
 from kproxy.trace.packet import Flow
-from kproxy.trace.places import driver, process
+from kproxy.trace.places import process
+from kproxy.traffic import hwstamp
 
 _NET = Path("/proc/thread-self/net")
 _LISTENING = "0A"
@@ -74,7 +75,7 @@ def route(
 
 def drivers(cards: Iterable[Card]) -> dict[str, str]:
     """Return the drivers of devices, by name."""
-    return {card.name: driver(card.name) for card in cards}
+    return {card.name: hwstamp.driver(card.name) for card in cards}
 
 
 def taker(protocol: Protocol, flow: Flow) -> str:

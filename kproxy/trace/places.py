@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import errno
 import os
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,24 +138,3 @@ def _enter(place: Place) -> None:
             f"cannot enter network namespace {place.name}: {error.strerror}",
             remedy="run this as root" if told else "is it one?",
         ) from None
-
-
-_SIOCETHTOOL, _GDRVINFO = 0x8946, 0x3
-_DRIVER_BYTES = 196
-
-
-def driver(name: str) -> str:
-    """Return the driver of a device of this namespace; "" if it does not say."""
-    import fcntl
-    import socket
-
-    answer = bytearray(_DRIVER_BYTES)
-    struct.pack_into("=I", answer, 0, _GDRVINFO)
-    room = (ctypes.c_char * _DRIVER_BYTES).from_buffer(answer)
-    request = struct.pack("16sP", name.encode(), ctypes.addressof(room)).ljust(40, b"\0")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            fcntl.ioctl(sock, _SIOCETHTOOL, request)
-        except OSError:
-            return ""
-    return bytes(answer[4:36]).split(b"\0", 1)[0].decode(errors="replace")

@@ -48,7 +48,6 @@ class Ability(NamedTuple):
     ``clock`` is -1 where there is none.
     """
 
-    driver: str
     flags: int
     clock: int
     filters: int
@@ -72,11 +71,16 @@ class Config(NamedTuple):
     receive: int
 
 
+def driver(name: str) -> str:
+    """Return the driver of an interface; "" if it does not say."""
+    said = _ethtool(name, _GET_DRIVER, _DRIVER_SIZE)[_DRIVER_NAME]
+    return said.partition(b"\0")[0].decode(errors="replace")
+
+
 def ability(name: str) -> Ability:
     """Return what a card can; a kernel or driver that does not answer can nothing."""
-    driver = _ethtool(name, _GET_DRIVER, _DRIVER_SIZE)[_DRIVER_NAME].split(b"\0")[0].decode()
     _, flags, clock, _, filters = _TS_INFO.unpack(_ethtool(name, _GET_TS_INFO, _TS_INFO.size))
-    return Ability(driver, flags, clock if flags else -1, filters)
+    return Ability(flags, clock if flags else -1, filters)
 
 
 def _ethtool(name: str, command: int, size: int) -> bytes:
@@ -136,26 +140,24 @@ def _clock(interface: str) -> CardClock:
         raise UsageError("which card is to stamp is not known", remedy="give --interface")
     found = ability(interface)
     if why := found.obstacle():
-        raise _refusal(interface, found.driver, why)
+        raise _refusal(interface, why)
     return CardClock(found.clock)
 
 
-def _refusal(interface: str, driver: str, why: str) -> UsageError:
+def _refusal(interface: str, why: str) -> UsageError:
     return UsageError(
-        f"{interface} (driver {driver or 'unknown'}): {why}",
+        f"{interface} (driver {driver(interface) or 'unknown'}): {why}",
         remedy=f"`ethtool -T {interface}` tells what a card can; another card, or {_SOFTWARE}",
     )
 
 
 @contextlib.contextmanager
 def _stamping(interface: str) -> Iterator[None]:
-    driver = ability(interface).driver
     try:
         before = config(interface)
     except OSError as error:
         raise _refusal(
             interface,
-            driver,
             f"its driver does not tell how it is set ({error.strerror}), so that could not be "
             "given back",
         ) from None
@@ -163,11 +165,11 @@ def _stamping(interface: str) -> Iterator[None]:
         yield
         return
     with _kept(interface, before):
-        _enable(interface, driver, before)
+        _enable(interface, before)
         yield
 
 
-def _enable(interface: str, driver: str, before: Config) -> None:
+def _enable(interface: str, before: Config) -> None:
     try:
         made = configure(interface, before._replace(receive=_FILTER_ALL))
     except OSError as error:
@@ -177,9 +179,9 @@ def _enable(interface: str, driver: str, before: Config) -> None:
                 remedy=f"run as root (CAP_NET_ADMIN), or {_SOFTWARE}",
             ) from None
         why = f"it refuses to stamp all packets ({error.strerror})"
-        raise _refusal(interface, driver, why) from None
+        raise _refusal(interface, why) from None
     if made.receive != _FILTER_ALL:
-        raise _refusal(interface, driver, f"it stamps only some packets (filter {made.receive})")
+        raise _refusal(interface, f"it stamps only some packets (filter {made.receive})")
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ def test_stamps_of_a_card_are_refused_on_a_veth() -> None:
     with fresh_netns.fresh_namespace():
         words = ["ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1"]
         subprocess.run(words, check=True)
-        ability = hwstamp.ability("v0")
+        driver, ability = hwstamp.driver("v0"), hwstamp.ability("v0")
         with (
             pytest.raises(UsageError) as refused,
             hwstamp.arrivals(Stamps.HARDWARE, "v0", told.append),
@@ -28,7 +28,7 @@ def test_stamps_of_a_card_are_refused_on_a_veth() -> None:
         with pytest.raises(OSError, match="not supported"):
             hwstamp.configure("v0", hwstamp.Config(0, 0, 1))
     software_receive = 1 << 3
-    assert (ability.driver, ability.clock, ability.filters) == ("veth", -1, 0)
+    assert (driver, ability.clock, ability.filters) == ("veth", -1, 0)
     assert ability.flags & software_receive
     assert refused.value.message == (
         "--timestamps hardware: v0 (driver veth): it cannot stamp arrivals (no hardware-receive, "

@@ -17,10 +17,9 @@ DEADLINE = 60.0
 
 def tried(name: str) -> dict[str, Any]:
     """Have a card stamp, and its owner end and be killed; return what was seen."""
-    ability = hwstamp.ability(name)
     found: dict[str, Any] = {
-        "driver": ability.driver,
-        "obstacle": ability.obstacle(),
+        "driver": hwstamp.driver(name),
+        "obstacle": hwstamp.ability(name).obstacle(),
         "before": hwstamp.config(name),
     }
     with hwstamp.arrivals(Stamps.HARDWARE, name, print) as clock:

@@ -153,11 +153,11 @@ def test_what_is_no_clock_is_refused(tmp_path: Path, there: bool) -> None:
 @pytest.mark.parametrize(
     ("ability", "words"),
     [
-        (Ability("veth", 1 << 3, -1, 0), "cannot stamp arrivals"),
-        (Ability("x", RECEIVES, 0, ALL_FILTERS), "cannot stamp arrivals"),
-        (Ability("igb", RECEIVES | RAW, 0, 1 << 12), "only packets of PTP"),
-        (Ability("x", RECEIVES | RAW, -1, ALL_FILTERS), "no clock"),
-        (Ability("e1000e", RECEIVES | RAW, 0, ALL_FILTERS), ""),
+        (Ability(1 << 3, -1, 0), "cannot stamp arrivals"),
+        (Ability(RECEIVES, 0, ALL_FILTERS), "cannot stamp arrivals"),
+        (Ability(RECEIVES | RAW, 0, 1 << 12), "only packets of PTP"),
+        (Ability(RECEIVES | RAW, -1, ALL_FILTERS), "no clock"),
+        (Ability(RECEIVES | RAW, 0, ALL_FILTERS), ""),
     ],
 )
 def test_what_a_card_lacks_is_said(ability: Ability, words: str) -> None:
