@@ -265,12 +265,13 @@ class Finder:
         """
         import numpy as np
 
+        from kproxy.traffic import matching
         from kproxy.traffic.records import STATUS_SENT
 
         went = sent[sent["status"] == STATUS_SENT]
         pods = list(received)
         keys, times, whose = _first_arrivals([received[pod] for pod in pods])
-        wanted = _keys(went)
+        wanted = matching.keys(went["flow"], went["seq"])
         at = np.searchsorted(keys, wanted)
         there = np.zeros(len(went), bool)
         inside = at < len(keys)
@@ -283,7 +284,7 @@ class Finder:
                 backend = pods[whose[place]]
             else:
                 # Who had the last one before it of the same flow.
-                same = place > 0 and int(keys[place - 1]) >> _SEQ_BITS == flow
+                same = place > 0 and int(keys[place - 1]) >> matching.SEQ_BITS == flow
                 backend = pods[whose[place - 1]] if same else self._last_pods.get(flow, "")
             self.found.append(
                 Missing(
@@ -295,26 +296,20 @@ class Finder:
                     bool(late[index]),
                 )
             )
-        flows = keys >> _SEQ_BITS
+        flows = keys >> matching.SEQ_BITS
         for last in np.flatnonzero(np.append(flows[1:] != flows[:-1], len(flows) > 0)):
             self._last_pods[int(flows[last])] = pods[whose[last]]
-
-
-_SEQ_BITS = 40
-
-
-def _keys(packets: Any) -> Any:
-    """Return flow and number of packets as one number each; numbers have 40 bits here."""
-    return packets["flow"].astype("u8") << _SEQ_BITS | packets["seq"].astype("u8")
 
 
 def _first_arrivals(received: Sequence[Any]) -> tuple[Any, Any, Any]:
     """Return keys, times and pods of all first arrivals, by key."""
     import numpy as np
 
+    from kproxy.traffic import matching
+
     if not received:
         return np.zeros(0, "u8"), np.zeros(0, "i8"), np.zeros(0, "i8")
-    keys = np.concatenate([_keys(one) for one in received])
+    keys = np.concatenate([matching.keys(one["flow"], one["seq"]) for one in received])
     times = np.concatenate([one["received_ns"] for one in received])
     whose = np.repeat(np.arange(len(received)), [len(one) for one in received])
     order = np.lexsort((times, keys))

@@ -43,7 +43,8 @@ PERIOD = np.dtype(
 """A loss period (RFC 3357): so many consecutive packets of a flow that were lost, from its
 ``ordinal``-th on, and the good packets around them (``…_received_ns`` -1: there was none)."""
 
-_SEQ_BITS = 40
+SEQ_BITS = 40
+"""How many bits of a key are the sequence number's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,7 @@ def match(
     packets["row"], packets["seq"] = rows[order], sent["seq"][order]
     packets["ns"] = sent["ns"][order]
     packets["received_ns"] = packets["pod"] = -1
-    keys = _keys(packets["row"], packets["seq"])
-    at, place, pod, others = _places(keys, received)
+    at, place, pod, others = _places(keys(packets["row"], packets["seq"]), received)
     known = others[others["row"] >= 0]
     belated = known["row"][known["seq"] <= passed[known["row"]]]
     # In the order of arrival; equal times stay in the order in which their pod had them.
@@ -102,22 +102,26 @@ def match(
     return Part(packets, packets["row"][place[again]], belated, len(others) - len(belated))
 
 
-def _keys(rows: Array, seq: Array) -> Array:
-    keys: Array = (rows.astype("u8") << np.uint64(_SEQ_BITS)) | seq.astype("u8")
-    return keys
+def keys(flows: Array, seq: Array) -> Array:
+    """Return flow (or row) and sequence number of packets as one number each, in that order."""
+    found: Array = (flows.astype("u8") << np.uint64(SEQ_BITS)) | seq.astype("u8")
+    return found
 
 
 def _places(
-    keys: Array, received: Iterable[tuple[int, Array, Array]]
+    ordered: Array, received: Iterable[tuple[int, Array, Array]]
 ) -> tuple[Array, Array, Array, Array]:
-    """Return time, place among the sent packets and pod of all arrivals; and those without one."""
+    """Return time, place among the sent packets and pod of all arrivals; and those without one.
+
+    ``ordered`` are the keys of the sent packets.
+    """
     times, places, pods = [np.zeros(0, "i8")], [np.zeros(0, "i8")], [np.zeros(0, "i4")]
     others = [np.zeros(0, PACKET)]
     for pod, arrived, rows in received:
-        wanted = _keys(np.maximum(rows, 0), arrived["seq"])
-        place = np.searchsorted(keys, wanted)
-        known = (rows >= 0) & (place < len(keys))
-        known[known] = keys[place[known]] == wanted[known]
+        wanted = keys(np.maximum(rows, 0), arrived["seq"])
+        place = np.searchsorted(ordered, wanted)
+        known = (rows >= 0) & (place < len(ordered))
+        known[known] = ordered[place[known]] == wanted[known]
         others.append(np.zeros(len(known) - int(known.sum()), PACKET))
         others[-1]["row"], others[-1]["seq"] = rows[~known], arrived["seq"][~known]
         times.append(arrived["received_ns"][known])
@@ -203,8 +207,8 @@ def periods(begins: Sequence[Array], ends: Sequence[Array], counted: Array, tail
     found["row"], found["ordinal"] = begin["row"], begin["ordinal"]
     found["first_seq"], found["first_ns"] = begin["seq"], begin["ns"]
     # The end of a period is the first one of its row at or after its begin.
-    keys = _keys(end["row"], end["ordinal"])
-    place = np.searchsorted(keys, _keys(begin["row"], begin["ordinal"]))
+    ends_at = keys(end["row"], end["ordinal"])
+    place = np.searchsorted(ends_at, keys(begin["row"], begin["ordinal"]))
     closed = place < len(end)
     closed[closed] = end["row"][place[closed]] == begin["row"][closed]
     its_end = end[place[closed]]

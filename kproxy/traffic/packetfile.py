@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from kproxy.traffic import matching
 from kproxy.traffic.receivedfile import Array
 
 #: Instead of a delay, for a packet that did not arrive.
@@ -73,13 +74,13 @@ def _rows(
     rows["flow"], rows["seq"], rows["status"] = sent["flow"], sent["seq"], sent["status"]
     rows["gap_ns"] = np.minimum(gaps, 0xFFFFFFFF)
     rows["delay_100ns"] = NOT_ARRIVED
-    key = sent["flow"].astype("u8") << np.uint64(40) | sent["seq"]
+    key = matching.keys(sent["flow"], sent["seq"])
     order = np.argsort(key, kind="stable")
     ordered = key[order]
     for pod, arrived in received.items():
         if not len(arrived) or not len(sent):
             continue
-        wanted = arrived["flow"].astype("u8") << np.uint64(40) | arrived["seq"]
+        wanted = matching.keys(arrived["flow"], arrived["seq"])
         place = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
         known = ordered[place] == wanted
         row = order[place[known]]
