@@ -138,14 +138,6 @@ class Account:
         """The flows that lost packets."""
         return tuple(flow for flow in self.flows if flow.outage is not None)
 
-    def by_endpoint(self) -> dict[str, tuple[int, int]]:
-        """Return (flows, lost packets) by the pod that served the flow before the fault."""
-        found: dict[str, tuple[int, int]] = {}
-        for flow in self.flows:
-            flows, lost = found.get(flow.pod_before, (0, 0))
-            found[flow.pod_before] = (flows + 1, lost + flow.lost)
-        return found
-
 
 def account(sent: Array, received: Mapping[str, Array], plan: Plan) -> Account:
     """Account for a trial that fits into memory; ``received``: what came to each pod, in order."""

@@ -279,11 +279,16 @@ def tcp(
 
 def fell_short(found: resultset.Measurement) -> bool:
     """Return whether the sender sent less than its plan, by more than can be overlooked."""
+    sent, planned = _offered(found)
+    return planned - sent > (1 - LEAST_SHARE_SENT) * planned
+
+
+def _offered(found: resultset.Measurement) -> tuple[int, int]:
+    """Return how many packets the sender sent, and how many it was to send."""
+    sent = (found.sent or 0) + (found.discarded or 0)
     if found.sender is None:
-        return False
-    missing = found.sender.failed + found.sender.not_sent
-    planned = (found.sent or 0) + (found.discarded or 0) + missing
-    return missing > (1 - LEAST_SHARE_SENT) * planned
+        return sent, sent
+    return sent, sent + found.sender.failed + found.sender.not_sent
 
 
 def problems(found: resultset.Measurement) -> tuple[str, ...]:
@@ -304,10 +309,9 @@ def problems(found: resultset.Measurement) -> tuple[str, ...]:
     if found.strangers:
         said.append(f"{where}: {found.strangers} packets arrived that were not sent")
     if found.sender is not None:
-        missing = found.sender.failed + found.sender.not_sent
-        planned = (found.sent or 0) + (found.discarded or 0) + missing
         if fell_short(found):
-            said.append(f"{where}: the sender sent {planned - missing} of {planned} packets")
+            sent, planned = _offered(found)
+            said.append(f"{where}: the sender sent {sent} of {planned} packets")
         stalled = found.sender.timer_error_max_ms or 0.0
         if stalled >= quality.STALL_MS:
             said.append(f"{where}: the sender stood still for {stalled:.0f} ms")

@@ -33,7 +33,6 @@ class MsgHdr(ctypes.Structure):
 
 HDR_SIZE = ctypes.sizeof(MsgHdr)
 MSG_DONTWAIT = 0x40
-MSG_TRUNC = 0x20
 
 
 def address_of(buffer: bytearray) -> int:
@@ -66,7 +65,7 @@ def _function(name: str, *arguments: type) -> "ctypes._NamedFuncPointer":
     function = getattr(libc, name)
     function.argtypes = arguments
     function.restype = ctypes.c_int
-    return function  # type: ignore[no-any-return]
+    return function  # type: ignore[no-any-return]  # what getattr gives is Any
 
 
 _sendmmsg = _function("sendmmsg", ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)

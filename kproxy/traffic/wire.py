@@ -18,8 +18,7 @@ import struct
 
 MAGIC = b"kpx1"
 HEADER = struct.Struct("!4sIIIQQ")
-#: What the sender writes into the template for each packet: sequence number and send time.
-STAMP = struct.Struct("!QQ")
+#: Where the sender writes into the template for each packet: sequence number and send time.
 STAMP_AT = 16
 FLAG_ECHO = 1
 

@@ -34,7 +34,7 @@ def test_all_that_is_sent_arrives(lab: Lab, rate: float) -> None:
     assert found.total("sent") == found.total("received") == rate
     assert found.total("lost") == found.total("duplicated") == found.total("reordered") == 0
     assert found.strangers == 0
-    assert found.by_endpoint() == {"pod-1": (traffic_pair.FLOWS, 0)}
+    assert [flow.pod_before for flow in found.flows] == ["pod-1"] * traffic_pair.FLOWS
     received, state = records.read_received(record, 1)
     assert state.drops == 0
     delays = [packet.received_ns - packet.sent_ns for packet in received]

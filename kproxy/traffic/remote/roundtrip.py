@@ -67,9 +67,7 @@ class Run:
         self.stream = stream
         self.trial = trial
         self._prober = prober
-        total = stream.packets
-        self._total_is_ours = total is None
-        self.total = MOST_PACKETS if total is None else total
+        self.total = MOST_PACKETS if stream.packets is None else stream.packets
         self._records = _Records()
         self._tmax = round(stream.tmax_s * 1e9)
         self._waiting: dict[Key, int] = {}
@@ -105,7 +103,7 @@ class Run:
             if now >= beat:
                 beat = now + _BEAT_NS
                 attention.show(self.sent, self.answered, (now - self.t0) / 1e9)
-        if self._total_is_ours and not cut and self.next >= self.total:
+        if self.stream.packets is None and not cut and self.next >= self.total:
             cut = f"ended after {self.total:,} probes, the most of one run"
         state = records.ReceiverState("", 0, self._prober.drops(), 0, self._prober.clock_error_ns)
         self._prober.close()
