@@ -11,6 +11,7 @@ The order matters more than it seems:
 Each namespace is visited once per step, with one netlink socket.
 """
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
@@ -156,7 +157,7 @@ def _await_cards(ipr: IPRoute, cards: Iterable[Interface]) -> None:
     for interface in cards:
         try:
             wait.wait_until(
-                lambda name=interface.name: link.card_up(ipr, name),  # type: ignore[misc]
+                functools.partial(link.card_up, ipr, interface.name),
                 _CARRIER_DEADLINE,
                 "carrier",
                 interval=_POLL_CARD,

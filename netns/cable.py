@@ -23,7 +23,6 @@ CARRIER_SECONDS = 10.0
 _BACK_SECONDS = 30.0
 _LOOK_AGAIN = 0.02
 _LINK_GROUP = 1
-_LOWER_UP = 0x10000
 
 Pulled = dict[tuple[str, str], list[tuple[str, State]]]
 """Cards that are off as the other ends of pulled cables: their namespaces, and how they were."""
@@ -57,14 +56,14 @@ class CarrierWatch:
                 if message.kind != NEW_LINK:
                     continue
                 _, _, index, flags, _ = nicstate.LINK.unpack_from(message.body)
-                if index == self._index and bool(flags & _LOWER_UP) is up:
+                if index == self._index and bool(flags & link.LOWER_UP) is up:
                     return heard
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._netlink.__exit__(None, None, None)
+        self._netlink.close()
 
 
 def plug(ledger: Ledger, host: str, interface: str, pulled: Pulled, *, connected: bool) -> int:

@@ -14,7 +14,6 @@ import struct
 import sys
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from netns.rawnetlink import Netlink, attribute, attributes, nested, text
@@ -104,7 +103,6 @@ _FIELDS: dict[Group, dict[str, Field]] = {
         "tx-lpi": Field(6, 1),
         "tx-lpi-timer": Field(7),
     },
-    Group.TIMESTAMPS: {"phc-index": Field(5, 4, False)},
 }
 _SETS = {"timestamping": 2, "tx-types": 3, "rx-filters": 4}
 _WANTED, _ACTIVE, _HARDWARE, _FIXED = 3, 4, 2, 5
@@ -225,13 +223,8 @@ class Ethtool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._netlink.__exit__(kind, error, trace)
+    def __exit__(self, *exc: object) -> None:
+        self._netlink.close()
 
 
 def settable(group: Group, values: Values) -> dict[str, Value]:

@@ -39,7 +39,7 @@ _NUD_NOARP = 0x40  # a bridge takes it as: static, does not age
 _NUD_PERMANENT = 0x80
 _IFA_F_NODAD = 0x02
 _IFA_F_TENTATIVE = 0x40
-_IFF_LOWER_UP = 0x10000
+LOWER_UP = 0x10000  # of an interface's flags: it has a carrier
 _RTN_LOCAL = 2
 _RTNH_F_ONLINK = 0x04
 _FIRST_INDEX = 1000
@@ -206,7 +206,7 @@ def card_up(ipr: IPRoute, name: str) -> bool:
     """Whether a card has a carrier. Some drivers never say more than that."""
     for message in ipr.get_links():
         if message.get("ifname") == name:
-            lower_up = bool(message["flags"] & _IFF_LOWER_UP)
+            lower_up = bool(message["flags"] & LOWER_UP)
             return lower_up and message.get("operstate") in ("UP", "UNKNOWN")
     return False
 

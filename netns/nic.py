@@ -155,8 +155,7 @@ def take(taken: Taken, interface: Interface) -> None:
             return
         index = socket.if_nametoindex(taken.nic)
         with Netlink() as netlink, _opened(namespace.path_of(taken.namespace)) as target:
-            body = nicstate.LINK.pack(0, 0, index, 0, 0) + _property(taken.tag)
-            netlink.request(NEW_LINK_PROPERTY, body)
+            netlink.request(NEW_LINK_PROPERTY, _property(index, taken.tag))
             nicstate.change(netlink, index, mask=nicstate.UP)
             nicstate.change(netlink, index, text(IFLA_NAME, taken.temporary))
             nicstate.change(netlink, index, _into(target))
@@ -183,8 +182,7 @@ def give_back(taken: Taken) -> list[str]:
             index, name = found
             troubles = nicstate.restore(taken.state, name)
             with Netlink() as netlink:
-                body = nicstate.LINK.pack(0, 0, index, 0, 0) + _property(taken.tag)
-                netlink.request(DELETE_LINK_PROPERTY, body)
+                netlink.request(DELETE_LINK_PROPERTY, _property(index, taken.tag))
             now = socket.if_indextoname(index)
             return [f"{taken.nic} (now {now}): {each}" for each in troubles]
     except (OSError, NetnsError) as problem:
@@ -280,5 +278,6 @@ def _into(descriptor: int) -> bytes:
     return attribute(_IFLA_NET_NS_FD, descriptor.to_bytes(4, sys.byteorder))
 
 
-def _property(tag: str) -> bytes:
-    return nested(nicstate.IFLA_NAMES, text(nicstate.IFLA_OTHER_NAME, tag))
+def _property(index: int, tag: str) -> bytes:
+    names = nested(nicstate.IFLA_NAMES, text(nicstate.IFLA_OTHER_NAME, tag))
+    return nicstate.LINK.pack(0, 0, index, 0, 0) + names

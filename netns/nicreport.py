@@ -19,6 +19,7 @@ _DEVICE_LEVELS = 3
 """A card's interrupts are listed at its device, or at the bus device that it is a part of."""
 
 SLOW_INTERRUPT_USECS = 50
+_TOLD = (Group.LINK_MODES, *ethtool.SETTABLE)
 _DUPLEX = {0: "half", 1: "full"}
 
 
@@ -93,7 +94,7 @@ def inventory(name: str) -> Inventory:
 def report(host: str, interface: str, nic: str, attachment: str, found: Inventory) -> NicReport:
     """Return the report of a card that is called ``interface`` in the thread's namespace."""
     with Ethtool() as tool, Netlink() as netlink:
-        values = {group: _plain(tool.get(interface, group)) for group in Group}
+        values = {group: _plain(tool.get(interface, group)) for group in _TOLD}
         told = _link(netlink, interface)
         made = NicReport(
             host=host,

@@ -52,8 +52,8 @@ UP = 0x1
 _KEPT_FLAGS = 0x80 | 0x100 | 0x200  # NOARP, PROMISC, ALLMULTI
 IFLA_ADDRESS, IFLA_NAME, IFLA_MTU, IFLA_LINK, IFLA_QUEUE, IFLA_MASTER = 1, 3, 4, 5, 13, 10
 IFLA_NAMES, IFLA_OTHER_NAME = 52, 53
-_IFA_FLAGS, _TEMPORARY = 8, 0x01
-_OUT, _MULTIPATH, _CACHE, _EXPIRES, _OBJECT = 4, 9, 12, 23, 30
+_TEMPORARY = 0x01
+_OUT, _GATEWAY, _MULTIPATH, _CACHE, _EXPIRES, _OBJECT = 4, 5, 9, 12, 23, 30
 _BY_KERNEL, _CLONED, _ONLINK = 2, 0x200, 0x4
 _UNICAST, _LOCAL = 1, 2
 _PERMANENT = 0x80
@@ -213,7 +213,7 @@ def _restore_network(netlink: Netlink, index: int, state: State, noting: Noting)
             _give_address(netlink, index, bytes.fromhex(each))
     # First those that say who is a neighbour, then those that need one.
     waiting = [bytes.fromhex(each) for each in state.routes]
-    waiting.sort(key=lambda body: any(kind == 5 for kind, _ in _parts(body)))
+    waiting.sort(key=lambda body: any(kind == _GATEWAY for kind, _ in _parts(body)))
     for body in waiting:
         with noting("a route"):
             _give_route(netlink, state.index, index, body)

@@ -9,7 +9,6 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import NamedTuple, Self
 
 GET_LINK, NEW_LINK = 18, 16
@@ -90,12 +89,11 @@ class Netlink:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket."""
         self._socket.close()
 
 
