@@ -77,6 +77,10 @@ class Hop:
     ns: int | None = None
 
 
+ANSWERED = "answered"
+"""The outcome of a packet that had an answer."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """The way of one packet. ``notes`` say what could not be seen."""
@@ -84,10 +88,14 @@ class Trace:
     protocol: str
     flow: Flow
     outcome: str
-    answered: bool
     took_ms: float | None
     answer: str
     sent_ns: int
     hops: tuple[Hop, ...]
     verdict: str
     notes: tuple[str, ...]
+
+    @property
+    def answered(self) -> bool:
+        """Whether the packet had an answer."""
+        return self.outcome == ANSWERED

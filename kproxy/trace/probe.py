@@ -13,6 +13,7 @@ from typing import Self
 
 from kproxy.errors import MeasurementError, UsageError
 from kproxy.kernel.inet import IPAddress, Protocol
+from kproxy.trace.facts import ANSWERED
 from kproxy.trace.packet import TOKEN_BYTES, Flow, Mark
 
 _TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ = 19, 20, 21
@@ -27,7 +28,7 @@ _WORDS = {
     errno.EPERM: "dropped by a rule of the sender",
     errno.EINVAL: "no route",
 }
-ANSWERED, NOTHING = "answered", "no answer"
+NOTHING = "no answer"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,12 +16,12 @@ from kproxy.kernel.nft.traced import Traced
 from kproxy.kernel.routes.client import Routes
 from kproxy.kernel.routes.types import RouteKind
 from kproxy.trace import hops, kernel, probe, rules, walk
-from kproxy.trace.facts import Facts, Hop, Kind, Trace, translated
+from kproxy.trace.facts import ANSWERED, Facts, Hop, Kind, Trace, translated
 from kproxy.trace.hops import Looked
 from kproxy.trace.observer import Observer
 from kproxy.trace.packet import Flow, Mark, Way, parse, parse_ip
 from kproxy.trace.places import Place, entered
-from kproxy.trace.probe import ANSWERED, Probe, Reply
+from kproxy.trace.probe import Probe, Reply
 from kproxy.trace.walk import Visit
 
 SETTLE_SECONDS = 0.05
@@ -140,7 +140,6 @@ class _Story:
             protocol=str(self._asked.protocol),
             flow=self._flow,
             outcome=reply.outcome,
-            answered=reply.outcome == ANSWERED,
             took_ms=self._took_ms(reply),
             answer=reply.text,
             sent_ns=reply.sent_ns,

@@ -175,7 +175,6 @@ def sample() -> Trace:
         protocol="udp",
         flow=VIP,
         outcome="no answer",
-        answered=False,
         took_ms=None,
         answer="",
         sent_ns=1_000_000,
