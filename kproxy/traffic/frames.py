@@ -74,9 +74,9 @@ class Sender:
     addresses: tuple[IPv4Address | IPv6Address, ...]
 
 
-def crafted(packet: Packet, sender: Sender, *, flows: int = 1, first_flow: int = 0) -> tuple[
-    profile.UdpFlow, ...
-]:  # fmt: skip
+def crafted(
+    packet: Packet, sender: Sender, *, flows: int = 1, first_flow: int = 0
+) -> tuple[profile.UdpFlow, ...]:
     """Return flows of a packet that a user wrote (:func:`kproxy.traffic.crafted.parse`).
 
     Link-layer and source addresses that were not given are those of the sender. A probe header

@@ -111,9 +111,14 @@ class Channel:
             raise MeasurementError(f"{self.name} does not answer in time")
 
 
+def shown(host: str, port: int) -> str:
+    """Return how a place is written: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def connect(host: str, port: int, timeout: float = 5.0) -> Channel:
     """Connect to a receiver. UsageError: nobody listens there, with the remedy."""
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    where = shown(host, port)
     try:
         sock = socket.create_connection((host, port), timeout)
     except (OSError, UnicodeError) as error:  # the latter: of what can be no name

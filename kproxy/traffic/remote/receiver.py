@@ -280,5 +280,4 @@ class Receiver:
 
 
 def _peer(address: Any) -> str:
-    host, port = address[0].removeprefix("::ffff:"), address[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return channel.shown(address[0].removeprefix("::ffff:"), address[1])
