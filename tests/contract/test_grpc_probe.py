@@ -42,7 +42,9 @@ def ask():
             timeout=PATIENCE_S,
             done=lambda outcome, now: found.append(outcome),
         )
+        deadline = time.monotonic() + 2 * PATIENCE_S  # the check's own time-out comes before it
         while not found:
+            assert time.monotonic() < deadline, f"no outcome of {check}"
             actions.advance(time.monotonic())
             time.sleep(0.01)
         return found[0]

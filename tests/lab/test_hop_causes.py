@@ -355,6 +355,7 @@ def test_several_causes_at_once_keep_their_numbers(there: HopLab) -> None:
     there.lab["node1"].set_route(Route(to=NODE2.pod_cidr, via=NODE2.address))
     there.hops.mark()
     there.receivers.pop("shop-a").socket.close()
+    # A look also explains what was sent up to 50 ms before it: what follows is none of that.
     time.sleep(0.1)
     there.send(6, POD_A)
     _chain(there, "node1")
