@@ -13,7 +13,7 @@ from typing import Any
 import netns_samples as samples
 import simulated_cards as cards
 
-from netns import cable, lab
+from netns import cable, lab, wait
 from netns.cable import CarrierWatch
 from netns.errors import NetnsError
 from netns.lab import Lab
@@ -28,6 +28,9 @@ def say(what: str, value: Any) -> None:
 
 
 def settings(name: str) -> dict[str, Any]:
+    """What can be set at a card; its driver is given the time to find its carrier again."""
+    carrier = Path("/sys/class/net", name, "carrier")
+    wait.wait_until(lambda: carrier.read_text() == "1\n", 60, f"the carrier of {name}")
     found = cards.furniture(name, groups=("-k", "-c", "-g"))
     found["-k"] = [line for line in str(found["-k"]).splitlines() if "[fixed]" not in line]
     return found
