@@ -1,0 +1,1 @@
+"""Who notices, tells and repairs: probers, states of objects, alert rules, remediation."""
