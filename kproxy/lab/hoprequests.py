@@ -23,11 +23,12 @@ _TOLD = {
 
 
 class Service(NamedTuple):
-    """Where a target's packets go: its own address, its port, and its pods' hosts."""
+    """Where a target's packets go: its own address, its port, its pods' hosts, its node port."""
 
     address: IPAddress
     port: int
     pods: frozenset[str]
+    node_port: int = 0
 
 
 class _Why(NamedTuple):
@@ -134,9 +135,12 @@ def _met(
 
 
 def _is_between(one: Seen, service: Service, client: str, scene: Scene) -> bool:
-    here, far = one.source, one.destination
+    here, far, port = one.source, one.destination, one.destination_port
     if one.direction == BACK:
-        here, far = far, here
+        here, far, port = far, here, one.source_port
     if scene.host_of_address(here) != client:
         return False
-    return far == service.address or scene.host_of_address(far) in service.pods
+    host = scene.host_of_address(far)
+    # A load balancer sends to a node, at its port of the service.
+    at_node = host in scene.routers and 0 < port == service.node_port
+    return far == service.address or host in service.pods or at_node

@@ -184,6 +184,7 @@ class LossWatch:
                 IPv4Address(target.address),
                 target.port,
                 frozenset(map(hoplosses.pod_host, self._pods.get(str(target), ()))),
+                target.node_port,
             )
             for target in self._targets[origin]
         }

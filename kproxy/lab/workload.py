@@ -24,7 +24,7 @@ PROBE_SUFFIX = "-udp-probe"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A service port that traffic is sent to."""
+    """A service port that traffic is sent to. ``node_port``: where nodes serve it; 0: nowhere."""
 
     number: int
     namespace: str
@@ -33,6 +33,7 @@ class Target:
     protocol: str
     address: str
     port: int
+    node_port: int = 0
 
     def __str__(self) -> str:
         name = f":{self.port_name}" if self.port_name else ""
@@ -141,6 +142,7 @@ def targets(services: Iterable[Manifest]) -> list[Target]:
                     protocol=port.get("protocol", "TCP"),
                     address=address,
                     port=port["port"],
+                    node_port=port.get("nodePort", 0),
                 )
             )
     return found

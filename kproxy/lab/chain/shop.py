@@ -112,6 +112,7 @@ def targets(service: Object, *, outside: bool) -> list[Target]:
             protocol=port["protocol"],
             address=address,
             port=port["port"],
+            node_port=port.get("nodePort", 0),
         )
         for number, port in enumerate(service["spec"]["ports"])
     ]

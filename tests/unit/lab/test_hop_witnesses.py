@@ -4,80 +4,48 @@ import dataclasses
 from ipaddress import IPv4Address
 from typing import Any
 
+import hop_samples
 import pytest
-from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.l2 import ARP, Ether
+from hop_samples import (
+    CLIENT,
+    PLAN,
+    POD,
+    SERVICE,
+    TO_NODE2,
+    TO_POD,
+    dropped,
+    frame,
+    look,
+    mac,
+    observed,
+    probe,
+    topology,
+)
+from scapy.layers.inet import ICMP, IP, TCP
+from scapy.layers.l2 import ARP
 
 from kproxy.kernel.counters.conntrack import ConntrackCounters
-from kproxy.kernel.counters.drops import Drop
 from kproxy.kernel.counters.icmp import IcmpError
 from kproxy.kernel.counters.interfaces import InterfaceCounters, QueueCounters
 from kproxy.kernel.counters.rules import RuleCounter
 from kproxy.kernel.ipvs.types import DestinationKey, ServiceKey, ServiceTraffic, Traffic
-from kproxy.lab import hopcounts, hopdrops, hoplosses, hoprequests, plan
-from kproxy.lab.hopcounts import NOTHING, HostCounters, Offered, Snapshot
-from kproxy.lab.hops import Observed
+from kproxy.lab import hopcounts, hopdrops, hoplosses, plan
+from kproxy.lab.hopcounts import NOTHING, HostCounters, Offered
 from kproxy.lab.hopscene import Scene, hosts
-from kproxy.traffic import wire
 from kproxy.traffic.attribution import BACK, Missing, Story
-from kproxy.traffic.records import TcpRecord
 from kproxy.traffic.resultset import Cause
-from netns import addressing, link
-from netns.topology import Host, Topology
+from netns import link
 
-PLAN = plan.Plan(nodes=2)
-POD = IPv4Address("10.244.2.2")
-CLIENT = IPv4Address("10.244.1.254")
-SERVICE = IPv4Address("10.96.0.10")
 KEY = ServiceKey.of(17, SERVICE.packed, (53).to_bytes(2, "big"))
-
-
-def topology() -> Topology:
-    cable = plan.pod_link("node2", "shop-a", POD, node_end="veth1")
-    whole = plan.topology(PLAN)
-    return addressing.with_macs(
-        Topology(
-            hosts=(*whole.hosts, Host(name="shop-a")),
-            links=(*whole.links, cable),
-            segments=whole.segments,
-        )
-    )
 
 
 @pytest.fixture
 def scene() -> Scene:
-    found = Scene({"client1": "hit", "client2": "other"}, frozenset({"node1", "node2"}))
-    found.learn(topology())
-    return found
-
-
-def mac(host: str, interface: str) -> str:
-    return addressing.mac_of(host, interface)
+    return hop_samples.scene()
 
 
 def interface(number: int, dropped: int, *, running: bool = True) -> InterfaceCounters:
     return InterfaceCounters(9, 9, 0, 0, 0, dropped, 0, 1, running, number)
-
-
-def look(ns: int, *, backlog: int = 0, **of: HostCounters) -> Snapshot:
-    return Snapshot(ns, ns + 1, of, backlog)
-
-
-def observed(*looks: Snapshot, drops: tuple[Drop, ...] = ()) -> Observed:
-    return Observed(snapshots=looks, drops=drops, answers=(), clock_ns=0, blind="")
-
-
-def dropped(reason: str, data: bytes, symbol: str = "f+0x1/0x2") -> Drop:
-    return Drop(100, reason, symbol, 0, data)
-
-
-def frame(source_mac: str, to_mac: str, packet: Any) -> bytes:
-    return bytes(Ether(src=source_mac, dst=to_mac) / packet)
-
-
-def probe(to: IPv4Address = POD, *, trial: int = 3, flow: int = 5, seq: int = 8) -> Any:
-    payload = wire.header(trial, flow, seq=seq)
-    return IP(src=str(CLIENT), dst=str(to)) / UDP(sport=4000, dport=53, chksum=0) / payload
 
 
 def test_the_places_of_a_way_follow_each_other(scene: Scene) -> None:
@@ -105,10 +73,6 @@ def test_who_is_gone_stays_known(scene: Scene) -> None:
     assert scene.host_of_address(SERVICE) == ""
     assert scene.host_of_address(plan.GATEWAY) == ""
     assert scene.gateway("client1") == "node1"
-
-
-TO_NODE2 = (mac("node1", "eth0"), mac("node2", "eth0"))
-TO_POD = (mac("node2", "veth1"), mac("shop-a", "eth0"))
 
 
 @pytest.mark.parametrize(
@@ -365,77 +329,8 @@ def test_what_ipvs_has_counted_was_lost_behind_it(scene: Scene) -> None:
     }
 
 
-def request(outcome: str, start: int, **changes: Any) -> TcpRecord:
-    given = TcpRecord("request", outcome, 1, 0, 0, start, 0, start + 10, "")
-    return given._replace(**changes)
-
-
-def why(
-    scene: Scene, *records: TcpRecord, kind: str = "request", gone: int | None = None, **more: Any
-) -> list[tuple[str, Cause, str, int]]:
-    found = hoprequests.losses(
-        records,
-        kind,
-        client="client1",
-        services={1: hoprequests.Service(SERVICE, 80, frozenset({"shop-a"}))},
-        drops=hopdrops.seen(more.get("drops", ()), scene),
-        scene=scene,
-        story=Story(gone={} if gone is None else {"shop-a": gone}),
-        clock_ns=0,
-    )
-    return [(one.place, one.cause, one.direction, one.packets) for one in found]
-
-
-def test_a_request_fails_because_its_pod_is_gone(scene: Scene) -> None:
-    good = request("ok", 0, pod="shop/a")
-    assert why(scene, good, request("closed", 50), request("reset", 60), gone=55) == [
-        ("shop-a", Cause.DEAD_BACKEND, "there", 2)
-    ]
-
-
-def test_a_request_fails_because_its_answer_is_dropped(scene: Scene) -> None:
-    reply = IP(src=str(POD), dst=str(CLIENT)) / TCP(sport=80, dport=4000)
-    data = frame(mac("node2", "eth0"), mac("node1", "eth0"), reply)
-    drops = [dropped("NETFILTER_DROP", data)]
-    assert why(scene, request("timeout", 95), request("timeout", 300), drops=drops) == [
-        ("", Cause.UNEXPLAINED, "there", 1),
-        ("node1", Cause.RULE, "back", 1),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("had", "cause"), [("shop/b", Cause.WRONG_BACKEND), ("shop/a", Cause.REFUSED)]
-)
-def test_a_pod_resets_a_connection_that_another_one_has(
-    scene: Scene, had: str, cause: Cause
-) -> None:
-    packet = IP(src=str(CLIENT), dst=str(POD)) / TCP(sport=4000, dport=80)
-    drops = [dropped("TCP_FLAGS", frame(*TO_POD, packet))]
-    good = request("ok", 0, pod=had)
-    assert why(scene, good, request("reset", 95), drops=drops) == [("shop-a", cause, "there", 1)]
-
-
 def test_copies_that_a_socket_had_kept_are_no_drops(scene: Scene) -> None:
     packet = IP(src=str(CLIENT), dst=str(SERVICE)) / TCP(sport=4000, dport=80)
     data = frame(mac("client1", "eth0"), mac("node1", "client1"), packet)
     drops = [dropped("QUEUE_PURGE", data, "sk_stream_kill_queues+0x1")]
     assert hopdrops.seen(drops, scene) == []
-
-
-def test_a_connection_that_ipvs_sent_to_nobody_was_for_the_pod_that_is_gone(scene: Scene) -> None:
-    packet = IP(src=str(CLIENT), dst=str(SERVICE)) / TCP(sport=4000, dport=80)
-    data = frame(mac("client1", "eth0"), mac("node1", "client1"), packet)
-    drops = [dropped("NOT_SPECIFIED", data, "kfree_skb+0x1")]
-    failed = request("unreachable", 95, kind="connect")
-    found = why(scene, failed, kind="connect", gone=50, drops=drops)
-    assert found == [("node1", Cause.DEAD_BACKEND, "there", 1)]
-    found = why(scene, failed, kind="connect", drops=drops)
-    assert found == [("node1", Cause.NOT_FORWARDED, "there", 1)]
-
-
-def test_a_connection_that_was_refused_without_more_being_known(scene: Scene) -> None:
-    refused = request("refused", 5, kind="connect")
-    unfinished = request("unfinished", 5, kind="connect")
-    assert why(scene, refused, unfinished, kind="connect") == [
-        ("client1", Cause.REFUSED, "there", 1)
-    ]
