@@ -1,0 +1,1 @@
+"""The prepared actions, and the ways to reach a node."""

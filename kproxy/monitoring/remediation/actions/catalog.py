@@ -1,0 +1,13 @@
+"""Which actions there are, and which ways to reach a node: by the names users write."""
+
+from collections.abc import Callable, Mapping
+
+from kproxy.client.rest import Rest
+from kproxy.logs import Log
+from kproxy.monitoring.remediation.seams import Action, NodeAccess, Tools
+
+ACTIONS: Mapping[str, Callable[[Tools], Action]] = {}
+"""Names of actions (the label ``remediation``) → what makes one."""
+
+NODE_ACCESS: Mapping[str, Callable[[Rest | None, Log, Mapping[str, str]], NodeAccess]] = {}
+"""Values of ``nodeAccess.kind`` → what makes that access, given ``nodeAccess.options``."""
