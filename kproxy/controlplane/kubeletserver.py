@@ -6,7 +6,8 @@
 
 The API server passes ``pods/log`` and ``pods/exec`` on to it. With certificates it speaks TLS, and
 all but ``/healthz`` is for administrators (the API server is one): by a client certificate of the
-group ``system:masters``, or by a token. Without certificates and token it asks nobody who he is.
+group ``system:masters``, or by a token. ``/metrics`` is for ``system:monitoring``, too. Without
+certificates and token it asks nobody who he is.
 One thread per connection, up to CONNECTIONS of them; a slow or silent client holds up its own
 thread only. Who comes when all are taken is turned away at once, not queued.
 """
@@ -34,7 +35,7 @@ import msgspec
 from kproxy import errors, exposition
 
 from . import containerlogs, execstream, podaccess
-from .access import authentication, identity
+from .access import authentication, identity, roles
 from .kubelet import Kubelet
 from .supervisor import Service
 
@@ -198,7 +199,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if words == ["healthz"]:
             self._send(200, b"ok", TEXT)
             return
-        self._demand_administrator()
+        self._demand_permission(words)
         match words:
             case ["metrics"]:
                 self._send(200, self._metrics().encode(), exposition.CONTENT_TYPE)
@@ -213,7 +214,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             case _:
                 raise errors.ApiError(404, "NotFound", "404 page not found")
 
-    def _demand_administrator(self) -> None:
+    def _demand_permission(self, words: Sequence[str]) -> None:
         access = self.server.access
         if access.cert_file is None and not access.token:
             return
@@ -226,7 +227,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not certificate:
             raise errors.ApiError(401, "Unauthorized", "Unauthorized")
         user = authentication.of_certificate(certificate["subject"])
-        if identity.ADMINS not in user.groups:
+        may = roles.reads_metrics(user) if words == ["metrics"] else identity.ADMINS in user.groups
+        if not may:
             raise errors.ApiError(403, "Forbidden", f"Forbidden (user={user.name})")
 
     def _metrics(self) -> str:

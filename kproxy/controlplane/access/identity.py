@@ -14,6 +14,11 @@ PROXY = "system:kube-proxy"
 DNS = "system:kube-dns"
 BALANCER = "system:cloud-controller-manager"
 """Who makes Services of type LoadBalancer reachable: elsewhere a cloud does."""
+MONITORS = "system:monitoring"
+"""Kubernetes' group of those who read metrics."""
+PROMETHEUS = "prometheus"
+PROBER = "kproxy-prober"
+"""Who asks Services how they fare, as their clients do."""
 API_SERVER = "kube-apiserver-kubelet-client"
 
 

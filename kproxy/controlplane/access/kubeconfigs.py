@@ -22,6 +22,9 @@ SCHEDULER = "scheduler"
 PROXY = "kube-proxy"
 DNS = "kube-dns"
 BALANCER = "balancer"
+MONITORING = "monitoring"
+"""Of Prometheus, and of who tells it the states of objects."""
+PROBER = "prober"
 
 _USERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ADMIN: ("kubernetes-admin", (identity.ADMINS,)),
@@ -30,6 +33,8 @@ _USERS: dict[str, tuple[str, tuple[str, ...]]] = {
     PROXY: (identity.PROXY, ()),
     DNS: (identity.DNS, ()),
     BALANCER: (identity.BALANCER, ()),
+    MONITORING: (identity.PROMETHEUS, (identity.MONITORS,)),
+    PROBER: (identity.PROBER, ()),
 }
 
 
@@ -60,6 +65,11 @@ class Credentials:
         """Return the kubeconfig of one of the names above, such as ADMIN."""
         name, groups = _USERS[who]
         return self._kubeconfig(self.directory / f"{who}.conf", name, groups)
+
+    def client(self, who: str) -> tuple[Path, Path]:
+        """Return certificate and key of one of the names above, for who reads no kubeconfig."""
+        name, groups = _USERS[who]
+        return self._pair(who, lambda ca: ca.client(name, groups))
 
     def node_kubeconfig(self, node: str) -> Path:
         """Return the kubeconfig of a node's kubelet."""

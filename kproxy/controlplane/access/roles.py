@@ -8,8 +8,12 @@ scheduler             read everything but Secrets; bind pods, their status, Even
 proxy                 read Services, EndpointSlices, Nodes, Namespaces, ServiceCIDRs; Events
 name server           read Services, EndpointSlices, Namespaces, Pods
 load balancer         read what a proxy reads; write the status of Services, Events
+monitoring            /metrics, here and of kubelets (group system:monitoring); read what tells
+                      how things are: nodes, pods, Services, their endpoints, workloads, Leases
+prober                read Services
 node                  see :mod:`noderules`
-service account       ask what it may do; kube-system's kube-proxy is a proxy as well
+service account       ask what it may do; of kube-system, kube-proxy is a proxy as well,
+                      prometheus and kube-state-metrics are monitoring, kproxy-prober a prober
 nobody                /healthz, /readyz, /livez, /version
 ====================  ==========================================================================
 """
@@ -20,6 +24,7 @@ from dataclasses import dataclass
 from . import identity
 from .identity import User
 
+METRICS = "/metrics"
 OPEN_PATHS = ("/healthz", "/readyz", "/livez", "/version")
 _DISCOVERY = ("/api", "/apis", "/openapi", *OPEN_PATHS)
 READ = ("get", "list", "watch")
@@ -32,7 +37,7 @@ _PROXY_READS = (
     "namespaces",
     "servicecidrs",
 )
-_PROXY_ACCOUNT = f"{identity.ACCOUNT_PREFIX}kube-system:kube-proxy"
+_SYSTEM_ACCOUNT = f"{identity.ACCOUNT_PREFIX}kube-system:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,19 +88,30 @@ def _path_allowed(user: User, asked: Attributes) -> bool:
     top = "/" + asked.path.strip("/").partition("/")[0]
     if identity.AUTHENTICATED not in user.groups:
         return False
-    return top in _DISCOVERY or (asked.path == "/metrics" and _role(user) is _controller)
+    return top in _DISCOVERY or (asked.path == METRICS and reads_metrics(user))
+
+
+def reads_metrics(user: User) -> bool:
+    """Return whether somebody may read the metrics of servers that ask who one is."""
+    return identity.ADMINS in user.groups or _role(user) in (_controller, _monitoring)
 
 
 def _role(user: User) -> Callable[[Attributes], bool] | None:
     if user.node:
         return _node
+    if identity.MONITORS in user.groups:
+        return _monitoring
     return {
         identity.CONTROLLER_MANAGER: _controller,
         identity.SCHEDULER: _scheduler,
         identity.PROXY: _proxy,
         identity.DNS: _name_server,
         identity.BALANCER: _balancer,
-        _PROXY_ACCOUNT: _proxy,
+        identity.PROBER: _prober,
+        f"{_SYSTEM_ACCOUNT}kube-proxy": _proxy,
+        f"{_SYSTEM_ACCOUNT}prometheus": _monitoring,
+        f"{_SYSTEM_ACCOUNT}kube-state-metrics": _monitoring,
+        f"{_SYSTEM_ACCOUNT}kproxy-prober": _prober,
     }.get(user.name)
 
 
@@ -128,6 +144,25 @@ def _balancer(asked: Attributes) -> bool:
     if (asked.resource, asked.subresource) == ("services", "status"):
         return asked.verb in ("get", "patch", "update")
     return _proxy(asked)
+
+
+_MONITORED = (
+    *_PROXY_READS,
+    "pods",
+    "daemonsets",
+    "deployments",
+    "replicasets",
+    "statefulsets",
+    "leases",
+)
+
+
+def _monitoring(asked: Attributes) -> bool:
+    return asked.verb in READ and asked.resource in _MONITORED and not asked.subresource
+
+
+def _prober(asked: Attributes) -> bool:
+    return asked.verb in READ and asked.resource == "services" and not asked.subresource
 
 
 _NODE_WRITES = {

@@ -393,3 +393,14 @@ def test_an_older_kubectl_is_told_what_to_use(server, secrets, admin):
         )
         connection.sendall(f"{method} {path} HTTP/1.1\r\n{headers}\r\n".encode())
         assert b"is not running" in connection.recv(4096)
+
+
+def test_who_monitors_reads_metrics_and_watches_but_writes_nothing(client_of, secrets):
+    who = client_of(secrets.kubeconfig(kubeconfigs.MONITORING))
+    assert b"apiserver_open_connections" in who.request("GET", "/metrics")
+    assert b"SliceList" in who.request("GET", "/apis/discovery.k8s.io/v1/endpointslices")
+    assert refused(who, "GET", "/api/v1/secrets")[0] == 403
+    assert refused(who, "DELETE", kinds.NODE.path("", "n1"))[0] == 403
+    prober = client_of(secrets.kubeconfig(kubeconfigs.PROBER))
+    assert refused(prober, "GET", "/metrics")[0] == 403
+    assert prober.request("GET", kinds.SERVICE.path(""))

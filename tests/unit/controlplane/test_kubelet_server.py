@@ -19,7 +19,7 @@ from kproxy import logs
 from kproxy.api import codec
 from kproxy.api.pods import Pod
 from kproxy.controlplane import kubeletserver
-from kproxy.controlplane.access import identity
+from kproxy.controlplane.access import identity, kubeconfigs
 from kproxy.controlplane.access.kubeconfigs import Credentials
 from kproxy.controlplane.fakeruntime import FakePerformer, FakeRuntime
 from kproxy.controlplane.kubelet import Kubelet
@@ -434,6 +434,8 @@ class Secure(Serving):
         context = ssl.create_default_context(cafile=str(self.secrets.ca_file))
         if who == identity.API_SERVER:
             context.load_cert_chain(*self.secrets.kubelet_client())
+        elif who in (kubeconfigs.MONITORING, kubeconfigs.PROBER):
+            context.load_cert_chain(*self.secrets.client(who))
         elif who:
             pair = self.secrets.authority.client(who, (identity.NODES,))
             context.load_cert_chain(*pair.save(self.secrets.directory, "somebody"))
@@ -462,6 +464,15 @@ def test_the_api_server_and_a_token_may_ask_others_may_not(secure):
     assert secure.ask("/pods", who="system:node:n2") == 403
     assert secure.ask("/pods", who=identity.API_SERVER) == 200
     assert secure.ask("/pods", token=SECRET) == 200
+
+
+def test_who_monitors_may_read_metrics_and_nothing_else(secure):
+    assert secure.ask("/metrics", who=kubeconfigs.MONITORING) == 200
+    assert secure.ask("/metrics") == 401
+    assert secure.ask("/metrics", who="system:node:n2") == 403
+    assert secure.ask("/metrics", who=kubeconfigs.PROBER) == 403
+    assert secure.ask("/pods", who=kubeconfigs.MONITORING) == 403
+    assert secure.ask("/containerLogs/default/a/c", who=kubeconfigs.MONITORING) == 403
 
 
 def test_a_client_that_does_not_shake_hands_holds_up_nobody(secure):

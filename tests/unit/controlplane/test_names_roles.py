@@ -1,4 +1,4 @@
-"""What the name server and the load balancer may do, and nothing else."""
+"""What the name server, the load balancer and who monitors may do, and nothing else."""
 
 import pytest
 
@@ -7,6 +7,8 @@ from kproxy.controlplane.access.roles import Attributes
 
 DNS = identity.authenticated(identity.DNS)
 BALANCER = identity.authenticated(identity.BALANCER)
+MONITORING = identity.authenticated(identity.PROMETHEUS, (identity.MONITORS,))
+PROBER = identity.authenticated(identity.PROBER)
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,20 @@ BALANCER = identity.authenticated(identity.BALANCER)
         (BALANCER, "update", "nodes", "status", False),
         (BALANCER, "create", "events", "", True),
         (BALANCER, "get", "secrets", "", False),
+        (MONITORING, "watch", "endpointslices", "", True),
+        (MONITORING, "list", "endpoints", "", True),
+        (MONITORING, "list", "pods", "", True),
+        (MONITORING, "watch", "daemonsets", "", True),
+        (MONITORING, "get", "leases", "", True),
+        (MONITORING, "get", "pods", "log", False),
+        (MONITORING, "get", "secrets", "", False),
+        (MONITORING, "list", "configmaps", "", False),
+        (MONITORING, "delete", "pods", "", False),
+        (MONITORING, "create", "pods", "exec", False),
+        (MONITORING, "patch", "nodes", "", False),
+        (PROBER, "watch", "services", "", True),
+        (PROBER, "list", "pods", "", False),
+        (PROBER, "update", "services", "status", False),
     ],
 )
 def test_roles_of_names_and_addresses(
@@ -31,3 +47,30 @@ def test_roles_of_names_and_addresses(
 ) -> None:
     asked = Attributes(verb=verb, resource=resource, subresource=part)
     assert roles.allowed(user, asked) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics", "resource"),
+    [
+        ("prometheus", True, "pods"),
+        ("kube-state-metrics", True, "deployments"),
+        ("kproxy-prober", False, "services"),
+        ("somebody", False, None),
+    ],
+)
+def test_accounts_of_pods_that_monitor(name: str, metrics: bool, resource: str | None) -> None:
+    asked = Attributes(verb="get", path="/metrics")
+    user = identity.account("kube-system", name)
+    assert roles.allowed(user, asked) is roles.reads_metrics(user) is metrics
+    if resource:
+        assert roles.allowed(user, Attributes(verb="watch", resource=resource))
+    elsewhere = identity.account("default", name)
+    assert not roles.allowed(elsewhere, asked)
+    assert not roles.allowed(elsewhere, Attributes(verb="watch", resource="services"))
+
+
+def test_who_monitors_reads_nothing_else_that_is_no_resource() -> None:
+    assert roles.allowed(MONITORING, Attributes(verb="get", path="/metrics"))
+    assert not roles.allowed(MONITORING, Attributes(verb="post", path="/metrics"))
+    assert not roles.allowed(MONITORING, Attributes(verb="get", path="/debug"))
+    assert not roles.allowed(PROBER, Attributes(verb="get", path="/metrics"))
