@@ -8,7 +8,7 @@ import json
 import threading
 from collections.abc import Mapping
 
-from kproxy.agent import processmetrics
+from kproxy import processmetrics
 from kproxy.agent.events import Events
 from kproxy.agent.health import ProxyHealth
 from kproxy.agent.healthserver import HttpServer

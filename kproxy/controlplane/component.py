@@ -18,9 +18,9 @@ from kproxy.api.durations import Duration
 from kproxy.client import kubeconfig, leaderelection, rest
 from kproxy.client.backoff import lots
 from kproxy.client.objects import ObjectClient
+from kproxy.healthhttp import HealthServer, metrics_page
 
 from .controllers import times
-from .healthhttp import HealthServer, metrics_page
 from .queuemetrics import ManagerMetrics
 
 ENDS = (signal.SIGTERM, signal.SIGINT)

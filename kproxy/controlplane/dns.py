@@ -23,9 +23,9 @@ from kproxy import errors, logs
 from kproxy.api import addresses, core, discovery, durations, pods
 from kproxy.client import kubeconfig, rest
 from kproxy.client.informer import Informer
+from kproxy.healthhttp import HealthServer, metrics_page
 
 from .controllers import times
-from .healthhttp import HealthServer, metrics_page
 from .naming import records
 from .naming.answers import Answers, PodNames, Rules
 from .naming.directory import Directory

@@ -27,8 +27,8 @@ from kproxy.client.informer import Informer
 from kproxy.client.objects import ObjectClient
 from kproxy.client.tls import TlsContexts
 from kproxy.controlplane.eventrecorder import Recorder
-from kproxy.controlplane.healthhttp import HealthServer, metrics_page
 from kproxy.desired.schedule import Schedule
+from kproxy.healthhttp import HealthServer, metrics_page
 from kproxy.lab.balancing import arguments, fronts, statuses
 from kproxy.lab.balancing.addresses import Key
 from kproxy.lab.balancing.fronts import Front

@@ -38,7 +38,7 @@ OTHER_ROOMS = ("kproxy.cli.main", "kproxy.controlplane", "kproxy.lab", "kproxy.r
 
 MODES = ("ipvs", "iptables", "nftables")
 
-LATER = {"kproxy.exposition"} | {
+LATER = {"kproxy.exposition", "kproxy.processmetrics"} | {
     f"kproxy.agent.{name}"
     for name in ("companions", "events", "metrics", "servicehealth", "tuning")
 }

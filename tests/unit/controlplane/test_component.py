@@ -10,8 +10,8 @@ import pytest
 from child_processes import DIES_WITH_US
 
 from kproxy.controlplane.access import kubeconfigs
-from kproxy.controlplane.healthhttp import HealthServer
 from kproxy.errors import UsageError
+from kproxy.healthhttp import HealthServer
 
 MANAGER = [sys.executable, "-m", "kproxy.controlplane.manager"]
 

@@ -1,4 +1,4 @@
-"""Health checks and metrics of the control plane's programs, over HTTP."""
+"""Health checks and metrics of programs that serve nothing else, over HTTP."""
 
 import http.server
 import socket
