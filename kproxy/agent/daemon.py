@@ -210,7 +210,10 @@ class Agent:
             self._log.warning("reading the kernel failed", error=str(error))
 
     def _start_companions(self) -> None:
+        from kproxy.agent import resync
         from kproxy.agent.companions import Companions
+
+        resync.listen(self._rounds.request_full)
 
         self._companions = Companions(
             self._settings,

@@ -48,8 +48,8 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
 class Rounds:
     """Syncs when asked for, not too often, and now and then without being asked.
 
-    :meth:`request`, :meth:`ready` and :meth:`interrupt` may be called from any thread; all else
-    from one.
+    :meth:`request`, :meth:`request_full`, :meth:`ready` and :meth:`interrupt` may be called from
+    any thread; all else from one.
     ``look_at_node`` is called whenever the kernel is read; ``versions`` says which versions of
     objects are noted; ``after_first`` is called when the first sync has ended, however;
     ``observe`` is told of every round; ``after_success`` is called last, whenever everything is in
@@ -91,6 +91,7 @@ class Rounds:
         )
         self._ready = False
         self._interrupted = False
+        self._full_asked = False
         self._tried_once = False
         self._synced_once = False
         self._again_at = float("inf")
@@ -120,6 +121,12 @@ class Rounds:
             self._health.queued(now)
             self._schedule.request(now)
             self._changed.notify()
+
+    def request_full(self) -> None:
+        """Ask for a sync that reads the kernel anew: somebody knows better than our memory."""
+        with self._changed:
+            self._full_asked = True
+        self.request()
 
     def ready(self) -> None:
         """Let :meth:`serve` begin."""
@@ -160,6 +167,11 @@ class Rounds:
             self.once()
             self._wait_due()
 
+    def _take_full_request(self) -> bool:
+        with self._changed:
+            asked, self._full_asked = self._full_asked, False
+        return asked
+
     def _take_interruption(self) -> bool:
         with self._changed:
             interrupted, self._interrupted = self._interrupted, False
@@ -171,7 +183,7 @@ class Rounds:
         When somebody waits for a change, the kernel is not read anew first, although it may be
         time for that: a round for that alone follows at once, if they do not keep coming.
         """
-        full = time.monotonic() >= self._full_at
+        full = self._take_full_request() or time.monotonic() >= self._full_at
         if full:
             # Before the round is said to begin: what is noted until then is part of it.
             self.read_kernel()

@@ -150,6 +150,14 @@ class StaleFlows:
         """Look at the table again at the next sync: others may have changed rules meanwhile."""
         self._suspect_all = True
 
+    def find(self, state: State) -> list[Flow]:
+        """Return what the first :meth:`sync` with this state would delete. Deletes nothing.
+
+        To be called of one that has never synced. Raises KernelError.
+        """
+        self._suspect(state)
+        return list(self._stale(self._conntrack.flows(self._family, inet.Protocol.UDP)))
+
     def sync(self, state: State, now: float) -> tuple[int, list[KernelError]]:
         """Delete what is stale now; return how many flows, and what failed (tried again later).
 

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from kproxy.backends import base, chains
 from kproxy.backends.base import Difference, Planned, SyncResult, untold
@@ -38,6 +38,9 @@ from kproxy.kernel.iptables.types import RuleSet
 from kproxy.kernel.ipvs.client import IPVS
 from kproxy.kernel.ipvs.types import ServiceKey
 from kproxy.kernel.links.client import Links
+
+if TYPE_CHECKING:
+    from kproxy.backends.ipvs.weights import Resting, Weights
 
 DRAIN_INTERVAL_S = 60.0
 """So often endpoints with weight 0 are looked at, as in kube-proxy."""
@@ -175,6 +178,25 @@ class Backend:
             *chaindiff.differences(self._save_rules(), wanted_rules),
             *differences.of_switches(self._switches.wrong()),
         ]
+
+    def weights(self, want: State) -> "Weights":
+        """Return the real servers with weight 0, and which of them should have another one.
+
+        Writes nothing. Raises KernelError.
+        """
+        from kproxy.backends.ipvs import weights  # not needed to sync
+
+        wanted = Wanted(self._sets)
+        self._own = None
+        wanted.update(want.services, self._context(want))
+        return weights.weigh(wanted.places, self._kernel.ipvs.read(wanted.places))
+
+    def heal(self, stuck: "Sequence[Resting]") -> list[KernelError | None]:
+        """Give these real servers their weight; return for each None or why not."""
+        from kproxy.backends.ipvs import weights
+
+        self._trusted = False
+        return self._kernel.ipvs.run(weights.healing(stuck))
 
     def left_over(self) -> bool:
         """Return whether there are rules of ours, without which nothing of ours has effect."""

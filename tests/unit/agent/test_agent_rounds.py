@@ -208,6 +208,18 @@ def test_the_kernel_is_read_again_at_full_syncs_only() -> None:
     assert watched.stub.read == 2
 
 
+def test_who_asks_for_a_full_sync_has_the_kernel_read_at_once_and_once() -> None:
+    watched = Watched(*[SyncResult(writes=0)] * 3)
+    watched.rounds.once()
+    watched.rounds.request_full()
+    assert watched.rounds.pending_since is not None
+    watched.rounds.once()
+    assert watched.stub.read == 2
+    watched.rounds.request()
+    watched.rounds.once()
+    assert watched.stub.read == 2, "the next one is as usual"
+
+
 def test_a_change_does_not_wait_for_the_kernel_to_be_read() -> None:
     watched = Watched(*[SyncResult(writes=0)] * 3)
     watched.rounds.once()

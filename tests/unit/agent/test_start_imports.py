@@ -40,7 +40,7 @@ MODES = ("ipvs", "iptables", "nftables")
 
 LATER = {"kproxy.exposition", "kproxy.processmetrics"} | {
     f"kproxy.agent.{name}"
-    for name in ("companions", "events", "metrics", "servicehealth", "tuning")
+    for name in ("companions", "events", "metrics", "resync", "servicehealth", "tuning")
 }
 """What the first sync does not wait for."""
 

@@ -265,3 +265,12 @@ def test_every_mode_asks_for_the_second_look(mode: str, monkeypatch: pytest.Monk
     result = backend.sync(after)
     assert (result.writes, result.swept.deleted, result.flows_again_in) == (1, 1, None)
     assert node.conntrack.table == [flow(A, 8080)]
+
+
+def test_what_a_sync_would_delete_can_be_found_without_deleting_it() -> None:
+    healthy, gone = flow("10.1.0.1"), flow("10.1.0.2")
+    table = Table(healthy, gone)
+    assert cleaner(table).find(state("10.1.0.1")) == [gone]
+    assert table.held == [healthy, gone]
+    assert cleaner(table, keep_last=True).find(state()) == []
+    assert cleaner(table).find(state()) == [healthy, gone]
