@@ -138,9 +138,9 @@ def _is_between(one: Seen, service: Service, client: str, scene: Scene) -> bool:
     here, far, port = one.source, one.destination, one.destination_port
     if one.direction == BACK:
         here, far, port = far, here, one.source_port
-    if scene.host_of_address(here) != client:
-        return False
-    host = scene.host_of_address(far)
+    origin, host = scene.host_of_address(here), scene.host_of_address(far)
+    if service.node_port and origin in scene.routers and host in service.pods:
+        return True  # A node passes what came to its node port on, masqueraded.
     # A load balancer sends to a node, at its port of the service.
     at_node = host in scene.routers and 0 < port == service.node_port
-    return far == service.address or host in service.pods or at_node
+    return origin == client and (far == service.address or host in service.pods or at_node)

@@ -14,7 +14,7 @@ from kproxy.traffic.attribution import Story
 from kproxy.traffic.records import TcpRecord
 from kproxy.traffic.resultset import Cause
 
-NODE2 = IPv4Address("192.168.50.12")
+NODE1, NODE2 = IPv4Address("192.168.50.11"), IPv4Address("192.168.50.12")
 NODE_PORT = 30080
 
 
@@ -92,11 +92,19 @@ def test_a_connection_that_was_refused_without_more_being_known(scene: Scene) ->
     ]
 
 
-@pytest.mark.parametrize(("port", "place"), [(NODE_PORT, "node1>lan"), (30081, "")])
-def test_a_connection_by_way_of_a_load_balancer_is_lost_before_a_node(
-    scene: Scene, port: int, place: str
+@pytest.mark.parametrize(
+    ("source", "to", "port", "place"),
+    [
+        (CLIENT, NODE2, NODE_PORT, "node1>lan"),
+        (CLIENT, NODE2, 30081, ""),
+        (NODE1, POD, 8080, "node1>lan"),
+        (NODE1, NODE2, 8080, ""),
+    ],
+)
+def test_a_connection_by_way_of_a_load_balancer_is_lost_before_or_after_a_node(
+    scene: Scene, source: IPv4Address, to: IPv4Address, port: int, place: str
 ) -> None:
-    packet = IP(src=str(CLIENT), dst=str(NODE2)) / TCP(sport=4000, dport=port)
+    packet = IP(src=str(source), dst=str(to)) / TCP(sport=4000, dport=port)
     drops = [dropped("DEV_READY", frame(*TO_NODE2, packet))]
     failed = request("timeout", 95, kind="connect")
     found = why(scene, failed, kind="connect", drops=drops)
