@@ -66,6 +66,11 @@ class Value:
         with self._lock:
             self._values[labels] = value
 
+    def remove(self, *labels: str) -> None:
+        """Expose a combination of labels no more; one that is not there is fine."""
+        with self._lock:
+            self._values.pop(labels, None)
+
     def collect(self) -> Family:
         """Return the samples as they are now."""
         with self._lock:
@@ -97,6 +102,16 @@ class Histogram:
             counts, total = self._observed.get(labels) or (self._nothing(), 0.0)
             counts[place] += 1
             self._observed[labels] = counts, total + value
+
+    def begin(self, *labels: str) -> None:
+        """Expose a combination of labels, also before anything is observed."""
+        with self._lock:
+            self._observed.setdefault(labels, (self._nothing(), 0.0))
+
+    def remove(self, *labels: str) -> None:
+        """Expose a combination of labels no more; one that is not there is fine."""
+        with self._lock:
+            self._observed.pop(labels, None)
 
     def collect(self) -> Family:
         """Return the samples as they are now."""

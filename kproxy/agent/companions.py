@@ -17,7 +17,7 @@ from kproxy.agent.informers import Informers
 from kproxy.agent.listeners import Listeners
 from kproxy.agent.metrics import Metrics
 from kproxy.agent.node import NodeFacts
-from kproxy.agent.requestmetrics import RequestMetrics
+from kproxy.client.requestmetrics import RequestMetrics
 from kproxy.agent.rounds import Round, Rounds
 from kproxy.agent.servicehealth import ServiceHealth
 from kproxy.agent.settings import Settings

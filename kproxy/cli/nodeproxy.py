@@ -17,12 +17,7 @@ from kproxy import costs
 from kproxy.api import configfile
 from kproxy.api.configfile import LoadedConfig
 from kproxy.api.flags import Options, parse_flags, resolve
-from kproxy.client.kubeconfig import (
-    SERVICE_ACCOUNT,
-    SERVICE_ACCOUNT_VARIABLE,
-    Access,
-    load_kubeconfig,
-)
+from kproxy.client.kubeconfig import Access, access_of_pod, load_kubeconfig
 from kproxy.errors import InvalidObject, KproxyError, UsageError
 from kproxy.logs import Log
 
@@ -219,16 +214,10 @@ def api_access(kubeconfig: str, master: str) -> Access:
         return load_kubeconfig(Path(kubeconfig), server=master)
     if master:
         return Access(server=master)
-    host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
-    if not host or not port:
+    try:
+        return access_of_pod(os.environ)
+    except UsageError as error:
         raise UsageError(
             "no API server: neither --kubeconfig nor --master is given, and this is no pod",
-            remedy="give --kubeconfig=FILE",
-        )
-    host = f"[{host}]" if ":" in host else host
-    directory = Path(os.environ.get(SERVICE_ACCOUNT_VARIABLE) or SERVICE_ACCOUNT)
-    return Access(
-        server=f"https://{host}:{port}",
-        ca_file=directory / "ca.crt",
-        token_file=directory / "token",
-    )
+            remedy=error.remedy,
+        ) from None

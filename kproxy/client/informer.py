@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from kproxy.api import codec
+from kproxy.api import codec, kinds
 from kproxy.api.codec import EventType
 from kproxy.errors import ApiError, Gone, InvalidItem, KproxyError
 
@@ -79,6 +79,7 @@ class Informer(Generic[T]):
         self._lot = lot or lots(seed).__next__
         self._objects: dict[Key, T] = {}
         self._version = ""
+        self._heard_at = 0.0
         self._asked_at = math.inf
         """Since when the server owes an answer: waiting for it in vain counts as waiting."""
         self._listed_at_once = -math.inf
@@ -93,6 +94,29 @@ class Informer(Generic[T]):
     def synced(self) -> bool:
         """Return whether the first list has been handed to the handler."""
         return self._synced
+
+    @property
+    def kind(self) -> kinds.Kind:
+        """Return what it follows."""
+        return kinds.for_type(self._wanted)
+
+    @property
+    def version(self) -> str:
+        """Return the version that its objects are as new as, as far as it was told."""
+        return self._version
+
+    @property
+    def heard_at(self) -> float:
+        """Return when the server last told something, seconds since 1970; 0: never.
+
+        A server tells of an idle kind, too: "bookmarks", about once a minute.
+        """
+        return self._heard_at
+
+    @property
+    def count(self) -> int:
+        """Return how many objects are known."""
+        return len(self._objects)
 
     @property
     def objects(self) -> Mapping[Key, T]:
@@ -168,6 +192,7 @@ class Informer(Generic[T]):
         gone = [key for key in self._objects if key not in listed and key not in broken]
         self._change([*listed.items(), *((key, None) for key in gone)])
         self._version = page.resource_version
+        self._heard_at = time.time()
         if not self._synced:
             self._synced = True
             self._synced_or_stopped.set()
@@ -195,6 +220,7 @@ class Informer(Generic[T]):
 
     def _take(self, line: bytes) -> None:
         """Take one event; raises Gone if the watch has to begin anew."""
+        self._heard_at = time.time()
         try:
             event = codec.decode_event(line, self._wanted)
         except InvalidItem as problem:

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,20 @@ def load_kubeconfig(path: Path, *, server: str = "") -> Access:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot read kubeconfig {path}: {reason}") from None
     return parse_kubeconfig(text, f"kubeconfig {path}", path.parent, server=server)
+
+
+def access_of_pod(environment: Mapping[str, str]) -> Access:
+    """Return how a pod reaches the API server, as its service account. Raises UsageError."""
+    host, port = (environment.get(f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
+    if not host or not port:
+        raise UsageError("no API server: this is no pod", remedy="give --kubeconfig=FILE")
+    host = f"[{host}]" if ":" in host else host
+    directory = Path(environment.get(SERVICE_ACCOUNT_VARIABLE) or SERVICE_ACCOUNT)
+    return Access(
+        server=f"https://{host}:{port}",
+        ca_file=directory / "ca.crt",
+        token_file=directory / "token",
+    )
 
 
 def parse_kubeconfig(text: str, where: str, directory: Path, *, server: str = "") -> Access:

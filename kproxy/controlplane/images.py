@@ -55,6 +55,8 @@ BUILT_IN: Mapping[str, Image] = {
     "echo": Image(echo=True, own_log=True, listens=True),
     "kproxy": Image(command=(*_PYTHON, "kproxy"), own_log=True, listens=True),
     "kproxy-dns": Image(command=(*_PYTHON, "kproxy.controlplane.dns"), own_log=True),
+    "kproxy-prober": Image(command=(*_PYTHON, "kproxy.monitoring.prober"), own_log=True),
+    "kube-state-metrics": Image(command=(*_PYTHON, "kproxy.monitoring.state"), own_log=True),
     "web": Image(command=(*_PYTHON, "kproxy.traffic.webserver")),
     "pause": Image(command=("sleep", "infinity")),
     "sleep": Image(command=("sleep",), args=("infinity",)),

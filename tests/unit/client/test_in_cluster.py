@@ -9,6 +9,7 @@ from tls_server import TlsServer, make_certificate
 
 from kproxy.api import core
 from kproxy.cli import nodeproxy
+from kproxy.client import kubeconfig
 from kproxy.client.backoff import BackoffPolicy
 from kproxy.client.informer import Informer
 from kproxy.client.rest import Rest, Unreachable
@@ -50,7 +51,7 @@ class Api:
 def account(tmp_path, monkeypatch):
     """Return the directory of a service account; the server is told by the environment."""
     (tmp_path / "token").write_text("first\n")
-    monkeypatch.setattr(nodeproxy, "SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setattr(kubeconfig, "SERVICE_ACCOUNT", tmp_path)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     return tmp_path
 

@@ -4,8 +4,8 @@ import math
 
 from exposition_parser import Parsed, parse
 
-from kproxy.agent.requestmetrics import RequestMetrics
 from kproxy.client.http1 import Exchange, Exchanges
+from kproxy.client.requestmetrics import RequestMetrics
 from kproxy.exposition import Registry
 
 HOST = ("host", "10.0.0.1:6443")

@@ -2,8 +2,9 @@
 
 import math
 
-from kproxy.client.http1 import Exchange
 from kproxy.exposition import Registry
+
+from .http1 import Exchange
 
 SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 RESOLVING_SECONDS = SECONDS[:-1]

@@ -1,0 +1,1 @@
+"""Asks Services how they fare, as a pod on a node sees them; the answers are metrics."""
