@@ -14,6 +14,7 @@ Everything has a default, so an empty file is a cluster. ::
     balancer: {mode: iptables}      # of the load balancer; default: the best of the kernel's
     outside: 1                      # hosts outside the cluster
     dns: true
+    monitoring: true                # Prometheus, Alertmanager; or {remediation: false}
     profile: production             # or lab: short leases and periods
     links: {default: {delay: 0.1ms}, node2: {loss: 1%}}
     uplinks: {node1: eth1, client: {nic: eth2, as: macvlan}}  # cards: docs/hardware.md
@@ -97,6 +98,13 @@ class Balancer(_Part, frozen=True, kw_only=True, rename="camel"):
     mode: str = ""
 
 
+class Monitoring(_Part, frozen=True, kw_only=True, rename="camel"):
+    """Prometheus, Alertmanager and what belongs to them: docs/monitoring.md."""
+
+    remediation: bool = True
+    """Whether somebody acts on alerts; without it people are told only."""
+
+
 class Image(_Part, frozen=True, kw_only=True, rename="camel"):
     """What an image runs: a built-in one, or a command; :mod:`kproxy.controlplane.images`."""
 
@@ -117,6 +125,7 @@ class ClusterFile(_Part, frozen=True, kw_only=True, rename="camel"):
     balancer: Balancer = Balancer()
     outside: int = 1
     dns: bool = True
+    monitoring: bool | Monitoring = False
     profile: Profile = Profile.PRODUCTION
     links: dict[str, dict[str, str | int | float]] = {}
     uplinks: dict[str, str | dict[str, str]] = {}
@@ -131,6 +140,13 @@ class ClusterFile(_Part, frozen=True, kw_only=True, rename="camel"):
             msgspec.structs.replace(one, name=one.name or f"node{number}")
             for number, one in enumerate(listed, start=1)
         ]
+
+    @property
+    def watched_by(self) -> Monitoring | None:
+        """What watches the cluster; None: nothing does."""
+        if isinstance(self.monitoring, Monitoring):
+            return self.monitoring
+        return Monitoring() if self.monitoring else None
 
     def cards(self, where: str) -> dict[str, Uplink]:
         """Return the cards that hosts are on. Raises :class:`InvalidObject`."""

@@ -8,6 +8,7 @@
                      edge 192.168.50.5 ──┤   the virtual IP 192.168.49.1 of the API servers,
     control1 …           192.168.50.201 ─┤   203.0.113.0/24 for Services of type LoadBalancer
     etcd1 …              192.168.50.221 ─┤
+    monitor1, monitor2   192.168.50.231 ─┤   if it is monitored
     node1                 192.168.50.11 ─┤ one Ethernet segment, "lan"
       ├── client-node1     10.244.1.254  │   where traffic begins on a node: like a pod of it
       └── its pods         10.244.1.2 …  │
@@ -49,7 +50,8 @@ API_ADDRESS = IPv4Address("192.168.49.1")
 API_PORT = 6443
 DNS_ADDRESS, DNS_ADDRESS6 = SERVICES.network_address + 10, SERVICES6.network_address + 10
 EDGE, ADMIN, LAN_NAME, OUTSIDE_NAME = "edge", "admin", "lan", "outside"
-_EDGE, _ADMIN, _NODES, _CONTROL, _ETCD = 5, 6, 10, 200, 220
+_EDGE, _ADMIN, _NODES, _CONTROL, _ETCD, _MONITOR = 5, 6, 10, 200, 220, 230
+_MONITORS = 2
 _OUTSIDE, _OUTSIDE_WIRE = 11, 100
 
 ROUTER = {**plan.ROUTER, "net.ipv6.conf.all.forwarding": "1"}
@@ -154,6 +156,11 @@ class Site:
         return numbered("etcd", plane.etcd_members) if plane.store is Store.ETCD else ()
 
     @property
+    def monitors(self) -> tuple[str, ...]:
+        """The names of the hosts of Prometheus and Alertmanager; none without monitoring."""
+        return numbered("monitor", _MONITORS) if self.file.watched_by is not None else ()
+
+    @property
     def outside(self) -> tuple[str, ...]:
         """The names of the hosts outside the cluster."""
         return numbered("outside", self.file.outside)
@@ -179,13 +186,14 @@ class Site:
     def _numbers(self) -> dict[str, int]:
         found = {EDGE: _EDGE, ADMIN: _ADMIN}
         found |= {node.name: _NODES + node.number for node in self.nodes}
-        for base, names in ((_CONTROL, self.control), (_ETCD, self.etcd)):
+        groups = ((_CONTROL, self.control), (_ETCD, self.etcd), (_MONITOR, self.monitors))
+        for base, names in groups:
             found |= {name: base + number for number, name in enumerate(names, start=1)}
         return found
 
     def check(self, where: str) -> None:
         """Raise :class:`InvalidObject` for names that clash, and links of hosts there are not."""
-        taken = {*self.control, *numbered("etcd", 9), *self.outside}
+        taken = {*self.control, *numbered("etcd", 9), *numbered("monitor", 9), *self.outside}
         taken |= {EDGE, ADMIN, LAN_NAME, OUTSIDE_NAME}
         for index, node in enumerate(self.nodes):
             if node.name in taken or node.name.startswith("client-"):

@@ -30,16 +30,19 @@ def command(
     program: str = "etcd",
     heartbeat_ms: int = HEARTBEAT_MS,
     election_ms: int = ELECTION_MS,
+    metrics_port: int = 0,
 ) -> list[str]:
     """Return the command that runs a member of a new cluster, or of one that it was in before.
 
     ``program``: etcd, or a copy of it. ``peers`` are names and addresses of all members, this
     one's too. ``data`` is its directory; etcd takes 128 MB for it at once, where the file system
-    keeps no holes (tmpfs does not).
+    keeps no holes (tmpfs does not). ``metrics_port``: another port for metrics, which asks for
+    no certificate; 0: none.
     """
     host = _bracketed(peers[name])
     client, peer = f"http://{host}:{CLIENT_PORT}", f"http://{host}:{PEER_PORT}"
     everyone = (f"{one}=http://{_bracketed(at)}:{PEER_PORT}" for one, at in peers.items())
+    metrics = [f"--listen-metrics-urls=http://{host}:{metrics_port}"] if metrics_port else []
     return [
         program,
         f"--name={name}",
@@ -57,6 +60,7 @@ def command(
         f"--election-timeout={election_ms}",
         "--auto-compaction-mode=revision",
         f"--auto-compaction-retention={KEPT_REVISIONS}",
+        *metrics,
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from kproxy.controlplane.access import kubeconfigs
 from kproxy.lab.site import DNS_ADDRESS, DNS_ADDRESS6, PODS, PODS6
+from kproxy.lab.whole.monitoringtargets import DNS_PORT, METRICS, PROXY_PORT
 from kproxy.lab.whole.places import Places
 
 Object = dict[str, Any]
@@ -34,6 +35,7 @@ def proxy_configuration(places: Places) -> Object:
         "healthzBindAddress": f"0.0.0.0:{HEALTHZ_PORT}",
         # A limit of connections belongs to the machine, not to a node that is a namespace of it.
         "conntrack": {"maxPerCore": 0, "min": 0},
+        **({"metricsBindAddress": f"0.0.0.0:{PROXY_PORT}"} if places.site.monitors else {}),
         **file.proxy,
     }
 
@@ -57,7 +59,10 @@ def proxy(places: Places) -> Object:
         "env": [name],
         # No readiness probe: it is ready when it answers health checks itself. During a
         # hand-over a probe would be answered by the other one.
-        "ports": [{"name": "healthz", "containerPort": HEALTHZ_PORT}],
+        "ports": [
+            {"name": "healthz", "containerPort": HEALTHZ_PORT},
+            *_watched(places, PROXY_PORT),
+        ],
         "livenessProbe": {
             "httpGet": {"path": "/livez", "port": HEALTHZ_PORT},
             "initialDelaySeconds": 15,
@@ -98,6 +103,7 @@ def dns(places: Places) -> list[Object]:
         "ports": [
             {"name": "dns", "containerPort": 53, "protocol": "UDP"},
             {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"},
+            *_watched(places, DNS_PORT),
         ],
         "readinessProbe": _probe("/ready", period=2),
         "livenessProbe": {**_probe("/health", period=10), "initialDelaySeconds": 60},
@@ -131,9 +137,15 @@ def _dns_service(places: Places, meta: Object, labels: Object) -> Object:
             "ports": [
                 {"name": "dns", "port": 53, "protocol": "UDP"},
                 {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+                *([{"name": METRICS, "port": DNS_PORT}] if places.site.monitors else []),
             ],
         },
     }
+
+
+def _watched(places: Places, port: int) -> list[Object]:
+    """Return the port of a container's metrics, where somebody asks for them."""
+    return [{"name": METRICS, "containerPort": port}] if places.site.monitors else []
 
 
 def _probe(path: str, period: int) -> Object:

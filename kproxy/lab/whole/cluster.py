@@ -23,7 +23,7 @@ from kproxy.api import kinds
 from kproxy.lab import carrier
 from kproxy.lab.eventlog import EventLog
 from kproxy.lab.site import EDGE, Site
-from kproxy.lab.whole import addons, init, leaders, readiness, units
+from kproxy.lab.whole import addons, init, leaders, monitoring, readiness, units
 from kproxy.lab.whole.api import Api, Applied, Object
 from kproxy.lab.whole.places import Places
 from kproxy.lab.whole.processes import Processes
@@ -86,12 +86,13 @@ class WholeCluster:
         """
         self._progress("making certificates and configuration")
         self.places.prepare()
+        for program in self.places.prepare_programs():
+            self._progress(f"this {program} reads the processor's counter: two runs will differ")
         addons.write_configuration(self.places)
+        monitoring.write(self.places)
         for host, its_units in self._units.items():
             init.write(self.places.init(host) / init.UNITS, its_units)
         if self.site.etcd:
-            if not self.places.prepare_etcd():
-                self._progress("this etcd reads the processor's counter: two runs will differ")
             self._progress(f"starting {len(self.site.etcd)} etcd members")
             self._start(self.site.etcd)
             self.wait_for(lambda: bool(self.leader(Role.ETCD)), START_SECONDS, "etcd's leader")
@@ -105,6 +106,9 @@ class WholeCluster:
         self._taint()
         if addons_too:
             self.must_apply(addons.manifests(self.places))
+        if self.site.monitors:
+            self._progress("starting Prometheus and Alertmanager")
+            self._start(self.site.monitors)
         return self
 
     def __enter__(self) -> Self:

@@ -15,7 +15,8 @@ from kproxy.controlplane.storage import etcdmember
 from kproxy.lab.clusterfile import Security, Store
 from kproxy.lab.layout import Layout
 from kproxy.lab.site import API_ADDRESS, SERVICES, SERVICES6, Site
-from netns.kernels import base, cyclecounter
+from kproxy.lab.whole import goprograms
+from kproxy.lab.whole.goprograms import Program
 
 SITE_FILE = "lab.json"
 USERS = (
@@ -26,6 +27,32 @@ USERS = (
     kubeconfigs.DNS,
     kubeconfigs.BALANCER,
 )
+MONITORING_USERS = (kubeconfigs.MONITORING, kubeconfigs.PROBER)
+
+
+@dataclass(frozen=True, slots=True)
+class MonitoringFiles:
+    """Paths of Prometheus, Alertmanager and remediation, all below ``root``."""
+
+    root: Path
+
+    def host(self, name: str) -> Path:
+        """Return the directory of a host's configuration and data."""
+        return self.root / name
+
+    def targets(self, host: str) -> Path:
+        """Return the directory of the files in which a Prometheus finds its targets."""
+        return self.host(host) / "targets"
+
+    @property
+    def rules(self) -> Path:
+        """Return the directory of the rules, which are the same for all."""
+        return self.root / "rules"
+
+    @property
+    def token(self) -> Path:
+        """Return the file of the token by which remediation knows Alertmanager."""
+        return self.root / "remediation-token"
 
 
 @dataclass(frozen=True)
@@ -68,11 +95,18 @@ class Places:
         """Return the directory in which a member keeps its data."""
         return self.root / "etcd" / member
 
+    def program(self, program: Program) -> str:
+        """Return what is run as a program: itself, in virtual time a copy that repeats itself."""
+        return goprograms.path(program, self._programs)
+
     @property
-    def etcd_program(self) -> str:
-        """Return what members run: etcd, in virtual time a copy that does the same twice."""
-        virtual = base.clock() is base.Clock.VIRTUAL
-        return str(self.root / "etcd" / "program") if virtual else "etcd"
+    def _programs(self) -> Path:
+        return self.root / "programs"
+
+    @property
+    def monitoring(self) -> MonitoringFiles:
+        """Return where the files of Prometheus and its neighbours are."""
+        return MonitoringFiles(self.root / "monitoring")
 
     def kubeconfig(self, who: str = kubeconfigs.ADMIN) -> Path:
         """Return the kubeconfig of one of USERS."""
@@ -117,28 +151,35 @@ class Places:
         else:
             self._trust()
 
-    def prepare_etcd(self) -> bool:
-        """Make the program of the members, once; return whether two runs of it are the same.
+    def prepare_programs(self) -> list[Program]:
+        """Make ready the programs that are not ours; return those of which two runs differ.
 
-        Raises Unsupported if there is no etcd.
+        Raises Unsupported if one is not installed.
         """
-        program, wanted = etcdmember.program(), Path(self.etcd_program)
-        return not wanted.is_absolute() or cyclecounter.without(Path(program), wanted)
+        wanted = [Program.ETCD] * bool(self.site.etcd)
+        wanted += goprograms.MONITORS if self.site.monitors else ()
+        return [one for one in wanted if not goprograms.prepare(one, self._programs)]
 
     def _prove(self) -> None:
         secrets = self.credentials
         secrets.api_server()
         secrets.kubelet_client()
         secrets.token_key()
-        for who in USERS:
+        for who in self._users:
             secrets.kubeconfig(who)
+        if self.site.monitors:
+            secrets.client(kubeconfigs.MONITORING)
         for node in self.site.nodes:
             secrets.node_kubeconfig(node.name)
             secrets.node_server(node.name, [str(one) for one in node.addresses])
 
+    @property
+    def _users(self) -> tuple[str, ...]:
+        return (*USERS, *MONITORING_USERS) if self.site.monitors else USERS
+
     def _trust(self) -> None:
         text = kubeconfigs.document({"server": self.site.api_url}, "lab", {})
-        paths = [self.kubeconfig(who) for who in USERS]
+        paths = [self.kubeconfig(who) for who in self._users]
         paths += [self.node_kubeconfig(node.name) for node in self.site.nodes]
         for path in paths:
             write_private(path, text)

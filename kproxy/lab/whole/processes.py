@@ -23,7 +23,7 @@ from netns.lab import AttachedLab
 from netns.process import Process, ProcessId, kill_all
 
 END_SECONDS = 10.0
-_SYSTEM = {"kube-proxy": Role.PROXY, "kube-dns": Role.DNS}
+_SYSTEM = {"kube-proxy": Role.PROXY, "kube-dns": Role.DNS, "kproxy-prober": Role.PROBER}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

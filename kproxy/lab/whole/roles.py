@@ -17,11 +17,24 @@ class Role(StrEnum):
     """Who starts the others of a host again."""
     PROXY = "proxy"
     DNS = "dns"
+    PROMETHEUS = "prometheus"
+    ALERTMANAGER = "alertmanager"
+    STATE = "state"
+    """Who tells the states of objects as metrics."""
+    DISCOVERY = "discovery"
+    """Who finds targets for a Prometheus."""
+    REMEDIATION = "remediation"
+    NODE_EXPORTER = "node-exporter"
+    PROBER = "prober"
+    PAGER = "pager"
+    """Who is told what people are to know, and misses the dead man's switch."""
 
 
 ELECTED = (Role.MANAGER, Role.SCHEDULER, Role.ETCD)
 """Roles of which one replica leads."""
-PODS = (Role.PROXY, Role.DNS)
+FOREIGN = (Role.ETCD, Role.PROMETHEUS, Role.ALERTMANAGER, Role.NODE_EXPORTER)
+"""Roles of programs that are not ours, nor the lines that they write."""
+PODS = (Role.PROXY, Role.DNS, Role.PROBER)
 """Roles whose processes are containers of pods: a kubelet starts them again, not the init."""
 
 

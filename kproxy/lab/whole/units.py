@@ -19,9 +19,13 @@ from kproxy.lab.site import (
     SERVICES6,
     SiteNode,
 )
+from kproxy.lab.whole import monitoringunits
+from kproxy.lab.whole.goprograms import Program
 from kproxy.lab.whole.init import Unit
+from kproxy.lab.whole.monitoringtargets import ETCD_PORT, MANAGER_PORT, SCHEDULER_PORT
+from kproxy.lab.whole.monitoringunits import Watcher
 from kproxy.lab.whole.places import Places
-from kproxy.lab.whole.roles import Role
+from kproxy.lab.whole.roles import FOREIGN, Role
 
 KUBELET_RESTART_S = 10.0
 """``RestartSec`` of kubelet.service, as kubeadm's packages ship it."""
@@ -73,6 +77,11 @@ def plan(places: Places) -> dict[str, list[Unit]]:
         found[host] = list(_control(places, host))
     for node in site.nodes:
         found[node.name] = [_kubelet(places, node)]
+        if site.monitors:
+            found[node.name].append(_watcher(places, node.name, monitoringunits.of_node(places)))
+    for host in site.monitors:
+        watchers = monitoringunits.of_monitor(places, host)
+        found[host] = [_watcher(places, host, one) for one in watchers]
     return found
 
 
@@ -84,14 +93,18 @@ def log_name(host: str, role: Role) -> str:
 def _unit(
     places: Places, host: str, role: Role, command: list[str], restart_s: float | None = None
 ) -> Unit:
-    # What etcd writes is no line of ours, so it is not to be read as one.
-    suffix = ".txt" if role is Role.ETCD else ".log"
+    # What these write are no lines of ours, so they are not to be read as such.
+    suffix = ".txt" if role in FOREIGN else ".log"
     log = str(places.files.logs / (log_name(host, role) + suffix))
     return Unit(name=role, command=command, log=log, restart_s=restart_s)
 
 
 def _module(name: str, *options: str) -> list[str]:
     return [sys.executable, "-m", f"kproxy.{name}", *options]
+
+
+def _watcher(places: Places, host: str, one: Watcher) -> Unit:
+    return _unit(places, host, one.role, one.command)
 
 
 def _etcd(places: Places, host: str) -> Unit:
@@ -101,7 +114,8 @@ def _etcd(places: Places, host: str) -> Unit:
         host,
         places.etcd(host),
         peers,
-        program=places.etcd_program,
+        program=places.program(Program.ETCD),
+        metrics_port=ETCD_PORT if places.site.monitors else 0,
         heartbeat_ms=timing.etcd_heartbeat_ms,
         election_ms=timing.etcd_election_ms,
     )
@@ -129,11 +143,13 @@ def _control(places: Places, host: str) -> Iterator[Unit]:
         f"--leader-elect-retry-period={terms.retry:g}s",
     ]
     waits = [f"--{name}={value}" for name, value in timing.controllers.items()]
-    for role, user, more in (
-        (Role.MANAGER, kubeconfigs.CONTROLLER_MANAGER, waits),
-        (Role.SCHEDULER, kubeconfigs.SCHEDULER, []),
+    for role, user, port, more in (
+        (Role.MANAGER, kubeconfigs.CONTROLLER_MANAGER, MANAGER_PORT, waits),
+        (Role.SCHEDULER, kubeconfigs.SCHEDULER, SCHEDULER_PORT, []),
     ):
         options = [f"--kubeconfig={places.kubeconfig(user)}", *election, *more]
+        if site.monitors:
+            options.append(f"--healthz-bind-address=0.0.0.0:{port}")
         yield _unit(places, host, role, _module(f"controlplane.{role}", *options))
 
 
