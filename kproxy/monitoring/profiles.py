@@ -178,8 +178,9 @@ def _scaled(document: Document, scale: _Scale, runbooks: str) -> Document:
                 if field in rule:
                     rule[field] = scale.duration(rule[field], field)
             if "alert" in rule:
-                url = rule["annotations"]["runbook_url"]
-                rule["annotations"]["runbook_url"] = url.replace(RUNBOOKS, runbooks, 1)
+                told = rule["annotations"]  # YAML lets several rules have one and the same
+                url = told["runbook_url"].replace(RUNBOOKS, runbooks, 1)
+                rule["annotations"] = {**told, "runbook_url": url}
     return document
 
 
