@@ -6,6 +6,7 @@ from kproxy.cli.main import LazyGroup
 
 COMMANDS = {
     "apply": "kproxy.cli.lab_commands:apply",
+    "dashboard": "kproxy.cli.lab_dashboard:dashboard",
     "down": "kproxy.cli.lab_up:down",
     "exec": "kproxy.cli.lab_commands:exec_",
     "graph": "kproxy.cli.lab_show:graph",

@@ -62,8 +62,12 @@ class Browser:
 
     def show(self, path: Path) -> None:
         """Load a file, and wait until it is there."""
+        self.go(path.absolute().as_uri())
+
+    def go(self, url: str) -> None:
+        """Load what is there, and wait for it."""
         self._loaded = False
-        self.call("Page.navigate", url=path.absolute().as_uri())
+        self.call("Page.navigate", url=url)
         while not self._loaded:
             self._next()
 
@@ -135,12 +139,17 @@ def _pipe() -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def opened() -> Iterator[Browser]:
-    """Start a browser with an empty profile; it is gone in the end."""
+def opened(*reachable: str) -> Iterator[Browser]:
+    """Start a browser with an empty profile; it is gone in the end.
+
+    ``reachable``: addresses that it may ask all the same.
+    """
     name = program()
     assert name is not None
     to_read, commands = _pipe()
     answers, to_write = _pipe()
+
+    rules = ["MAP * ~NOTFOUND", *(f"EXCLUDE {address}" for address in reachable)]
 
     def as_the_browser_wants_them() -> None:
         os.dup2(to_read, 3)
@@ -154,7 +163,7 @@ def opened() -> Iterator[Browser]:
                 "--no-sandbox",
                 "--disable-gpu",
                 "--disable-background-networking",
-                "--host-resolver-rules=MAP * ~NOTFOUND",
+                f"--host-resolver-rules={','.join(rules)}",
                 "--remote-debugging-pipe",
                 f"--user-data-dir={profile}",
                 "about:blank",

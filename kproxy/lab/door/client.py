@@ -33,7 +33,7 @@ class Output:
     stderr: bytes
 
 
-class _Wire:
+class Wire:
     """The connection of one command."""
 
     def __init__(self, directory: LabDirectory, start: messages.Start) -> None:
@@ -47,9 +47,11 @@ class _Wire:
         self.send(messages.OPEN, msgspec.json.encode(start))
 
     def send(self, kind: int, payload: bytes = b"") -> None:
+        """Send a frame, as soon as the other side takes it."""
         self.outlet.add(messages.pack(kind, payload))
 
     def send_numbers(self, kind: int, *numbers: int) -> None:
+        """Send a frame of numbers."""
         self.outlet.add(messages.pack_number(kind, *numbers))
 
     def receive(self) -> Iterator[tuple[int, bytes]]:
@@ -81,7 +83,7 @@ def capture(directory: LabDirectory, start: messages.Start, data: bytes = b"") -
 
     Raises UsageError if there is no such lab or host, :class:`Lost`.
     """
-    wire = _Wire(directory, start)
+    wire = Wire(directory, start)
     found: dict[int, bytearray] = {messages.STDOUT: bytearray(), messages.STDERR: bytearray()}
     ended = False
     with wire.socket:
@@ -112,13 +114,13 @@ def attach(directory: LabDirectory, start: messages.Start, stdio: Stdio | None =
     start = msgspec.structs.replace(
         start, tty=stdio.is_tty, window=stdio.window(), keys=stdio.keys
     )
-    return _Attached(_Wire(directory, start), stdio).run()
+    return _Attached(Wire(directory, start), stdio).run()
 
 
 class _Attached:
     """A command whose streams are ours."""
 
-    def __init__(self, wire: _Wire, stdio: Stdio) -> None:
+    def __init__(self, wire: Wire, stdio: Stdio) -> None:
         self._wire = wire
         self._stdio = stdio
         self._outlets = {
