@@ -126,9 +126,8 @@ def gather(asked: Asked, *, need_mode: bool = False) -> Gathered:
     ``need_mode``: raise UsageError where the mode is neither given nor seen in the kernel.
     """
     options = _flags(asked)
-    config, mode_from = _configuration(asked, options, need_mode=need_mode)
-    settings = from_config(config)
-    found = _objects(asked, options.master, config, settings.node)
+    settings, mode_from = configured(asked, need_mode=need_mode)
+    found = _objects(asked, options.master, settings.configuration, settings.node)
     where = assemble.whereabouts(found.node)
     return Gathered(
         settings=settings,
@@ -137,6 +136,15 @@ def gather(asked: Asked, *, need_mode: bool = False) -> Gathered:
         sides=assemble.sides(found, settings, where.own),
         mode_from=mode_from,
     )
+
+
+def configured(asked: Asked, *, need_mode: bool = False) -> tuple[Settings, str]:
+    """Return the settings of the proxy that is asked about, and how its mode is known.
+
+    Asks no API server. ``need_mode`` as for :func:`gather`.
+    """
+    config, mode_from = _configuration(asked, _flags(asked), need_mode=need_mode)
+    return from_config(config), mode_from
 
 
 def _flags(asked: Asked, mode: str = "") -> kube_flags.Options:

@@ -27,6 +27,7 @@ COMMANDS = {
     "kernel": "kproxy.cli.kernel:kernel",
     "lab": "kproxy.cli.lab:lab",
     "measure": "kproxy.cli.measure:measure",
+    "node": "kproxy.cli.node:node",
     "proxy": "kproxy.cli.proxy:proxy",
     "report": "kproxy.cli.report:report",
     "state": "kproxy.cli.state:state",

@@ -30,6 +30,7 @@ class StubApi:
         self._objects: dict[tuple[str, str], dict[str, Any]] = {}
         self._held: set[str] = set()
         self._cut: set[str] = set()
+        self._mute: set[str] = set()
         self._closed = False
         self.posted: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         """What was posted, in order."""
@@ -64,6 +65,12 @@ class StubApi:
         """End the watch of this resource in the middle of its next event."""
         with self._changed:
             self._cut.add(resource)
+
+    def mute(self, *resources: str) -> None:
+        """Tell nothing more by watches of these resources, which stay open; lists are true."""
+        with self._changed:
+            self._mute = set(resources)
+            self._changed.notify_all()
 
     def put(self, *objects: dict[str, Any]) -> None:
         """Create or change objects."""
@@ -143,7 +150,7 @@ class StubApi:
         sent = 0
         while True:
             with self._changed:
-                while len(events) == sent and not self._closed:
+                while (len(events) == sent or resource in self._mute) and not self._closed:
                     self._changed.wait()
                 if self._closed:
                     return

@@ -1,0 +1,164 @@
+"""All that can be seen of a node's proxy and its kernel, and what of it is wrong. Writes nothing.
+
+Each part is looked at by itself: where the API server is away, the process is seen nevertheless.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kproxy.backends.base import Deviation
+from kproxy.errors import KproxyError
+from kproxy.kernel.conntrack.types import ConntrackClient
+from kproxy.kernel.counters.conntrack import ConntrackCounters
+
+from . import asking, drift, flows, process, seen, weights
+from .process import Process, State
+from .seen import Ask, Differ, Look, Place, Trouble, Wanted
+
+NEARLY_FULL = 0.9
+
+Numbers = dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doors:
+    """What is looked through."""
+
+    place: Place
+    ask: Ask
+    differ: Differ
+    conntrack: ConntrackClient
+    table: Callable[[], ConntrackCounters]
+    opened: weights.Open = weights.open_tables
+    find: Callable[[str], Process | None] = process.find
+
+
+def look(doors: Doors, node: str, mode: str, *, resync: int) -> Look:
+    """Look at everything.
+
+    ``node`` and ``mode``: as far as they are known without asking anybody. ``resync``: the signal
+    by which a proxy is asked for a full sync.
+    """
+    eyes = _Eyes(doors)
+    one = doors.find(doors.place.lock)
+    answers = {path: asking.ask(doors.place.healthz, f"/{path}") for path in ("healthz", "livez")}
+    read, why = asking.metrics(doors.place.metrics)
+    facts = asking.sync_facts(read)
+    eyes.process(one)
+    eyes.answers(one, answers)
+    if why and answers["livez"].code and not why.endswith(asking.NOT_SERVED):
+        eyes.unknown["sync"] = why
+    wanted = eyes.wanted()
+    differs, stale_watch = eyes.drift(wanted, content=facts["pending"] == 0)
+    return Look(
+        node=node,
+        mode=mode,
+        proxy=_of_process(one, resync),
+        answers={path: str(answer) for path, answer in answers.items()},
+        sync=facts,
+        drift=differs,
+        watch_stale=stale_watch,
+        weights=eyes.weights(wanted),
+        conntrack=eyes.conntrack(wanted),
+        troubles=tuple(eyes.troubles),
+        unknown=eyes.unknown,
+    )
+
+
+def _of_process(one: Process | None, resync: int) -> dict[str, object]:
+    if one is None:
+        return {"found": False}
+    return {
+        "found": True,
+        "kind": one.kind,
+        "pid": one.pid,
+        "state": one.state,
+        "writes": one.holds_lock,
+        "catches_resync": resync in one.catches,
+        "command": list(one.command),
+    }
+
+
+class _Eyes:
+    """Looks at one thing after the other, and notes what is wrong or cannot be seen."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+        self.troubles: list[Trouble] = []
+        self.unknown: dict[str, str] = {}
+
+    def _tell(self, what: str, evidence: str, cure: str = "") -> None:
+        self.troubles.append(Trouble(what=what, evidence=evidence, cure=cure))
+
+    def process(self, one: Process | None) -> None:
+        if one is None:
+            self._tell("proxy-absent", "no process of a proxy is in this network", seen.RESTART)
+        elif one.state in (State.STOPPED, State.ZOMBIE):
+            why = f"process {one.pid} is {one.state}"
+            self._tell(f"proxy-{one.state}", why, seen.RESTART)
+
+    def answers(self, one: Process | None, answers: Mapping[str, asking.Answer]) -> None:
+        live, health = answers["livez"], answers["healthz"]
+        if one is None or live.text == asking.NOT_SERVED:
+            return
+        if not live.code:
+            self._tell("proxy-silent", f"/livez: {live}", seen.RESTART)
+        elif live.code == 503:
+            self._tell("proxy-behind", f"/livez 503: {live.text}", seen.RESTART)
+        elif health.code == 503:
+            self._tell("node-leaving", f"/healthz 503: {health.text}")
+
+    def wanted(self) -> Wanted | None:
+        try:
+            return self._doors.ask()
+        except KproxyError as error:
+            self.unknown["wanted"] = str(error)
+            return None
+
+    def drift(self, wanted: Wanted | None, *, content: bool) -> tuple[Numbers, bool | None]:
+        """Compare the kernel; ``content``: the proxy says that nothing is left to do."""
+        if wanted is None:
+            return {}, None
+        try:
+            found = drift.lasting(self._doors.ask, self._doors.differ, wanted)
+        except KproxyError as error:
+            self.unknown["drift"] = str(error)
+            return {}, None
+        if found:
+            self._tell("drift", _first(drift.texts(found)), seen.RESYNC)
+        counts = dict.fromkeys(map(str, Deviation), 0)
+        for one in found:
+            counts[str(one.deviation)] += 1
+        return counts, bool(found) and content
+
+    def weights(self, wanted: Wanted | None) -> Numbers:
+        if wanted is None or wanted.mode != weights.IPVS:
+            return {}
+        try:
+            stuck, draining = weights.resting(wanted, self._doors.opened)
+        except KproxyError as error:
+            self.unknown["weights"] = str(error)
+            return {}
+        if stuck:
+            self._tell("weights-stuck", _first(stuck), seen.HEAL)
+        return {"stuck": len(stuck), "draining": len(draining)}
+
+    def conntrack(self, wanted: Wanted | None) -> Numbers:
+        found: Numbers = {}
+        try:
+            table = self._doors.table()
+            found = {"entries": table.entries, "limit": table.limit}
+            if table.limit and table.entries >= NEARLY_FULL * table.limit:
+                self._tell("conntrack-full", f"{table.entries} of {table.limit} entries")
+            if wanted is not None:
+                stale = flows.stale(self._doors.conntrack, wanted)
+                found["stale"] = len(stale)
+                if stale:
+                    self._tell("flows-stale", _first(stale), seen.CLEAN)
+        except KproxyError as error:
+            self.unknown["conntrack"] = str(error)
+        return found
+
+
+def _first(found: Sequence[object]) -> str:
+    return f"{found[0]}" + (f" and {len(found) - 1} more" if found[1:] else "")
