@@ -10,16 +10,17 @@ from typing import Any
 
 from kproxy.controlplane.access import kubeconfigs
 from kproxy.lab.site import DNS_ADDRESS, DNS_ADDRESS6, PODS, PODS6
-from kproxy.lab.whole.monitoringtargets import DNS_PORT, METRICS, PROXY_PORT
+from kproxy.lab.whole.monitoringtargets import DNS_PORT, METRICS, PROBER_PORT, PROXY_PORT
 from kproxy.lab.whole.places import Places
 
 Object = dict[str, Any]
 
 NAMESPACE = "kube-system"
-PROXY, DNS = "kube-proxy", "kube-dns"
+PROXY, DNS, PROBER = "kube-proxy", "kube-dns", "kproxy-prober"
 HEALTHZ_PORT = 10256
 DNS_REPLICAS = 2
 DNS_HEALTH_PORT = 8080
+_NODE_NAME = {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
 
 
 def proxy_configuration(places: Places) -> Object:
@@ -51,12 +52,11 @@ def proxy(places: Places) -> Object:
     command += [f"--config={places.files.proxy_config}"]
     command += ["--hostname-override=$(NODE_NAME)", "--make-before-break"]
     labels = {"k8s-app": PROXY}
-    name = {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
     container = {
         "name": PROXY,
         "image": "kproxy",
         "command": command,
-        "env": [name],
+        "env": [_NODE_NAME],
         # No readiness probe: it is ready when it answers health checks itself. During a
         # hand-over a probe would be answered by the other one.
         "ports": [
@@ -70,26 +70,44 @@ def proxy(places: Places) -> Object:
             "timeoutSeconds": 5,
         },
     }
-    template = {
-        "metadata": {"labels": labels},
-        "spec": {
-            "hostNetwork": True,
-            "priorityClassName": "system-node-critical",
-            "tolerations": [{"operator": "Exists"}],
-            "containers": [container],
-        },
+    spec = {
+        "hostNetwork": True,
+        "priorityClassName": "system-node-critical",
+        "tolerations": [{"operator": "Exists"}],
+        "containers": [container],
     }
+    return _daemon_set(PROXY, labels, spec)
+
+
+def _daemon_set(name: str, labels: Object, spec: Object) -> Object:
+    template = {"metadata": {"labels": labels}, "spec": spec}
     return {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
-        "metadata": {"name": PROXY, "namespace": NAMESPACE, "labels": labels},
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels},
         "spec": {"selector": {"matchLabels": labels}, "template": template},
     }
 
 
 def manifests(places: Places) -> list[Object]:
     """Return all add-ons that the lab's file asks for."""
-    return [proxy(places), *(dns(places) if places.site.file.dns else [])]
+    found = [proxy(places), *(dns(places) if places.site.file.dns else [])]
+    return [*found, prober(places)] if places.site.monitors else found
+
+
+def prober(places: Places) -> Object:
+    """Return the DaemonSet that asks every Service how it fares, from a pod of every node."""
+    labels = {"k8s-app": PROBER}
+    container = {
+        "name": PROBER,
+        "image": PROBER,
+        "args": [f"--kubeconfig={places.kubeconfig(kubeconfigs.PROBER)}"],
+        "env": [_NODE_NAME],
+        "ports": [{"name": METRICS, "containerPort": PROBER_PORT}],
+        "readinessProbe": _probe("/readyz", period=2, port=PROBER_PORT),
+    }
+    spec = {"tolerations": [{"operator": "Exists"}], "containers": [container]}
+    return _daemon_set(PROBER, labels, spec)
 
 
 def dns(places: Places) -> list[Object]:
@@ -148,6 +166,6 @@ def _watched(places: Places, port: int) -> list[Object]:
     return [{"name": METRICS, "containerPort": port}] if places.site.monitors else []
 
 
-def _probe(path: str, period: int) -> Object:
-    ask = {"path": path, "port": DNS_HEALTH_PORT}
+def _probe(path: str, period: int, port: int = DNS_HEALTH_PORT) -> Object:
+    ask = {"path": path, "port": port}
     return {"httpGet": ask, "periodSeconds": period, "timeoutSeconds": 5}

@@ -22,7 +22,7 @@ from kproxy import errors
 from kproxy.api import kinds
 from kproxy.lab import carrier
 from kproxy.lab.eventlog import EventLog
-from kproxy.lab.site import EDGE, Site
+from kproxy.lab.site import ADMIN, EDGE, Site
 from kproxy.lab.whole import addons, init, leaders, monitoring, readiness, units
 from kproxy.lab.whole.api import Api, Applied, Object
 from kproxy.lab.whole.places import Places
@@ -108,7 +108,7 @@ class WholeCluster:
             self.must_apply(addons.manifests(self.places))
         if self.site.monitors:
             self._progress("starting Prometheus and Alertmanager")
-            self._start(self.site.monitors)
+            self._start([ADMIN, *self.site.monitors])
         return self
 
     def __enter__(self) -> Self:

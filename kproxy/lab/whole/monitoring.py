@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from kproxy.controlplane.access.pki import write_private
+from kproxy.lab.pager import DEAD_MAN_PATH, HUMANS_PATH
 from kproxy.lab.site import ADMIN
 from kproxy.lab.whole.monitoringtargets import (
     ALERTMANAGER_PORT,
@@ -26,7 +27,7 @@ Object = dict[str, Any]
 
 REPLICA = "prometheus_replica"
 """The label that tells the two Prometheuses apart; no alert has it."""
-HUMANS_PATH, DEAD_MAN_PATH, ALERTS_PATH = "/humans", "/dead-man", "/alerts"
+ALERTS_PATH = "/alerts"
 REMEDIATION = "remediation"
 """The receiver of alerts that name a cure."""
 _TOKEN_BYTES = 32

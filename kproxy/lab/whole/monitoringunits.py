@@ -12,7 +12,9 @@ from kproxy.lab.whole.monitoringtargets import (
     DISCOVERY_PORT,
     GOSSIP_PORT,
     NODE_EXPORTER_PORT,
+    PAGER_PORT,
     PROMETHEUS_PORT,
+    STATE_PORT,
 )
 from kproxy.lab.whole.places import Places
 from kproxy.lab.whole.roles import Role
@@ -40,6 +42,11 @@ _TURNS = {
     Profile.LAB: {"peer-timeout": "2s", "gossip-interval": "100ms", "probe-interval": "500ms"},
     Profile.PRODUCTION: {"peer-timeout": "15s"},
 }
+_DEAD_MAN = {
+    Profile.LAB: ("--dead-man-after=10s", "--dead-man-first=60s"),
+    Profile.PRODUCTION: ("--dead-man-after=4m", "--dead-man-first=10m"),
+}
+"""The alert that fires always comes every minute, or every second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +60,16 @@ class Watcher:
 def of_monitor(places: Places, host: str) -> Iterator[Watcher]:
     """Yield what runs on one of the hosts that watch."""
     yield Watcher(Role.DISCOVERY, _discovery(places, host))
+    yield Watcher(Role.STATE, _state(places))
     yield Watcher(Role.PROMETHEUS, _prometheus(places, host))
     yield Watcher(Role.ALERTMANAGER, _alertmanager(places, host))
+
+
+def of_admin(places: Places) -> Watcher:
+    """Return what people and the dead man's switch are, beside all that is watched."""
+    waits = _DEAD_MAN[places.site.file.profile]
+    options = [f"--bind-address=0.0.0.0:{PAGER_PORT}", *waits]
+    return Watcher(Role.PAGER, _module("lab.pager", *options))
 
 
 def of_node(places: Places) -> Watcher:
@@ -75,7 +90,15 @@ def _discovery(places: Places, host: str) -> list[str]:
         "monitoring.discovery",
         f"--kubeconfig={places.kubeconfig(kubeconfigs.MONITORING)}",
         f"--directory={places.monitoring.targets(host)}",
-        f"--bind-address=0.0.0.0:{DISCOVERY_PORT}",
+        f"--metrics-bind-address=0.0.0.0:{DISCOVERY_PORT}",
+    )
+
+
+def _state(places: Places) -> list[str]:
+    return _module(
+        "monitoring.state",
+        f"--kubeconfig={places.kubeconfig(kubeconfigs.MONITORING)}",
+        f"--metrics-bind-address=0.0.0.0:{STATE_PORT}",
     )
 
 

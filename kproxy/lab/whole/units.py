@@ -10,6 +10,7 @@ from kproxy.controlplane.nodestatus import KUBELET_PORT, Times
 from kproxy.controlplane.storage import etcdmember
 from kproxy.lab.clusterfile import Profile
 from kproxy.lab.site import (
+    ADMIN,
     API_ADDRESS,
     API_PORT,
     DNS_ADDRESS,
@@ -79,6 +80,8 @@ def plan(places: Places) -> dict[str, list[Unit]]:
         found[node.name] = [_kubelet(places, node)]
         if site.monitors:
             found[node.name].append(_watcher(places, node.name, monitoringunits.of_node(places)))
+    if site.monitors:
+        found[ADMIN] = [_watcher(places, ADMIN, monitoringunits.of_admin(places))]
     for host in site.monitors:
         watchers = monitoringunits.of_monitor(places, host)
         found[host] = [_watcher(places, host, one) for one in watchers]
