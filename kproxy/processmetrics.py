@@ -10,7 +10,7 @@ from pathlib import Path
 from kproxy.exposition import Family, Kind, Sample
 
 KUBERNETES = ("1", "36")
-"""The version of kube-proxy whose behaviour this is."""
+"""The version of Kubernetes whose behaviour this is."""
 
 _ANY = 1 << 64
 _PAGE = resource.getpagesize()
@@ -91,5 +91,5 @@ def _build_info() -> Family:
         "compiler": platform.python_implementation().lower(),
         "platform": f"{platform.system().lower()}/{machine}",
     }
-    words = "Always 1; the version of Kubernetes that this proxy is made for, and its own."
+    words = "Always 1; the version of Kubernetes that this program is made for, and its own."
     return Family("kubernetes_build_info", Kind.GAUGE, words, [Sample(labels, 1)])

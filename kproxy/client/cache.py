@@ -13,6 +13,7 @@ again, the object is read anew.
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from kproxy.api import kinds
 from kproxy.api.meta import matches
@@ -187,6 +188,11 @@ class CachedObjects(Cache):
             Informer(rest, whole(kind), on_change=self._listener(kind), on_problem=on_problem)
             for kind in self._pictures
         ]
+
+    @property
+    def informers(self) -> Sequence[Informer[Any]]:
+        """Return what keeps the pictures up."""
+        return self._informers
 
     def on_change(self, kind: kinds.Kind, handler: Handler) -> None:
         """Tell of every change of a cached kind, also of own ones. Before :meth:`start`."""

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol
 
-from kproxy import errors, logs
+from kproxy import errors, logs, processmetrics
 from kproxy.api.durations import Duration
 from kproxy.client import kubeconfig, leaderelection, rest
 from kproxy.client.backoff import lots
 from kproxy.client.objects import ObjectClient
+from kproxy.client.requestmetrics import RequestMetrics
 from kproxy.healthhttp import HealthServer, metrics_page
 
 from .controllers import times
@@ -105,8 +106,11 @@ class _Component:
         self._metrics.leader.set(0, self._lease)
         self._access = kubeconfig.load_kubeconfig(options.kubeconfig)
         self._agent = agent
-        self._election = self._candidate(options) if options.leader_elect else None
         client = rest.Rest(self._access, agent=agent)
+        self._requests = RequestMetrics(self._metrics.registry, client.host)
+        client.exchanges.listen(self._requests.observe)
+        self._metrics.registry.collect_by(processmetrics.collect)
+        self._election = self._candidate(options) if options.leader_elect else None
         parts = Parts(client=client, log=log, guard=self._guard, metrics=self._metrics)
         self._work = make(parts)
         self._started = False
@@ -145,6 +149,7 @@ class _Component:
         elector = leaderelection.Elector(identity, terms, lots(identity).__next__)
         # A request that hangs must not use up the time in which another one might succeed.
         client = rest.Rest(self._access, agent=self._agent, timeout=terms.renew / 2)
+        client.exchanges.listen(self._requests.observe)
         return leaderelection.LeaderElection(
             ObjectClient(client),
             elector,

@@ -19,11 +19,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kproxy import errors, logs
+from kproxy import errors, logs, processmetrics
 from kproxy.api import addresses, core, discovery, durations, pods
-from kproxy.client import kubeconfig, rest
+from kproxy.client import kubeconfig, rest, watchmetrics
 from kproxy.client.informer import Informer
-from kproxy.healthhttp import HealthServer, metrics_page
+from kproxy.client.requestmetrics import RequestMetrics
+from kproxy.healthhttp import HealthServer, Page, metrics_page
 
 from .controllers import times
 from .naming import records
@@ -36,6 +37,7 @@ from .naming.zone import Zone
 
 PORT = 53
 HEALTH_ADDRESS = "0.0.0.0:8080"
+METRICS_ADDRESS = "0.0.0.0:9153"
 LAMEDUCK = durations.Duration(5.0)
 ENDS = (signal.SIGTERM, signal.SIGINT)
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - whoever reaches the pod may ask
@@ -67,6 +69,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--pods", type=PodNames, default=PodNames.INSECURE, metavar="|".join(PodNames))
     add("--health-bind-address", default=HEALTH_ADDRESS, metavar="HOST:PORT")
+    add("--metrics-bind-address", default=METRICS_ADDRESS, metavar="HOST:PORT")
     add("--lameduck", type=times.duration, default=LAMEDUCK, metavar=LAMEDUCK.text)
     return parser.parse_args(arguments)
 
@@ -97,6 +100,10 @@ class _NameServer:
             )
             for wanted, handler in handlers
         ]
+        registry = self._metrics.registry
+        registry.collect_by(watchmetrics.collector(self._informers))
+        registry.collect_by(processmetrics.collect)
+        client.exchanges.listen(RequestMetrics(registry, client.host).observe)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -108,9 +115,14 @@ class _NameServer:
         rules = Rules(domain=options.domain, pod_names=options.pods, forwards=forward is not None)
         answers = Answers(self._zone, rules, self._ready)
         listen = options.listen or list(_everywhere())
-        with HealthServer(options.health_bind_address, self._pages()) as health:
+        with (
+            HealthServer(options.health_bind_address, self._health_pages()) as health,
+            HealthServer(options.metrics_bind_address, self._metrics_pages()) as metrics,
+        ):
             async with Server(listen, answers, forward, self._metrics, self._log) as server:
-                self._log.info("listening", ports=server.ports, health=health.port)
+                self._log.info(
+                    "listening", ports=server.ports, health=health.port, metrics=metrics.port
+                )
                 for informer in self._informers:
                     informer.start()
                 await ended.wait()
@@ -121,18 +133,20 @@ class _NameServer:
         self._log.info("stopped")
         return 0
 
-    def _pages(self) -> dict[str, Any]:
+    def _health_pages(self) -> dict[str, Page]:
+        return {
+            "/health": lambda: (200, "OK"),
+            "/ready": lambda: (200, "OK") if self._ready() else (503, "kubernetes\n"),
+        }
+
+    def _metrics_pages(self) -> dict[str, Page]:
         page = metrics_page(self._metrics.registry)
 
         def metrics() -> tuple[int, str]:
             self._metrics.changes.set(self._zone.changes)
             return page()
 
-        return {
-            "/health": lambda: (200, "OK"),
-            "/ready": lambda: (200, "OK") if self._ready() else (503, "kubernetes\n"),
-            "/metrics": metrics,
-        }
+        return {"/metrics": metrics}
 
     def _ready(self) -> bool:
         return all(informer.synced for informer in self._informers)

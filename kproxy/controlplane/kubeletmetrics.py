@@ -1,9 +1,13 @@
 """What the kubelet counts, under the names of Kubernetes' kubelet."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from kproxy import exposition
+from kproxy import exposition, processmetrics
+from kproxy.client import rest, watchmetrics
+from kproxy.client.informer import Informer
+from kproxy.client.requestmetrics import RequestMetrics
 
 _START_BOUNDS = (0.5, 1, 2, 3, 4, 5, 6, 8, 10, 20, 30, 45, 60, 120, 180, 240, 300, 360, 480, 600)
 _STEP_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -48,6 +52,17 @@ class KubeletMetrics:
             *("probe_type", "result", "container", "pod", "namespace", "pod_uid"),
         )
         self._of_server(registry)
+
+    def of_process(
+        self, node: str, client: rest.Rest | None, informers: Sequence[Informer[Any]]
+    ) -> None:
+        """Expose what is known of the kubelet's process, and of what it asks an API server."""
+        registry = self.registry
+        registry.gauge("kubelet_node_name", "The node's name; always 1.", "node").set(1, node)
+        registry.collect_by(processmetrics.collect)
+        registry.collect_by(watchmetrics.collector(informers))
+        if client is not None:
+            client.exchanges.listen(RequestMetrics(registry, client.host).observe)
 
     def _of_server(self, registry: exposition.Registry) -> None:
         self.server_requests = registry.counter(

@@ -16,7 +16,7 @@ from typing import Any
 
 from kproxy import costs, errors, logs
 from kproxy.api import kinds
-from kproxy.client import cache, rest
+from kproxy.client import cache, rest, watchmetrics
 from kproxy.client.objects import ObjectClient
 
 from . import component
@@ -115,6 +115,7 @@ class Manager:
             self._add(one, cost, metrics, waits)
         working = {loop.name: loop.queue.working_for for loop, _ in self._work}
         metrics.working(working)
+        metrics.registry.collect_by(watchmetrics.collector(self._cluster.informers))
 
     def start(self) -> None:
         """Begin to work, in threads; nothing is written before everything has been listed."""

@@ -16,6 +16,7 @@ from kproxy.api import catalog, kinds
 from . import component
 from .controllers import registry
 from .manager import Manager
+from .scheduling.metrics import SchedulerMetrics
 from .scheduling.scheduler import NAME as COMPONENT
 from .scheduling.scheduler import Scheduler
 
@@ -39,12 +40,14 @@ def _node_changed(
     return found
 
 
-SCHEDULER = registry.Registration(
-    "scheduler",
-    lambda context: Scheduler(context.cluster, context.log, context.events),
-    {catalog.POD: _pod_changed, kinds.NODE: _node_changed},
-    reads=(kinds.SERVICE,),
-)
+def registration(metrics: SchedulerMetrics | None = None) -> registry.Registration:
+    """Return what makes a manager a scheduler."""
+    return registry.Registration(
+        "scheduler",
+        lambda context: Scheduler(context.cluster, context.log, context.events, metrics=metrics),
+        {catalog.POD: _pod_changed, kinds.NODE: _node_changed},
+        reads=(kinds.SERVICE,),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log,
             guard=parts.guard,
             metrics=parts.metrics,
-            controllers=(SCHEDULER,),
+            controllers=(registration(SchedulerMetrics(parts.metrics.registry, COMPONENT)),),
             name=COMPONENT,
         )
 

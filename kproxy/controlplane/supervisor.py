@@ -103,6 +103,7 @@ class Supervisor:
         )
         self._ending = threading.Event()
         self._informers = self._follow(client, node_name) if client else ()
+        self.kubelet.metrics.of_process(node_name, client, self._informers)
 
     def run(self) -> None:
         """Supervise in this thread (and a few more) until :meth:`stop`; the pods go on."""

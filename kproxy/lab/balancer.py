@@ -20,11 +20,12 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from kproxy import errors, exposition, logs
+from kproxy import errors, exposition, logs, processmetrics
 from kproxy.api import core, kinds
-from kproxy.client import kubeconfig, rest
+from kproxy.client import kubeconfig, rest, watchmetrics
 from kproxy.client.informer import Informer
 from kproxy.client.objects import ObjectClient
+from kproxy.client.requestmetrics import RequestMetrics
 from kproxy.client.tls import TlsContexts
 from kproxy.controlplane.eventrecorder import Recorder
 from kproxy.desired.schedule import Schedule
@@ -93,6 +94,10 @@ class _Balancer:
         self._registry = exposition.Registry()
         self._seen: list[exposition.Sample] = []
         self._registry.collect_by(self._families)
+        self._registry.collect_by(watchmetrics.collector(self._informers))
+        self._registry.collect_by(processmetrics.collect)
+        requests = RequestMetrics(self._registry, self._rest.host)
+        self._rest.exchanges.listen(requests.observe)
         self._syncs = self._registry.counter(
             "kproxy_balancer_syncs_total", "Syncs, by how they ended", "result"
         )

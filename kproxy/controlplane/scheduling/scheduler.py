@@ -8,7 +8,7 @@ while nobody knows whether it was; the API server binds no pod twice.
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,11 @@ from kproxy.api import catalog, kinds
 from kproxy.controlplane.cluster import Cluster
 from kproxy.controlplane.controllers import conditions, owned
 from kproxy.controlplane.eventrecorder import Events
+from kproxy.exposition import Registry
 from kproxy.rfc3339 import timestamp
 
 from . import placement
+from .metrics import Result, SchedulerMetrics
 from .picture import Picture
 
 Object = dict[str, Any]
@@ -53,6 +55,7 @@ class Scheduler:
         log: logs.Log,
         events: Events,
         *,
+        metrics: SchedulerMetrics | None = None,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -68,10 +71,15 @@ class Scheduler:
         """How often something has changed that may help those that are parked."""
         self._doubtful: set[str] = set()
         """Uids of pods that may or may not be bound: the answer was lost."""
+        self._pending: set[str] = set()
+        """Keys of pods that wait, whether parked or not."""
+        self._metrics = metrics or SchedulerMetrics(Registry(), NAME)
+        self._metrics.pending_by(self._pending_by_queue)
 
     def pod_changed(self, old: Object | None, new: Object | None) -> Iterable[str]:
         """Note a change of a pod; return the pods to look at."""
         self._picture.heard_pod(old, new)
+        self._note_pending(old, new)
         keys = set()
         if new is not None and waits(new) and (old is None or _wish(old) != _wish(new)):
             keys.add(owned.key_of(new))
@@ -102,9 +110,23 @@ class Scheduler:
         parked = self._parked_of(key, owned.uid(pod))
         if parked is not None and self._now() < parked.due:
             return parked.due - self._now()
-        services = self._cluster.list_objects(kinds.SERVICE, namespace)
+        began = self._now()
+        try:
+            again = self._attempt(key, pod)
+        except errors.KproxyError:
+            self._metrics.attempted(Result.ERROR, self._now() - began)
+            raise
+        result = Result.SCHEDULED if again is None else Result.UNSCHEDULABLE
+        self._metrics.attempted(result, self._now() - began)
+        return again
+
+    def _attempt(self, key: str, pod: Object) -> float | None:
+        """Choose a node and bind; return in how many seconds to try again if there is none."""
+        services = self._cluster.list_objects(kinds.SERVICE, pod["metadata"]["namespace"])
         changes = self._changes
+        began = self._now()
         decision = placement.decide(pod, self._picture.nodes(), services)
+        self._metrics.algorithm.observe(self._now() - began)
         if not decision.node:
             wait = self._park(key, owned.uid(pod))
             self._tell_failure(pod, decision.message)
@@ -161,6 +183,24 @@ class Scheduler:
             # It has changed or is gone: then it is looked at again anyway.
             if error.code not in (404, 409):
                 raise
+
+    def _note_pending(self, old: Object | None, new: Object | None) -> None:
+        with self._lock:
+            for one in (old, new):
+                if one is not None:
+                    self._pending.discard(owned.key_of(one))
+            if new is not None and waits(new):
+                self._pending.add(owned.key_of(new))
+
+    def _pending_by_queue(self) -> Mapping[str, int]:
+        """Return how many pods wait in which of Kubernetes' queues."""
+        now = self._now()
+        with self._lock:
+            # One that is gone is parked until it is looked at for the last time.
+            parked = [one for key, one in self._parked.items() if key in self._pending]
+            active = len(self._pending) - len(parked)
+        backoff = sum(one.due > now for one in parked)
+        return {"active": active, "backoff": backoff, "unschedulable": len(parked) - backoff}
 
     def _waiting(self) -> set[str]:
         with self._lock:

@@ -8,7 +8,9 @@ from fake_cluster import FakeCluster
 
 from kproxy import errors, logs
 from kproxy.api import catalog, kinds
-from kproxy.controlplane.scheduling.scheduler import Scheduler, waits
+from kproxy.controlplane.scheduling.metrics import SchedulerMetrics
+from kproxy.controlplane.scheduling.scheduler import NAME, Scheduler, waits
+from kproxy.exposition import Registry
 
 Object = dict[str, Any]
 
@@ -47,8 +49,14 @@ class SchedulerWorld:
     def restart(self) -> None:
         """Replace the scheduler by one that knows nothing and lists everything."""
         log = logs.Log("scheduler", stream=io.StringIO())
+        self.metrics = Registry()
         self.scheduler = Scheduler(
-            self.cluster, log, self.events, now=lambda: self.time, wall=lambda: self.time
+            self.cluster,
+            log,
+            self.events,
+            metrics=SchedulerMetrics(self.metrics, NAME),
+            now=lambda: self.time,
+            wall=lambda: self.time,
         )
         self.queue: list[str] = []
         self.told = len(self.cluster.changes)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from child_processes import DIES_WITH_US
+from exposition_parser import parse
 
 from kproxy.controlplane.access import kubeconfigs
 from kproxy.errors import UsageError
@@ -42,6 +43,10 @@ def test_health_and_metrics_are_served_and_sigterm_ends_it_cleanly(config: Path)
             assert 'leader_election_master_status{name="kube-controller-manager"} 0' in metrics
             for name in ("depth", "adds_total", "retries_total"):
                 assert f'workqueue_{name}{{name="deployment"}} 0' in metrics
+            families = parse(metrics)
+            assert families["process_open_fds"].samples["process_open_fds", ()] > 3
+            followed = families["kproxy_watch_last_event_timestamp_seconds"].samples
+            assert {dict(labels)["resource"] for _, labels in followed} >= {"pods", "nodes"}
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 get(port, "/elsewhere")
         finally:

@@ -57,10 +57,12 @@ def test_without_an_api_it_lives_but_is_not_ready(tmp_path: Path) -> None:
         nobody = f"http://127.0.0.1:{taken.getsockname()[1]}"
     options = [f"--kubeconfig={kubeconfig(tmp_path, nobody)}", "--listen=127.0.0.1:0"]
     options += ["--health-bind-address=127.0.0.1:0", "--lameduck=0s"]
+    options.append("--metrics-bind-address=127.0.0.1:0")
     with running(*options) as process:
         found = event(process.stderr, "listening")
         assert status(found["health"], "/health") == 200
         assert status(found["health"], "/ready") == 503
+        assert status(found["metrics"], "/metrics") == 200
         query = dns.message.make_query("web.shop.svc.cluster.local", "A")
         response = dns.query.udp(query, "127.0.0.1", PATIENCE_S, found["ports"][0])
         assert response.rcode() == dns.rcode.SERVFAIL
@@ -83,8 +85,8 @@ def test_without_an_api_it_lives_but_is_not_ready(tmp_path: Path) -> None:
 )
 def test_mistakes_are_told_in_words(tmp_path: Path, option: str, words: str) -> None:
     given = f"--kubeconfig={kubeconfig(tmp_path, 'http://127.0.0.1:1')}"
-    health = "--health-bind-address="
-    with running(given, health, option) as process:
+    nowhere = ["--health-bind-address=", "--metrics-bind-address="]
+    with running(given, *nowhere, option) as process:
         _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 2
     assert words in said

@@ -1,6 +1,7 @@
 """Pods are bound once, wait where nothing fits, and are looked at again when something changes."""
 
 import pytest
+from exposition_parser import parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scheduler_world import SchedulerWorld, node, pod, taint
@@ -80,6 +81,57 @@ def label_node(world):
 
 def make_room(world):
     world.cluster.delete(catalog.POD, "default", "old", grace=0)
+
+
+def told(world):
+    """Return the values of the metrics that are no histograms, by name and last label."""
+    families = parse(world.metrics.text())
+    return {
+        (sample, labels[-1][1]): value
+        for name in ("scheduler_schedule_attempts_total", "scheduler_pending_pods")
+        for (sample, labels), value in families[name].samples.items()
+    }
+
+
+def test_attempts_and_those_who_wait_are_counted():
+    world = SchedulerWorld(node("n1", pods=1))
+    assert told(world)["scheduler_schedule_attempts_total", "scheduled"] == 0
+    world.add(pod("a"), pod("b"), pod("c", schedulingGates=[{"name": "quota"}]))
+    world.tell()
+    assert told(world)["scheduler_pending_pods", "active"] == 2
+    world.work()
+    world.tell()
+    found = told(world)
+    assert found["scheduler_schedule_attempts_total", "scheduled"] == 1
+    assert found["scheduler_schedule_attempts_total", "unschedulable"] == 1
+    assert found["scheduler_pending_pods", "active"] == 0
+    assert found["scheduler_pending_pods", "backoff"] == 1
+    world.time += 5.0
+    assert told(world)["scheduler_pending_pods", "unschedulable"] == 1
+    world.cluster.delete(catalog.POD, "default", "b")
+    world.tell()
+    assert told(world)["scheduler_pending_pods", "unschedulable"] == 0
+    samples = parse(world.metrics.text())["scheduler_scheduling_attempt_duration_seconds"].samples
+    attempts = {
+        dict(labels)["result"]: value
+        for (name, labels), value in samples.items()
+        if name.endswith("_count")
+    }
+    assert attempts == {"scheduled": 1, "unschedulable": 1, "error": 0}
+
+
+def test_an_attempt_that_fails_is_an_error(monkeypatch):
+    world = SchedulerWorld(node("n1"))
+    world.add(pod("a"))
+    world.tell()
+
+    def refuse(*_):
+        raise errors.ApiError(503, "ServiceUnavailable", "no")
+
+    monkeypatch.setattr(world.cluster, "bind", refuse)
+    world.work()
+    assert told(world)["scheduler_schedule_attempts_total", "error"] == 1
+    assert told(world)["scheduler_pending_pods", "active"] == 1
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from kproxy.controlplane import addresses, apiserver, supervisor
 from kproxy.controlplane.access import kubeconfigs
 from kproxy.controlplane.fakeruntime import FakeRuntime
 from kproxy.controlplane.manager import Manager
-from kproxy.controlplane.scheduler import SCHEDULER
+from kproxy.controlplane.scheduler import registration
 
 PATIENCE = 20.0
 
@@ -73,7 +73,7 @@ class Cluster:
             thread.start()
         self.manager = Manager(self.client(), self.log)
         self.manager.start()
-        self.scheduler = Manager(self.client(), self.log, controllers=(SCHEDULER,))
+        self.scheduler = Manager(self.client(), self.log, controllers=(registration(),))
         self.scheduler.start()
         self.api = objects.ObjectClient(self.client())
 
