@@ -75,13 +75,7 @@ def costs(
 
 def _modes(text: str) -> tuple[str, ...]:
     wanted = tuple(mode for mode in text.split(",") if mode)
-    for mode in wanted:
-        if mode not in labmodes.MODES:
-            raise UsageError(
-                f"--modes {mode}: there is no such mode; known: {', '.join(labmodes.MODES)}"
-            )
-    if not wanted:
-        raise UsageError("--modes: nothing to measure")
+    labmodes.check(wanted)
     return wanted
 
 

@@ -26,6 +26,8 @@ FRESH_SECONDS = 5.0
 """So long an answer is good: for the start that has asked for it, and others of that moment."""
 MOST_SECONDS = 2.0
 """The longest wait after a failure."""
+FORGOTTEN_SECONDS = 30.0
+"""What nobody has looked up for so long is asked for no more: its pod is gone."""
 KINDS = {"configmap": catalog.CONFIG_MAP, "secret": catalog.SECRET}
 """By the word that Kubernetes' messages have for them."""
 
@@ -47,6 +49,8 @@ class EnvSources:
         self._ask, self._wake, self._now = ask, wake, now
         self._wanted: dict[Ref, str] = {}
         """What is asked for, and why there is no answer yet."""
+        self._looked_up: dict[Ref, float] = {}
+        """When somebody last looked up what is asked for."""
         self._answers: dict[Ref, tuple[float, Values | None]] = {}
         self._changed = threading.Condition()  # guards both
         self._backoff = RetryBackoff(MOST_SECONDS)
@@ -59,6 +63,7 @@ class EnvSources:
             since, values = self._answers.get(ref, (-FRESH_SECONDS, None))
             if ref in self._answers and self._now() - since <= FRESH_SECONDS:
                 return values
+            self._looked_up[ref] = self._now()
             if ref not in self._wanted:
                 self._wanted[ref] = ""
                 self._fresh = True
@@ -69,6 +74,7 @@ class EnvSources:
         """Ask for what is wanted, each once; return seconds until the next try, if any failed."""
         with self._changed:
             self._fresh = False
+            self._forget()
             wanted = list(self._wanted)
         wait = None
         for ref in wanted:
@@ -81,7 +87,7 @@ class EnvSources:
                 wait = self._backoff.failed("")
                 continue
             with self._changed:
-                del self._wanted[ref]
+                del self._wanted[ref], self._looked_up[ref]
                 now = self._now()
                 self._answers = {
                     one: answer
@@ -93,6 +99,11 @@ class EnvSources:
         if wanted:
             self._wake()
         return wait
+
+    def _forget(self) -> None:
+        since = self._now() - FORGOTTEN_SECONDS
+        for ref in [ref for ref, asked in self._looked_up.items() if asked < since]:
+            del self._wanted[ref], self._looked_up[ref]
 
     def run(self) -> None:
         """Fetch what is asked for until :meth:`stop`."""

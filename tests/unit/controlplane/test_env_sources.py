@@ -8,7 +8,7 @@ from kubelet_node import Node
 from kproxy import errors
 from kproxy.api import catalog
 from kproxy.controlplane import podaccess
-from kproxy.controlplane.envsources import FRESH_SECONDS, EnvSources, NotYet
+from kproxy.controlplane.envsources import FORGOTTEN_SECONDS, FRESH_SECONDS, EnvSources, NotYet
 
 SECRET = {
     "apiVersion": "v1",
@@ -73,6 +73,20 @@ def test_while_the_api_is_away_it_is_asked_again_ever_more_slowly(world):
     world.away = False
     assert world.sources.fetch() is None
     assert world.secret() == {"K": "secret"}
+
+
+def test_what_is_refused_is_asked_for_only_as_long_as_somebody_wants_it(world):
+    world.away = True
+    with pytest.raises(NotYet):
+        world.secret()
+    for _ in range(2):
+        world.time += FORGOTTEN_SECONDS
+        assert world.sources.fetch() is not None
+        with pytest.raises(NotYet, match="the API is away"):
+            world.secret()
+    world.time += FORGOTTEN_SECONDS + 1
+    assert world.sources.fetch() is None
+    assert world.asked == 2
 
 
 def test_the_thread_asks_at_once_and_ends(world):
