@@ -17,12 +17,13 @@ from kproxy.agent.informers import Informers
 from kproxy.agent.listeners import Listeners
 from kproxy.agent.metrics import Metrics
 from kproxy.agent.node import NodeFacts
-from kproxy.client.requestmetrics import RequestMetrics
 from kproxy.agent.rounds import Round, Rounds
 from kproxy.agent.servicehealth import ServiceHealth
 from kproxy.agent.settings import Settings
 from kproxy.api import configfile
 from kproxy.api.config import Version
+from kproxy.client import watchmetrics
+from kproxy.client.requestmetrics import RequestMetrics
 from kproxy.client.rest import Rest
 from kproxy.desired.model import Family as IPFamily
 from kproxy.desired.model import State
@@ -59,6 +60,7 @@ class Companions:
         )
         self.metrics = Metrics(settings.mode, informers, rounds)
         self.metrics.registry.collect_by(processmetrics.collect)
+        self.metrics.registry.collect_by(lambda: watchmetrics.families(informers.followed()))
         rest.exchanges.listen(RequestMetrics(self.metrics.registry, rest.host).observe)
         report = functools.partial(self.events.warn, "FailedToStartMetricsServer")
         HttpServer(

@@ -80,7 +80,8 @@ class Informers:
         self._slices = self._make(discovery.EndpointSlice, "endpointslices", self.note_slices)
         self._services = self._make(core.Service, "services", self.note_services)
         self._nodes = self._make(core.Node, "nodes", self.note_node, selection=own_node)
-        self._all = [self._slices, self._services, self._nodes]
+        self._needed = [self._slices, self._services, self._nodes]
+        self._all = [*self._needed]
         if service_cidrs:
             self._all.append(self._make_optional())
         self._count = itertools.count(1)
@@ -89,6 +90,10 @@ class Informers:
         """Begin to follow all kinds."""
         for informer in self._all:
             informer.start()
+
+    def followed(self) -> Sequence[Informer[Any]]:
+        """Return what follows a kind; one that a server may lack only if it has been listed."""
+        return [one for one in self._all if one in self._needed or one.synced]
 
     def versions(self) -> Mapping[str, str]:
         """Return the newest version that was noted of each kind: a copy.

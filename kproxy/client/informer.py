@@ -101,6 +101,11 @@ class Informer(Generic[T]):
         return kinds.for_type(self._wanted)
 
     @property
+    def selective(self) -> bool:
+        """Return whether it follows some objects of the kind only."""
+        return self._selection != Selection()
+
+    @property
     def version(self) -> str:
         """Return the version that its objects are as new as, as far as it was told."""
         return self._version

@@ -6,7 +6,7 @@ version while API servers have a newer one (``apiserver_watch_cache_resource_ver
 that is seen as soon as it happens.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kproxy.exposition import Family, Kind, Sample
@@ -14,27 +14,27 @@ from kproxy.exposition import Family, Kind, Sample
 from .informer import Informer
 
 
-def collector(informers: Sequence[Informer[Any]]) -> Callable[[], Iterable[Family]]:
-    """Return what collects the metrics of a program's informers, one for each kind."""
-
-    def collect() -> Iterator[Family]:
-        labels = [{"resource": informer.kind.plural} for informer in informers]
-        for name, words, ask in (
-            (
-                "last_event_timestamp_seconds",
-                "When the API server last told something of a resource, in seconds since 1970; "
-                "0: never.",
-                _heard_at,
-            ),
-            ("resource_version", "Up to which version a resource was followed.", _version),
-            ("objects", "Objects of a resource that are known.", _objects),
-        ):
-            samples = [
-                Sample(where, ask(one)) for where, one in zip(labels, informers, strict=True)
-            ]
-            yield Family(f"kproxy_watch_{name}", Kind.GAUGE, words, samples)
-
-    return collect
+def families(informers: Sequence[Informer[Any]]) -> Iterator[Family]:
+    """Yield the metrics of a program's informers, which follow a kind each."""
+    for name, words, ask, chosen in (
+        (
+            "last_event_timestamp_seconds",
+            "When the API server last told something of a resource, in seconds since 1970; "
+            "0: never.",
+            _heard_at,
+            informers,
+        ),
+        (
+            "resource_version",
+            "Up to which version a resource is followed; 0: it has to be listed.",
+            _version,
+            # Who hears of some objects only does not learn of the others' versions at once.
+            [one for one in informers if not one.selective],
+        ),
+        ("objects", "Objects of a resource that are known.", _objects, informers),
+    ):
+        samples = [Sample({"resource": one.kind.plural}, ask(one)) for one in chosen]
+        yield Family(f"kproxy_watch_{name}", Kind.GAUGE, words, samples)
 
 
 def _heard_at(informer: Informer[Any]) -> float:

@@ -101,7 +101,7 @@ class _NameServer:
             for wanted, handler in handlers
         ]
         registry = self._metrics.registry
-        registry.collect_by(watchmetrics.collector(self._informers))
+        registry.collect_by(lambda: watchmetrics.families(self._informers))
         registry.collect_by(processmetrics.collect)
         client.exchanges.listen(RequestMetrics(registry, client.host).observe)
 

@@ -60,7 +60,7 @@ class KubeletMetrics:
         registry = self.registry
         registry.gauge("kubelet_node_name", "The node's name; always 1.", "node").set(1, node)
         registry.collect_by(processmetrics.collect)
-        registry.collect_by(watchmetrics.collector(informers))
+        registry.collect_by(lambda: watchmetrics.families(informers))
         if client is not None:
             client.exchanges.listen(RequestMetrics(registry, client.host).observe)
 

@@ -115,7 +115,7 @@ class Manager:
             self._add(one, cost, metrics, waits)
         working = {loop.name: loop.queue.working_for for loop, _ in self._work}
         metrics.working(working)
-        metrics.registry.collect_by(watchmetrics.collector(self._cluster.informers))
+        metrics.registry.collect_by(lambda: watchmetrics.families(self._cluster.informers))
 
     def start(self) -> None:
         """Begin to work, in threads; nothing is written before everything has been listed."""

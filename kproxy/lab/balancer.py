@@ -94,7 +94,7 @@ class _Balancer:
         self._registry = exposition.Registry()
         self._seen: list[exposition.Sample] = []
         self._registry.collect_by(self._families)
-        self._registry.collect_by(watchmetrics.collector(self._informers))
+        self._registry.collect_by(lambda: watchmetrics.families(self._informers))
         self._registry.collect_by(processmetrics.collect)
         requests = RequestMetrics(self._registry, self._rest.host)
         self._rest.exchanges.listen(requests.observe)

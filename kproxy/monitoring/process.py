@@ -50,7 +50,7 @@ def server(
 
     It is ready when all informers have listed. Raises UsageError if it cannot listen.
     """
-    registry.collect_by(watchmetrics.collector(informers))
+    registry.collect_by(lambda: watchmetrics.families(informers))
     registry.collect_by(processmetrics.collect)
     client.exchanges.listen(RequestMetrics(registry, client.host).observe)
 

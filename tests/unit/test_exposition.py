@@ -98,3 +98,22 @@ def test_threads_lose_nothing() -> None:
 def test_the_parser_is_strict(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
         parse(text)
+
+
+def test_what_is_gone_is_told_no_more() -> None:
+    registry = Registry()
+    counter = registry.counter("seen_total", "Seen.", "who")
+    histogram = registry.histogram("seconds", "How long.", (1.0,), "who")
+    for who in ("a", "b"):
+        counter.add(who)
+        histogram.begin(who)
+    histogram.observe(0.5, "a")
+    histogram.begin("a")
+    samples = parse(registry.text())["seconds"].samples
+    assert samples["seconds_count", (("who", "a"),)] == 1, "beginning again forgets nothing"
+    assert samples["seconds_count", (("who", "b"),)] == 0
+    for one in (counter, histogram):
+        one.remove("a")
+        one.remove("a")
+    assert 'who="a"' not in registry.text()
+    assert 'seen_total{who="b"} 1\n' in registry.text()

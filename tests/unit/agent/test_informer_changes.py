@@ -23,13 +23,13 @@ class Proxier:
         pass
 
 
-def informers() -> Informers:
+def informers(*, service_cidrs: bool = False) -> Informers:
     return Informers(
         Rest(Access(server="http://127.0.0.1:1")),
         "n",
         Proxier(),
         Log("test", stream=io.StringIO()),
-        service_cidrs=False,
+        service_cidrs=service_cidrs,
         on_change=lambda: None,
         on_node=lambda _: None,
         on_listed=lambda: None,
@@ -89,3 +89,15 @@ def test_changes_are_pending_until_a_sync_begins() -> None:
     assert made.versions() == {"endpointslices": "2", "services": "3"}
     made.note_slices([(None, piece("9"))])
     assert made.heard() == {"endpointslices": (3, 1), "services": (1, 0)}
+
+
+def test_what_is_needed_is_followed_and_what_a_server_may_lack_once_it_was_listed() -> None:
+    assert kinds(informers()) == ["endpointslices", "services", "nodes"]
+    made = informers(service_cidrs=True)
+    assert kinds(made) == ["endpointslices", "services", "nodes"]
+    made._all[-1]._synced = True
+    assert kinds(made) == ["endpointslices", "services", "nodes", "servicecidrs"]
+
+
+def kinds(made: Informers) -> list[str]:
+    return [one.kind.plural for one in made.followed()]
