@@ -1,6 +1,7 @@
 """``kproxy node``: look after the node that this is, its proxy and its kernel."""
 
 import dataclasses
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -39,7 +40,13 @@ _dry_run = click.option(
 
 
 @click.group()
-def node() -> None:
+@click.option(
+    "--within",
+    type=click.IntRange(1),
+    metavar="SECONDS",
+    help="End, whatever happens, after this.",
+)
+def node(within: int | None) -> None:
     """Look after this node: what is wrong with its proxy and its kernel, and prepared repairs.
 
     To be run as root where the node's network is: on the node itself, or in the pod of its proxy.
@@ -49,6 +56,9 @@ def node() -> None:
 
     Exit code 0: nothing (more) is wrong; 1: something is; 2: it could not be found out.
     """
+    if within is not None:
+        # Who has asked by way of a container runtime has gone by then, and would not be missed.
+        signal.alarm(within)
 
 
 @node.command()

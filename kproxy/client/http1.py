@@ -184,6 +184,15 @@ class Connection:
         assert self._stream is not None
         return Response(self, self._stream, method)
 
+    def dial(self) -> socket.socket:
+        """Connect, and return the socket for another protocol; :meth:`close` ends it.
+
+        Raises OSError.
+        """
+        self._connect()
+        assert self._socket is not None
+        return self._socket
+
     def abort(self) -> None:
         """End whatever another thread does with this connection; it cannot be used again."""
         self._aborted = True

@@ -4,12 +4,13 @@ Idle connections are kept and used again. A :class:`Rest` may be used from sever
 :meth:`Rest.close` ends whatever they are waiting for.
 """
 
+import contextlib
 import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from kproxy.api import codec, kinds
@@ -20,6 +21,8 @@ from .http1 import Connection, Exchange, Exchanges, Response, number
 from .kubeconfig import Access
 
 if TYPE_CHECKING:
+    import socket
+
     from .tls import TlsContexts
 
 T = TypeVar("T", bound=Object)
@@ -190,6 +193,22 @@ class Rest:
             raise _refusal(response, data)
         return Watch(self, response, connection)
 
+    @contextlib.contextmanager
+    def dialled(self) -> Iterator["Dialled"]:
+        """Connect anew, for what is no HTTP after its first answer; :meth:`close` ends it, too.
+
+        Raises :class:`Unreachable`; what happens on the connection later raises OSError.
+        """
+        connection = self._take(fresh=True)
+        try:
+            try:
+                raw = connection.dial()
+            except OSError as error:
+                raise self._unreachable(error) from None
+            yield Dialled(raw, self.host, self._prefix, self._authorization())
+        finally:
+            self._give_back(connection, False)
+
     def _send(
         self,
         method: str,
@@ -237,11 +256,11 @@ class Rest:
             raise KproxyError("the token for the API server is no printable ASCII text")
         return {"Authorization": f"Bearer {token}"} if token else {}
 
-    def _take(self) -> Connection:
+    def _take(self, *, fresh: bool = False) -> Connection:
         with self._lock:
             if self._closed:
                 raise Unreachable("the client is closed")
-            while self._idle:
+            while self._idle and not fresh:
                 connection = self._idle.pop()
                 if connection.usable():
                     break
@@ -269,6 +288,18 @@ class Rest:
             f"API server {self._access.server}: {reason}",
             remedy="is it running, and is the server in the kubeconfig right?",
         )
+
+
+class Dialled(NamedTuple):
+    """A fresh connection to the API server."""
+
+    socket: "socket.socket"
+    host: str
+    """For the header ``Host``."""
+    prefix: str
+    """What paths begin with on this server."""
+    headers: Mapping[str, str]
+    """What proves who we are, where the certificate does not."""
 
 
 class Watch:

@@ -73,6 +73,7 @@ def _of_process(one: Process | None, resync: int) -> dict[str, object]:
         "kind": one.kind,
         "pid": one.pid,
         "state": one.state,
+        "age_s": one.age_s,
         "writes": one.holds_lock,
         "catches_resync": resync in one.catches,
         "command": list(one.command),

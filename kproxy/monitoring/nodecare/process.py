@@ -15,6 +15,7 @@ import msgspec
 
 PROC = Path("/proc")
 _ACCEPTING = 0x10000
+_TICKS = os.sysconf("SC_CLK_TCK")
 KUBE_PROXY = "kube-proxy"
 KPROXY = "kproxy"
 
@@ -45,10 +46,14 @@ _STATES = {
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
-    """A process of a proxy. ``start_time``: in ticks since boot, tells it from a later one."""
+    """A process of a proxy. ``start_time``: in ticks since boot, tells it from a later one.
+
+    ``age_s``: for how long it has existed, to a tick.
+    """
 
     pid: int
     start_time: int
+    age_s: float
     kind: str
     """``kproxy`` or ``kube-proxy``."""
     state: State
@@ -67,7 +72,7 @@ def find(lock: str, proc: Path = PROC) -> Process | None:
     network = _network(proc / "self")
     found = []
     for directory in sorted(proc.glob("[0-9]*"), key=lambda one: int(one.name)):
-        one = _read(directory, holders)
+        one = _read(directory, holders, _uptime(proc))
         if one is not None and _is_here(one, directory, network):
             found.append(one)
     return max(
@@ -118,7 +123,14 @@ def _holders(proc: Path, lock: str) -> Iterator[str]:
             yield fields[6]
 
 
-def _read(directory: Path, holders: set[str]) -> Process | None:
+def _uptime(proc: Path) -> float:
+    try:
+        return float((proc / "uptime").read_text().split()[0])
+    except (OSError, IndexError):
+        return 0.0
+
+
+def _read(directory: Path, holders: set[str], uptime: float) -> Process | None:
     """Return a process if it is a proxy's; None also if it has just ended."""
     try:
         stat = (directory / "stat").read_text()
@@ -136,6 +148,7 @@ def _read(directory: Path, holders: set[str]) -> Process | None:
     return Process(
         pid=int(directory.name),
         start_time=int(fields[19]),
+        age_s=round(max(0.0, uptime - int(fields[19]) / _TICKS), 2),
         kind=kind,
         state=_STATES.get(fields[0], State.WAITS),
         command=command,

@@ -4,6 +4,7 @@ That repairs what somebody has done to its rules without waiting for its sync pe
 nothing that the proxy does not know of: whose watch of the API server is stuck syncs an old world.
 """
 
+import signal
 import time
 from collections.abc import Callable, Sequence
 
@@ -40,31 +41,31 @@ def resync(
     wanted = ask()
     found = _told(drift.lasting(ask, differ, wanted))
     one = find(place.lock)
-    refused = why_not(one, number)
-    if refused or dry_run or not found:
-        done = () if refused or not found else (f"SIG{number} to {_name(one)}",)
+    refused = why_not(one, number) if found else ""
+    if refused or dry_run or not found or one is None:
+        planned = (
+            ()
+            if refused or one is None or not found
+            else (f"{_signal(number)} to process {one.pid}",)
+        )
         return Care(
             care=RESYNC,
             node=wanted.node,
             dry_run=dry_run,
             found=found,
-            done=done if dry_run else (),
+            done=planned,
             left=() if dry_run else found,
-            refused=refused if found else "",
+            refused=refused,
         )
-    assert one is not None
     before, _ = asking.metrics(place.metrics)
-    if not send(one, number):
-        return Care(
-            care=RESYNC, node=wanted.node, found=found, left=found, refused="it has ended just now"
-        )
-    told = _await(place, before, within_s)
-    left = _settle(differ, ask, within_s if told.startswith("synced") else 0.0)
+    told = _await(place, before, within_s) if send(one, number) else "it has ended just now"
+    left = _settle(differ, ask, within_s)
+    done = (f"asked process {one.pid} for a full sync: {told}",)
     return Care(
         care=RESYNC,
         node=wanted.node,
         found=found,
-        done=(f"asked {_name(one)} for a full sync: {told}",),
+        done=done,
         left=left,
         refused=_still_wrong(left, told),
     )
@@ -125,5 +126,5 @@ def _told(found: Sequence[Difference]) -> tuple[str, ...]:
     return (*drift.texts(found[:TOLD]), *([f"… and {more} more"] if more > 0 else []))
 
 
-def _name(one: Process | None) -> str:
-    return f"process {one.pid}" if one is not None else "nobody"
+def _signal(number: int) -> str:
+    return signal.Signals(number).name

@@ -56,7 +56,8 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     mode: str
     proxy: dict[str, object]
-    """Process: ``found``, ``pid``, ``kind``, ``state``, ``catches_resync``, ``command``."""
+    """``found``, ``kind``, ``pid``, ``state``, ``age_s``, ``writes`` (whether it holds the node's
+    lock), ``catches_resync``, ``command``."""
     answers: dict[str, str]
     """Of ``/healthz`` and ``/livez``: the status, or why there is none."""
     sync: dict[str, float | None]

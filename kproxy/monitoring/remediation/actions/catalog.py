@@ -6,8 +6,13 @@ from kproxy.client.rest import Rest
 from kproxy.logs import Log
 from kproxy.monitoring.remediation.seams import Action, NodeAccess, Tools
 
+from . import commandaccess, execaccess
+
 ACTIONS: Mapping[str, Callable[[Tools], Action]] = {}
 """Names of actions (the label ``remediation``) → what makes one."""
 
-NODE_ACCESS: Mapping[str, Callable[[Rest | None, Log, Mapping[str, str]], NodeAccess]] = {}
+NODE_ACCESS: Mapping[str, Callable[[Rest | None, Log, Mapping[str, str]], NodeAccess]] = {
+    "exec": execaccess.make,
+    "command": commandaccess.make,
+}
 """Values of ``nodeAccess.kind`` → what makes that access, given ``nodeAccess.options``."""

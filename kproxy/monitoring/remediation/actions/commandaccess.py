@@ -1,0 +1,75 @@
+"""Running commands on a node by a program that gets there: ssh, or a lab's own.
+
+``nodeAccess.options.command`` are the words that go first, ``{node}`` among them for the node's
+name: ``ssh -o BatchMode=yes root@{node}``. ``quote: "true"`` where the other side is a shell, as
+with ssh: then every word is quoted for it.
+"""
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from kproxy.client.rest import Rest
+from kproxy.errors import UsageError
+from kproxy.logs import Log
+from kproxy.monitoring.remediation.seams import Finished, NodeUnreachable
+
+UNREACHABLE = 255
+"""The exit code of ssh, and of a lab's program, for a node that cannot be reached."""
+
+OUTPUT_MOST = 4 * 1024 * 1024
+
+
+class CommandAccess:
+    """Implements :class:`~kproxy.monitoring.remediation.seams.NodeAccess`."""
+
+    def __init__(self, words: Sequence[str], *, quote: bool = False) -> None:
+        self._words = tuple(words)
+        self._quote = quote
+
+    def run(self, node: str, command: Sequence[str], timeout: float) -> Finished:
+        """Run a command there. Raises NodeUnreachable."""
+        there = [shlex.quote(word) for word in command] if self._quote else list(command)
+        words = [word.replace("{node}", node) for word in self._words] + there
+        try:
+            popen = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                process_group=0,
+            )
+        except OSError as error:
+            raise NodeUnreachable(f"node {node}: {words[0]}: {error.strerror}") from None
+        late = False
+        try:
+            out, err = popen.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            late = True
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(popen.pid, signal.SIGKILL)
+            out, err = popen.communicate()
+        stdout, stderr = (one[:OUTPUT_MOST].decode(errors="replace") for one in (out, err))
+        if popen.returncode == UNREACHABLE and not late:
+            raise NodeUnreachable(f"node {node}: {stderr.strip() or words[0]}")
+        code = -1 if late else popen.returncode
+        return Finished(code=code, stdout=stdout, stderr=stderr, timed_out=late)
+
+
+def make(rest: Rest | None, log: Log, options: Mapping[str, str]) -> CommandAccess:
+    """Make one. Raises UsageError for options that say no command."""
+    try:
+        words = shlex.split(options.get("command", ""))
+    except ValueError as error:
+        words, why = [], str(error)
+    else:
+        why = "it is empty" if not words else ""
+    if why or not any("{node}" in word for word in words):
+        raise UsageError(
+            f"nodeAccess.options.command: {why or 'it names no node'}",
+            remedy="write for example: ssh -o BatchMode=yes root@{node}",
+        )
+    return CommandAccess(words, quote=options.get("quote", "").lower() == "true")
