@@ -174,6 +174,14 @@ class Action(Protocol):
         """
 
 
+@runtime_checkable
+class Rehearsing(Protocol):
+    """An action that can tell more in a dry run than that it would run."""
+
+    def rehearse(self, target: Target) -> Outcome:
+        """Return what :meth:`Action.run` would do. Changes nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
     """What actions may use. ``rest`` is None where there is no API server in the configuration."""

@@ -3,6 +3,7 @@
 That is ``deploy/monitoring/remediation.yaml``.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,12 @@ class ActionSettings(_Part, frozen=True, kw_only=True, rename="camel"):
     verify_within: Duration | None = None
     verify_every: Duration | None = None
 
+    def over(self, own: Limits) -> Limits:
+        """Return an action's own limits, but for what this says."""
+        said = {name: getattr(self, name) for name in Limits.__dataclass_fields__}
+        given = {name: value for name, value in said.items() if value is not None}
+        return dataclasses.replace(own, **given)
+
 
 class UserScripts(_Part, frozen=True, kw_only=True, rename="camel"):
     """The directory of the users' own actions; empty: there are none."""
@@ -112,14 +119,9 @@ class Settings(_Part, frozen=True, kw_only=True, rename="camel"):
 
     def limits(self, name: str, own: Limits) -> Limits:
         """Return an action's limits: its own, where the file says nothing else, divided."""
-        part = self.actions.get(name, ActionSettings())
-        values: dict[str, Any] = {}
-        for field in Limits.__dataclass_fields__:
-            said = getattr(part, field)
-            values[field] = getattr(own, field) if said is None else said
-            if field in _WAITS:
-                values[field] /= self.divide
-        return Limits(**values)
+        found = self.actions.get(name, ActionSettings()).over(own)
+        waits = {field: getattr(found, field) / self.divide for field in _WAITS}
+        return dataclasses.replace(found, **waits)
 
 
 _WAITS = ("period", "cool_down", "verify_every")
@@ -142,7 +144,9 @@ def load(path: Path) -> Settings:
 def parse(text: str, where: str, directory: Path) -> Settings:
     """Read a configuration; file names are relative to ``directory``. Raises InvalidObject."""
     try:
-        settings = msgspec.convert(yamltext.parse_one(text, where), Settings, dec_hook=_decode)
+        settings = msgspec.convert(
+            yamltext.parse_one(text, where), Settings, dec_hook=decode_duration
+        )
     except msgspec.ValidationError as error:
         field, problem, remedy = codec.explain(error)
         raise InvalidObject(where, field, problem, remedy=remedy) from None
@@ -152,7 +156,8 @@ def parse(text: str, where: str, directory: Path) -> Settings:
     return _absolute(msgspec.structs.replace(settings, guards=guards), directory)
 
 
-def _decode(wanted: type, value: Any) -> Any:
+def decode_duration(wanted: type, value: Any) -> Any:
+    """Read a duration; for ``msgspec.convert``."""
     if wanted is not Duration:
         raise AssertionError(wanted)
     if not isinstance(value, str):
