@@ -190,11 +190,11 @@ def _parameters(
     **others: Any,
 ) -> "Parameters":
     from kproxy.lab.chain.settings import RATES, Parameters
-    from kproxy.lab.chain.table import LINKS
+    from kproxy.lab.chain.table import LINKS, named
     from kproxy.lab.clusterfile import Profile
 
     parameters = Parameters(
-        links=tuple(dict.fromkeys(names)) or tuple(LINKS),
+        links=named(names) or tuple(LINKS),
         mode=mode,
         trials=trials,
         profile=Profile(profile),

@@ -86,11 +86,13 @@ def _show(results: "ChainSet", path: Path, as_json: bool) -> None:
     else:
         from rich.console import Console
 
-        from kproxy.reports import chaintable
+        from kproxy.reports import chaintable, watchedtable
 
         width = None if sys.stdout.isatty() else compare_result.TABLE_WIDTH
         console = Console(width=width)
-        console.print(chaintable.table(results))
+        for one in (chaintable, watchedtable):
+            if one.applies(results):
+                console.print(one.table(results))
         for note in chaintable.notes(results):
             console.print(note, highlight=False)
     click.echo(f"kproxy: written: {path}", err=True)

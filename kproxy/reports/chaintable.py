@@ -53,10 +53,19 @@ def table(results: ChainSet) -> Table:
     found.add_column("kept by, noticed → repaired", ratio=11)
     found.add_column("users lost", ratio=12)
     found.add_column("not working meanwhile", ratio=11)
-    for row in results.summary:
+    for row in _rows(results):
         found.add_row(_link(row), _keeper(row), _users(results, row), _meanwhile(row))
         found.add_section()
     return found
+
+
+def applies(results: ChainSet) -> bool:
+    """Return whether there is anything to show; what monitoring adds is in a table of its own."""
+    return bool(_rows(results))
+
+
+def _rows(results: ChainSet) -> list[LinkRow]:
+    return [row for row in results.summary if row.watched is None]
 
 
 def _link(row: LinkRow) -> Text:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from kproxy.reports import certainty, chaintable, switchtable, tables
+from kproxy.reports import certainty, chaintable, switchtable, tables, watchedtable
 from kproxy.reports.document import Block, Cell, Grid, Section, Tone, Words
 from kproxy.reports.reading import Loaded
 from kproxy.reports.view import comparison
@@ -30,7 +30,9 @@ def section(loaded: Sequence[Loaded]) -> Section:
     for one in loaded:
         if isinstance(one.results, ChainSet):
             title = f"{one.label}: " if len(loaded) > 1 else ""
-            blocks.append(grid(chaintable.table(one.results), title=title))
+            for its in (chaintable, watchedtable):
+                if its.applies(one.results):
+                    blocks.append(grid(its.table(one.results), title=title))
     return Section(
         anchor="comparison",
         title="Comparison",

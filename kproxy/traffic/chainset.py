@@ -41,6 +41,32 @@ class NodePause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """What monitoring did about a fault, where the trial is about that.
+
+    ``fault`` and ``title``: its name and what it is called, which trials with and without
+    monitoring share; ``variant``: which of them this is. ``alert``: the one that told; empty: none
+    did. Times are ms after the fault; null: it did not happen. ``seen_ms``: Prometheus evaluated
+    the alert's rule and found it true; ``alert_ms``: a notification of Alertmanager arrived;
+    ``action_ms``: an ``action`` began; ``verified_ms``: it was found to have helped. ``hand_ms``
+    is declared, not measured: what a person takes from the alert to the repair. ``waited_ms``: so
+    long it was waited in vain; the tester repaired it then.
+    """
+
+    fault: str
+    title: str
+    variant: str
+    alert: str = ""
+    seen_ms: float | None = None
+    alert_ms: float | None = None
+    action: str = ""
+    action_ms: float | None = None
+    verified_ms: float | None = None
+    hand_ms: float | None = None
+    waited_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LinkTrial:
     """One fault of one link. ``timeline`` is relative to the fault.
 
@@ -60,6 +86,7 @@ class LinkTrial:
     pods: tuple[NodePause, ...] = ()
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    watched: Watched | None = None
 
     @property
     def valid(self) -> bool:
@@ -91,6 +118,27 @@ class LinkPause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WatchedRow:
+    """What monitoring did about a fault, over all trials; see :class:`Watched`.
+
+    ``alert`` and ``action`` are those of the first trial that has one. ``hand_ms`` and
+    ``waited_ms``: of the first trial.
+    """
+
+    fault: str
+    title: str
+    variant: str
+    alert: str
+    action: str
+    seen_ms: Spread | None
+    alert_ms: Spread | None
+    action_ms: Spread | None
+    verified_ms: Spread | None
+    hand_ms: float | None
+    waited_ms: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LinkRow:
     """The summary of one link. ``noticed_by``, ``repaired_by``: who, by the first trial."""
 
@@ -108,6 +156,7 @@ class LinkRow:
     no_pods: tuple[LinkPause, ...]
     notes: tuple[str, ...]
     valid: bool
+    watched: WatchedRow | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

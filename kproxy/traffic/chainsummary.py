@@ -4,7 +4,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kproxy.traffic import chainset
-from kproxy.traffic.chainset import LinkPause, LinkRow, LinkTraffic, LinkTrial, NodePause, Pause
+from kproxy.traffic.chainset import (
+    LinkPause,
+    LinkRow,
+    LinkTraffic,
+    LinkTrial,
+    NodePause,
+    Pause,
+    Watched,
+    WatchedRow,
+)
 from kproxy.traffic.resultset import Measurement, Spread
 from kproxy.traffic.summary import spread
 
@@ -45,7 +54,31 @@ def _row(words: Words, trials: Sequence[LinkTrial]) -> LinkRow:
         no_pods=_on_nodes(one.pods for one in trials),
         notes=tuple(dict.fromkeys(note for one in trials for note in one.notes)),
         valid=all(one.valid for one in trials),
+        watched=_watched([one.watched for one in trials if one.watched is not None]),
     )
+
+
+def _watched(found: Sequence[Watched]) -> WatchedRow | None:
+    if not found:
+        return None
+    first = found[0]
+    return WatchedRow(
+        fault=first.fault,
+        title=first.title,
+        variant=first.variant,
+        alert=next((one.alert for one in found if one.alert), ""),
+        action=next((one.action for one in found if one.action), ""),
+        seen_ms=_known(one.seen_ms for one in found),
+        alert_ms=_known(one.alert_ms for one in found),
+        action_ms=_known(one.action_ms for one in found),
+        verified_ms=_known(one.verified_ms for one in found),
+        hand_ms=first.hand_ms,
+        waited_ms=first.waited_ms,
+    )
+
+
+def _known(values: Iterable[float | None]) -> Spread | None:
+    return spread([one for one in values if one is not None])
 
 
 def _by(trial: LinkTrial, name: str) -> str:

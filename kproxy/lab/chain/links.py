@@ -347,7 +347,11 @@ class Link:
     another one of them needs. ``seconds``: how long a trial takes, roughly. ``etcd``: it is about
     etcd. ``prepare`` is done before there is traffic. ``connects_per_s``: new connections over
     all vantage points, where it is about those. ``lossless``: kinds of traffic of which losing
-    anything breaks the promise.
+    anything breaks the promise. ``about``: what is done, where its function does not say.
+
+    ``variant`` and ``fault``: of what only monitoring catches, who watches, and what the links of
+    the same fault are called. ``modes``: those of the proxy in which there is such a thing; empty:
+    in all.
     """
 
     name: str
@@ -360,8 +364,12 @@ class Link:
     prepare: Callable[[ChainStage], None] | None = None
     connects_per_s: float | None = None
     lossless: tuple[str, ...] = ()
+    about: str = ""
+    variant: str = ""
+    fault: str = ""
+    modes: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
-        """Return the first line of its description."""
-        return (self.run.__doc__ or "").strip().partition("\n")[0]
+        """Return what is done, in a line."""
+        return self.about or (self.run.__doc__ or "").strip().partition("\n")[0]

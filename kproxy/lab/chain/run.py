@@ -68,7 +68,7 @@ def _run_group(
     def tell(text: str, said: news.News | None = None) -> None:
         progress(Step(done=len(trials), total=total, mode=current, text=text, news=said))
 
-    site = Site(parameters.file())
+    site = Site(parameters.file(table.by_name(names[0]).variant))
     take = parameters.take_default_route
     tell("building the lab")
     with (

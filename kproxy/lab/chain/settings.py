@@ -7,12 +7,28 @@ from dataclasses import dataclass, field
 from kproxy import errors
 from kproxy.lab import generators
 from kproxy.lab.chain.table import LINKS, by_name
-from kproxy.lab.clusterfile import ETCD_SIZES, ClusterFile, ControlPlane, NodeFile, Profile, Store
+from kproxy.lab.chain.watched import Variant
+from kproxy.lab.clusterfile import (
+    ETCD_SIZES,
+    ClusterFile,
+    ControlPlane,
+    Monitoring,
+    NodeFile,
+    Profile,
+    Store,
+)
 from kproxy.lab.modes import MODES
 from kproxy.lab.site import Site
 from netns.uplink import Uplink
 
 ETCD_MISSING = "etcd is not installed (scripts/install --etcd)"
+MONITORING_MISSING = "Prometheus is not installed (scripts/install --monitoring)"
+_MONITORING = ("prometheus", "prometheus-alertmanager", "prometheus-node-exporter")
+_WATCHED = {
+    Variant.REMEDIATED: (Monitoring(remediation=True), Profile.LAB),
+    Variant.MIXIN: (Monitoring(remediation=False), Profile.PRODUCTION),
+}
+"""Who watches the variants of a fault, and how fast."""
 RATES = generators.Rates(
     udp_pps=100.0, quantum_ms=40.0, connections=4, request_interval_s=1.0, connects_per_s=5.0
 )
@@ -80,13 +96,20 @@ class Parameters:
             )
         Site(self.file()).check("--uplinks")
 
-    def file(self) -> ClusterFile:
-        """Return the file of the cluster."""
+    def file(self, variant: str = "") -> ClusterFile:
+        """Return the file of the cluster, for one variant of what only monitoring catches.
+
+        Those clusters are small: what is broken there is a proxy, or is broken as a whole.
+        """
         plane = ControlPlane(
-            replicas=3,
-            store=Store.ETCD if self.members else Store.SQLITE,
+            replicas=1 if variant else 3,
+            store=Store.ETCD if self.members and not variant else Store.SQLITE,
             etcd_members=self.members or 1,
         )
+        watched: bool | Monitoring = False
+        profile = self.profile
+        if variant in _WATCHED:
+            watched, profile = _WATCHED[Variant(variant)]
         return ClusterFile(
             name="chain",
             mode=self.mode,
@@ -95,7 +118,8 @@ class Parameters:
             outside=1,
             uplinks={host: one.described() for host, one in self.uplinks.items()},
             dns=False,
-            profile=self.profile,
+            monitoring=watched,
+            profile=profile,
         )
 
 
@@ -104,15 +128,31 @@ def has_etcd() -> bool:
     return shutil.which("etcd") is not None
 
 
+def has_monitoring() -> bool:
+    """Return whether Prometheus and what belongs to it are installed."""
+    return all(shutil.which(name) is not None for name in _MONITORING)
+
+
 def able(parameters: Parameters, *, named: bool) -> Parameters:
-    """Return what this machine can do of it; the rest is left out, with the reason.
+    """Return what this machine and this mode can do of it; the rest is left out, with the reason.
 
     Raises UsageError if nothing is left, or if what cannot be done was ``named``.
     """
-    if parameters.members and has_etcd():
-        return parameters
-    lacking = {name: ETCD_MISSING for name in parameters.links if LINKS[name].etcd}
+    etcd, monitoring = bool(parameters.members) and has_etcd(), has_monitoring()
+    lacking: dict[str, str] = {}
+    for link in map(by_name, parameters.links):
+        if link.etcd and not etcd:
+            lacking[link.name] = ETCD_MISSING
+        elif link.variant in _WATCHED and not monitoring:
+            lacking[link.name] = MONITORING_MISSING
+        elif link.modes and parameters.mode not in link.modes:
+            lacking[link.name] = f"there is no such thing in mode {parameters.mode}"
     left = tuple(name for name in parameters.links if name not in lacking)
     if not left or (lacking and named):
-        raise errors.UsageError(f"{', '.join(lacking)}: {ETCD_MISSING}")
-    return dataclasses.replace(parameters, links=left, left_out=lacking, members=0)
+        whys = dict.fromkeys(lacking.values())
+        told = "; ".join(
+            f"{', '.join(name for name in lacking if lacking[name] == why)}: {why}" for why in whys
+        )
+        raise errors.UsageError(told)
+    members = parameters.members if etcd else 0
+    return dataclasses.replace(parameters, links=left, left_out=lacking, members=members)

@@ -15,6 +15,7 @@ from kproxy.lab.whole.cluster import WholeCluster
 from kproxy.lab.whole.roles import Role
 from kproxy.lab.whole.units import log_name
 from kproxy.traffic import chainsummary
+from kproxy.traffic.chainset import Watched
 from netns import wait
 from netns.errors import WaitTimeout
 
@@ -47,6 +48,8 @@ class ChainStage:
         """Nodes that do not come back."""
         self.victim = ""
         """The name of the backend pod that has been destroyed."""
+        self.watched: Watched | None = None
+        """What monitoring did, where the fault is about that."""
 
     @property
     def nodes(self) -> tuple[str, ...]:

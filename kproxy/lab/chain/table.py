@@ -1,7 +1,7 @@
 """The chain itself: its links in order, from the rule in a kernel to what everything stands on."""
 
 from kproxy import errors
-from kproxy.lab.chain import links
+from kproxy.lab.chain import faults, links
 from kproxy.lab.chain.links import EVERYTHING, NEW_CONNECTIONS, Link
 
 _NOBODY = "nobody: by hand"
@@ -171,8 +171,18 @@ LINKS = {
             group=4,
             lossless=EVERYTHING,
         ),
+        *faults.links(),
     )
 }
+
+
+def named(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the links of these names, each once; the name of a fault is that of all its links."""
+    found: dict[str, None] = {}
+    for name in names:
+        of_fault = [link.name for link in LINKS.values() if link.fault == name]
+        found.update(dict.fromkeys(of_fault or [name]))
+    return tuple(found)
 
 
 def by_name(name: str) -> Link:

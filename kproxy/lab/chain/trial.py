@@ -220,6 +220,7 @@ class ChainTrials:
             pods=tuple(pods),
             notes=tuple(stage.notes),
             problems=tuple(problems),
+            watched=stage.watched,
         )
 
 

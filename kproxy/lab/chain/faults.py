@@ -1,0 +1,223 @@
+"""What only monitoring catches: the faults, and the links of the chain that they make."""
+
+import contextlib
+from signal import SIGKILL
+
+from kproxy.api import catalog
+from kproxy.lab.chain import recovery, strangers
+from kproxy.lab.chain.links import Link
+from kproxy.lab.chain.recovery import Look
+from kproxy.lab.chain.stage import FAULT, ChainStage
+from kproxy.lab.chain.watched import NOBODY, Fault, Play, Variant
+from kproxy.lab.whole import addons
+from kproxy.lab.whole.roles import Role
+from netns.errors import NetnsError
+
+FIRST_GROUP = 20
+"""Above the groups of all other links: each variant is a group, so a cluster, of its own."""
+_GROUPS = {variant: FIRST_GROUP + number for number, variant in enumerate(Variant)}
+PROBED = "proxy-hung-probed"
+_ABOUT = {
+    Variant.ALONE: "nobody watches",
+    Variant.REMEDIATED: "with our rules, and remediation",
+    Variant.MIXIN: "with the mixin's rules, and a person",
+}
+_SECONDS = {Variant.ALONE: 120, Variant.REMEDIATED: 50, Variant.MIXIN: 500}
+_SYNC = "the proxy's next full sync"
+
+
+def hang(stage: ChainStage) -> None:
+    """Stop the proxy where it is (SIGSTOP); then a backend on its node is destroyed."""
+    pod = stage.choose_backend()
+    stage.mark(FAULT)
+    stage.cluster.processes.pause(stage.hit, Role.PROXY)
+    stage.destroy(pod)
+
+
+def hang_probed(stage: ChainStage) -> None:
+    """Stop a proxy that is asked whether it lives (SIGSTOP); then a backend is destroyed."""
+    hang(stage)
+
+
+def stick(stage: ChainStage) -> None:
+    """Let no data come through the proxy's open connections to the API; a backend is destroyed."""
+    pod = stage.choose_backend()
+    stage.mark(FAULT)
+    strangers.hold_watches(stage)
+    stage.destroy(pod)
+
+
+def orphan(stage: ChainStage) -> None:
+    """Take all managers down for good, then delete a proxy's pod and destroy a backend."""
+    pod = stage.choose_backend()
+    stage.mark(FAULT)
+    for host in stage.control:
+        process = stage.cluster.processes.get(host, Role.MANAGER)
+        stage.cluster.processes.bring_down(host, Role.MANAGER)
+        stage.cluster.processes.signal(process, SIGKILL)
+    stage.delete_proxy()
+    stage.destroy(pod)
+
+
+def drain(stage: ChainStage) -> None:
+    """Set the weight of all endpoints of a port to 0, behind the proxy's back."""
+    stage.mark(FAULT)
+    strangers.zero_weights(stage)
+
+
+def mislead(stage: ChainStage) -> None:
+    """Have UDP flows tracked to an endpoint that does not exist."""
+    stage.mark(FAULT)
+    strangers.poison_flows(stage)
+
+
+def delete(stage: ChainStage) -> None:
+    """Delete the proxy's rules, behind its back."""
+    stage.mark(FAULT)
+    strangers.delete_rules(stage)
+
+
+def unprobed(stage: ChainStage) -> None:
+    """Have proxies without a liveness probe, as kubeadm installs them."""
+    _set_probe(stage, probed=False)
+
+
+def probed(stage: ChainStage) -> None:
+    """Have proxies with the liveness probe that the lab's have."""
+    _set_probe(stage, probed=True)
+
+
+# What a person does.
+
+
+def _delete_pod(stage: ChainStage) -> None:
+    for pod in stage.cluster.api.objects(catalog.POD, addons.NAMESPACE, {"k8s-app": addons.PROXY}):
+        if pod["spec"].get("nodeName") == stage.hit:
+            stage.cluster.api.delete(catalog.POD, addons.NAMESPACE, pod["metadata"]["name"])
+
+
+def _start_managers(stage: ChainStage) -> None:
+    for host in stage.control:
+        stage.cluster.processes.bring_up(host, Role.MANAGER)
+
+
+# What is done before and after.
+
+
+def _set_probe(stage: ChainStage, *, probed: bool) -> None:
+    wanted = addons.proxy(stage.cluster.places)
+    if not probed:
+        for container in wanted["spec"]["template"]["spec"]["containers"]:
+            container.pop("livenessProbe", None)
+    found = stage.cluster.api.get(catalog.DAEMON_SET, addons.NAMESPACE, addons.PROXY)
+    assert found is not None
+    containers = found["spec"]["template"]["spec"]["containers"]
+    if ("livenessProbe" in containers[0]) is not probed:
+        # Not applied: that would leave the probe, which the first application has made.
+        stage.cluster.api.update(catalog.DAEMON_SET, wanted)
+
+
+def _resume(stage: ChainStage) -> None:
+    with contextlib.suppress(NetnsError):
+        stage.cluster.processes.resume(stage.hit, Role.PROXY)
+
+
+def _hit_caught_up(stage: ChainStage) -> Look:
+    return recovery.caught_up(stage, (stage.hit,))
+
+
+def _managed_again(stage: ChainStage) -> Look:
+    return recovery.both(recovery.new_proxy(stage), recovery.caught_up(stage, stage.nodes))
+
+
+FAULTS = (
+    Fault(
+        name=PROBED,
+        title="proxy hung, with a liveness probe; then a backend is gone",
+        cause=hang_probed,
+        over=recovery.new_proxy,
+        by_hand=_delete_pod,
+        itself="kubelet, liveness probe",
+        prepare=probed,
+        undo=_resume,
+    ),
+    Fault(
+        name="proxy-hung",
+        title="proxy hung (SIGSTOP); then a backend is gone",
+        cause=hang,
+        over=recovery.new_proxy,
+        by_hand=_delete_pod,
+        prepare=unprobed,
+        undo=_resume,
+    ),
+    Fault(
+        name="watch-stuck",
+        title="proxy's watch stuck; then a backend is gone",
+        cause=stick,
+        over=_hit_caught_up,
+        by_hand=_delete_pod,
+        itself="proxy, its connection ends",
+        prepare=unprobed,
+        undo=strangers.release,
+    ),
+    Fault(
+        name="weight-zero",
+        title="all weights of a port set to 0",
+        cause=drain,
+        over=recovery.connects,
+        by_hand=_delete_pod,
+        itself=_SYNC,
+        prepare=unprobed,
+        modes=("ipvs",),
+    ),
+    Fault(
+        name="conntrack-black-hole",
+        title="UDP flows tracked to nobody",
+        cause=mislead,
+        over=recovery.flows_lead_on,
+        by_hand=_delete_pod,
+        itself=_SYNC,
+        prepare=unprobed,
+        undo=strangers.release,
+    ),
+    Fault(
+        name="rules-deleted",
+        title="the proxy's rules deleted",
+        cause=delete,
+        over=recovery.connects,
+        by_hand=_delete_pod,
+        itself=_SYNC,
+        prepare=unprobed,
+    ),
+    Fault(
+        name="daemonset-and-proxy-dead",
+        title="all managers down for good, a proxy's pod and a backend gone",
+        cause=orphan,
+        over=_managed_again,
+        by_hand=_start_managers,
+        prepare=unprobed,
+        undo=_start_managers,
+    ),
+)
+
+
+def links() -> tuple[Link, ...]:
+    """Return a link for every fault and variant; with a probe it is of interest alone only."""
+    return tuple(
+        Link(
+            name=f"{fault.name}-{variant}",
+            title=f"{fault.title}: {_ABOUT[variant]}",
+            guarantor=fault.itself or NOBODY,
+            run=Play(fault, variant),
+            about=f"{fault.summary.rstrip('.')}: {_ABOUT[variant]}.",
+            group=_GROUPS[variant],
+            seconds=_SECONDS[variant],
+            prepare=fault.prepare,
+            variant=variant,
+            fault=fault.name,
+            modes=fault.modes,
+        )
+        for fault in FAULTS
+        for variant in Variant
+        if variant is Variant.ALONE or fault.name != PROBED
+    )
