@@ -46,6 +46,7 @@ def breakable(cluster: WholeCluster) -> set[str]:
     return {host for host, _ in cluster.wanted()} & {
         *site.control,
         *site.etcd,
+        *site.monitors,
         *(node.name for node in site.nodes),
     }
 

@@ -27,6 +27,7 @@ from kproxy.lab.door.server import STATE_VARIABLE
 from kproxy.lab.site import Site
 from kproxy.lab.whole.api import Api
 from kproxy.lab.whole.cluster import WholeCluster
+from kproxy.lab.whole.monitoringtargets import PROMETHEUS_PORT
 from kproxy.lab.whole.places import SITE_FILE
 from netns.errors import NetnsError
 from netns.lab import Lab
@@ -82,7 +83,9 @@ class Attendant:
 
 def _prometheus(cluster: WholeCluster) -> Prometheus:
     """Return the lab's Prometheus; a lab without monitoring has none."""
-    return Prometheus(cluster.lab, [])
+    site = cluster.site
+    addresses = [str(site.lan_address(host)) for host in site.monitors]
+    return Prometheus(cluster.lab, addresses, PROMETHEUS_PORT)
 
 
 def main(arguments: list[str]) -> int:

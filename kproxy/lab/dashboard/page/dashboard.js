@@ -74,7 +74,7 @@
 
   function faults(host, open) {
     const rows = [];
-    if (["control", "etcd", "node"].includes(host.kind)) {
+    if (["control", "etcd", "monitor", "node"].includes(host.kind)) {
       const cable = host.plugged
         ? button("Unplug", host.name, {fault: "unplug", host: host.name})
         : button("Plug in", host.name, {fault: "plug", host: host.name}, false);
