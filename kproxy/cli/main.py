@@ -29,6 +29,7 @@ COMMANDS = {
     "measure": "kproxy.cli.measure:measure",
     "node": "kproxy.cli.node:node",
     "proxy": "kproxy.cli.proxy:proxy",
+    "remediate": "kproxy.cli.remediate:remediate",
     "report": "kproxy.cli.report:report",
     "state": "kproxy.cli.state:state",
     "trace": "kproxy.cli.trace:trace",

@@ -6,8 +6,11 @@ from kproxy.exposition import Family, Kind, Registry, Sample
 
 from .guards import Circuit
 from .ledger import Ledger
+from .records import Result, Said
 
 PREFIX = "kproxy_remediation_"
+UNKNOWN = "unknown"
+"""Stands for actions that are not configured: their names come from outside."""
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 
 
@@ -63,13 +66,18 @@ class Metrics:
 
     def _begin(self) -> None:
         """Make the series that alerts look at exist before they first count: rates need a zero."""
-        for result in ("accepted", "malformed", "unauthenticated", "not-stored"):
+        for result in ("accepted", "malformed", "unauthenticated", "not-stored", "crowded"):
             self.notifications.add(result, by=0)
+        left = [one for one in (*Result, *Said) if one.needs_human]
         for action in self.names:
-            for result in ("helped", "ineffective", "failed"):
+            for result in Result:
                 self.actions.add(action, result, by=0)
-            for reason in ("ineffective", "failed", "expired"):
+            for reason in left:
                 self.escalations.add(action, reason, by=0)
+        for said in Said:
+            self.alerts.add(said, by=0)
+            if said.needs_human:
+                self.escalations.add(UNKNOWN, said, by=0)
 
 
 def _families(ledger: Ledger, actions: tuple[str, ...], *, dry_run: bool) -> Iterator[Family]:

@@ -20,7 +20,7 @@ from .records import AnyRecord
 from .reporter import Reporter
 from .tokens import Token
 
-WEBHOOK = "/webhook"
+WEBHOOK = "/alerts"
 AUDIT = "/audit"
 AUDIT_MOST = 1000
 """Records that ``/audit`` shows where ``limit`` does not say less."""

@@ -3,7 +3,7 @@
 from kproxy.logs import Log
 
 from .ledger import Ledger
-from .metrics import Metrics
+from .metrics import UNKNOWN, Metrics
 from .records import Began, Ended, Episode, Held, Notified, Phase, Ran, Result, Said
 from .seams import ACTION_LABEL
 from .state import State
@@ -11,8 +11,6 @@ from .telling import Events
 
 TOO_MUCH_TO_SAY = 20
 """Alerts of one notification that get a log line each; the journal has all."""
-UNKNOWN = "unknown"
-"""Stands in metrics for actions that are not configured: their names come from outside."""
 
 
 class Reporter:
