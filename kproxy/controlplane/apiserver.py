@@ -30,6 +30,7 @@ from .serving.limits import Limits
 from .serving.metrics import Metrics
 from .serving.server import Server
 from .storage import base, locations
+from .storage.counted import CountedStorage
 from .store import Store
 
 _FILES = (
@@ -65,9 +66,10 @@ def start(
         secured.kubelet_context(),
     )
     static = secured.static()
-    store = Store(storage or locations.parse("memory")())
-    taken = allocations.Allocations(store, cidrs, draw=allocations.generator())
     metrics = Metrics()
+    store = Store(CountedStorage(storage or locations.parse("memory")(), metrics.registry))
+    metrics.of_store(store)
+    taken = allocations.Allocations(store, cidrs, draw=allocations.generator())
     limits = limits or Limits(metrics)
 
     authenticator = None

@@ -139,6 +139,15 @@ class Store:
         """Return for each kind the number of objects and of remembered events."""
         return self._cache.sizes()
 
+    def versions(self) -> dict[str, int]:
+        """Return for each kind the version of the last change that is in memory."""
+        return self._cache.versions()
+
+    @property
+    def heard_at(self) -> float:
+        """When the storage last told of a change, seconds since 1970; 0: never."""
+        return self._cache.heard_at
+
     def identity(self) -> Object:
         """Return the metadata of a new object: uid, generation 1 and time."""
         now = timestamp(self._now())

@@ -9,6 +9,7 @@ is listed again and watchers of old revisions are told so (410).
 
 import bisect
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -57,6 +58,8 @@ class WatchCache:
         self._end = threading.Event()
         self.trouble = "the store has not been read yet"
         """Why the memory is not kept fresh at the moment; empty: it is."""
+        self.heard_at = 0.0
+        """When the storage last told something, seconds since 1970; 0: never."""
         self._thread = threading.Thread(target=self._follow, name="watchcache", daemon=True)
         self._thread.start()
 
@@ -154,6 +157,14 @@ class WatchCache:
                 name: (len(kind.items), len(kind.events)) for name, kind in self._kinds.items()
             }
 
+    def versions(self) -> dict[str, int]:
+        """Return for each kind the revision of its last change, or of when all was listed."""
+        with self._lock:
+            return {
+                name: kind.events[-1].version if kind.events else kind.compacted
+                for name, kind in self._kinds.items()
+            }
+
     def _known(self, resource: str) -> _Kind:
         """Return a kind, after waiting for the first list of the storage if need be."""
         if self._revision < 0:
@@ -200,6 +211,7 @@ class WatchCache:
             while not self.closed:
                 changes, reached = watch.next(None)
                 with self._lock:
+                    self.heard_at = time.time()
                     for change in changes:
                         self._note(change)
                     self._revision = max(reached, self._revision)
@@ -239,6 +251,7 @@ class WatchCache:
     def _list_again(self) -> None:
         entries, revision = self._storage.list(ALL)
         with self._lock:
+            self.heard_at = time.time()
             self._first = revision
             self._lists += 1
             for kind in self._kinds.values():

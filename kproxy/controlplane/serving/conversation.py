@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 
 from kproxy import errors, logs
+from kproxy.api import kinds
+from kproxy.exposition import Value
 
 from .. import status
 from ..requests import JSON, Answer
@@ -128,7 +130,7 @@ class Conversation:
             self._metrics.durations.observe(watch.seconds(), verb, asked.resource)
 
     def _open(self, call: Call) -> "_Counted":
-        return _Counted(self._metrics, call.asked.verb.upper(), call.asked.resource)
+        return _Counted(self._metrics, call)
 
     def _send(
         self, channel: Channel, request: Request | None, answer: Answer, *, keep: bool
@@ -161,14 +163,23 @@ class Conversation:
 class _Counted:
     """Counts something that lasts, while it lasts."""
 
-    def __init__(self, metrics: Metrics, verb: str, resource: str) -> None:
-        self._gauge, self._labels = metrics.watches, (verb, resource)
+    def __init__(self, metrics: Metrics, call: Call) -> None:
+        asked = call.asked
+        self._counted: list[tuple[Value, tuple[str, ...]]] = [
+            (metrics.watches, (asked.verb.upper(), asked.resource))
+        ]
+        version = f"{asked.group}/{call.version}" if asked.group else call.version
+        kind = kinds.by_plural(version, asked.resource)
+        if asked.verb == "watch" and kind is not None:
+            self._counted.append((metrics.watchers, (asked.group, call.version, kind.name)))
 
     def __enter__(self) -> None:
-        self._gauge.add(*self._labels)
+        for gauge, labels in self._counted:
+            gauge.add(*labels)
 
     def __exit__(self, *exc: object) -> None:
-        self._gauge.add(*self._labels, by=-1)
+        for gauge, labels in self._counted:
+            gauge.add(*labels, by=-1)
 
 
 def _certificate(connection: socket.socket) -> Mapping[str, Any] | None:

@@ -9,10 +9,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from child_processes import DIES_WITH_US
+from exposition_parser import parse
 
 from kproxy import errors, logs
 from kproxy.api import core, kinds
@@ -23,6 +25,7 @@ from kproxy.controlplane.serving.limits import Limits
 from kproxy.controlplane.serving.metrics import Metrics
 from netns.wait import wait_until
 
+NAMESPACE = b'{"metadata": {"name": "demo"}}'
 MODULE = "kproxy.controlplane.apiserver"
 WATCHES = 1000
 MOST_KIB_PER_WATCH = 128
@@ -189,11 +192,37 @@ def test_metrics_tell_what_was_asked(client):
     assert "apiserver_open_connections 1" in text
 
 
+def test_metrics_tell_of_the_store(client):
+    client.request("GET", "/api/v1/pods")
+    made = json.loads(client.request("POST", "/api/v1/namespaces", body=NAMESPACE))
+    client.request("GET", "/api/v1/namespaces")  # which waits until memory is as new
+    families = parse(client.request("GET", "/metrics").decode())
+    version = float(made["metadata"]["resourceVersion"])
+    cached = families["apiserver_watch_cache_resource_version"].samples
+    assert cached[of("apiserver_watch_cache_resource_version", resource="namespaces")] == version
+    assert cached[of("apiserver_watch_cache_resource_version", resource="pods")] <= version
+    stored = families["apiserver_storage_objects"].samples
+    assert stored[of("apiserver_storage_objects", resource="namespaces")] == 5
+    requests = families["etcd_requests_total"].samples
+    assert requests[of("etcd_requests_total", operation="create", type="namespaces")] == 5
+    assert families["kproxy_watch_cache_followed"].samples["kproxy_watch_cache_followed", ()] == 1
+    heard = "kproxy_watch_cache_last_event_timestamp_seconds"
+    assert time.time() - 60 < families[heard].samples[heard, ()] <= time.time()
+    assert families["process_start_time_seconds"].samples
+
+
+def of(name, **labels):
+    return name, tuple(sorted(labels.items()))
+
+
 def test_a_watch_is_counted_while_it_lasts(server, client):
     gauge = 'apiserver_longrunning_requests{verb="WATCH",resource="namespaces"}'
+    watchers = 'apiserver_registered_watchers{group="",version="v1",kind="Namespace"}'
     with client.watch(core.Namespace, resource_version="") as lines:
         next(iter(lines))
-        assert f"{gauge} 1" in client.request("GET", "/metrics").decode()
+        text = client.request("GET", "/metrics").decode()
+        assert f"{gauge} 1" in text
+        assert f"{watchers} 1" in text
 
 
 def test_a_client_that_is_gone_ends_its_watch(server, client, monkeypatch):
