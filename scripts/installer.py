@@ -23,6 +23,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 PACKAGES = ROOT / "scripts" / "debian-packages.txt"
 KUBECTL_PACKAGES = ROOT / "scripts" / "debian-packages-kubectl.txt"
 ETCD_PACKAGES = ROOT / "scripts" / "debian-packages-etcd.txt"
+MONITORING_PACKAGES = ROOT / "scripts" / "debian-packages-monitoring.txt"
 KERNEL_PACKAGES = ROOT / "scripts" / "debian-packages-kernel.txt"
 NO_KERNEL_VARIABLE = "KPROXY_NO_KERNEL_BUILD"  # 1: --kernel does nothing
 EXIT_NO_KERNEL = 3
@@ -43,7 +44,10 @@ def main(arguments: list[str]) -> int:
             if options.kubectl and not shutil.which("kubectl"):
                 install_debian_packages(KUBECTL_PACKAGES, allowed=options.apt)
             if options.etcd:
-                install_etcd(apt=options.apt)
+                install_stopped(ETCD_PACKAGES, "etcd", apt=options.apt)
+            if options.monitoring:
+                names = packages(MONITORING_PACKAGES)
+                install_stopped(MONITORING_PACKAGES, *names, apt=options.apt)
             install_python_packages(upgrade=options.upgrade)
         except subprocess.CalledProcessError as error:
             command = " ".join(map(str, error.cmd))
@@ -80,6 +84,12 @@ def parser() -> argparse.ArgumentParser:
         f"in SQLite (packages of scripts/{ETCD_PACKAGES.name}); it is not started",
     )
     result.add_argument(
+        "--monitoring",
+        action="store_true",
+        help="also install Prometheus and Alertmanager, for labs that are monitored "
+        f"(packages of scripts/{MONITORING_PACKAGES.name}); they are not started",
+    )
+    result.add_argument(
         "--kubectl",
         action="store_true",
         help="also install kubectl unless there is one, for labs and the tests of the API server "
@@ -102,13 +112,24 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def install_etcd(*, apt: bool) -> None:
-    """Install etcd unless it is there, and stop what Debian starts with it."""
-    if shutil.which("etcd"):
+def install_stopped(wanted: Path, *programs: str, apt: bool) -> None:
+    """Install what is missing of programs, and stop what Debian starts with them.
+
+    A service that was there before goes on: somebody may need it. Services and programs have the
+    same names.
+    """
+    missing = [name for name in programs if not shutil.which(name)]
+    if not missing:
         return
-    install_debian_packages(ETCD_PACKAGES, allowed=apt)
-    if shutil.which("etcd") and Path("/run/systemd/system").is_dir():
-        subprocess.run(["systemctl", "--quiet", "disable", "--now", "etcd"], check=False)
+    install_debian_packages(wanted, allowed=apt)
+    installed = [name for name in missing if shutil.which(name)]
+    if installed and Path("/run/systemd/system").is_dir():
+        subprocess.run(["systemctl", "--quiet", "disable", "--now", *installed], check=False)
+        return
+    for name in installed:
+        script = Path("/etc/init.d", name)
+        if script.exists():
+            subprocess.run([script, "stop"], stdout=subprocess.DEVNULL, check=False)
 
 
 def install_kernel(*, apt: bool) -> int:
@@ -139,10 +160,15 @@ def install_debian_packages(wanted: Path, *, allowed: bool) -> None:
         apt_get(*install)
 
 
+def packages(wanted_list: Path) -> list[str]:
+    """Return the names in a list of packages."""
+    lines = wanted_list.read_text().splitlines()
+    return [name for line in lines if (name := line.partition("#")[0].strip())]
+
+
 def missing_debian_packages(wanted_list: Path) -> list[str]:
     """Return those packages of the list that dpkg does not know as installed."""
-    lines = wanted_list.read_text().splitlines()
-    wanted = [name for line in lines if (name := line.partition("#")[0].strip())]
+    wanted = packages(wanted_list)
     if not shutil.which("dpkg-query"):
         return wanted
     query = ["dpkg-query", "--show", "--showformat", "${db:Status-Status} ${Package}\n", *wanted]

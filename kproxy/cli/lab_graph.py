@@ -16,6 +16,7 @@ _COLOURS = {
     "admin": "#eeeeee",
     "control": "#d7e5fb",
     "etcd": "#e5dbf5",
+    "monitor": "#fbd9e3",
     "node": "#d9f2dc",
     "outside": "#f3f3f3",
 }

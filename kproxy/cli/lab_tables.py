@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kproxy.lab.door.directory import Owner
+from kproxy.lab.whole.monitors import Alert
 from kproxy.lab.whole.picture import Picture, ProcessPicture
 
 NONE = "–"
@@ -15,11 +16,12 @@ _GOOD = ("Running", "Succeeded")
 
 
 def is_well(picture: Picture) -> bool:
-    """Return whether everything that should run does, and all nodes are ready."""
+    """Return whether everything that should run does and answers, and all nodes are ready."""
     return (
         not picture.api
         and all(one.pid for one in picture.control_plane)
         and all(one.ready for one in picture.nodes)
+        and not any(one.trouble or one.down for one in picture.monitors)
     )
 
 
@@ -35,6 +37,8 @@ def parts(picture: Picture, owner: Owner | None) -> Iterator[Table | Text]:
         yield _pods(picture)
     if picture.services:
         yield _services(picture)
+    if picture.monitors:
+        yield _monitors(picture)
 
 
 def process_text(one: ProcessPicture) -> str:
@@ -79,6 +83,33 @@ def _hosts(picture: Picture) -> Table:
         link = Text(host.link or NONE) if host.plugged else Text("unplugged", "red")
         table.add_row(host.name, "\n".join(host.addresses), link, runs or Text(NONE))
     return table
+
+
+def _monitors(picture: Picture) -> Table:
+    table = _table("Monitoring", "HOST", "TARGETS", "NOT UP", "ALERTS FIRING", "PEERS")
+    for one in picture.monitors:
+        if one.trouble:
+            table.add_row(one.host, Text("\n".join(one.trouble), "red"))
+            continue
+        down = [f"{each.job} {each.instance}" for each in one.down]
+        down += [f"{one.unknown} not asked yet"] if one.unknown else []
+        alerts = sorted(_alert(each) for each in one.alerts if each.name != "Watchdog")
+        up = one.targets - len(one.down) - one.unknown
+        table.add_row(
+            one.host,
+            f"{up}/{one.targets} up",
+            Text("\n".join(down) or NONE, "red" if one.down else ""),
+            Text("\n".join(alerts) or NONE, "yellow" if alerts else ""),
+            str(one.peers),
+        )
+    return table
+
+
+def _alert(one: Alert) -> str:
+    about = [
+        one.labels[label] for label in ("node", "namespace", "service") if label in one.labels
+    ]
+    return " ".join((one.name, *about))
 
 
 def _nodes(picture: Picture) -> Table:

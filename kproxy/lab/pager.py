@@ -14,6 +14,7 @@ It lives outside of what it watches: on no host of Prometheus, nor of the cluste
 import argparse
 import http.server
 import json
+import os
 import select
 import signal
 import socketserver
@@ -74,14 +75,22 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], log: logs.Log, switch: Switch) -> None:
         self.log = log
         self.switch = switch
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         super().__init__(address, _Handler)
 
     def serve(self) -> None:
-        """Answer for ever; wakes only when somebody comes."""
+        """Answer until :meth:`stop`; wakes only when somebody comes."""
         poll = select.poll()
-        poll.register(self.fileno(), select.POLLIN)
-        while poll.poll():
+        for descriptor in (self.fileno(), self._wake):
+            poll.register(descriptor, select.POLLIN)
+        while all(descriptor != self._wake for descriptor, _ in poll.poll()):
             self.handle_request()
+        self.server_close()
+        os.close(self._wake)
+
+    def stop(self) -> None:
+        """Make :meth:`serve` return."""
+        os.eventfd_write(self._wake, 1)
 
     def server_bind(self) -> None:
         """Bind without the name look-up of the standard library, which may wait for DNS."""
@@ -156,10 +165,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = errors.UsageError(f"cannot listen at {options.bind_address!r}: {error}")
         log.error("cannot start", error=str(told))
         return 2
-    for name, work in (("server", server.serve), ("switch", switch.watch)):
-        threading.Thread(target=work, name=name, daemon=True).start()
+    threading.Thread(target=switch.watch, name="switch", daemon=True).start()
+    serving = threading.Thread(target=server.serve, name="server")
+    serving.start()
     log.info("started", address=options.bind_address)
     signal.sigwait(ENDS)
+    server.stop()
+    serving.join()
     return 0
 
 

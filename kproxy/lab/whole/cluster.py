@@ -25,6 +25,7 @@ from kproxy.lab.eventlog import EventLog
 from kproxy.lab.site import ADMIN, EDGE, Site
 from kproxy.lab.whole import addons, init, leaders, monitoring, readiness, units
 from kproxy.lab.whole.api import Api, Applied, Object
+from kproxy.lab.whole.monitors import Monitors
 from kproxy.lab.whole.places import Places
 from kproxy.lab.whole.processes import Processes
 from kproxy.lab.whole.roles import Role
@@ -71,6 +72,11 @@ class WholeCluster:
     def api_of(self, host: str, *, timeout: float = 5.0) -> Api:
         """Return the API of one server; to be closed."""
         return Api(self.lab, self.places, server=host, timeout=timeout)
+
+    @property
+    def monitors(self) -> Monitors:
+        """What Prometheuses and Alertmanagers say, where there are any."""
+        return Monitors(self.lab)
 
     @property
     def events(self) -> EventLog:

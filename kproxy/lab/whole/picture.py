@@ -11,12 +11,13 @@ from kproxy.lab import carrier, podviews
 from kproxy.lab.site import ADMIN, EDGE
 from kproxy.lab.whole.api import Object
 from kproxy.lab.whole.cluster import UPLINK, WholeCluster
+from kproxy.lab.whole.monitors import Watch
 from kproxy.lab.whole.roles import ELECTED, Role
 from netns.errors import NetnsError
 
 
 class HostPicture(msgspec.Struct, kw_only=True, rename="camel"):
-    """A host on the segment, or outside. ``kind``: edge, admin, control, etcd, node, outside."""
+    """A host. ``kind``: edge, admin, control, etcd, monitor, node, outside."""
 
     name: str
     kind: str
@@ -86,6 +87,8 @@ class Picture(msgspec.Struct, kw_only=True, rename="camel"):
     nodes: list[NodePicture] = []
     pods: list[PodPicture] = []
     services: list[ServicePicture] = []
+    monitors: list[Watch] = []
+    """What each of the hosts that watch sees; empty: nothing is watched."""
     versions: dict[str, str] = {}
 
 
@@ -115,6 +118,7 @@ def take(cluster: WholeCluster) -> Picture:
         picture.api = str(error)
         lead[Role.ETCD] = cluster.leader(Role.ETCD)
     picture.control_plane = _processes(cluster, lead)
+    picture.monitors = [cluster.monitors.watch(host) for host in cluster.site.monitors]
     return picture
 
 
@@ -125,6 +129,7 @@ def _hosts(cluster: WholeCluster) -> list[HostPicture]:
         "admin": (ADMIN,),
         "control": site.control,
         "etcd": site.etcd,
+        "monitor": site.monitors,
         "node": tuple(node.name for node in site.nodes),
         "outside": site.outside,
     }

@@ -1,7 +1,8 @@
 """Nodes, pods and endpoints as groups of targets with Prometheus' ``__meta_kubernetes_*``. Pure.
 
 The labels are those of ``kubernetes_sd_configs`` of the roles node, pod and endpointslice, so that
-``relabel_configs`` written for them fit; of annotations and owners none is told.
+``relabel_configs`` written for them fit. What is missing: annotations, owners, and of a Service's
+pods the ports that the Service does not have.
 """
 
 import re
@@ -132,8 +133,8 @@ def _slice(
                 f"{_META}endpointslice_port": str(port["port"]),
                 f"{_META}endpointslice_port_protocol": port.get("protocol") or "TCP",
             }
-            # As Prometheus does it: of an endpoint's addresses the first is asked.
-            yield _group(endpoint["addresses"][0], port["port"], common | of_endpoint | labels)
+            for address in endpoint["addresses"]:
+                yield _group(address, port["port"], common | of_endpoint | labels)
 
 
 def _endpoint(endpoint: Object, pods: Mapping[tuple[str, str], Object]) -> Labels:
