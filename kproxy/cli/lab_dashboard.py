@@ -18,6 +18,7 @@ from netns.lab import signals_unwind
 
 INSIDE = [sys.executable, "-m", "kproxy.lab.dashboard.inside"]
 _TOKEN_BYTES = 24
+_WHY_SECONDS = 5.0
 
 
 @click.command()
@@ -43,37 +44,40 @@ def dashboard(listen: str, allow_faults: bool, name: str | None, place: Path) ->
     directory = find(place, name)
     words = [*INSIDE, *(["--allow-faults"] if allow_faults else [])]
     start = messages.Start(host="", argv=words)
-    why: list[str] = []
     with contextlib.ExitStack() as stack:
         stack.enter_context(signals_unwind())
         conversation = stack.enter_context(contextlib.closing(Conversation(directory, start)))
-
-        def ended(text: str) -> None:
-            if not why:
-                why.append(text)
-                # From a thread of its own: who says this is still to answer its browser.
-                threading.Thread(target=server.shutdown, daemon=True).start()
-
-        desk = Desk(conversation, allow=allow_faults, ended=ended)
         token = secrets.token_urlsafe(_TOKEN_BYTES)
+        desk = Desk(conversation, allow=allow_faults)
         server = Server(host, port, page.html(directory.name), desk, token)
         stack.enter_context(server)
-        _tell(server, desk, directory.name)
+        _tell(server, directory.name)
         with contextlib.suppress(KeyboardInterrupt):
-            server.serve_forever()
-    if why:
-        raise errors.KproxyError(why[0])
+            _serve(server, conversation)
+            conversation.ask(b"{}", _WHY_SECONDS)  # raises: it tells why
+            raise errors.KproxyError(f"nobody in lab {directory.name} answers any more")
     return 0
 
 
-def _tell(server: Server, desk: Desk, name: str) -> None:
+def _serve(server: Server, conversation: Conversation) -> None:
+    """Serve until the lab is gone."""
+
+    def watch() -> None:
+        conversation.wait_end()
+        server.shutdown()
+
+    threading.Thread(target=watch, name="end", daemon=True).start()
+    server.serve_forever()
+
+
+def _tell(server: Server, name: str) -> None:
     if not server.loopback:
         click.echo(
             "kproxy: warning: others can reach this page, and its token goes over the network "
             "in clear text",
             err=True,
         )
-    faults = "with buttons for faults" if desk.allow else "--allow-faults gives it buttons"
+    faults = "with buttons for faults" if server.desk.allow else "--allow-faults gives it buttons"
     click.echo(f"kproxy: lab {name}, {faults}; Ctrl-C ends it", err=True)
     click.echo(server.url)
 

@@ -33,6 +33,7 @@ class Looker:
     def __init__(self, cluster: WholeCluster, prometheus: Prometheus, *, faults: bool) -> None:
         self._cluster = cluster
         self._prometheus = prometheus
+        self._queries = queries.Queries(cluster.site.file.profile)
         self._faults = faults
         self._carried: dict[str, Carried] = {}
         self._rates: dict[str, deque[Point]] = {}
@@ -102,10 +103,10 @@ class Looker:
                     series=self._prometheus.over_time(one.query, now, HISTORY_S, step),
                     empty=one.empty,
                 )
-                for one in queries.CHARTS
+                for one in self._queries.charts
             ]
-            losses = queries.by_service(self._prometheus.values(queries.LOSS_OF_SERVICES))
-            delays = queries.by_service(self._prometheus.values(queries.LATENCY_OF_SERVICES))
+            losses = queries.by_service(self._prometheus.values(self._queries.loss_of_services))
+            delays = queries.by_service(self._prometheus.values(self._queries.latency_of_services))
             probed = {
                 key: (losses.get(key), delays.get(key)) for key in losses.keys() | delays.keys()
             }

@@ -7,9 +7,12 @@ rules are being changed.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from kproxy.lab.clusterfile import Profile
+
 POINTS = 150
 """Of a chart, at most: more than that is not seen."""
-WINDOW = "30s"
+_WINDOWS = {Profile.LAB: "15s", Profile.PRODUCTION: "2m"}
+"""Of rates: several scrapes long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,33 +26,43 @@ class Query:
     empty: str = "The probers have not told anything yet."
 
 
-def _loss(by: str) -> str:
-    lost = f"sum by ({by}) (rate(kproxy_probe_lost_total[{WINDOW}]))"
-    return f"{lost} / (sum by ({by}) (rate(kproxy_probe_sent_total[{WINDOW}])) > 0)"
+class Queries:
+    """What is asked in a lab of a profile."""
 
+    def __init__(self, profile: Profile) -> None:
+        self._window = _WINDOWS[profile]
+        services = "namespace, service"
+        self.loss_of_services = self._loss(services)
+        buckets = f"rate(kproxy_probe_duration_seconds_bucket[{self._window}])"
+        quantile = f"histogram_quantile(0.99, sum by ({services}, le) ({buckets}))"
+        self.latency_of_services = f"1000 * {quantile}"
+        self.charts = (
+            Query(
+                id="loss",
+                title="Probes lost, by Service",
+                unit="%",
+                query=f"100 * ({self.loss_of_services})",
+            ),
+            Query(
+                id="loss-by-node",
+                title="Probes lost, by node",
+                unit="%",
+                query=f"100 * ({self._loss('node')})",
+            ),
+            Query(
+                id="latency",
+                title="Latency of probes, 99th percentile",
+                unit="ms",
+                query=self.latency_of_services,
+            ),
+        )
 
-LOSS_OF_SERVICES = _loss("namespace, service")
-LATENCY_OF_SERVICES = (
-    "1000 * histogram_quantile(0.99, sum by (namespace, service, le) "
-    f"(rate(kproxy_probe_duration_seconds_bucket[{WINDOW}])))"
-)
-CHARTS = (
-    Query(
-        id="loss",
-        title="Probes lost, by Service",
-        unit="%",
-        query=f"100 * ({LOSS_OF_SERVICES})",
-    ),
-    Query(
-        id="loss-by-node", title="Probes lost, by node", unit="%", query=f"100 * {_loss('node')}"
-    ),
-    Query(
-        id="latency",
-        title="Latency of probes, 99th percentile",
-        unit="ms",
-        query=LATENCY_OF_SERVICES,
-    ),
-)
+    def _loss(self, by: str) -> str:
+        lost, sent = (
+            f"sum by ({by}) (rate(kproxy_probe_{which}_total[{self._window}]))"
+            for which in ("lost", "sent")
+        )
+        return f"{lost} / ({sent} > 0)"
 
 
 def by_service(values: Iterable[tuple[dict[str, str], float]]) -> dict[tuple[str, str], float]:

@@ -12,7 +12,6 @@ import ipaddress
 import socket
 import threading
 import time
-from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
@@ -22,7 +21,6 @@ import msgspec
 
 from kproxy import errors
 from kproxy.lab.dashboard.messages import Answer, Order, Question
-from kproxy.lab.door.client import Lost
 
 HEADER = "X-Kproxy-Token"
 LARGEST_ORDER = 4096
@@ -41,12 +39,11 @@ class Asked(Protocol):
 
 
 class Desk:
-    """Passes questions on, looks seldom. ``ended``: called once the lab is gone, in words."""
+    """Passes questions on, and looks seldom."""
 
-    def __init__(self, asked: Asked, *, allow: bool, ended: Callable[[str], None]) -> None:
+    def __init__(self, asked: Asked, *, allow: bool) -> None:
         self.allow = allow
         self._asked = asked
-        self._ended = ended
         self._lock = threading.Lock()
         self._last = b""
         self._took = 0.0
@@ -78,9 +75,7 @@ class Desk:
         try:
             return self._asked.ask(msgspec.json.encode(question), ANSWER_S)
         except errors.KproxyError as error:
-            words = error.message if isinstance(error, Lost) else str(error)
-            self._ended(words)
-            return msgspec.json.encode(Answer(error=words))
+            return msgspec.json.encode(Answer(error=str(error)))
 
 
 class Server(ThreadingHTTPServer):

@@ -67,6 +67,18 @@ class Conversation:
             last = self._said.decode(errors="replace").strip().rpartition("\n")[2]
             raise Lost(last or f"who looked at lab {self._name} has ended ({self._wire.code})")
 
+    def wait_end(self) -> None:
+        """Wait until nobody is there any more, without asking: the lab is gone, or closed here.
+
+        Raises nothing; who asks afterwards is told why.
+        """
+        poller = select.poll()
+        try:
+            poller.register(self._wire.socket, select.POLLRDHUP)
+        except ValueError:  # closed before
+            return
+        poller.poll()
+
     def close(self) -> None:
         """End the command. Not while another thread waits for an answer: that ends it, too."""
         with contextlib.suppress(OSError):

@@ -195,7 +195,7 @@ CONTROL = Row(
             title="Names resolved",
             description="Answers of the cluster's name servers by code.",
             unit=Unit.REQUESTS,
-            queries=(Query(rate("coredns_dns_responses_total", "rcode"), "{{rcode}}"),),
+            queries=(Query(or_zero(rate("coredns_dns_responses_total", "rcode")), "{{rcode}}"),),
         ),
     ),
 )

@@ -65,19 +65,17 @@ def _ask(
     source: Source, board: str, asked: Asked, choices: Sequence[Choice], span: Span
 ) -> Result:
     last = Result(board=board, asked=asked, expr=asked.expr, wrong="its variables have no values")
-    for choice in choices:
-        expr = rendered(asked.expr, choice, span.rate_interval)
-        if expr == last.expr:  # it has none of the variables
-            return last
-        last = Result(board=board, asked=asked, expr=expr)
+    # One without variables is the same for all choices.
+    for expr in dict.fromkeys(rendered(asked.expr, one, span.rate_interval) for one in choices):
         try:
             lines = _with_numbers(source.over_time(expr, span.start, span.end, span.step))
         except errors.KproxyError as error:
             if isinstance(error.__cause__, OSError):
                 raise
             return Result(board=board, asked=asked, expr=expr, wrong=str(error))
+        last = Result(board=board, asked=asked, expr=expr, lines=lines)
         if lines:
-            return Result(board=board, asked=asked, expr=expr, lines=lines)
+            break
     return last
 
 

@@ -128,13 +128,15 @@
     if (changed("segments", view.segments.map(one => [one.name, one.hosts.map(host => host.name)]))) {
       cards.clear();
       at("segments").replaceChildren(...view.segments.map(one => {
-        const places = one.hosts.map(host => {
-          const place = make("div");
-          cards.set(host.name, place);
+        const place = host => {
+          const made = make("div");
+          cards.set(host.name, made);
           shown.delete(`host ${host.name}`);
-          return place;
-        });
-        return make("div", {class: "segment"}, make("h3", {}, `segment ${one.name}`), make("div", {class: "hosts"}, ...places));
+          return made;
+        };
+        const [nodes, others] = [true, false].map(wanted => one.hosts.filter(host => (host.kind === "node") === wanted));
+        return make("div", {class: "segment"}, make("h3", {}, `segment ${one.name}`),
+          ...[others, nodes].filter(some => some.length).map(some => make("div", {class: "hosts"}, ...some.map(place))));
       }));
     }
     for (const host of view.segments.flatMap(one => one.hosts)) {
