@@ -83,6 +83,11 @@ def intervals(profile: str) -> Intervals:
     return _scale(profile).intervals
 
 
+def divisor(profile: str) -> int:
+    """Return by what production's durations are divided. Raises ValueError like :func:`rules`."""
+    return _scale(profile).divide
+
+
 def alertmanager(
     profile: str,
     webhook_url: str | None = None,

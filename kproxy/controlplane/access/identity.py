@@ -19,6 +19,8 @@ MONITORS = "system:monitoring"
 PROMETHEUS = "prometheus"
 PROBER = "kproxy-prober"
 """Who asks Services how they fare, as their clients do."""
+REMEDIATION = "kproxy-remediation"
+"""Who runs prepared actions because of alerts."""
 API_SERVER = "kube-apiserver-kubelet-client"
 
 

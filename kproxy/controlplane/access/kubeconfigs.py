@@ -25,6 +25,7 @@ BALANCER = "balancer"
 MONITORING = "monitoring"
 """Of Prometheus, and of who tells it the states of objects."""
 PROBER = "prober"
+REMEDIATION = "remediation"
 
 _USERS: dict[str, tuple[str, tuple[str, ...]]] = {
     ADMIN: ("kubernetes-admin", (identity.ADMINS,)),
@@ -35,6 +36,7 @@ _USERS: dict[str, tuple[str, tuple[str, ...]]] = {
     BALANCER: (identity.BALANCER, ()),
     MONITORING: (identity.PROMETHEUS, (identity.MONITORS,)),
     PROBER: (identity.PROBER, ()),
+    REMEDIATION: (identity.REMEDIATION, ()),
 }
 
 

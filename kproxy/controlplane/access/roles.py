@@ -11,9 +11,12 @@ load balancer         read what a proxy reads; write the status of Services, Eve
 monitoring            /metrics, here and of kubelets (group system:monitoring); read what tells
                       how things are: nodes, pods, Services, their endpoints, workloads, Leases
 prober                read Services
+remediation           read nodes, pods, workloads, Services, Leases; in kube-system delete pods and
+                      execute in them; patch nodes (to cordon them); Events
 node                  see :mod:`noderules`
 service account       ask what it may do; of kube-system, kube-proxy is a proxy as well,
-                      prometheus and kube-state-metrics are monitoring, kproxy-prober a prober
+                      prometheus and kube-state-metrics are monitoring, kproxy-prober a prober,
+                      kproxy-remediation remediation
 nobody                /healthz, /readyz, /livez, /version
 ====================  ==========================================================================
 """
@@ -108,10 +111,12 @@ def _role(user: User) -> Callable[[Attributes], bool] | None:
         identity.DNS: _name_server,
         identity.BALANCER: _balancer,
         identity.PROBER: _prober,
+        identity.REMEDIATION: _remediation,
         f"{_SYSTEM_ACCOUNT}kube-proxy": _proxy,
         f"{_SYSTEM_ACCOUNT}prometheus": _monitoring,
         f"{_SYSTEM_ACCOUNT}kube-state-metrics": _monitoring,
         f"{_SYSTEM_ACCOUNT}kproxy-prober": _prober,
+        f"{_SYSTEM_ACCOUNT}kproxy-remediation": _remediation,
     }.get(user.name)
 
 
@@ -163,6 +168,30 @@ def _monitoring(asked: Attributes) -> bool:
 
 def _prober(asked: Attributes) -> bool:
     return asked.verb in READ and asked.resource == "services" and not asked.subresource
+
+
+_REMEDIATION = {
+    ("nodes", ""): (*READ, "patch"),
+    ("pods", ""): READ,
+    ("daemonsets", ""): READ,
+    # What an Event is about is named by its uid.
+    ("deployments", ""): ("get", "list"),
+    ("services", ""): ("get", "list"),
+    ("leases", ""): ("get", "list"),
+    ("events", ""): ("create", "patch", "update"),
+}
+_REMEDIATION_IN_SYSTEM = {
+    ("pods", ""): ("delete",),
+    # A WebSocket begins with GET.
+    ("pods", "exec"): ("create", "get"),
+}
+
+
+def _remediation(asked: Attributes) -> bool:
+    what = asked.resource, asked.subresource
+    if asked.namespace == "kube-system" and asked.verb in _REMEDIATION_IN_SYSTEM.get(what, ()):
+        return True
+    return asked.verb in _REMEDIATION.get(what, ())
 
 
 _NODE_WRITES = {

@@ -5,12 +5,15 @@ wants them; targets and addresses are the lab's.
 """
 
 import secrets
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from kproxy.controlplane.access import kubeconfigs
 from kproxy.controlplane.access.pki import write_private
 from kproxy.lab.pager import DEAD_MAN_PATH, HUMANS_PATH
 from kproxy.lab.site import ADMIN
@@ -42,6 +45,7 @@ def write(places: Places) -> None:
     write_private(files.token, secrets.token_hex(_TOKEN_BYTES) + "\n")
     for name, rules in profiles.rules(places.site.file.profile).items():
         _write(files.rules / name, rules)
+    _write(files.remediation, remediation(places))
     for host in places.site.monitors:
         directory = files.host(host)
         files.targets(host).mkdir(parents=True, exist_ok=True)
@@ -89,6 +93,19 @@ def alertmanager(places: Places) -> Object:
                 one for one in part if REMEDIATION not in (one.get("receiver"), one.get("name"))
             ]
     return found
+
+
+def remediation(places: Places) -> Object:
+    """Return the configuration of remediation: production's, with the lab's places."""
+    document: Object = yaml.safe_load((profiles.DEPLOY / "remediation.yaml").read_text())
+    return document | {
+        "listen": f"0.0.0.0:{REMEDIATION_PORT}",
+        "tokenFile": str(places.monitoring.token),
+        "journal": {"directory": str(places.monitoring.journal)},
+        "kubeconfig": str(places.kubeconfig(kubeconfigs.REMEDIATION)),
+        "divide": profiles.divisor(places.site.file.profile),
+        "options": {"kproxy": f"{shlex.quote(sys.executable)} -m kproxy"},
+    }
 
 
 def _write(path: Path, document: Mapping[str, Any]) -> None:

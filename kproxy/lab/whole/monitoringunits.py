@@ -63,6 +63,11 @@ def of_monitor(places: Places, host: str) -> Iterator[Watcher]:
     yield Watcher(Role.STATE, _state(places))
     yield Watcher(Role.PROMETHEUS, _prometheus(places, host))
     yield Watcher(Role.ALERTMANAGER, _alertmanager(places, host))
+    watched = places.site.file.watched_by
+    # One at a time may act.
+    if watched is not None and watched.remediation and host == places.site.monitors[0]:
+        config = f"--config={places.monitoring.remediation}"
+        yield Watcher(Role.REMEDIATION, _module("monitoring.remediation", config))
 
 
 def of_admin(places: Places) -> Watcher:

@@ -27,7 +27,7 @@ USERS = (
     kubeconfigs.DNS,
     kubeconfigs.BALANCER,
 )
-MONITORING_USERS = (kubeconfigs.MONITORING, kubeconfigs.PROBER)
+MONITORING_USERS = (kubeconfigs.MONITORING, kubeconfigs.PROBER, kubeconfigs.REMEDIATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,16 @@ class MonitoringFiles:
     def rules(self) -> Path:
         """Return the directory of the rules, which are the same for all."""
         return self.root / "rules"
+
+    @property
+    def remediation(self) -> Path:
+        """Return the configuration of remediation."""
+        return self.root / "remediation.yaml"
+
+    @property
+    def journal(self) -> Path:
+        """Return the directory in which remediation writes down what it does."""
+        return self.root / "journal"
 
     @property
     def token(self) -> Path:

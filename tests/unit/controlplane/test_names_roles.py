@@ -9,6 +9,7 @@ DNS = identity.authenticated(identity.DNS)
 BALANCER = identity.authenticated(identity.BALANCER)
 MONITORING = identity.authenticated(identity.PROMETHEUS, (identity.MONITORS,))
 PROBER = identity.authenticated(identity.PROBER)
+REMEDIATION = identity.authenticated(identity.REMEDIATION)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,34 @@ def test_roles_of_names_and_addresses(
 
 
 @pytest.mark.parametrize(
+    ("verb", "resource", "part", "namespace", "expected"),
+    [
+        ("list", "pods", "", "kube-system", True),
+        ("get", "nodes", "", "", True),
+        ("get", "daemonsets", "", "kube-system", True),
+        ("get", "leases", "", "kube-system", True),
+        ("create", "events", "", "default", True),
+        ("patch", "nodes", "", "", True),
+        ("delete", "pods", "", "kube-system", True),
+        ("get", "pods", "exec", "kube-system", True),
+        ("delete", "pods", "", "shop", False),
+        ("get", "pods", "exec", "shop", False),
+        ("delete", "nodes", "", "", False),
+        ("patch", "nodes", "status", "", False),
+        ("update", "leases", "", "kube-system", False),
+        ("get", "secrets", "", "kube-system", False),
+        ("create", "pods", "", "kube-system", False),
+        ("delete", "daemonsets", "", "kube-system", False),
+    ],
+)
+def test_remediation_may_repair_and_nothing_else(
+    verb: str, resource: str, part: str, namespace: str, expected: bool
+) -> None:
+    asked = Attributes(verb=verb, resource=resource, subresource=part, namespace=namespace)
+    assert roles.allowed(REMEDIATION, asked) is expected
+
+
+@pytest.mark.parametrize(
     ("name", "metrics", "resource"),
     [
         ("prometheus", True, "pods"),
@@ -74,3 +103,29 @@ def test_who_monitors_reads_nothing_else_that_is_no_resource() -> None:
     assert not roles.allowed(MONITORING, Attributes(verb="post", path="/metrics"))
     assert not roles.allowed(MONITORING, Attributes(verb="get", path="/debug"))
     assert not roles.allowed(PROBER, Attributes(verb="get", path="/metrics"))
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "subresource", "namespace", "may"),
+    [
+        ("delete", "pods", "", "kube-system", True),
+        ("delete", "pods", "", "default", False),
+        ("get", "pods", "exec", "kube-system", True),
+        ("get", "pods", "exec", "default", False),
+        ("patch", "nodes", "", "", True),
+        ("delete", "nodes", "", "", False),
+        ("create", "events", "", "default", True),
+        ("list", "pods", "", "", True),
+        ("get", "secrets", "", "kube-system", False),
+        ("patch", "daemonsets", "", "kube-system", False),
+    ],
+)
+def test_who_repairs_may_do_what_actions_do_and_nothing_else(
+    verb: str, resource: str, subresource: str, namespace: str, may: bool
+) -> None:
+    asked = Attributes(verb=verb, resource=resource, subresource=subresource, namespace=namespace)
+    for user in (
+        identity.authenticated(identity.REMEDIATION),
+        identity.account("kube-system", "kproxy-remediation"),
+    ):
+        assert roles.allowed(user, asked) is may

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from kproxy.controlplane.access import kubeconfigs
 from kproxy.errors import InvalidObject
 from kproxy.lab import clusterfile
 from kproxy.lab.site import Site
 from kproxy.lab.whole import addons, monitoring, units
 from kproxy.lab.whole.places import Places
 from kproxy.lab.whole.roles import Role
+from kproxy.monitoring.remediation import settings
 
 WATCHED = "{monitoring: true, controlPlane: {replicas: 2, store: etcd}}"
 
@@ -209,3 +211,15 @@ def test_prometheus_and_alertmanager_accept_their_files(
         ):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_remediation_is_told_the_places_of_the_lab(tmp_path: Path) -> None:
+    made = written(tmp_path, "{monitoring: true, profile: lab}")
+    found = settings.load(made.monitoring.remediation)
+    assert found.listen == "0.0.0.0:9095"
+    assert found.token_file == str(made.monitoring.token)
+    assert found.kubeconfig == str(made.kubeconfig(kubeconfigs.REMEDIATION))
+    assert found.divide == 60
+    assert "restart-proxy" in found.actions
+    running = {(host, unit.name) for host, some in units.plan(made).items() for unit in some}
+    assert {host for host, name in running if name == Role.REMEDIATION} == {"monitor1"}

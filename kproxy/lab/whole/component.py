@@ -1,0 +1,81 @@
+"""A part of a lab's control plane, started anew on its host: what remediation asks for by name.
+
+    python -m kproxy.lab.whole.component --state-dir DIR --host HOST COMPONENT [--dry-run]
+
+On a real cluster a kubelet runs these parts as static pods, or systemd does; in a lab the host's
+init, which starts again who has ended. So one that hangs is killed, and one that waits for the end
+of a back-off, or is held down, is brought up. Prints a
+:class:`kproxy.monitoring.nodecare.seen.Care`. Exit code 0: it runs, or will at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from signal import SIGKILL
+
+from kproxy import errors
+from kproxy.controlplane import manager, scheduler
+from kproxy.lab import clusterfile
+from kproxy.lab.site import Site
+from kproxy.lab.whole.cluster import WholeCluster
+from kproxy.lab.whole.places import SITE_FILE
+from kproxy.lab.whole.processes import Processes
+from kproxy.lab.whole.roles import Role
+from kproxy.monitoring.nodecare import process, seen
+from kproxy.monitoring.nodecare.seen import Care
+from netns.errors import NetnsError
+from netns.lab import Lab
+
+NAME = "recreate-controller"
+ROLES = {manager.NAME: Role.MANAGER, scheduler.NAME: Role.SCHEDULER}
+
+
+def command(state_dir: Path) -> list[str]:
+    """Return the words of the action's ``componentCommand``."""
+    module = "kproxy.lab.whole.component"
+    options = [f"--state-dir={state_dir}", "--host={node}", "{component}"]
+    return [sys.executable, "-m", module, *options]
+
+
+def recreate(processes: Processes, host: str, role: Role, *, dry_run: bool) -> Care:
+    """Look at a part and, unless it runs, let a new process of it start."""
+    one = processes.find(host, role)
+    state = process.state_of(one.pid) if one is not None else None
+    if one is not None and state not in (process.State.STOPPED, process.State.ZOMBIE):
+        return Care(care=NAME, node=host, dry_run=dry_run)
+    found = f"{role} on {host} does not run" if one is None else f"process {one.pid} is {state}"
+    done = f"{role} on {host} is brought up" if one is None else f"SIGKILL to process {one.pid}"
+    if not dry_run:
+        if one is not None:
+            processes.kill(host, role, SIGKILL)
+        processes.bring_up(host, role)
+    return Care(care=NAME, node=host, dry_run=dry_run, found=(found,), done=(done,))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m kproxy.lab.whole.component", description=__doc__
+    )
+    parser.add_argument("--state-dir", type=Path, required=True)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("component", choices=ROLES)
+    options = parser.parse_args(arguments)
+    try:
+        with Lab.attach(options.state_dir) as lab:
+            site = Site(clusterfile.load(lab.scratch / SITE_FILE))
+            with closing(WholeCluster(lab, site)) as cluster:
+                role = ROLES[options.component]
+                done = recreate(cluster.processes, options.host, role, dry_run=options.dry_run)
+    except (errors.KproxyError, NetnsError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(seen.encode(done).decode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
