@@ -10,6 +10,7 @@ import click
 
 from kproxy.agent import nodelock
 from kproxy.agent import resync as proxyresync
+from kproxy.api import core, discovery
 from kproxy.backends.base import Difference
 from kproxy.cli.inspect_source import (
     DEEDS,
@@ -185,6 +186,10 @@ class _Here:
             mode=self.settings.mode,
             states=[side.world.state for side in gathered.sides],
             options=self.settings.options,
+            newest={
+                "services": _newest(gathered.objects.services),
+                "endpointslices": _newest(gathered.objects.slices),
+            },
         )
 
     def differences(self, wanted: Wanted) -> Mapping[str, Sequence[Difference]]:
@@ -193,6 +198,11 @@ class _Here:
             state.family: kernel.compare(wanted.mode, state, wanted.options).differences
             for state in wanted.states
         }
+
+
+def _newest(objects: Sequence[core.Service] | Sequence[discovery.EndpointSlice]) -> int:
+    versions = (one.metadata.resource_version for one in objects)
+    return max((int(text) for text in versions if text.isdigit()), default=0)
 
 
 def _as_the_proxy(asked: Asked) -> Asked:

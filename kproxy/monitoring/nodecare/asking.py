@@ -5,7 +5,7 @@ wait has an end.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kproxy.client.http1 import Connection
@@ -19,6 +19,7 @@ NOT_SERVED = "not served"
 
 LAST = "kubeproxy_sync_proxy_rules_last_timestamp_seconds"
 FULL = "kubeproxy_sync_full_proxy_rules_duration_seconds_count"
+FOLLOWED = "kproxy_watch_resource_version"
 FAILURES = "kproxy_sync_failures_total"
 PENDING = (
     "kubeproxy_sync_proxy_rules_endpoint_changes_pending",
@@ -58,33 +59,37 @@ def ask(place: tuple[str, int], path: str, patience_s: float = PATIENCE_S) -> An
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Samples by name, those of one name in the order of the text."""
+    """Samples by name, each with its labels as they are written."""
 
-    samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    samples: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)
 
     def total(self, *names: str) -> float | None:
         """Return the sum of all samples of these names; None: there is none."""
-        found = [value for name in names for value in self.samples.get(name, ())]
+        found = [value for name in names for _, value in self.samples.get(name, ())]
         return sum(found) if found else None
 
     def newest(self, name: str) -> float | None:
         """Return the greatest sample of a name; None: there is none."""
-        return max(self.samples.get(name, ()), default=None)
+        return max((value for _, value in self.samples.get(name, ())), default=None)
+
+    def of(self, name: str, label: str) -> float | None:
+        """Return the sample of a name that has a label, ``resource="services"``; None: none."""
+        return next((value for text, value in self.samples.get(name, ()) if label in text), None)
 
 
 def parse(text: str) -> Metrics:
-    """Read the text format of Prometheus, as far as it matters here: labels are left out."""
-    found: dict[str, tuple[float, ...]] = {}
+    """Read the text format of Prometheus, as far as it matters here."""
+    found: dict[str, list[tuple[str, float]]] = {}
     for line in text.splitlines():
         if not line or line.startswith("#"):
             continue
         name = line.partition("{")[0].split(" ", 1)[0]
-        rest = line.rpartition("}")[2] if "{" in line else line[len(name) :]
+        labels, _, rest = line[len(name) :].rpartition("}")
         try:
             value = float(rest.split()[0])
         except (IndexError, ValueError):
             continue
-        found[name] = (*found.get(name, ()), value)
+        found.setdefault(name, []).append((labels, value))
     return Metrics(found)
 
 

@@ -3,6 +3,7 @@
 Each part is looked at by itself: where the API server is away, the process is seen nevertheless.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,7 +50,7 @@ def look(doors: Doors, node: str, mode: str, *, resync: int) -> Look:
     if why and answers["livez"].code and not why.endswith(asking.NOT_SERVED):
         eyes.unknown["sync"] = why
     wanted = eyes.wanted()
-    differs, stale_watch = eyes.drift(wanted, content=facts["pending"] == 0)
+    differs = eyes.drift(wanted)
     return Look(
         node=node,
         mode=mode,
@@ -57,7 +58,7 @@ def look(doors: Doors, node: str, mode: str, *, resync: int) -> Look:
         answers={path: str(answer) for path, answer in answers.items()},
         sync=facts,
         drift=differs,
-        watch_stale=stale_watch,
+        watch_stale=eyes.watch(wanted),
         weights=eyes.weights(wanted),
         conntrack=eyes.conntrack(wanted),
         troubles=tuple(eyes.troubles),
@@ -116,21 +117,46 @@ class _Eyes:
             self.unknown["wanted"] = str(error)
             return None
 
-    def drift(self, wanted: Wanted | None, *, content: bool) -> tuple[Numbers, bool | None]:
-        """Compare the kernel; ``content``: the proxy says that nothing is left to do."""
+    def drift(self, wanted: Wanted | None) -> Numbers:
         if wanted is None:
-            return {}, None
+            return {}
         try:
             found = drift.lasting(self._doors.ask, self._doors.differ, wanted)
         except KproxyError as error:
             self.unknown["drift"] = str(error)
-            return {}, None
+            return {}
         if found:
             self._tell("drift", _first(drift.texts(found)), seen.RESYNC)
         counts = dict.fromkeys(map(str, Deviation), 0)
         for one in found:
             counts[str(one.deviation)] += 1
-        return counts, bool(found) and content
+        return counts
+
+    def watch(self, wanted: Wanted | None) -> bool | None:
+        """Compare up to which versions the proxy follows with what was there before we asked it.
+
+        What it has not heard of a moment later it will not hear of.
+        """
+        if wanted is None:
+            return None
+        behind = self._behind(wanted)
+        if behind:
+            time.sleep(drift.PAUSE_S)
+            behind = self._behind(wanted)
+        if behind:
+            self._tell("watch-stale", behind, seen.RESTART)
+        return None if behind is None else bool(behind)
+
+    def _behind(self, wanted: Wanted) -> str | None:
+        """Return of what the proxy has not heard; empty: of all; None: it does not say."""
+        read, _ = asking.metrics(self._doors.place.metrics)
+        known = False
+        for kind, newest in sorted(wanted.newest.items()):
+            followed = read.of(asking.FOLLOWED, f'resource="{kind}"')
+            known = known or followed is not None
+            if followed is not None and 0 < followed < newest:
+                return f"{kind} are followed up to version {followed:.0f}, there is {newest}"
+        return "" if known else None
 
     def weights(self, wanted: Wanted | None) -> Numbers:
         if wanted is None or wanted.mode != weights.IPVS:

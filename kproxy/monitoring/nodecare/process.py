@@ -82,6 +82,15 @@ def find(lock: str, proc: Path = PROC) -> Process | None:
     )
 
 
+def state_of(pid: int, proc: Path = PROC) -> State | None:
+    """Return what any process is doing; None: there is none of this number."""
+    try:
+        stat = (proc / str(pid) / "stat").read_text()
+    except OSError:
+        return None
+    return _STATES.get(stat.rpartition(")")[2].split()[0], State.WAITS)
+
+
 def send(one: Process, number: int, proc: Path = PROC) -> bool:
     """Send a signal to exactly this process; return False if it has ended.
 

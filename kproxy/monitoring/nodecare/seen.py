@@ -1,7 +1,7 @@
 """What a look at a node finds, and what a care came to: values, which become JSON."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -21,6 +21,8 @@ class Wanted:
     states: Sequence[State]
     """One for each IP family."""
     options: Options
+    newest: Mapping[str, int] = field(default_factory=dict)
+    """The newest version of an object of each kind, by the kind's plural; 0: not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +67,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     drift: dict[str, int]
     """``missing``, ``different``, ``unexpected``: kernel objects against the API server."""
     watch_stale: bool | None
-    """The kernel lacks what the API server has, and the proxy is content: it has not heard of it.
-
-    None: not known."""
+    """Whether the proxy has not heard of what the API server has; None: not known."""
     weights: dict[str, int]
     """``stuck`` and ``draining`` real servers of IPVS."""
     conntrack: dict[str, int]

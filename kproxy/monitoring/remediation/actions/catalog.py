@@ -6,9 +6,19 @@ from kproxy.client.rest import Rest
 from kproxy.logs import Log
 from kproxy.monitoring.remediation.seams import Action, NodeAccess, Tools
 
-from . import commandaccess, execaccess
+from . import commandaccess, execaccess, nodecommands
+from .cordonnode import CordonNode
+from .recreatecontroller import RecreateController
+from .restartproxy import RestartProxy
 
-ACTIONS: Mapping[str, Callable[[Tools], Action]] = {}
+ACTIONS: Mapping[str, Callable[[Tools], Action]] = {
+    "restart-proxy": RestartProxy,
+    "resync-proxy": nodecommands.resync,
+    "clean-conntrack": nodecommands.clean_conntrack,
+    "heal-weights": nodecommands.heal_weights,
+    "cordon-node": CordonNode,
+    "recreate-controller": RecreateController,
+}
 """Names of actions (the label ``remediation``) → what makes one."""
 
 NODE_ACCESS: Mapping[str, Callable[[Rest | None, Log, Mapping[str, str]], NodeAccess]] = {
