@@ -154,12 +154,13 @@ class WholeCluster:
     # Waiting.
 
     def wait_ready(self, timeout: float = START_SECONDS) -> None:
-        """Wait until nodes are Ready, and what is declared runs and is ready."""
+        """Wait until nodes are Ready, what is declared runs and is ready, and monitors see it."""
         told = ""
 
         def done() -> bool:
             nonlocal told
             missing = readiness.missing(self.api, self.site)
+            missing = missing or self.monitors.missing(self.site.monitors)
             text = "waiting for " + ", ".join(missing[:3]) + (", …" if missing[3:] else "")
             if missing and text != told:
                 told = text

@@ -3,6 +3,7 @@
 So it is known what each of them sees, also while its cable is out.
 """
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlencode
 
@@ -120,6 +121,20 @@ class Monitors:
             found.peers = len(self.peers(host))
         except errors.KproxyError as error:
             found.trouble.append(error.message)
+        return found
+
+    def missing(self, hosts: Sequence[str]) -> list[str]:
+        """Return, in words, what these hosts do not see yet; empty: they see everything."""
+        found = []
+        for one in map(self.watch, hosts):
+            found += one.trouble
+            found += [f"{each.job} at {each.instance} ({each.error})" for each in one.down]
+            if not one.targets:
+                found.append(f"{one.host} to find whom to ask")
+            if one.unknown:
+                found.append(f"{one.host} to have asked everybody")
+            if one.peers != len(hosts) and not one.trouble:
+                found.append(f"Alertmanager on {one.host} to see the others")
         return found
 
     def _prometheus(self, host: str, path: str) -> Any:
