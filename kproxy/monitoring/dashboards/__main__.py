@@ -1,11 +1,12 @@
-"""Writes the dashboards' files, or asks all their queries.
+"""Writes the dashboards' files, asks all their queries, or checks them by Grafana's schema.
 
     python -m kproxy.monitoring.dashboards write [--check]
     python -m kproxy.monitoring.dashboards check --prometheus HOST:PORT [--last SECONDS]
                                                  [--rate-interval DURATION]
+    python -m kproxy.monitoring.dashboards schema
 
-Exit code 0; 1: a file is not as it would be written, a query has no data; 2: bad usage, or nobody
-answers.
+Exit code 0; 1: a file is not as it would be written, a query has no data, Grafana's schema is not
+kept; 2: bad usage, nobody answers, or the schema cannot be had.
 """
 
 import argparse
@@ -60,6 +61,16 @@ def _check(options: argparse.Namespace) -> int:
     return 1 if empty or not found else 0
 
 
+def _schema(options: argparse.Namespace) -> int:
+    from . import schema
+
+    texts = {path.name: path.read_text() for path in sorted(DIRECTORY.glob("*.json"))}
+    found = schema.problems(texts)
+    print(*found, sep="\n", end="\n" if found else "")
+    print(f"{len(texts)} dashboards, {len(found)} against Grafana's schema", file=sys.stderr)
+    return 1 if found else 0
+
+
 def main(arguments: list[str]) -> int:
     """Return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m kproxy.monitoring.dashboards")
@@ -72,6 +83,8 @@ def main(arguments: list[str]) -> int:
     check.add_argument("--last", type=float, default=600.0, metavar="SECONDS")
     check.add_argument("--rate-interval", default="2m", metavar="DURATION")
     check.set_defaults(run=_check)
+    schema = verbs.add_parser("schema", help="compare with Grafana's own schema (needs npm)")
+    schema.set_defaults(run=_schema)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))

@@ -6,7 +6,6 @@ there is a newer one.
 
 import json
 import warnings
-from typing import Any
 
 from .boards import ALL, TAG
 from .model import Board, Look, Panel, Place, Row, Variable, layout
@@ -82,9 +81,9 @@ def build(board: Board) -> schema.Dashboard:
 
 def _alerts() -> dashboard.AnnotationQuery:
     """Return what marks the times when alerts fired in all pictures."""
-    query: Any = dashboard.AnnotationQuery().name("Alerts").datasource(SOURCE)
-    query.enable(True).icon_color("red").expr(_ALERTS).title_format("{{alertname}}")
-    return query.text_format("{{node}} {{namespace}} {{service}}").step("10s")  # type: ignore[no-any-return]
+    asked = prometheus.Dataquery().expr(_ALERTS).ref_id("Alerts").datasource(SOURCE)
+    made = dashboard.AnnotationQuery().name("Alerts").datasource(SOURCE).enable(True)
+    return made.icon_color("red").target(asked)
 
 
 def _variable(one: Variable) -> dashboard.QueryVariable:
@@ -93,7 +92,6 @@ def _variable(one: Variable) -> dashboard.QueryVariable:
         .label(one.label)
         .datasource(SOURCE)
         .query({"query": one.query, "refId": one.name})
-        .definition(one.query)
         .refresh(schema.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(schema.VariableSort.ALPHABETICAL_ASC)
         .multi(one.several)
