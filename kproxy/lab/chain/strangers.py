@@ -20,6 +20,7 @@ from kproxy.lab.chain import shop
 from kproxy.lab.chain.stage import ChainStage
 from kproxy.lab.site import API_ADDRESS, API_PORT
 from kproxy.lab.whole.roles import Role
+from netns.errors import CommandFailed
 
 TABLE = "stranger"
 _ACK_BYTES = 52
@@ -67,11 +68,10 @@ def zero_weights(stage: ChainStage) -> None:
 def delete_rules(stage: ChainStage) -> None:
     """Delete what the proxy has written: its virtual servers, table or chain."""
     mode = stage.cluster.site.file.mode
-    host = stage.cluster.lab.host(stage.hit)
     if mode != "ipvs":
-        host.run(_DELETE_RULES[mode])
+        _run(stage, _DELETE_RULES[mode])
         return
-    with host.entered(), contextlib.closing(IPVS()) as ipvs:
+    with stage.cluster.lab.host(stage.hit).entered(), contextlib.closing(IPVS()) as ipvs:
         _check(ipvs.run([DelService(key) for key in ipvs.dump()]))
 
 
@@ -121,8 +121,14 @@ def _address(stage: ChainStage) -> str:
 
 
 def _make_table(stage: ChainStage, chain: str) -> None:
-    text = f"table ip {TABLE} {{ {chain} }}\n"
-    stage.cluster.lab.host(stage.hit).run(["nft", "-f", "-"], input=text)
+    _run(stage, ["nft", "-f", "-"], f"table ip {TABLE} {{ {chain}; }}\n")
+
+
+def _run(stage: ChainStage, command: list[str], text: str | None = None) -> None:
+    try:
+        stage.cluster.lab.host(stage.hit).run(command, input=text)
+    except CommandFailed as error:
+        raise errors.MeasurementError(str(error)) from None
 
 
 def _check(results: list[errors.KernelError | None]) -> None:
