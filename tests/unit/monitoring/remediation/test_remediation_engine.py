@@ -1,0 +1,286 @@
+import threading
+from pathlib import Path
+
+import pytest
+from remediation_alerts import Mend
+from remediation_receiver import Receiver, receiver
+
+from kproxy.api.durations import Duration
+from kproxy.errors import KproxyError
+from kproxy.monitoring.remediation.journal import JournalFailed
+from kproxy.monitoring.remediation.records import Began, Ended, Held, Ran
+from kproxy.monitoring.remediation.seams import Outcome, Target, Verdict
+from kproxy.monitoring.remediation.settings import ActionSettings, Guards, Settings
+
+SOON = 0.05
+QUICK = {"verify_within": SOON, "verify_every": SOON / 5, "run_within": 60.0}
+
+
+def ends(one: Receiver) -> list[tuple[str, bool]]:
+    return [(r.result, r.escalated) for r in one.records() if isinstance(r, Ended)]
+
+
+def holds(one: Receiver) -> list[str]:
+    return [record.reason for record in one.records() if isinstance(record, Held)]
+
+
+def test_an_alert_is_checked_repaired_verified_and_told_of(tmp_path: Path) -> None:
+    mend = Mend(**QUICK)
+    with receiver(tmp_path, mend) as one:
+        one.hear()
+        one.engine.run_until_idle()
+        assert one.words() == ["Notified", "Began", "Ran", "helped"]
+        assert [target.node for target in mend.ran] == ["n1"]
+        began = next(record for record in one.records() if isinstance(record, Began))
+        assert mend.verified[0].begun == began.at
+        assert mend.ran[0].begun == began.at
+        assert one.counts("actions_total") == {'action="mend",result="helped"': 1.0}
+        assert one.counts("escalations_total") == {}
+        assert one.events.told == [
+            ("Node/n1", "RemediationBegan", False),
+            ("Node/n1", "RemediationHelped", False),
+        ]
+
+
+def test_it_is_written_down_before_it_is_done(tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+
+    class Looking(Mend):
+        def run(self, target: Target) -> Outcome:
+            seen.append(one.words())
+            return super().run(target)
+
+    with receiver(tmp_path, Looking(**QUICK)) as one:
+        one.hear()
+        one.engine.run_until_idle()
+    assert seen == [["Notified", "Began"]]
+
+
+def test_what_did_not_help_is_left_to_a_human(tmp_path: Path) -> None:
+    mend = Mend(**QUICK)
+    mend.well = Verdict(False, "still broken")
+    with receiver(tmp_path, mend) as one:
+        one.hear()
+        one.engine.run_until_idle()
+        assert ends(one) == [("ineffective", True)]
+        assert len(mend.verified) > 1
+        assert one.counts("escalations_total") == {'action="mend",reason="ineffective"': 1.0}
+        assert one.events.told[-1] == ("Node/n1", "RemediationFailed", True)
+
+
+def test_an_action_that_fails_is_verified_once_for_it_may_be_well_anyway(tmp_path: Path) -> None:
+    mend = Mend(**QUICK)
+    mend.outcome = Outcome(False, "no such pod")
+    with receiver(tmp_path, mend) as one:
+        one.hear()
+        one.engine.run_until_idle()
+        mend.well = Verdict(False, "still broken")
+        one.hear(one.alert("n2"))
+        one.engine.run_until_idle()
+        assert ends(one) == [("helped", False), ("failed", True)]
+        assert len(mend.verified) == 2
+
+
+@pytest.mark.parametrize(
+    "error", [KproxyError("cannot reach it"), ZeroDivisionError("division by zero")]
+)
+def test_an_action_that_raises_has_failed(tmp_path: Path, error: Exception) -> None:
+    class Raising(Mend):
+        def run(self, target: Target) -> Outcome:
+            raise error
+
+    mend = Raising(**QUICK)
+    mend.well = Verdict(False, "still broken")
+    with receiver(tmp_path, mend) as one:
+        one.hear()
+        one.engine.run_until_idle()
+        assert ends(one) == [("failed", True)]
+        ran = next(record for record in one.records() if isinstance(record, Ran))
+        assert str(error) in ran.detail
+
+
+def test_an_action_that_hangs_is_given_up_and_nothing_else_runs_until_it_ends(
+    tmp_path: Path,
+) -> None:
+    let_go = threading.Event()
+
+    class Hanging(Mend):
+        def run(self, target: Target) -> Outcome:
+            super().run(target)
+            let_go.wait(60)
+            return self.outcome
+
+    mend = Hanging(**{**QUICK, "run_within": SOON})
+    mend.well = Verdict(False, "still broken")
+    with receiver(tmp_path, mend) as one:
+        one.hear()
+        one.engine.run_until_idle()
+        assert ends(one) == [("timed-out", True)]
+        one.hear(one.alert("n2"))
+        one.engine.run_until_idle()
+        assert holds(one) == ["one-at-a-time"]
+        let_go.set()
+        assert len(mend.ran) == 1
+
+
+def test_what_would_not_help_is_not_run_and_at_last_left_to_a_human(tmp_path: Path) -> None:
+    mend = Mend(**QUICK)
+    mend.helps = Verdict(False, "the API server is down: it could not sync")
+    guards = Guards(patience=Duration(SOON), recheck=Duration(SOON))
+    settings = Settings(guards=guards, actions={"mend": ActionSettings()})
+    with receiver(tmp_path, mend, settings=settings) as one:
+        one.hear()
+        one.engine.run_until_idle()
+        assert holds(one) == ["would-not-help"]
+        worker = threading.Thread(target=one.engine.run)
+        worker.start()
+        with one.ledger.changed:
+            assert one.ledger.changed.wait_for(lambda: not one.ledger.state.waiting(), 60)
+        one.engine.end()
+        worker.join(60)
+        assert ends(one) == [("expired", True)]
+        last = one.records()[-1]
+        assert isinstance(last, Ended)
+        assert "could not sync" in last.why
+    assert mend.ran == []
+
+
+def test_a_check_that_cannot_tell_holds(tmp_path: Path) -> None:
+    class Blind(Mend):
+        def check(self, target: Target) -> Verdict:
+            raise KproxyError("no answer")
+
+    with receiver(tmp_path, Blind(**QUICK)) as one:
+        one.hear()
+        one.engine.run_until_idle()
+        assert holds(one) == ["check-failed"]
+
+
+def test_resolved_while_it_was_checked_is_not_repaired(tmp_path: Path) -> None:
+    class Slow(Mend):
+        def check(self, target: Target) -> Verdict:
+            one.hear({**fires, "status": "resolved", "endsAt": fires["startsAt"]})
+            return self.helps
+
+    mend = Slow(**QUICK)
+    with receiver(tmp_path, mend) as one:
+        fires = one.alert()
+        one.hear(fires)
+        one.engine.run_until_idle()
+        assert one.words() == ["Notified", "Notified"]
+    assert mend.ran == []
+
+
+def test_a_second_node_waits_for_its_turn_in_a_sick_cluster(tmp_path: Path) -> None:
+    mend = Mend(**QUICK)
+    with receiver(tmp_path, mend) as one:
+        one.nodes.are = {f"n{i}": i < 5 for i in range(10)}
+        one.hear()
+        one.engine.run_until_idle()
+        assert holds(one) == ["too-many-unwell"]
+        assert one.counts("refusals_total") == {'action="mend",reason="too-many-unwell"': 1.0}
+    assert mend.ran == []
+
+
+@pytest.mark.parametrize("where", ["all", "action"])
+def test_a_dry_run_looks_and_does_nothing(tmp_path: Path, where: str) -> None:
+    mend = Mend(**QUICK)
+    action = ActionSettings(dry_run=where == "action")
+    settings = Settings(dry_run=where == "all", actions={"mend": action})
+    with receiver(tmp_path, mend, settings=settings) as one:
+        one.hear()
+        one.engine.run_until_idle()
+        assert ends(one) == [("dry-run", False)]
+    assert mend.ran == []
+
+
+def test_a_dry_run_asks_who_can_rehearse(tmp_path: Path) -> None:
+    class Rehearsed(Mend):
+        def rehearse(self, target: Target) -> Outcome:
+            return Outcome(True, f"would mend {target.node} with glue")
+
+    settings = Settings(dry_run=True, actions={"mend": ActionSettings()})
+    with receiver(tmp_path, Rehearsed(**QUICK), settings=settings) as one:
+        one.hear()
+        one.engine.run_until_idle()
+        last = one.records()[-1]
+        assert isinstance(last, Ended)
+        assert last.why == "would mend n1 with glue"
+
+
+class Died(BaseException):
+    """Stands for SIGKILL: nothing after it is done."""
+
+
+@pytest.mark.parametrize(("is_well", "end"), [(True, "helped"), (False, "interrupted")])
+@pytest.mark.parametrize("when", ["before it ran", "after it ran"])
+def test_what_was_interrupted_is_verified_and_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_well: bool, end: str, when: str
+) -> None:
+    mend = Mend(**QUICK)
+    with receiver(tmp_path, mend) as one, monkeypatch.context() as dying:
+        fires = one.alert()
+        one.hear(fires)
+
+        def die(*_: object, **__: object) -> None:
+            raise Died
+
+        where = "_run" if when == "before it ran" else "verify"
+        dying.setattr(f"kproxy.monitoring.remediation.repair.Repairs.{where}", die)
+        with pytest.raises(Died):
+            one.engine.run_until_idle()
+    mend.well = Verdict(is_well, "so it is")
+    ran = len(mend.ran)
+    with receiver(tmp_path, mend) as one:
+        one.hear(fires)
+        one.engine.run_until_idle()
+        assert ends(one) == [(end, not is_well)]
+        assert len(mend.ran) == ran
+        assert one.ledger.state.guards.lease == ""
+
+
+def test_what_waited_is_done_after_a_restart(tmp_path: Path) -> None:
+    mend = Mend(**QUICK)
+    with receiver(tmp_path, mend) as one:
+        one.hear()
+    with receiver(tmp_path, mend) as one:
+        one.engine.run_until_idle()
+        assert ends(one) == [("helped", False)]
+
+
+def test_limits_hold_over_a_restart(tmp_path: Path) -> None:
+    mend = Mend(**QUICK, runs=1)
+    with receiver(tmp_path, mend) as one:
+        one.hear()
+        one.engine.run_until_idle()
+    with receiver(tmp_path, mend) as one:
+        one.hear(one.alert("n2"))
+        one.engine.run_until_idle()
+        assert holds(one) == ["rate-limit"]
+
+
+def test_an_action_that_is_gone_after_a_restart_leaves_its_work_to_a_human(
+    tmp_path: Path,
+) -> None:
+    with receiver(tmp_path, Mend(**QUICK)) as one:
+        one.hear()
+    with receiver(tmp_path) as one:
+        one.engine.run_until_idle()
+        assert ends(one) == [("expired", True)]
+
+
+def test_nothing_is_begun_that_cannot_be_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mend = Mend(**QUICK)
+    with receiver(tmp_path, mend) as one:
+        one.hear()
+
+        def fail(*_: object) -> None:
+            one.engine.end()
+            raise JournalFailed("no room")
+
+        monkeypatch.setattr("kproxy.monitoring.remediation.journal.Journal.append", fail)
+        one.engine.run_until_idle()
+        assert len(one.ledger.state.waiting()) == 1
+    assert mend.ran == []
