@@ -75,6 +75,8 @@ def _judge_new(alert: Alert, at: float, policy: Policy, waiting: int) -> Judgeme
         return Judgement(Said.UNFIT, str(error))
     if at - alert.starts > policy.max_age:
         return Judgement(Said.TOO_OLD, f"it began {at - alert.starts:.0f} s ago")
+    if alert.starts - at > policy.max_age:
+        return Judgement(Said.UNFIT, f"it begins in {alert.starts - at:.0f} s: a clock is wrong")
     if waiting >= policy.queue:
         return Judgement(Said.QUEUE_FULL, f"{waiting} wait already")
     return Judgement(Said.TAKEN)

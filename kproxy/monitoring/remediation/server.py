@@ -48,7 +48,6 @@ class Server:
         self._open: Counter[str] = Counter()
         self._started = threading.Event()
         self._error: OSError | None = None
-        self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self.port = 0
         """The port it listens on."""
@@ -56,6 +55,7 @@ class Server:
     def __enter__(self) -> Self:
         host, port = address(self._settings.listen)
         self._host, self.port = host, port
+        self._loop = asyncio.new_event_loop()
         self._thread.start()
         self._started.wait()
         if self._error is not None:

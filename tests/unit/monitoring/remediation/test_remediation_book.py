@@ -147,6 +147,7 @@ def test_an_end_to_come_does_not_resolve_what_begins_before_it() -> None:
         (alert(node="-rf"), Said.UNFIT),
         (alert(namespace="a b"), Said.UNFIT),
         (alert(starts=NOW - 3601), Said.TOO_OLD),
+        (alert(starts=NOW + 3601), Said.UNFIT),
     ],
 )
 def test_what_cannot_be_acted_on_is_refused_once(one: dict[str, object], said: Said) -> None:
