@@ -7,27 +7,23 @@ the journal. Its times are times of day; in a lab all clocks are one machine's, 
 to the monotonic clock is the same for everybody.
 """
 
-import contextlib
-import http.client
 import itertools
 import json
 import time
-import urllib.parse
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kproxy import errors
 from kproxy.lab import pager
 from kproxy.lab.eventlog import Event
 from kproxy.lab.site import ADMIN
 from kproxy.lab.whole.cluster import WholeCluster
 from kproxy.lab.whole.monitoringtargets import PROMETHEUS_PORT
+from kproxy.monitoring import promclient
 from kproxy.monitoring.remediation.journal import Line
 from kproxy.monitoring.remediation.records import AnyRecord, Began, Ended, Notified, Result
 
-TIMEOUT_S = 10.0
 WATCHDOG = "Watchdog"
 _NAME = "alertname"
 
@@ -55,29 +51,22 @@ class Act:
 
 
 class Prometheus:
-    """The HTTP API of the Prometheus on a host, asked from the host ``admin``."""
+    """The Prometheus on a host of a cluster, asked from the host ``admin``."""
 
     def __init__(self, cluster: WholeCluster, host: str) -> None:
-        self._cluster = cluster
-        self._address = str(cluster.site.lan_address(host))
+        self._admin = cluster.lab.host(ADMIN)
+        self._client = promclient.Prometheus(str(cluster.site.lan_address(host)), PROMETHEUS_PORT)
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """Return the result of an instant query. Raises MeasurementError."""
-        found = self._get("query?" + urllib.parse.urlencode({"query": expression}))
+        """Return the result of a query as of now. Raises KproxyError."""
+        with self._admin.entered():
+            found = self._client.get("/api/v1/query", {"query": expression})
         return list(found["result"])
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Return the alerts that are pending or firing now. Raises MeasurementError."""
-        return list(self._get("alerts")["alerts"])
-
-    def _get(self, path: str) -> dict[str, Any]:
-        connection = http.client.HTTPConnection(self._address, PROMETHEUS_PORT, timeout=TIMEOUT_S)
-        with self._cluster.lab.host(ADMIN).entered(), contextlib.closing(connection):
-            try:
-                connection.request("GET", f"/api/v1/{path}")
-                return dict(json.load(connection.getresponse())["data"])
-            except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-                raise errors.MeasurementError(f"Prometheus at {self._address}: {error}") from None
+        """Return the alerts that are pending or firing now. Raises KproxyError."""
+        with self._admin.entered():
+            return list(self._client.get("/api/v1/alerts")["alerts"])
 
 
 class Alarms:
