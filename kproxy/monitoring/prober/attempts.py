@@ -29,7 +29,7 @@ class Attempt(Protocol):
     """Probes of one target, one at a time."""
 
     def begin(self) -> Fate:
-        """Send a probe; WAITING: watch :attr:`socket` for :attr:`events`."""
+        """Send a probe; WAITING: watch :attr:`sock` for :attr:`events`."""
         ...
 
     def look(self) -> Fate:
@@ -45,7 +45,7 @@ class Attempt(Protocol):
         ...
 
     @property
-    def socket(self) -> socket.socket | None:
+    def sock(self) -> socket.socket | None:
         """The socket that is open, if any."""
         ...
 
@@ -69,29 +69,29 @@ class _Connect:
 
     def __init__(self, target: Target) -> None:
         self._place = (target.address, target.port)
-        self.socket: socket.socket | None = None
+        self.sock: socket.socket | None = None
 
     def begin(self) -> Fate:
         """See :class:`Attempt`."""
         try:
-            self.socket = _socket(self._place, socket.SOCK_STREAM)
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.sock = _socket(self._place, socket.SOCK_STREAM)
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         except OSError:
             return Fate.LOST
-        return _of_connect(self.socket.connect_ex(self._place))
+        return _of_connect(self.sock.connect_ex(self._place))
 
     def look(self) -> Fate:
         """See :class:`Attempt`."""
-        if self.socket is None:
+        if self.sock is None:
             return Fate.WAITING
-        failed = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        return _of_connect(failed or self.socket.connect_ex(self._place))
+        failed = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        return _of_connect(failed or self.sock.connect_ex(self._place))
 
     def end(self) -> None:
         """See :class:`Attempt`."""
-        if self.socket is not None:
-            self.socket.close()
-            self.socket = None
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
 
     close = end
 
@@ -114,14 +114,14 @@ class _Echo:
         # Not to be mistaken for that of another prober's flow from the same port.
         self._name = _MARK + os.urandom(8)
         self._sent: bytes | None = None
-        self.socket: socket.socket | None = None
+        self.sock: socket.socket | None = None
 
     def begin(self) -> Fate:
         """See :class:`Attempt`."""
         self._sequence += 1
         self._sent = self._name + _SEQUENCE.pack(self._sequence)
         try:
-            if self.socket is None:
+            if self.sock is None:
                 self._open()
             self._send(self._sent)
         except OSError:
@@ -130,9 +130,9 @@ class _Echo:
 
     def look(self) -> Fate:
         """See :class:`Attempt`."""
-        while self.socket is not None:
+        while self.sock is not None:
             try:
-                answer = self.socket.recv(_LARGEST)
+                answer = self.sock.recv(_LARGEST)
             except BlockingIOError:
                 break
             except OSError:  # what ICMP told: nobody is there
@@ -151,9 +151,9 @@ class _Echo:
 
     def close(self) -> None:
         """See :class:`Attempt`."""
-        if self.socket is not None:
-            self.socket.close()
-            self.socket = None
+        if self.sock is not None:
+            self.sock.close()
+            self.sock = None
 
     def _open(self) -> None:
         opened = _socket(self._place, socket.SOCK_DGRAM)
@@ -162,15 +162,15 @@ class _Echo:
         except OSError:
             opened.close()
             raise
-        self.socket = opened
+        self.sock = opened
 
     def _send(self, payload: bytes) -> None:
-        assert self.socket is not None
+        assert self.sock is not None
         try:
-            self.socket.send(payload)
+            self.sock.send(payload)
         except ConnectionRefusedError:
             # That was about an earlier one, and is told only once.
-            self.socket.send(payload)
+            self.sock.send(payload)
 
 
 def _socket(place: tuple[str, int], kind: int) -> socket.socket:

@@ -168,7 +168,7 @@ class Loop:
         self._watch(probe)
 
     def _watch(self, probe: _Probe) -> None:
-        current = probe.attempt.socket
+        current = probe.attempt.sock
         if current is not None and current is not probe.watched:
             self._unwatch(probe)
             self._selector.register(current, probe.attempt.events, probe)
