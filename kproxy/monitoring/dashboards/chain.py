@@ -192,6 +192,24 @@ CONTROL = Row(
             queries=(Query("max by (node) (etcd_server_leader_changes_seen_total)", "{{node}}"),),
         ),
         Panel(
+            title="Store: last good answer ago",
+            description="Time since the store answered an API server, etcd or not. Growing for "
+            "writes: there is no quorum, or no room (kproxy only).",
+            unit=Unit.SECONDS,
+            queries=(
+                Query(
+                    "time() - max by (node, way) (kproxy_store_last_success_timestamp_seconds)",
+                    "{{node}} {{way}}",
+                ),
+            ),
+        ),
+        Panel(
+            title="Pods that wait for a node",
+            description="Pods that schedulers have not placed, by queue.",
+            unit=Unit.NUMBER,
+            queries=(Query("max by (queue) (scheduler_pending_pods)", "{{queue}}"),),
+        ),
+        Panel(
             title="Names resolved",
             description="Answers of the cluster's name servers by code.",
             unit=Unit.REQUESTS,

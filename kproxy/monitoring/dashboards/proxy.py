@@ -181,12 +181,15 @@ PROGRAMMING = Row(
             ),
         ),
         Panel(
-            title="Objects known",
-            description="Objects that the proxy has heard of, by kind (kproxy only).",
+            title="Watch behind",
+            description="How many versions of the cluster's state an API server has that the "
+            "proxy has not heard of. Staying above zero: its watch is stuck (kproxy only).",
             unit=Unit.NUMBER,
             queries=(
                 Query(
-                    f"max by (node, resource) (kproxy_watch_objects{{{PROXIES}}})",
+                    "clamp_min(max by (resource) (apiserver_watch_cache_resource_version)"
+                    " - on (resource) group_right() max by (node, resource) "
+                    f"(kproxy_watch_resource_version{{{PROXIES}}} > 0), 0)",
                     f"{NODE} {{{{resource}}}}",
                 ),
             ),
