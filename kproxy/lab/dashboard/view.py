@@ -53,6 +53,7 @@ def build(found: Found) -> View:
     """Return the page of a look."""
     picture = found.picture
     trouble = [f"The API does not answer: {picture.api}"] if picture.api else []
+    trouble += [f"{one.host}: {text}" for one in picture.monitors for text in one.trouble]
     return View(
         name=picture.name,
         words=list(_words(picture)),

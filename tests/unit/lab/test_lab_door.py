@@ -1,5 +1,6 @@
 """Commands through the door of a lab: bytes, exit codes, terminals, signals, ends."""
 
+import contextlib
 import os
 import pty
 import select
@@ -15,6 +16,7 @@ import pytest
 from kproxy import errors
 from kproxy.lab.clusterfile import ClusterFile
 from kproxy.lab.door import client, messages, owner
+from kproxy.lab.door.conversation import Conversation
 from kproxy.lab.door.directory import LabDirectory, every
 from netns.process import ProcessId
 from netns.wait import wait_until
@@ -244,3 +246,67 @@ def read_until(descriptor: int, wanted: bytes) -> bytes:
         assert select.select([descriptor], [], [], PATIENCE)[0], text
         text += os.read(descriptor, 4096)
     return text
+
+
+def conversation(lab: Open, script: str) -> Conversation:
+    return Conversation(lab.directory, messages.Start(host="", argv=["sh", "-c", script]))
+
+
+ECHO = 'while read -r line; do echo "you said $line"; done'
+
+
+def test_a_command_that_is_kept_answers_line_by_line_and_long_ones(lab: Open) -> None:
+    with contextlib.closing(conversation(lab, ECHO)) as one:
+        assert one.ask(b"one", PATIENCE) == b"you said one"
+        assert one.ask(b"two", PATIENCE) == b"you said two"
+        long = b"x" * (3 * messages.CREDIT)
+        assert one.ask(long, PATIENCE) == b"you said " + long
+
+
+def test_a_kept_command_ends_when_it_is_let_go(lab: Open, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    script = f"trap 'touch {gone}; exit' EXIT HUP; {ECHO}"
+    one = conversation(lab, script)
+    assert one.ask(b"there", PATIENCE) == b"you said there"
+    one.close()
+    wait_until(gone.exists, PATIENCE, "the command to end")
+    with pytest.raises(client.Lost):
+        one.ask(b"still there", PATIENCE)
+
+
+def test_a_kept_command_that_ends_by_itself_says_why(lab: Open) -> None:
+    with contextlib.closing(
+        conversation(lab, "read line; echo first; echo why >&2; exit 3")
+    ) as one:
+        assert one.ask(b"one", PATIENCE) == b"first"
+        with pytest.raises(client.Lost, match=r"^why$"):
+            one.ask(b"two", PATIENCE)
+        one.wait_end()
+
+
+def test_an_answer_that_does_not_come_is_not_waited_for(lab: Open) -> None:
+    with contextlib.closing(conversation(lab, "read line; exec sleep 1000")) as one:
+        with pytest.raises(errors.KproxyError, match="does not answer"):
+            one.ask(b"one", 0.01)
+        with pytest.raises(client.Lost):  # nobody could tell which answer the next one is
+            one.ask(b"two", PATIENCE)
+
+
+def test_who_waits_for_an_answer_is_woken_when_it_is_let_go(lab: Open) -> None:
+    one = conversation(lab, "read line; exec sleep 1000")
+    told: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            one.ask(b"one", PATIENCE)
+        except errors.KproxyError as error:
+            told.append(error)
+
+    asking, waiting = threading.Thread(target=ask), threading.Thread(target=one.wait_end)
+    for thread in (asking, waiting):
+        thread.start()
+    one.close()
+    for thread in (asking, waiting):
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert [type(error) for error in told] == [client.Lost]
