@@ -62,7 +62,7 @@ class Conversation:
         for kind, payload in self._wire.receive():
             self._wire.send_numbers(messages.TAKEN, len(payload))
             (self._out if kind == messages.STDOUT else self._said).extend(payload)
-        if self._wire.code is not None:
+        if self._wire.code is not None and b"\n" not in self._out:
             self._close()
             last = self._said.decode(errors="replace").strip().rpartition("\n")[2]
             raise Lost(last or f"who looked at lab {self._name} has ended ({self._wire.code})")
