@@ -62,7 +62,7 @@ class Switch:
                 left = self._due - time.monotonic()
                 if left <= 0 and not self._silent:
                     self._silent = True
-                    self._log.warning(SWITCH, state="silent", after_s=self._after)
+                    self._log.warning(SWITCH, state="silent", after_s=float(self._after))
                 self._heard.wait(None if self._silent else max(left, 0.0))
 
 
