@@ -27,6 +27,8 @@ _ACK_BYTES = 52
 """A segment without data, with time stamps: what keeps a connection alive is let through."""
 _LAST_OF_RANGE = 250
 """No pod has this number: the kubelet gives addresses from 2 on."""
+_EVERY_FLOW_S = 1.0
+"""In which every flow sends a packet."""
 _DELETE_RULES = {
     "nftables": ["nft", "delete", "table", "ip", layout.TABLE],
     "iptables": ["iptables", "-w", "-t", "nat", "-F", "KUBE-SERVICES"],
@@ -87,9 +89,11 @@ def poison_flows(stage: ChainStage) -> None:
     _make_table(stage, f"chain pre {{ {chain} {service} dnat to {dead}:{shop.UDP_PORT}; }}")
     try:
         with stage.cluster.lab.host(stage.hit).entered(), contextlib.closing(Conntrack()) as table:
-            before = [flow for flow in table.flows(inet.Family.IPV4) if _is_shop(stage, flow)]
-            table.delete(before)  # some end by themselves
-        stage.until(lambda: len(poisoned(stage)) >= len(before), "all flows to be tracked anew")
+            flows = table.flows(inet.Family.IPV4)
+            table.delete([flow for flow in flows if _is_shop(stage, flow)])
+        # Of some flows nothing more comes, so nobody can tell when all are tracked anew.
+        stage.until(lambda: bool(poisoned(stage)), "a flow to be tracked anew")
+        stage.sleep(_EVERY_FLOW_S)
     finally:
         release(stage)
 
