@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from kproxy import logs
+from kproxy.api.durations import Duration
 from kproxy.lab import pager
 
 PATIENCE = 20.0
@@ -108,7 +109,7 @@ def test_what_is_no_notification_is_refused_and_told_to_nobody(
 
 
 def test_silence_is_told_once_and_so_is_its_end(lines: Lines) -> None:
-    switch = pager.Switch(logs.Log("pager", stream=lines), 0.2, 0.0)
+    switch = pager.Switch(logs.Log("pager", stream=lines), Duration(0.2), 0.0)
     threading.Thread(target=switch.watch, daemon=True).start()
     lines.find(state("silent"))
     switch.heard()
