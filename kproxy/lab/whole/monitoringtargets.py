@@ -10,7 +10,7 @@ from typing import Any
 
 from kproxy.controlplane.access import kubeconfigs
 from kproxy.lab.clusterfile import Security
-from kproxy.lab.site import API_PORT, Site
+from kproxy.lab.site import API_PORT, EDGE, Site
 from kproxy.lab.whole.places import Places
 from kproxy.monitoring.discovery.groups import Role
 
@@ -18,7 +18,7 @@ Object = dict[str, Any]
 
 PROMETHEUS_PORT, ALERTMANAGER_PORT, GOSSIP_PORT = 9090, 9093, 9094
 REMEDIATION_PORT, PAGER_PORT, STATE_PORT = 9095, 9096, 8081
-PROXY_PORT, MANAGER_PORT, SCHEDULER_PORT = 10249, 10257, 10259
+PROXY_PORT, MANAGER_PORT, BALANCER_PORT, SCHEDULER_PORT = 10249, 10257, 10258, 10259
 DNS_PORT, ETCD_PORT, NODE_EXPORTER_PORT, PROBER_PORT, DISCOVERY_PORT = 9153, 2381, 9100, 9815, 9816
 METRICS = "metrics"
 """The name of such a port of a pod or a Service."""
@@ -32,7 +32,7 @@ PROXY, KUBELET, API_SERVER, MANAGER, SCHEDULER, ETCD, DNS = (
     "etcd",
     "kube-dns",
 )
-STATE, NODE_EXPORTER, PROMETHEUS, ALERTMANAGER, PROBER, REMEDIATION, DISCOVERY = (
+STATE, NODE_EXPORTER, PROMETHEUS, ALERTMANAGER, PROBER, REMEDIATION, DISCOVERY, BALANCER = (
     "kube-state-metrics",
     "node-exporter",
     "prometheus",
@@ -40,6 +40,7 @@ STATE, NODE_EXPORTER, PROMETHEUS, ALERTMANAGER, PROBER, REMEDIATION, DISCOVERY =
     "kproxy-prober",
     "kproxy-remediation",
     "kproxy-discovery",
+    "kproxy-balancer",
 )
 """Names of jobs."""
 _SYSTEM, _DEFAULT = "kube-system", "default"
@@ -56,6 +57,7 @@ def scrape_configs(places: Places, host: str) -> list[Object]:
         _api_servers(places, host),
         _static(MANAGER, site, site.control, MANAGER_PORT),
         _static(SCHEDULER, site, site.control, SCHEDULER_PORT),
+        _static(BALANCER, site, (EDGE,), BALANCER_PORT),
         _state(site, host),
         _static(PROMETHEUS, site, site.monitors, PROMETHEUS_PORT),
         _static(ALERTMANAGER, site, site.monitors, ALERTMANAGER_PORT),

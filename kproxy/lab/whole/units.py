@@ -23,7 +23,12 @@ from kproxy.lab.site import (
 from kproxy.lab.whole import monitoringunits
 from kproxy.lab.whole.goprograms import Program
 from kproxy.lab.whole.init import Unit
-from kproxy.lab.whole.monitoringtargets import ETCD_PORT, MANAGER_PORT, SCHEDULER_PORT
+from kproxy.lab.whole.monitoringtargets import (
+    BALANCER_PORT,
+    ETCD_PORT,
+    MANAGER_PORT,
+    SCHEDULER_PORT,
+)
 from kproxy.lab.whole.monitoringunits import Watcher
 from kproxy.lab.whole.places import Places
 from kproxy.lab.whole.roles import FOREIGN, Role
@@ -164,6 +169,8 @@ def _balancer(places: Places) -> Unit:
         *(f"--api-server={site.lan_address(host)}:{API_PORT}" for host in site.control),
         f"--state={places.root / 'balancer.json'}",
     ]
+    if site.monitors:
+        options.append(f"--healthz-bind-address=0.0.0.0:{BALANCER_PORT}")
     if site.file.balancer.mode:
         options.append(f"--mode={site.file.balancer.mode}")
     timing = TIMINGS[site.file.profile].balancer

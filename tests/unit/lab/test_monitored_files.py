@@ -128,7 +128,7 @@ def test_jobs_follow_what_the_cluster_has(tmp_path: Path) -> None:
     all_jobs = {
         "kube-proxy", "kubelet", "kube-apiserver", "kube-controller-manager", "kube-scheduler",
         "etcd", "kube-dns", "kube-state-metrics", "node-exporter", "prometheus", "alertmanager",
-        "kproxy-prober", "kproxy-remediation", "kproxy-discovery",
+        "kproxy-prober", "kproxy-remediation", "kproxy-discovery", "kproxy-balancer",
     }  # fmt: skip
     assert set(jobs(places(tmp_path))) == all_jobs
     less = places(tmp_path, "{monitoring: {remediation: false}, dns: false}")
