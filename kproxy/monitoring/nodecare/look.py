@@ -42,13 +42,10 @@ def look(doors: Doors, node: str, mode: str, *, resync: int) -> Look:
     """
     eyes = _Eyes(doors)
     one = doors.find(doors.place.lock)
-    answers = {path: asking.ask(doors.place.healthz, f"/{path}") for path in ("healthz", "livez")}
-    read, why = asking.metrics(doors.place.metrics)
-    facts = asking.sync_facts(read)
+    answers = _ask(doors.place, one)
     eyes.process(one)
     eyes.answers(one, answers)
-    if why and answers["livez"].code and not why.endswith(asking.NOT_SERVED):
-        eyes.unknown["sync"] = why
+    facts = eyes.sync(answers["livez"])
     wanted = eyes.wanted()
     differs = eyes.drift(wanted)
     return Look(
@@ -58,12 +55,24 @@ def look(doors: Doors, node: str, mode: str, *, resync: int) -> Look:
         answers={path: str(answer) for path, answer in answers.items()},
         sync=facts,
         drift=differs,
-        watch_stale=eyes.watch(wanted),
+        watch_stale=eyes.watch(wanted, answers["livez"]),
         weights=eyes.weights(wanted),
         conntrack=eyes.conntrack(wanted),
         troubles=tuple(eyes.troubles),
         unknown=eyes.unknown,
     )
+
+
+def _ask(place: Place, one: Process | None) -> dict[str, asking.Answer]:
+    """Ask for health, as long as there are answers: each that does not come is waited for."""
+    if one is not None and one.state in (State.STOPPED, State.ZOMBIE):
+        return dict.fromkeys(
+            ("livez", "healthz"), asking.Answer(0, f"not asked: it is {one.state}")
+        )
+    live = asking.ask(place.healthz, "/livez")
+    if not live.code:
+        return {"livez": live, "healthz": live}
+    return {"livez": live, "healthz": asking.ask(place.healthz, "/healthz")}
 
 
 def _of_process(one: Process | None, resync: int) -> dict[str, object]:
@@ -103,12 +112,22 @@ class _Eyes:
         live, health = answers["livez"], answers["healthz"]
         if one is None or live.text == asking.NOT_SERVED:
             return
+        if one.state in (State.STOPPED, State.ZOMBIE):
+            return  # that is told
         if not live.code:
             self._tell("proxy-silent", f"/livez: {live}", seen.RESTART)
         elif live.code == 503:
             self._tell("proxy-behind", f"/livez 503: {live.text}", seen.RESTART)
         elif health.code == 503:
             self._tell("node-leaving", f"/healthz 503: {health.text}")
+
+    def sync(self, live: asking.Answer) -> dict[str, float | None]:
+        read, why = asking.Metrics(), ""
+        if _may_answer(live):
+            read, why = asking.metrics(self._doors.place.metrics)
+        if why and not why.endswith(asking.NOT_SERVED):
+            self.unknown["sync"] = why
+        return asking.sync_facts(read)
 
     def wanted(self) -> Wanted | None:
         try:
@@ -132,12 +151,12 @@ class _Eyes:
             counts[str(one.deviation)] += 1
         return counts
 
-    def watch(self, wanted: Wanted | None) -> bool | None:
+    def watch(self, wanted: Wanted | None, live: asking.Answer) -> bool | None:
         """Compare up to which versions the proxy follows with what was there before we asked it.
 
         What it has not heard of a moment later it will not hear of.
         """
-        if wanted is None:
+        if wanted is None or not _may_answer(live):
             return None
         behind = self._behind(wanted)
         if behind:
@@ -185,6 +204,11 @@ class _Eyes:
         except KproxyError as error:
             self.unknown["conntrack"] = str(error)
         return found
+
+
+def _may_answer(live: asking.Answer) -> bool:
+    """Return whether there is any use in asking for metrics."""
+    return bool(live.code) or live.text == asking.NOT_SERVED
 
 
 def _first(found: Sequence[object]) -> str:

@@ -11,8 +11,9 @@ from kproxy.client import podexec
 from kproxy.client.rest import Rest
 from kproxy.errors import KproxyError, UsageError
 from kproxy.logs import Log
-from kproxy.monitoring.remediation.seams import Finished, NodeUnreachable
+from kproxy.monitoring.remediation.seams import Finished, NodeAccess, NodeUnreachable
 
+from . import commandaccess
 from .cluster import ClusterFacts, Proxies
 
 
@@ -51,10 +52,34 @@ class ExecAccess:
         return meta["namespace"], meta["name"], container["name"]
 
 
-def make(rest: Rest | None, log: Log, options: Mapping[str, str]) -> ExecAccess:
-    """Make one. Raises UsageError without an API server."""
+class Either:
+    """One way, and where that does not reach the node, another."""
+
+    def __init__(self, first: NodeAccess, second: NodeAccess) -> None:
+        self._first = first
+        self._second = second
+
+    def run(self, node: str, command: Sequence[str], timeout: float) -> Finished:
+        """Run a command on a node. Raises NodeUnreachable if neither way leads there."""
+        try:
+            return self._first.run(node, command, timeout)
+        except NodeUnreachable as first:
+            try:
+                return self._second.run(node, command, timeout)
+            except NodeUnreachable as second:
+                raise NodeUnreachable(f"{first}; {second}") from None
+
+
+def make(rest: Rest | None, log: Log, options: Mapping[str, str]) -> NodeAccess:
+    """Make one; with ``options.command``, that is the way where no proxy's container runs.
+
+    Raises UsageError without an API server.
+    """
     if rest is None:
         raise UsageError(
             "nodeAccess.kind exec needs an API server", remedy="give kubeconfig in the file"
         )
-    return ExecAccess(rest, Proxies.of(options))
+    access = ExecAccess(rest, Proxies.of(options))
+    if "command" not in options:
+        return access
+    return Either(access, commandaccess.make(rest, log, options))
