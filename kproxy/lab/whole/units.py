@@ -170,7 +170,7 @@ def _balancer(places: Places) -> Unit:
         f"--state={places.root / 'balancer.json'}",
     ]
     if site.monitors:
-        options.append(f"--healthz-bind-address=0.0.0.0:{BALANCER_PORT}")
+        options.append(f"--health-bind-address=0.0.0.0:{BALANCER_PORT}")
     if site.file.balancer.mode:
         options.append(f"--mode={site.file.balancer.mode}")
     timing = TIMINGS[site.file.profile].balancer
