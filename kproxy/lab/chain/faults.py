@@ -131,35 +131,7 @@ def _managed_again(stage: ChainStage) -> Look:
 
 
 FAULTS = (
-    Fault(
-        name=PROBED,
-        title="proxy hung, with a liveness probe; then a backend is gone",
-        cause=hang_probed,
-        over=recovery.new_proxy,
-        by_hand=_delete_pod,
-        itself="kubelet, liveness probe",
-        prepare=probed,
-        undo=_resume,
-    ),
-    Fault(
-        name="proxy-hung",
-        title="proxy hung (SIGSTOP); then a backend is gone",
-        cause=hang,
-        over=recovery.new_proxy,
-        by_hand=_delete_pod,
-        prepare=unprobed,
-        undo=_resume,
-    ),
-    Fault(
-        name="watch-stuck",
-        title="proxy's watch stuck; then a backend is gone",
-        cause=stick,
-        over=_hit_caught_up,
-        by_hand=_delete_pod,
-        itself="proxy, its connection ends",
-        prepare=unprobed,
-        undo=strangers.release,
-    ),
+    # First those that take no backend away: while one drains a proxy looks at its port more often.
     Fault(
         name="weight-zero",
         title="all weights of a port set to 0",
@@ -188,6 +160,35 @@ FAULTS = (
         by_hand=_delete_pod,
         itself=_SYNC,
         prepare=unprobed,
+    ),
+    Fault(
+        name=PROBED,
+        title="proxy hung, with a liveness probe; then a backend is gone",
+        cause=hang_probed,
+        over=recovery.new_proxy,
+        by_hand=_delete_pod,
+        itself="kubelet, liveness probe",
+        prepare=probed,
+        undo=_resume,
+    ),
+    Fault(
+        name="proxy-hung",
+        title="proxy hung (SIGSTOP); then a backend is gone",
+        cause=hang,
+        over=recovery.new_proxy,
+        by_hand=_delete_pod,
+        prepare=unprobed,
+        undo=_resume,
+    ),
+    Fault(
+        name="watch-stuck",
+        title="proxy's watch stuck; then a backend is gone",
+        cause=stick,
+        over=_hit_caught_up,
+        by_hand=_delete_pod,
+        itself="proxy, its connection ends",
+        prepare=unprobed,
+        undo=strangers.release,
     ),
     Fault(
         name="daemonset-and-proxy-dead",

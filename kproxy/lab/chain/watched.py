@@ -22,10 +22,10 @@ from kproxy.traffic.chainset import Watched
 ALERT, ACTION, VERIFIED = "alert", "action", "verified"
 BY_HAND, NOBODY = "by hand", "nobody: by hand"
 MIXIN_ALERTS = ("KubeProxyDown", "KubeProxyInstanceUnreachable")
-ALONE_S = 180.0
+ALONE_S = 150.0
 """So long it is waited where nobody watches: longer than what repairs itself takes here."""
 REMEDIATED_S = 120.0
-MIXIN_S = 1200.0
+MIXIN_S = 1080.0
 """So long an alert of the mixin is waited for, which takes 15 minutes and some intervals."""
 VERIFIED_S = 20.0
 """So long after the repair somebody may take to look whether it was one."""
