@@ -29,6 +29,7 @@ PYTHON = str(ROOT / ".venv" / "bin" / "python")
 NATIVE_TIER = "KPROXY_NATIVE_TIER_PASSED"
 LAB_PARTS = 4  # so that two CPUs, or four, are busy to the end
 MOST_AT_ONCE = 4  # each may fill two gigabytes
+BROWSER = ("tests/lab/test_dashboard_browser.py", "tests/lab/test_report_browser.py")
 PYTEST = (PYTHON, "-m", "pytest", "-p", "no:cacheprovider")
 
 
@@ -80,10 +81,10 @@ def tiers() -> list[Tier]:
         ),
         Tier(
             name="contract",
-            about="the fakes keep the promises of the kernel libraries; the house rules",
+            about="the fakes keep the promises of the kernel libraries; pages; the house rules",
             command=[
                 *PYTEST,
-                *("tests/contract", "tests/test_house.py"),
+                *("tests/contract", "tests/test_house.py", *BROWSER),
                 *("-m", "not kernel and not lab"),
             ],
         ),
