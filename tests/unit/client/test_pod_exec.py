@@ -1,0 +1,185 @@
+"""Running programs in containers over a WebSocket, against the kubelet's side of it."""
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from kproxy.client import podexec
+from kproxy.client.kubeconfig import Access
+from kproxy.client.rest import Rest, Unreachable
+from kproxy.controlplane import execstream
+from kproxy.controlplane.podaccess import Running
+from kproxy.errors import ApiError, KproxyError
+from kproxy.lab.podexec import Beside
+
+WHERE = ("kube-system", "proxy-1", "kube-proxy")
+WITHIN = 30.0
+
+
+class Here:
+    """A host that is this one."""
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        yield
+
+
+class Runtime:
+    """Programs run beside this test."""
+
+    def __init__(self) -> None:
+        self.started: list[Beside] = []
+
+    def exec(self, sandbox: Any, spec: Any, command: Sequence[str], streams: Any) -> Beside:
+        host: Any = Here()
+        one = Beside(host, command, streams, env=dict(os.environ), cwd="/")
+        self.started.append(one)
+        return one
+
+
+class Server:
+    """Answers one exec after the other, as kubelets do, or what it is told."""
+
+    def __init__(self) -> None:
+        self.runtime = Runtime()
+        self.answer = b""
+        self.heads: list[str] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/prefix"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._socket.accept()
+                with connection, contextlib.suppress(OSError):
+                    self._converse(connection)
+
+    def _converse(self, connection: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += connection.recv(4096)
+        text = head.decode()
+        self.heads.append(text)
+        if self.answer:
+            connection.sendall(self.answer)
+            return
+        first, *lines = text.strip().split("\r\n")
+        path = first.split()[1]
+        pairs = [line.split(": ", 1) for line in lines]
+        headers = [(name.lower().encode(), value.encode()) for name, value in pairs]
+        query = urllib.parse.parse_qsl(urllib.parse.urlsplit(path).query, keep_blank_values=True)
+        request = execstream.Request.parse(query)
+        nothing: Any = None
+        runtime: Any = self.runtime
+        where = Running(sandbox=nothing, spec=nothing)
+        execstream.serve(connection, path, headers, runtime, where, request)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with contextlib.closing(Server()) as server:
+        yield server
+
+
+@pytest.fixture
+def rest(server: Server) -> Iterator[Rest]:
+    with Rest(Access(server=server.url, token="t0ken")) as rest:
+        yield rest
+
+
+def sh(text: str) -> list[str]:
+    return ["sh", "-c", text]
+
+
+def test_output_and_exit_code_come_back_apart(rest: Rest, server: Server) -> None:
+    ran = podexec.run(rest, WHERE, sh("echo out; echo err >&2; exit 7"), WITHIN)
+    assert ran == podexec.Ran(code=7, stdout="out\n", stderr="err\n")
+    (head,) = server.heads
+    first = head.split("\r\n")[0]
+    assert first.startswith("GET /prefix/api/v1/namespaces/kube-system/pods/proxy-1/exec?")
+    assert "container=kube-proxy" in first
+    assert "authorization: bearer t0ken" in head.lower()
+
+
+def test_much_output_comes_whole(rest: Rest) -> None:
+    ran = podexec.run(rest, WHERE, sh("yes 0123456789abcde | head -c 1000000"), WITHIN)
+    assert (ran.code, len(ran.stdout)) == (0, 1_000_000)
+
+
+def test_more_than_anybody_wants_is_cut(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(podexec, "OUTPUT_MOST", 1000)
+    ran = podexec.run(rest, WHERE, sh("yes | head -c 100000"), WITHIN)
+    assert (ran.code, len(ran.stdout)) == (0, 1000)
+
+
+def test_words_are_not_for_a_shell(rest: Rest) -> None:
+    ran = podexec.run(rest, WHERE, ["printf", "%s|", "a b", "$(id)", "&c=d", ""], WITHIN)
+    assert ran.stdout == "a b|$(id)|&c=d||"
+
+
+def test_what_cannot_be_started_is_told(rest: Rest) -> None:
+    with pytest.raises(ApiError, match="cannot start no-such-program"):
+        podexec.run(rest, WHERE, ["no-such-program"], WITHIN)
+
+
+def test_one_that_does_not_end_is_left_and_ends_with_the_connection(
+    rest: Rest, server: Server
+) -> None:
+    with pytest.raises(podexec.ExecTimeout, match=r"no end within 0\.5 s"):
+        podexec.run(rest, WHERE, ["sleep", "1000"], 0.5)
+    until = time.monotonic() + WITHIN
+    (one,) = server.runtime.started
+    while one.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert one.poll() is not None
+
+
+def test_a_signal_is_told_as_shells_do(rest: Rest) -> None:
+    assert podexec.run(rest, WHERE, sh("kill -9 $$"), WITHIN).code == 137
+
+
+@pytest.mark.parametrize(("code", "reason"), [(403, "Forbidden"), (404, "NotFound")])
+def test_a_refusal_is_the_servers(rest: Rest, server: Server, code: int, reason: str) -> None:
+    status = {"kind": "Status", "code": code, "reason": reason, "message": "pods/exec: no"}
+    body = json.dumps(status).encode()
+    server.answer = f"HTTP/1.1 {code} No\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    with pytest.raises(ApiError, match="pods/exec: no") as refused:
+        podexec.run(rest, WHERE, ["true"], WITHIN)
+    assert (refused.value.code, refused.value.reason) == (code, reason)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"no HTTP at all\r\n\r\n",
+    ],
+)
+def test_who_speaks_something_else_is_an_error_of_ours(
+    rest: Rest, server: Server, answer: bytes
+) -> None:
+    server.answer = answer
+    with pytest.raises(KproxyError):
+        podexec.run(rest, WHERE, ["true"], WITHIN)
+
+
+def test_a_server_that_is_not_there(server: Server) -> None:
+    server.close()
+    with (
+        Rest(Access(server="http://127.0.0.1:1")) as rest,
+        pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"),
+    ):
+        podexec.run(rest, WHERE, ["true"], WITHIN)
