@@ -27,9 +27,8 @@ class Metrics:
         self.alerts = counter(
             f"{PREFIX}alerts_total", "Alerts in accepted notifications, by outcome", "outcome"
         )
-        self.truncated = counter(
-            f"{PREFIX}truncated_alerts_total", "Alerts that notifications left out"
-        )
+        truncated = f"{PREFIX}truncated_alerts_total"
+        self.truncated = counter(truncated, "Alerts that notifications left out")
         self.actions = counter(
             f"{PREFIX}actions_total", "Alert instances that ended, by result", "action", "result"
         )
@@ -54,9 +53,8 @@ class Metrics:
             SECONDS,
             "action",
         )
-        self.last = registry.gauge(
-            f"{PREFIX}last_notification_timestamp_seconds", "When a notification was last accepted"
-        )
+        last = f"{PREFIX}last_notification_timestamp_seconds"
+        self.last = registry.gauge(last, "When a notification was last accepted")
         self._begin()
 
     def watch(self, ledger: Ledger, *, dry_run: bool) -> None:
