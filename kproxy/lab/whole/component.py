@@ -11,7 +11,6 @@ of a back-off, or is held down, is brought up. Prints a
 import argparse
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from signal import SIGKILL
 
@@ -19,8 +18,7 @@ from kproxy import errors
 from kproxy.controlplane import manager, scheduler
 from kproxy.lab import clusterfile
 from kproxy.lab.site import Site
-from kproxy.lab.whole.cluster import WholeCluster
-from kproxy.lab.whole.places import SITE_FILE
+from kproxy.lab.whole.places import SITE_FILE, Places
 from kproxy.lab.whole.processes import Processes
 from kproxy.lab.whole.roles import Role
 from kproxy.monitoring.nodecare import process, seen
@@ -66,10 +64,10 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         with Lab.attach(options.state_dir) as lab:
-            site = Site(clusterfile.load(lab.scratch / SITE_FILE))
-            with closing(WholeCluster(lab, site)) as cluster:
-                role = ROLES[options.component]
-                done = recreate(cluster.processes, options.host, role, dry_run=options.dry_run)
+            places = Places(lab.scratch, Site(clusterfile.load(lab.scratch / SITE_FILE)))
+            processes = Processes(lab, places, (options.host,))
+            role = ROLES[options.component]
+            done = recreate(processes, options.host, role, dry_run=options.dry_run)
     except (errors.KproxyError, NetnsError) as error:
         print(error, file=sys.stderr)
         return 1

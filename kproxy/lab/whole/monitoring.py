@@ -17,6 +17,7 @@ from kproxy.controlplane.access import kubeconfigs
 from kproxy.controlplane.access.pki import write_private
 from kproxy.lab.pager import DEAD_MAN_PATH, HUMANS_PATH
 from kproxy.lab.site import ADMIN
+from kproxy.lab.whole import component, reach
 from kproxy.lab.whole.monitoringtargets import (
     ALERTMANAGER_PORT,
     PAGER_PORT,
@@ -96,7 +97,12 @@ def alertmanager(places: Places) -> Object:
 
 
 def remediation(places: Places) -> Object:
-    """Return the configuration of remediation: production's, with the lab's places."""
+    """Return the configuration of remediation: production's, with the lab's places.
+
+    A node is reached by its proxy's pod, as on a real cluster, and where none runs, as are hosts
+    of the control plane, by the lab.
+    """
+    state_dir = places.root.parent
     document: Object = yaml.safe_load((profiles.DEPLOY / "remediation.yaml").read_text())
     return document | {
         "listen": f"0.0.0.0:{REMEDIATION_PORT}",
@@ -104,7 +110,15 @@ def remediation(places: Places) -> Object:
         "journal": {"directory": str(places.monitoring.journal)},
         "kubeconfig": str(places.kubeconfig(kubeconfigs.REMEDIATION)),
         "divide": profiles.divisor(places.site.file.profile),
-        "options": {"kproxy": f"{shlex.quote(sys.executable)} -m kproxy"},
+        "nodeAccess": {
+            "kind": "exec",
+            "options": {"command": shlex.join(reach.command(state_dir))},
+        },
+        "options": {
+            "kproxy": f"{shlex.quote(sys.executable)} -m kproxy",
+            "componentCommand": shlex.join(component.command(state_dir)),
+            "controlHosts": ",".join(places.site.control),
+        },
     }
 
 
