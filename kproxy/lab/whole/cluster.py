@@ -13,6 +13,7 @@ host's init (:mod:`init`) starts again who has ended; proxies and DNS are pods, 
 start again. Nothing of it outlives the lab.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
@@ -34,6 +35,7 @@ from netns.errors import WaitTimeout
 from netns.lab import AttachedLab
 
 START_SECONDS = 300.0
+SETTLE_SECONDS = 60.0
 CARRIER_SECONDS = 10.0
 UPLINK = "eth0"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
@@ -113,9 +115,16 @@ class WholeCluster:
         if addons_too:
             self.must_apply(addons.manifests(self.places))
         if self.site.monitors:
-            self._progress("starting Prometheus and Alertmanager")
-            self._start([ADMIN, *self.site.monitors])
+            self._start_monitors()
         return self
+
+    def _start_monitors(self) -> None:
+        """Let the cluster settle first: what is not there yet would be told as broken."""
+        self._progress("starting what is to be watched")
+        with contextlib.suppress(errors.MeasurementError):
+            self.wait_for(lambda: not self._unready(), SETTLE_SECONDS, "something to be watched")
+        self._progress("starting Prometheus and Alertmanager")
+        self._start([ADMIN, *self.site.monitors])
 
     def __enter__(self) -> Self:
         try:
@@ -159,8 +168,7 @@ class WholeCluster:
 
         def done() -> bool:
             nonlocal told
-            missing = readiness.missing(self.api, self.site)
-            missing = missing or self.monitors.missing(self.site.monitors)
+            missing = self._unready() or self.monitors.missing(self.site.monitors)
             text = "waiting for " + ", ".join(missing[:3]) + (", …" if missing[3:] else "")
             if missing and text != told:
                 told = text
@@ -217,6 +225,9 @@ class WholeCluster:
     def _start(self, hosts: Sequence[str]) -> None:
         for host in hosts:
             self.processes.start_init(host)
+
+    def _unready(self) -> list[str]:
+        return readiness.missing(self.api, self.site)
 
     def _registered(self) -> set[str]:
         return {node["metadata"]["name"] for node in self.api.objects(kinds.NODE)}

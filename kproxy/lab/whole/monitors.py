@@ -127,13 +127,15 @@ class Monitors:
         """Return, in words, what these hosts do not see yet; empty: they see everything."""
         found = []
         for one in map(self.watch, hosts):
-            found += one.trouble
+            if one.trouble:
+                found.append(f"{one.host} to answer")
+                continue
             found += [f"{each.job} at {each.instance} ({each.error})" for each in one.down]
             if not one.targets:
                 found.append(f"{one.host} to find whom to ask")
             if one.unknown:
                 found.append(f"{one.host} to have asked everybody")
-            if one.peers != len(hosts) and not one.trouble:
+            if one.peers != len(hosts):
                 found.append(f"Alertmanager on {one.host} to see the others")
         return found
 
