@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from kproxy.cli import lab_graph, lab_tables
+from kproxy.lab.whole.monitors import Alert, Target, Watch
 from kproxy.lab.whole.picture import (
     HostPicture,
     NodePicture,
@@ -135,3 +136,36 @@ def test_svg_is_well_formed_and_its_boxes_do_not_overlap() -> None:
         assert y + height <= int(root.attrib["height"])
         for x2, y2, _, _ in boxes[:index]:
             assert abs(x - x2) >= width or abs(y - y2) >= height
+
+
+def watched(**changes: object) -> Watch:
+    made = Watch(host="monitor1", targets=3, peers=2)
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_what_monitors_see_is_shown_but_not_the_alert_that_always_fires() -> None:
+    down = Target(job="kube-proxy", instance="192.168.50.11:10249", health="down")
+    labels = {"node": "node1", "severity": "critical"}
+    alerts = [
+        Alert(name=name, state="firing", labels=given, since="")
+        for name, given in (("Watchdog", {}), ("KproxyProxyUnreachable", labels))
+    ]
+    text = printed(picture(monitors=[watched(down=[down], alerts=alerts)]))
+    assert "2/3 up" in text
+    assert "kube-proxy 192.168.50.11:10249" in text
+    assert "KproxyProxyUnreachable node1" in text
+    assert "Watchdog" not in text
+
+
+def test_a_monitor_that_does_not_answer_is_told() -> None:
+    trouble = ["Prometheus on monitor1 does not answer: refused"]
+    assert trouble[0] in printed(picture(monitors=[watched(trouble=trouble)]))
+
+
+def test_a_lab_is_not_well_while_a_target_is_down_or_a_monitor_silent() -> None:
+    down = Target(job="kubelet", instance="x:1", health="down")
+    assert lab_tables.is_well(picture(monitors=[watched()]))
+    assert not lab_tables.is_well(picture(monitors=[watched(down=[down])]))
+    assert not lab_tables.is_well(picture(monitors=[watched(trouble=["silent"])]))
