@@ -156,7 +156,8 @@ def test_a_stopped_process_is_killed_and_none_that_has_its_number_now(
 ) -> None:
     try:
         victim.send_signal(signal.SIGSTOP)
-        assert process.state_of(victim.pid) in (State.STOPPED, State.WAITS, State.RUNS)
+        os.waitid(os.P_PID, victim.pid, os.WSTOPPED | os.WNOWAIT)
+        assert process.state_of(victim.pid) is State.STOPPED
         other = as_proxy(victim.pid, start_time=1)
         assert not process.send(other, signal.SIGKILL)
         assert victim.poll() is None
