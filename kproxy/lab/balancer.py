@@ -91,16 +91,20 @@ class _Balancer:
             for wanted, handler in self._handlers()
         ]
         self._told: set[str] = set()
-        self._registry = exposition.Registry()
         self._seen: list[exposition.Sample] = []
-        self._registry.collect_by(self._families)
-        self._registry.collect_by(lambda: watchmetrics.families(self._informers))
-        self._registry.collect_by(processmetrics.collect)
-        requests = RequestMetrics(self._registry, self._rest.host)
-        self._rest.exchanges.listen(requests.observe)
+        self._registry = self._metrics()
         self._syncs = self._registry.counter(
             "kproxy_balancer_syncs_total", "Syncs, by how they ended", "result"
         )
+
+    def _metrics(self) -> exposition.Registry:
+        registry = exposition.Registry()
+        registry.collect_by(self._families)
+        registry.collect_by(lambda: watchmetrics.families(self._informers))
+        registry.collect_by(processmetrics.collect)
+        requests = RequestMetrics(registry, self._rest.host)
+        self._rest.exchanges.listen(requests.observe)
+        return registry
 
     def _handlers(self) -> list[tuple[type[Any], Any]]:
         # Nodes first: a Service without nodes behind it would refuse connections.
