@@ -98,13 +98,17 @@ def test_nothing_of_the_receiver_is_inherited(directory: Path) -> None:
         "print(json.dumps([os.getcwd(), os.listdir('/proc/self/fd'), os.getgroups(),"
         " os.getresuid(), os.getsid(0) == os.getpid(), os.read(0, 1).decode()]))\n"
     )
-    inherited = os.dup(1)
+    inherited, groups = os.dup(1), os.getgroups()
     os.set_inheritable(inherited, True)
     try:
+        if IS_ROOT:
+            os.setgroups([1, 7])
         argv = [str(directory / "mend"), "run"]
         ended = running.run(argv, {}, running.user_named(USER), 30.0, {"RLIMIT_CORE": 0})
     finally:
         os.close(inherited)
+        if IS_ROOT:
+            os.setgroups(groups)
     place, descriptors, groups, users, leads, read = json.loads(ended.stdout)
     # 0, 1, 2, and the one with which the directory is read.
     assert (place, len(descriptors), leads, read) == ("/", 4, True, "")
