@@ -43,29 +43,24 @@ def resync(
     one = find(place.lock)
     refused = why_not(one, number) if found else ""
     if refused or dry_run or not found or one is None:
-        planned = (
-            ()
-            if refused or one is None or not found
-            else (f"{_signal(number)} to process {one.pid}",)
-        )
+        planned = not refused and bool(found)
         return Care(
             care=RESYNC,
             node=wanted.node,
             dry_run=dry_run,
             found=found,
-            done=planned,
+            done=_planned(one, number) if planned else (),
             left=() if dry_run else found,
             refused=refused,
         )
     before, _ = asking.metrics(place.metrics)
     told = _await(place, before, within_s) if send(one, number) else "it has ended just now"
     left = _settle(differ, ask, within_s)
-    done = (f"asked process {one.pid} for a full sync: {told}",)
     return Care(
         care=RESYNC,
         node=wanted.node,
         found=found,
-        done=done,
+        done=(f"asked process {one.pid} for a full sync: {told}",),
         left=left,
         refused=_still_wrong(left, told),
     )
@@ -126,5 +121,5 @@ def _told(found: Sequence[Difference]) -> tuple[str, ...]:
     return (*drift.texts(found[:TOLD]), *([f"… and {more} more"] if more > 0 else []))
 
 
-def _signal(number: int) -> str:
-    return signal.Signals(number).name
+def _planned(one: Process | None, number: int) -> tuple[str, ...]:
+    return (f"{signal.Signals(number).name} to process {one.pid}",) if one is not None else ()
