@@ -5,13 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from uml_runner import Runner, wait_until_clean
 
 from netns.kernels import base
+from netns.wait import wait_until
 
 pytestmark = [
     pytest.mark.uml,
@@ -157,6 +162,86 @@ def test_graph_and_logs(lab: Command) -> None:
     assert lab("graph", "--svg", "-").stdout.startswith("<svg ")
     assert "listening address=0.0.0.0:6443" in lab("logs", "control1/apiserver").stdout
     assert "control1-apiserver" in lab("logs").stdout.splitlines()
+
+
+class Page:
+    """``kproxy lab dashboard``, asked as its page asks."""
+
+    def __init__(self, lab: Command, *options: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "kproxy", "lab", "dashboard", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=lab.env,
+        )
+        assert self.process.stdout is not None
+        found = urllib.parse.urlsplit(self.process.stdout.readline().strip())
+        self.place = f"{found.scheme}://{found.netloc}"
+        self.token = urllib.parse.parse_qs(found.query)["token"][0]
+
+    def ask(self, path: str, order: dict[str, str] | None = None) -> dict[str, Any]:
+        body = None if order is None else json.dumps(order).encode()
+        headers = {"X-Kproxy-Token": self.token, "Content-Type": "application/json"}
+        request = urllib.request.Request(self.place + path, body, headers)
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return dict(json.load(answer))
+
+    def parts(self) -> dict[tuple[str, str], dict[str, Any]]:
+        hosts = [one for part in self.ask("/view")["view"]["segments"] for one in part["hosts"]]
+        return {(host["name"], one["role"]): one for host in hosts for one in host["parts"]}
+
+    def end(self, number: int = signal.SIGINT) -> tuple[int, str]:
+        self.process.send_signal(number)
+        _, said = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, said
+
+
+def lookers(lab: Command) -> int:
+    """Return how many processes look on beside the lab's hosts."""
+    done = lab("exec", "node1", "--", "pgrep", "-fc", "kproxy.lab.dashboard.insid[e]")
+    return int(done.stdout)
+
+
+def test_the_live_page_shows_the_lab_and_breaks_it(lab: Command) -> None:
+    page = Page(lab, "--allow-faults")
+    view = page.ask("/view")["view"]
+    assert (view["name"], view["trouble"], view["faults"]) == ("demo", [], True)
+    assert {one["role"]: one["host"] for one in view["leaders"]} == {
+        "manager": "control1",
+        "scheduler": "control1",
+    }
+    assert "default/one" in {one["name"] for one in view["services"]}
+    assert "default/one" in json.dumps(view["segments"])
+    assert {one["reason"] for one in view["events"]} >= {"Scheduled", "Started"}
+    kubelet = ("node1", "kubelet")
+    assert page.parts()[kubelet]["state"] == "up"
+    hang = {"fault": "hang", "host": "node1", "role": "kubelet"}
+    assert "SIGSTOP" in page.ask("/order", hang)["done"]
+    assert page.parts()[kubelet]["state"] == "hung"
+    assert page.ask("/order", {**hang, "fault": "resume"})["error"] == ""
+    assert page.parts()[kubelet]["state"] == "up"
+    pods = [
+        one["name"] for part in view["segments"] for host in part["hosts"] for one in host["pods"]
+    ]
+    pod = next(name for name in pods if name.startswith("kube-system/kube-dns-"))
+    assert page.ask("/order", {"fault": "delete", "pod": pod})["error"] == ""
+    events = page.ask("/view")["view"]["events"]
+    assert f"pod {pod}" in {one["about"] for one in events if one["reason"] == "Fault"}
+    assert "node7" in page.ask("/order", {**hang, "host": "node7"})["error"]
+    assert lookers(lab) == 1
+    assert page.end() == (0, "kproxy: lab demo, with buttons for faults; Ctrl-C ends it\n")
+    wait_until(lambda: lookers(lab) == 0, PATIENCE, "nobody to look on")
+
+
+def test_the_live_page_breaks_nothing_unasked(lab: Command) -> None:
+    page = Page(lab)
+    assert page.ask("/view")["view"]["faults"] is False
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        page.ask("/order", {"fault": "kill", "host": "node1", "role": "kubelet"})
+    assert page.end(signal.SIGTERM)[0] == 128 + signal.SIGTERM
+    assert lab("dashboard", "--listen", "8080").returncode == 2
+    assert lab("dashboard", "--name", "other").returncode == 2
 
 
 def test_a_second_lab_of_that_name_is_refused(lab: Command, tmp_path: Path) -> None:
