@@ -1,5 +1,6 @@
 """What Prometheus' and Alertmanager's own tools say of the rules and routes, in both profiles."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -132,3 +133,31 @@ def test_what_nobody_foresaw_goes_to_humans(routes: Path) -> None:
 
     run(*route, "--verify.receivers=humans", "alertname=Other", "severity=warning")
     run(*route, "--verify.receivers=remediation,humans", "alertname=Other", "remediation=mine")
+
+
+@pytest.mark.needs_tool("promtool")
+def test_the_configuration_for_a_real_cluster_is_one(tmp_path: Path) -> None:
+    """Debian's promtool knows no ``kubernetes_sd_configs``: for it they are files."""
+    text = (profiles.DEPLOY / "prometheus.yml").read_text()
+    files = re.sub(r"kubernetes_sd_configs: \[.*\]", "file_sd_configs: [{files: [x.json]}]", text)
+    (tmp_path / "prometheus.yml").write_text(files)
+
+    run("promtool", "check", "config", "--syntax-only", tmp_path / "prometheus.yml")
+
+    jobs = {one["job_name"] for one in yaml.safe_load(text)["scrape_configs"]}
+    asked = {
+        job
+        for rule in alert_rules.alerts()
+        for jobs in re.findall(r'job=~?"([^"]+)"', rule["expr"])
+        for job in jobs.split("|")
+    }
+    assert asked <= jobs
+
+
+def test_prometheus_is_as_fast_as_the_profile_says() -> None:
+    said = yaml.safe_load((profiles.DEPLOY / "prometheus.yml").read_text())["global"]
+    every = profiles.intervals(Profile.PRODUCTION)
+
+    assert said["scrape_interval"] == every.scrape
+    assert said["scrape_timeout"] == every.timeout
+    assert said["evaluation_interval"] == every.evaluation
