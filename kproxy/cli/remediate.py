@@ -27,6 +27,7 @@ from kproxy.monitoring.remediation.records import (
     Seen,
     Snapshot,
     Started,
+    fingerprint_of,
 )
 from kproxy.monitoring.remediation.settings import Settings
 
@@ -145,15 +146,36 @@ def rows_of(record: AnyRecord) -> Iterable[Row]:
             if record.truncated:
                 yield at, "truncated", "", "", "", f"{record.truncated} alerts were left out"
         case Held():
-            yield at, "held", record.instance, record.action, record.target, record.why
+            yield (
+                at,
+                "held",
+                fingerprint_of(record.instance),
+                record.action,
+                record.target,
+                record.why,
+            )
         case Began():
-            yield at, "began", record.instance, record.action, record.target, record.why
+            yield (
+                at,
+                "began",
+                fingerprint_of(record.instance),
+                record.action,
+                record.target,
+                record.why,
+            )
         case Ran():
             why = f"{record.detail} ({record.seconds:.2f} s)"
-            yield at, "ran", record.instance, record.action, record.target, why
+            yield at, "ran", fingerprint_of(record.instance), record.action, record.target, why
         case Ended():
             what = f"{record.result}, left to a human" if record.escalated else record.result
-            yield at, what, record.instance, record.action, record.target, record.why
+            yield (
+                at,
+                what,
+                fingerprint_of(record.instance),
+                record.action,
+                record.target,
+                record.why,
+            )
 
 
 def _alert(seen: Seen) -> str:

@@ -113,10 +113,9 @@ class Engine:
 
     def _hold(self, episode: Episode, action: Action) -> Hold | None:
         """Return why the action may not run now: first what costs nothing to know."""
-        guards = self._settings.guards
         if self._repairs.straggles:
             why = "an action that was given up has not ended"
-            return Hold(Reason.BUSY, why, self._ledger.clock.now() + guards.recheck)
+            return Hold(Reason.BUSY, why, self._ledger.clock.now())
         not_ready = self._health.not_ready()
         with self._ledger.changed:
             state, now = self._ledger.state, self._ledger.clock.now()
@@ -132,19 +131,21 @@ class Engine:
             if verdict.good:
                 return None
             reason, why = Reason.CHECK, verdict.reason
-        return Hold(reason, why, self._ledger.clock.now() + recheck(guards, episode.tries))
+        return Hold(reason, why, self._ledger.clock.now())
 
     def _held(self, name: str, episode: Episode, hold: Hold) -> None:
         # Not beyond the time at which its patience ends: then a human must hear of it.
-        expires = episode.taken + self._settings.guards.patience
+        now, guards = self._ledger.clock.now(), self._settings.guards
+        expires = episode.taken + guards.patience
+        until = hold.until if hold.until > now else now + recheck(guards, episode.tries)
         record = Held(
-            at=self._ledger.clock.now(),
+            at=now,
             instance=name,
             action=episode.action,
             target=episode.target,
             reason=hold.reason,
             why=hold.why,
-            until=min(hold.until, expires),
+            until=min(until, expires),
         )
         if self._ledger.write(record, only_if=lambda state: waits(state, name)):
             self._reporter.held(record)

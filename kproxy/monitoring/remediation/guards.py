@@ -31,7 +31,7 @@ class Reason(StrEnum):
 
 
 class Hold(NamedTuple):
-    """An action must wait until ``until``."""
+    """An action must wait until ``until``; where that is now, nobody knows how long."""
 
     reason: Reason
     why: str
@@ -68,7 +68,7 @@ class Guards:
     def hold(self, action: str, target: str, now: float, health: Health) -> Hold | None:
         """Return why an action may not run on a target now; None: it may."""
         if self.lease:
-            return Hold(Reason.BUSY, f"{self.lease} is being repaired", now + self._recheck())
+            return Hold(Reason.BUSY, f"{self.lease} is being repaired", now)
         rest = self._rests.get(target)
         if rest is not None and now < rest.until:
             return Hold(Reason.COOL_DOWN, f"{target} was repaired shortly ago", rest.until)
@@ -137,7 +137,7 @@ class Guards:
             return None
         of = f" of {health.nodes}" if health.nodes else ""
         why = f"{len(health.unwell)}{of} nodes are not well: that is no fault of one node"
-        return Hold(Reason.UNWELL, why, now + self._recheck())
+        return Hold(Reason.UNWELL, why, now)
 
     def _count(self, action: str, at: float, helped: bool) -> None:
         before = self._breakers.get(action)
@@ -149,9 +149,6 @@ class Guards:
     def _forget(self, at: float) -> None:
         if len(self._rests) > RESTS_MOST:
             self._rests = {key: rest for key, rest in self._rests.items() if rest.until > at}
-
-    def _recheck(self) -> float:
-        return float(self._settings.recheck)
 
 
 def recheck(settings: GuardSettings, tries: int) -> float:

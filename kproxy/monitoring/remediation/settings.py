@@ -17,6 +17,8 @@ from kproxy.errors import InvalidObject, UsageError
 from .seams import Limits
 
 PORT = 9095
+LOOK_AGAIN_LEAST_S = 0.2
+"""A look may start a program on the node: not more often than so, also in a lab."""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -121,6 +123,7 @@ class Settings(_Part, frozen=True, kw_only=True, rename="camel"):
         """Return an action's limits: its own, where the file says nothing else, divided."""
         found = self.actions.get(name, ActionSettings()).over(own)
         waits = {field: getattr(found, field) / self.divide for field in _WAITS}
+        waits["verify_every"] = max(waits["verify_every"], LOOK_AGAIN_LEAST_S)
         return dataclasses.replace(found, **waits)
 
 

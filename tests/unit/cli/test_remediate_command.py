@@ -179,6 +179,7 @@ def test_a_lab_divides_waits_and_not_work() -> None:
     limits = settings.limits("mend", Limits(period=70.0, run_within=60.0))
     assert (limits.cool_down, limits.period, limits.run_within) == (5.0, 7.0, 60.0)
     assert (settings.guards.max_age, settings.guards.patience) == (10.0, 90.0)
+    assert settings.limits("mend", Limits(verify_every=1.0)).verify_every == 0.2
 
 
 def test_actions_are_made_with_what_they_may_use(

@@ -182,6 +182,23 @@ def test_a_second_node_waits_for_its_turn_in_a_sick_cluster(tmp_path: Path) -> N
     assert mend.ran == []
 
 
+def test_what_is_held_is_looked_at_less_and_less_often(tmp_path: Path) -> None:
+    mend = Mend(**QUICK)
+    with receiver(tmp_path, mend) as one:
+        one.nodes.are = {f"n{i}": True for i in range(10)}
+        one.hear()
+        for _ in range(3):
+            name, _ = one.ledger.state.waiting()[0]
+            one.engine.step(name)
+        mend.helps = Verdict(False, "it is whole")
+        one.nodes.are = {}
+        one.engine.step(name)
+        held = [record for record in one.records() if isinstance(record, Held)]
+        assert [record.reason for record in held] == ["too-many-unwell"] * 3 + ["would-not-help"]
+        waits = [round(record.until - record.at, 6) for record in held]
+        assert waits == [10.0, 20.0, 40.0, 80.0]
+
+
 @pytest.mark.parametrize("where", ["all", "action"])
 def test_a_dry_run_looks_and_does_nothing(tmp_path: Path, where: str) -> None:
     mend = Mend(**QUICK)
