@@ -148,8 +148,8 @@ def test_the_configuration_for_a_real_cluster_is_one(tmp_path: Path) -> None:
     asked = {
         job
         for rule in alert_rules.alerts()
-        for jobs in re.findall(r'job=~?"([^"]+)"', rule["expr"])
-        for job in jobs.split("|")
+        for named in re.findall(r'job=~?"([^"]+)"', rule["expr"])
+        for job in named.split("|")
     }
     assert asked <= jobs
 
