@@ -3,22 +3,23 @@
 So it is known what each of them sees, also while its cable is out.
 """
 
-from collections.abc import Sequence
-from typing import Any
-from urllib.parse import urlencode
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from kproxy import errors
 from kproxy.client import http1
 from kproxy.lab.whole.monitoringtargets import ALERTMANAGER_PORT, PROMETHEUS_PORT
+from kproxy.monitoring.promclient import TIMEOUT_S, Prometheus
 from netns.lab import AttachedLab
+
+T = TypeVar("T")
 
 UP, DOWN = "up", "down"
 """What is known of a target; before it has been asked: ``unknown``."""
 FIRING = "firing"
 _LOCAL = "127.0.0.1"
-_TIMEOUT = 5.0
 
 
 class Target(msgspec.Struct, kw_only=True, frozen=True, rename="camel"):
@@ -71,7 +72,8 @@ class Monitors:
 
     def targets(self, host: str) -> list[Target]:
         """Return whom the Prometheus of a host asks."""
-        found = self._prometheus(host, "/api/v1/targets?state=active")["activeTargets"]
+        state = {"state": "active"}
+        found = self._prometheus(host, lambda client: client.get("/api/v1/targets", state))
         return [
             Target(
                 job=one["labels"]["job"],
@@ -80,11 +82,12 @@ class Monitors:
                 health=one["health"],
                 error=one["lastError"],
             )
-            for one in found
+            for one in found["activeTargets"]
         ]
 
     def alerts(self, host: str) -> list[Alert]:
         """Return the alerts of the Prometheus of a host."""
+        found = self._prometheus(host, lambda client: client.get("/api/v1/alerts"))
         return [
             Alert(
                 name=one["labels"]["alertname"],
@@ -92,18 +95,17 @@ class Monitors:
                 labels={key: text for key, text in one["labels"].items() if key != "alertname"},
                 since=one["activeAt"],
             )
-            for one in self._prometheus(host, "/api/v1/alerts")["alerts"]
+            for one in found["alerts"]
         ]
 
     def query(self, host: str, expression: str, *, at: float | None = None) -> list[Sample]:
         """Return the value of an expression now, or at a time (seconds since 1970)."""
-        words = {"query": expression} | ({} if at is None else {"time": f"{at:.3f}"})
-        found = self._prometheus(host, f"/api/v1/query?{urlencode(words)}")["result"]
-        return [Sample(labels=one["metric"], value=float(one["value"][1])) for one in found]
+        found = self._prometheus(host, lambda client: client.values(expression, at))
+        return [Sample(labels=labels, value=value) for labels, value in found]
 
     def peers(self, host: str) -> list[str]:
         """Return the addresses of the Alertmanagers that the one of a host knows, its own too."""
-        status = self._ask(host, ALERTMANAGER_PORT, "/api/v2/status")
+        status = self._alertmanager(host)
         return sorted(one["address"] for one in status["cluster"]["peers"])
 
     def watch(self, host: str) -> Watch:
@@ -139,23 +141,23 @@ class Monitors:
                 found.append(f"Alertmanager on {one.host} to see the others")
         return found
 
-    def _prometheus(self, host: str, path: str) -> Any:
-        answer = self._ask(host, PROMETHEUS_PORT, path)
-        if answer["status"] != "success":
-            raise errors.UsageError(f"Prometheus on {host}: {answer.get('error')}")
-        return answer["data"]
+    def _prometheus(self, host: str, ask: Callable[[Prometheus], T]) -> T:
+        try:
+            with self._lab.host(host).entered():
+                return ask(Prometheus(_LOCAL, PROMETHEUS_PORT))
+        except errors.KproxyError as error:
+            raise errors.KproxyError(f"{host}: {error.message}") from None
 
-    def _ask(self, host: str, port: int, path: str) -> Any:
+    def _alertmanager(self, host: str) -> Any:
         try:
             with self._lab.host(host).entered():
                 connection = http1.Connection(
-                    _LOCAL, port, tls=None, name=_LOCAL, timeout=_TIMEOUT
+                    _LOCAL, ALERTMANAGER_PORT, tls=None, name=_LOCAL, timeout=TIMEOUT_S
                 )
                 try:
-                    response = connection.request("GET", path, {})
+                    response = connection.request("GET", "/api/v2/status", {})
                     return msgspec.json.decode(response.read())
                 finally:
                     connection.close()
         except (OSError, msgspec.DecodeError) as error:
-            who = "Prometheus" if port == PROMETHEUS_PORT else "Alertmanager"
-            raise errors.KproxyError(f"{who} on {host} does not answer: {error}") from None
+            raise errors.KproxyError(f"{host}: Alertmanager does not answer: {error}") from None
