@@ -14,7 +14,7 @@ import msgspec
 from kproxy.errors import InvalidObject
 
 from .records import Episode, Known, Phase, Said, Seen
-from .seams import ACTION_LABEL, target_of
+from .targets import ACTION_LABEL, target_of
 from .webhook import Alert
 
 NOTHING = Known()

@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from .records import Breaker, Bucket, GuardState, Rest
-from .seams import Limits
 from .settings import Guards as GuardSettings
+from .targets import Limits
 
 COOL_DOWN_MOST = 64
 """A cool-down is not longer than so many times its first length."""

@@ -14,7 +14,7 @@ from kproxy.api import codec, yamltext
 from kproxy.api.durations import Duration
 from kproxy.errors import InvalidObject, UsageError
 
-from .seams import Limits
+from .targets import Limits
 
 PORT = 9095
 LOOK_AGAIN_LEAST_S = 0.2

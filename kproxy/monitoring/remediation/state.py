@@ -27,8 +27,8 @@ from .records import (
     fingerprint_of,
     instance,
 )
-from .seams import Limits
 from .settings import Guards as GuardSettings
+from .targets import Limits
 from .webhook import Notification
 
 KNOWN_MOST = 20_000
