@@ -6,6 +6,7 @@ cluster; there ``kubernetes_sd_configs`` does it, which Debian's Prometheus lack
 the control plane, etcd, the monitors.
 """
 
+from enum import StrEnum
 from typing import Any
 
 from kproxy.controlplane.access import kubeconfigs
@@ -23,26 +24,27 @@ DNS_PORT, ETCD_PORT, NODE_EXPORTER_PORT, PROBER_PORT, DISCOVERY_PORT = 9153, 238
 METRICS = "metrics"
 """The name of such a port of a pod or a Service."""
 
-PROXY, KUBELET, API_SERVER, MANAGER, SCHEDULER, ETCD, DNS = (
-    "kube-proxy",
-    "kubelet",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-scheduler",
-    "etcd",
-    "kube-dns",
-)
-STATE, NODE_EXPORTER, PROMETHEUS, ALERTMANAGER, PROBER, REMEDIATION, DISCOVERY, BALANCER = (
-    "kube-state-metrics",
-    "node-exporter",
-    "prometheus",
-    "alertmanager",
-    "kproxy-prober",
-    "kproxy-remediation",
-    "kproxy-discovery",
-    "kproxy-balancer",
-)
-"""Names of jobs."""
+
+class Job(StrEnum):
+    """The jobs, by the names of kubernetes-mixin where it has one."""
+
+    PROXY = "kube-proxy"
+    KUBELET = "kubelet"
+    API_SERVER = "kube-apiserver"
+    MANAGER = "kube-controller-manager"
+    SCHEDULER = "kube-scheduler"
+    ETCD = "etcd"
+    DNS = "kube-dns"
+    STATE = "kube-state-metrics"
+    NODE_EXPORTER = "node-exporter"
+    PROMETHEUS = "prometheus"
+    ALERTMANAGER = "alertmanager"
+    PROBER = "kproxy-prober"
+    REMEDIATION = "kproxy-remediation"
+    DISCOVERY = "kproxy-discovery"
+    BALANCER = "kproxy-balancer"
+
+
 _SYSTEM, _DEFAULT = "kube-system", "default"
 
 
@@ -50,26 +52,26 @@ def scrape_configs(places: Places, host: str) -> list[Object]:
     """Return all jobs of the Prometheus on a host."""
     site = places.site
     jobs = [
-        _pods(places, host, PROXY),
-        _pods(places, host, PROBER, honor_labels=True),
+        _pods(places, host, Job.PROXY),
+        _pods(places, host, Job.PROBER, honor_labels=True),
         _kubelets(places, host),
         _node_exporters(places, host),
         _api_servers(places, host),
-        _static(MANAGER, site, site.control, MANAGER_PORT),
-        _static(SCHEDULER, site, site.control, SCHEDULER_PORT),
-        _static(BALANCER, site, (EDGE,), BALANCER_PORT),
+        _static(Job.MANAGER, site, site.control, MANAGER_PORT),
+        _static(Job.SCHEDULER, site, site.control, SCHEDULER_PORT),
+        _static(Job.BALANCER, site, (EDGE,), BALANCER_PORT),
         _state(site, host),
-        _static(PROMETHEUS, site, site.monitors, PROMETHEUS_PORT),
-        _static(ALERTMANAGER, site, site.monitors, ALERTMANAGER_PORT),
-        _static(DISCOVERY, site, site.monitors, DISCOVERY_PORT),
+        _static(Job.PROMETHEUS, site, site.monitors, PROMETHEUS_PORT),
+        _static(Job.ALERTMANAGER, site, site.monitors, ALERTMANAGER_PORT),
+        _static(Job.DISCOVERY, site, site.monitors, DISCOVERY_PORT),
     ]
     if site.etcd:
-        jobs.append(_static(ETCD, site, site.etcd, ETCD_PORT))
+        jobs.append(_static(Job.ETCD, site, site.etcd, ETCD_PORT))
     if site.file.dns:
         jobs.append(_name_servers(places, host))
     watched = site.file.watched_by
     if watched is not None and watched.remediation:
-        first = _static(REMEDIATION, site, site.monitors[:1], REMEDIATION_PORT)
+        first = _static(Job.REMEDIATION, site, site.monitors[:1], REMEDIATION_PORT)
         jobs.append({**first, "honor_labels": True})
     return jobs
 
@@ -92,19 +94,19 @@ def _proof(places: Places) -> Object:
     }
 
 
-def _static(job: str, site: Site, hosts: tuple[str, ...], port: int) -> Object:
+def _static(job: Job, site: Site, hosts: tuple[str, ...], port: int) -> Object:
     targets = [
         {"targets": [f"{site.lan_address(host)}:{port}"], "labels": {"node": host}}
         for host in hosts
     ]
-    return {"job_name": job, "static_configs": targets}
+    return {"job_name": str(job), "static_configs": targets}
 
 
-def _pods(places: Places, host: str, job: str, *, honor_labels: bool = False) -> Object:
+def _pods(places: Places, host: str, job: Job, *, honor_labels: bool = False) -> Object:
     """Return the job of a DaemonSet of that name: its pods' port for metrics."""
     labels = ("namespace", "pod_label_k8s_app", "pod_container_port_name", "pod_phase")
     return {
-        "job_name": job,
+        "job_name": str(job),
         "honor_labels": honor_labels,
         "file_sd_configs": _found(places, host, Role.POD),
         "relabel_configs": [
@@ -116,9 +118,9 @@ def _pods(places: Places, host: str, job: str, *, honor_labels: bool = False) ->
 
 def _name_servers(places: Places, host: str) -> Object:
     return {
-        "job_name": DNS,
+        "job_name": str(Job.DNS),
         "file_sd_configs": _found(places, host, Role.ENDPOINT_SLICE),
-        "relabel_configs": [_endpoints(_SYSTEM, DNS, METRICS), *_of_pod()],
+        "relabel_configs": [_endpoints(_SYSTEM, Job.DNS, METRICS), *_of_pod()],
     }
 
 
@@ -130,7 +132,7 @@ def _api_servers(places: Places, host: str) -> Object:
         for one in site.control
     ]
     return {
-        "job_name": API_SERVER,
+        "job_name": str(Job.API_SERVER),
         **_scheme(places),
         "file_sd_configs": _found(places, host, Role.ENDPOINT_SLICE),
         "relabel_configs": [_endpoints(_DEFAULT, "kubernetes", "https"), *names],
@@ -139,7 +141,7 @@ def _api_servers(places: Places, host: str) -> Object:
 
 def _kubelets(places: Places, host: str) -> Object:
     return {
-        "job_name": KUBELET,
+        "job_name": str(Job.KUBELET),
         "honor_labels": True,
         **_scheme(places),
         "file_sd_configs": _found(places, host, Role.NODE),
@@ -150,7 +152,7 @@ def _kubelets(places: Places, host: str) -> Object:
 def _node_exporters(places: Places, host: str) -> Object:
     port = _set("__address__", "__address__", r"(.+):\d+", f"$1:{NODE_EXPORTER_PORT}")
     return {
-        "job_name": NODE_EXPORTER,
+        "job_name": str(Job.NODE_EXPORTER),
         "file_sd_configs": _found(places, host, Role.NODE),
         "relabel_configs": [port, *_of_node()],
     }
@@ -164,7 +166,7 @@ def _state(site: Site, host: str) -> Object:
     """
     address = f"{site.lan_address(host)}:{STATE_PORT}"
     return {
-        **_static(STATE, site, (host,), STATE_PORT),
+        **_static(Job.STATE, site, (host,), STATE_PORT),
         "honor_labels": True,
         "metric_relabel_configs": [
             _set("node", "node", host, ""),
