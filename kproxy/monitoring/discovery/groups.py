@@ -119,6 +119,7 @@ def _slice(
         f"{_META}namespace": meta["namespace"],
         f"{_META}endpointslice_name": meta["name"],
         f"{_META}endpointslice_address_type": one["addressType"],
+        **_named("endpointslice_label", meta.get("labels")),
     }
     if found := services.get((meta["namespace"], service)):
         common[f"{_META}service_name"] = service

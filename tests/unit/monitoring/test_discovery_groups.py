@@ -100,6 +100,7 @@ def test_an_endpoint_has_the_labels_of_its_service_and_its_pod() -> None:
     assert labels[f"{M}endpointslice_endpoint_conditions_ready"] == "false"
     assert labels[f"{M}endpointslice_address_target_name"] == "web-1"
     assert labels[f"{M}service_name"] == "web"
+    assert labels[f"{M}endpointslice_label_kubernetes_io_service_name"] == "web"
     assert labels[f"{M}service_label_a"] == "b"
     assert labels[f"{M}pod_node_name"] == "node1"
 
