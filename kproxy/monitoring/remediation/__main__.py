@@ -41,8 +41,18 @@ def serve(config: Path, *, dry_run: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     log = Log("remediation")
-    with service.running(read, log):
+    failed = threading.Event()
+
+    def fail() -> None:
+        failed.set()
+        ended.set()
+
+    with service.running(read, log, fail):
         ended.wait()
+    if failed.is_set():
+        raise KproxyError(
+            "the worker has failed: start it again", remedy="and report the traceback"
+        )
     log.info("ended")
 
 

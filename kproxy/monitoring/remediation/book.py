@@ -13,7 +13,7 @@ import msgspec
 
 from kproxy.errors import InvalidObject
 
-from .records import Episode, Known, Phase, Said, Seen
+from .records import Episode, Known, Phase, Result, Said, Seen
 from .targets import ACTION_LABEL, target_of
 from .webhook import Alert
 
@@ -26,6 +26,7 @@ class Policy(NamedTuple):
     needs: Mapping[str, frozenset[str]]
     max_age: float
     queue: int
+    patience: float
 
 
 class Judgement(NamedTuple):
@@ -48,8 +49,15 @@ def judge(known: Known, alert: Alert, at: float, policy: Policy, waiting: int) -
         if alert.starts < episode.starts:
             return Judgement(Said.STALE, "a later instance is known")
         if alert.starts == episode.starts or episode.phase is not Phase.DONE:
-            return Judgement(Said.REPEATED, episode.why or episode.phase)
+            return _judge_known(episode, at, policy)
     return _judge_new(alert, at, policy, waiting)
+
+
+def _judge_known(episode: Episode, at: float, policy: Policy) -> Judgement:
+    if episode.why == Result.HELPED and at - episode.ended >= policy.patience:
+        words = f"it fires still, {at - episode.ended:.0f} s after its repair was verified"
+        return Judgement(Said.RELAPSED, words)
+    return Judgement(Said.REPEATED, episode.why or episode.phase)
 
 
 def _judge_resolved(known: Known, alert: Alert, at: float) -> Judgement:
@@ -100,8 +108,9 @@ def after(known: Known, seen: Seen, at: float) -> Known:
     if seen.said in (Said.UNKNOWN_ACTION, Said.UNFIT, Said.TOO_OLD):
         refused = msgspec.structs.replace(_taken(seen, at), phase=Phase.DONE, why=seen.said)
         return msgspec.structs.replace(known, episode=refused)
-    if episode is not None and seen.said is Said.REPEATED:
-        heard = msgspec.structs.replace(episode, seen=at)
+    if episode is not None and seen.said in (Said.REPEATED, Said.RELAPSED):
+        why = seen.said if seen.said is Said.RELAPSED else episode.why
+        heard = msgspec.structs.replace(episode, seen=at, why=why)
         return msgspec.structs.replace(known, episode=heard)
     return known
 

@@ -28,12 +28,17 @@ class Said(StrEnum):
     UNFIT = "unfit"
     """It lacks a label that its action needs, or one is no name."""
     TOO_OLD = "too-old"
+    RELAPSED = "relapsed"
+    """It fires still, long after its repair was verified."""
     QUEUE_FULL = "queue-full"
 
     @property
     def needs_human(self) -> bool:
         """Return whether a cure was asked for that will not come."""
-        return self in (Said.UNKNOWN_ACTION, Said.UNFIT, Said.TOO_OLD, Said.QUEUE_FULL)
+        return self in _LEFT
+
+
+_LEFT = (Said.UNKNOWN_ACTION, Said.UNFIT, Said.TOO_OLD, Said.RELAPSED, Said.QUEUE_FULL)
 
 
 class Result(StrEnum):
@@ -164,6 +169,7 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """So many times it was held."""
     why: str = ""
     begun: float = 0.0
+    ended: float = 0.0
     resolved: bool = False
 
 

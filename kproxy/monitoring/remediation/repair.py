@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,6 +16,9 @@ from .reporter import Reporter, waits
 from .seams import Action, Limits, Outcome, Rehearsing, Target, Verdict, target_of
 
 T = TypeVar("T")
+
+HANGING_MOST = 8
+"""Checks and verifications that hang, each of which keeps a thread."""
 
 
 class Blind(KproxyError):
@@ -30,6 +33,7 @@ class Repairs:
         self._reporter = reporter
         self._ending = ending
         self._given_up: Attempt[Outcome] | None = None
+        self._hanging: list[Attempt[Any]] = []
 
     @property
     def straggles(self) -> bool:
@@ -39,7 +43,7 @@ class Repairs:
     def would_help(self, episode: Episode, action: Action, limits: Limits) -> Verdict:
         """Return the action's own opinion. Raises Blind."""
         target = target_of(episode.labels)
-        return _bounded(lambda: action.check(target), "check", action, limits.check_within)
+        return self._bounded(lambda: action.check(target), "check", action, limits.check_within)
 
     def rehearse(self, name: str, episode: Episode, action: Action, limits: Limits) -> None:
         """End an instance by telling what would be done. Raises JournalFailed."""
@@ -47,7 +51,10 @@ class Repairs:
         if isinstance(action, Rehearsing):
             target, told = target_of(episode.labels), action.rehearse
             try:
-                why = _bounded(lambda: told(target), "rehearse", action, limits.run_within).detail
+                rehearsed = self._bounded(
+                    lambda: told(target), "rehearse", action, limits.run_within
+                )
+                why = rehearsed.detail
             except Blind as error:
                 why = str(error)
         self.end_waiting(name, episode, Result.DRY_RUN, why)
@@ -102,7 +109,20 @@ class Repairs:
         self._reporter.ended_waiting(name, record, episode)
 
     def _verdict(self, target: Target, action: Action, limits: Limits) -> Verdict:
-        return _bounded(lambda: action.verify(target), "verify", action, limits.check_within)
+        return self._bounded(lambda: action.verify(target), "verify", action, limits.check_within)
+
+    def _bounded(self, call: Callable[[], T], what: str, action: Action, seconds: float) -> T:
+        """Return what a call returns. Raises Blind if it raises, or takes longer."""
+        self._hanging = [one for one in self._hanging if one.lives]
+        if len(self._hanging) >= HANGING_MOST:
+            raise Blind(f"{len(self._hanging)} looks have not ended, so there is no other")
+        attempt = Attempt(call, f"{what} {action.name}")
+        if not attempt.wait(seconds):
+            self._hanging.append(attempt)
+            raise Blind(f"{what} of {action.name} did not answer within {seconds:g} s")
+        if attempt.result is None:
+            raise Blind(f"{what} of {action.name} failed: {_words(attempt.error)}")
+        return attempt.result
 
     def _run(self, name: str, episode: Episode, action: Action, limits: Limits) -> Ran:
         target = target_of(episode.labels, episode.begun)
@@ -138,16 +158,6 @@ class Repairs:
             seconds=now - episode.begun if episode.begun else 0.0,
             escalated=result.needs_human,
         )
-
-
-def _bounded(call: Callable[[], T], what: str, action: Action, seconds: float) -> T:
-    """Return what a call returns. Raises Blind if it raises, or takes longer."""
-    attempt = Attempt(call, f"{what} {action.name}")
-    if not attempt.wait(seconds):
-        raise Blind(f"{what} of {action.name} did not answer within {seconds:g} s")
-    if attempt.result is None:
-        raise Blind(f"{what} of {action.name} failed: {_words(attempt.error)}")
-    return attempt.result
 
 
 def _words(error: Exception | None) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kproxy.client.kubeconfig import SERVICE_ACCOUNT, Access, load_kubeconfig
@@ -55,7 +55,8 @@ class Service:
         if journal.skipped:
             log.warning("lines of the journal could not be read", count=journal.skipped)
         needs = {name: action.needs for name, action in actions.items()}
-        self.policy = Policy(needs, settings.guards.max_age, settings.guards.queue)
+        guards = settings.guards
+        self.policy = Policy(needs, guards.max_age, guards.queue, guards.patience)
         self.metrics = Metrics(Registry(), actions)
         self.metrics.watch(self.ledger, dry_run=settings.dry_run)
         self.reporter = Reporter(self.ledger, self.metrics, Events(rest, log), log)
@@ -80,14 +81,27 @@ def opened(settings: Settings, log: Log) -> Iterator[Service]:
 
 
 @contextlib.contextmanager
-def running(settings: Settings, log: Log) -> Iterator[int]:
-    """Serve and work within; the value is the port. Raises UsageError, InvalidObject."""
+def running(
+    settings: Settings, log: Log, failed: Callable[[], None] = lambda: None
+) -> Iterator[int]:
+    """Serve and work within; the value is the port. Raises UsageError, InvalidObject.
+
+    ``failed`` is called if the worker fails, which is a bug: nothing is repaired any more.
+    """
     if not settings.token_file:
         remedy = "name a file with a token that Alertmanager knows, too"
         raise UsageError("tokenFile is not set: anybody could have repairs made", remedy=remedy)
     token = Token(Path(settings.token_file), log)
     with opened(settings, log) as service:
-        worker = threading.Thread(target=service.engine.run, name="repairs", daemon=True)
+
+        def work() -> None:
+            try:
+                service.engine.run()
+            except BaseException:
+                failed()
+                raise
+
+        worker = threading.Thread(target=work, name="repairs", daemon=True)
         receiver = Receiver(
             service.ledger,
             service.policy,

@@ -187,6 +187,7 @@ class State:
             self.guards.ended(record.action, record.target, record.at, helped=helped)
 
         def done(episode: Episode, _: AnyRecord) -> Episode:
-            return msgspec.structs.replace(episode, phase=Phase.DONE, why=record.result)
+            replace = msgspec.structs.replace
+            return replace(episode, phase=Phase.DONE, why=record.result, ended=record.at)
 
         self._change(record.instance, done, record)

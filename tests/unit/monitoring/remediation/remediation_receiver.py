@@ -102,6 +102,7 @@ def receiver(
         metrics.watch(ledger, dry_run=settings.dry_run)
         engine = Engine(settings, ledger, known, health=nodes, reporter=reporter, log=log)
         needs = {name: action.needs for name, action in known.items()}
-        policy = Policy(needs, settings.guards.max_age, settings.guards.queue)
+        guards = settings.guards
+        policy = Policy(needs, guards.max_age, guards.queue, guards.patience)
         yield Receiver(directory, settings, ledger, engine, metrics, policy, events, nodes)
         engine.end()

@@ -10,7 +10,7 @@ from kproxy.monitoring.remediation.seams import Limits
 from kproxy.monitoring.remediation.settings import Guards
 from kproxy.monitoring.remediation.state import State
 
-POLICY = Policy({"mend": frozenset({"node"})}, 3600.0, 3)
+POLICY = Policy({"mend": frozenset({"node"})}, 3600.0, 3, 900.0)
 NOW = START + 30
 FIRST = instance("of-n1", START)
 
@@ -55,6 +55,17 @@ def test_what_was_dealt_with_is_not_taken_again(result: Result) -> None:
     end(state, result)
     assert hear(state, alert(), at=NOW + 600) == [Said.REPEATED]
     assert waiting(state) == []
+
+
+def test_what_fires_long_after_its_repair_is_left_to_a_human_once() -> None:
+    state = made()
+    hear(state, alert())
+    end(state)
+    assert hear(state, alert(), at=NOW + 899) == [Said.REPEATED]
+    assert hear(state, alert(), at=NOW + 901) == [Said.RELAPSED]
+    assert hear(state, alert(), at=NOW + 902) == [Said.REPEATED]
+    assert waiting(state) == []
+    assert state.sick_nodes(NOW + 902) == {"n1"}
 
 
 def test_another_group_does_not_make_another_instance() -> None:

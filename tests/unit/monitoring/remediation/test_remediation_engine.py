@@ -156,6 +156,29 @@ def test_a_check_that_cannot_tell_holds(tmp_path: Path) -> None:
         assert holds(one) == ["check-failed"]
 
 
+def test_checks_that_hang_are_not_piled_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go = threading.Event()
+    monkeypatch.setattr("kproxy.monitoring.remediation.repair.HANGING_MOST", 2)
+
+    class Hanging(Mend):
+        asked = 0
+
+        def check(self, target: Target) -> Verdict:
+            self.asked += 1
+            let_go.wait(60)
+            return self.helps
+
+    mend = Hanging(**QUICK, check_within=SOON)
+    with receiver(tmp_path, mend) as one:
+        one.hear(*(one.alert(f"n{number}") for number in range(3)))
+        one.engine.run_until_idle()
+        assert holds(one) == ["check-failed"] * 3
+        let_go.set()
+    assert mend.asked == 2
+
+
 def test_resolved_while_it_was_checked_is_not_repaired(tmp_path: Path) -> None:
     class Slow(Mend):
         def check(self, target: Target) -> Verdict:

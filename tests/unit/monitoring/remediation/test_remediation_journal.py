@@ -79,7 +79,7 @@ def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_files_are_rotated_and_bounded_and_each_begins_with_everything(tmp_path: Path) -> None:
-    policy = Policy({"mend": frozenset()}, 1e9, 100)
+    policy = Policy({"mend": frozenset()}, 1e9, 100, 900.0)
     with opened(tmp_path, file_bytes=2000, files=3) as one:
         ledger = Ledger(state(), one)
         for number in range(40):
@@ -151,4 +151,4 @@ def test_no_journal_is_told(tmp_path: Path) -> None:
 
 
 def _policy() -> Policy:
-    return Policy({"mend": frozenset()}, 1e9, 100)
+    return Policy({"mend": frozenset()}, 1e9, 100, 900.0)

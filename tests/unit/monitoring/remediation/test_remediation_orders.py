@@ -24,7 +24,7 @@ from kproxy.monitoring.remediation.seams import Limits
 from kproxy.monitoring.remediation.settings import Guards
 from kproxy.monitoring.remediation.state import State
 
-POLICY = Policy({"mend": frozenset({"node"})}, 1e6, 100)
+POLICY = Policy({"mend": frozenset({"node"})}, 1e6, 100, 1e6)
 WELL = Health(100, frozenset())
 LIMITS = Limits(runs=1000, cool_down=1.0)
 NODES = ("n1", "n2", "n3")

@@ -248,6 +248,24 @@ def test_many_at_once_are_each_taken_once(tmp_path: Path, mend: Mend) -> None:
     assert len(mend.ran) <= 1
 
 
+@pytest.mark.usefixtures("mend")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_fails_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("kproxy.monitoring.remediation.engine.Engine.step", fail)
+    failed = threading.Event()
+    with service.running(settings(tmp_path), Log("test"), failed.set) as port:
+        assert ask(port, "/healthz")[0] == 200
+        ask(port, "/alerts", notification(alert(starts=time.time())))
+        assert failed.wait(30)
+        until = time.monotonic() + 30
+        while ask(port, "/healthz")[0] != 503:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
 @pytest.fixture
 def certificate(tmp_path: Path) -> Tls:
     pair = Tls(cert_file=str(tmp_path / "cert"), key_file=str(tmp_path / "key"))
