@@ -11,7 +11,7 @@ from kproxy.rfc3339 import seconds_of
 from netns.lab import AttachedLab
 
 _TIMEOUT = 3.0
-_HIDDEN = ("alertname", "severity", "remediation", "job")
+_HIDDEN = ("alertname", "severity", "remediation", "job", "long", "short")
 _ORDER = {"critical": 0, "warning": 1, "info": 2}
 
 T = TypeVar("T")

@@ -78,9 +78,10 @@
       const cable = host.plugged
         ? button("Unplug", host.name, {fault: "unplug", host: host.name})
         : button("Plug in", host.name, {fault: "plug", host: host.name}, false);
-      rows.push(make("div", {}, make("span", {}, "the host"), cable,
-        button("Switch off", host.name, {fault: "power-off", host: host.name}),
-        button("Switch on", host.name, {fault: "power-on", host: host.name}, false)));
+      const away = !host.plugged || host.parts.some(one => one.state === "down");
+      rows.push(make("div", {}, make("span", {}, "the host"), cable, away
+        ? button("Switch on", host.name, {fault: "power-on", host: host.name}, false)
+        : button("Switch off", host.name, {fault: "power-off", host: host.name})));
     }
     for (const part of host.parts) {
       const about = `${part.role} on ${host.name}`, what = {host: host.name, role: part.role};
@@ -105,7 +106,8 @@
   }
 
   function pod(one) {
-    const words = [one.name, one.well ? "" : one.phase, one.restarts ? `${one.restarts}×` : ""];
+    const state = one.phase === "Running" ? "not ready" : one.phase;
+    const words = [one.name, one.well ? "" : state, one.restarts ? `${one.restarts}×` : ""];
     return make("li", {class: !one.well && "bad"}, words.filter(Boolean).join(" "));
   }
 
