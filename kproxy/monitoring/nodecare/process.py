@@ -7,7 +7,7 @@ connected to, so a proxy that hangs is found like any other. kube-proxy is known
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -144,9 +144,11 @@ def _read(directory: Path, holders: set[str], uptime: float) -> Process | None:
     try:
         stat = (directory / "stat").read_text()
         words = tuple((directory / "cmdline").read_bytes().decode(errors="replace").split("\0"))
-        caught = _caught((directory / "status").read_text())
+        status = _status((directory / "status").read_text())
     except (OSError, ValueError):
         return None
+    if _effective_user(status) != os.geteuid():
+        return None  # anybody may take a name, and what he says in his words is not for root
     name, _, rest = stat.partition("(")[2].rpartition(")")
     fields = rest.split()
     command = words[:-1]
@@ -162,7 +164,7 @@ def _read(directory: Path, holders: set[str], uptime: float) -> Process | None:
         state=_STATES.get(fields[0], State.WAITS),
         command=command,
         holds_lock=holds,
-        catches=caught,
+        catches=_caught(status),
     )
 
 
@@ -213,10 +215,16 @@ def _start_time(directory: Path) -> int:
         return -1
 
 
-def _caught(status: str) -> frozenset[int]:
-    for line in status.splitlines():
-        name, _, value = line.partition(":")
-        if name == "SigCgt":
-            mask = int(value, 16)
-            return frozenset(at + 1 for at in range(64) if mask >> at & 1)
-    return frozenset()
+def _status(text: str) -> dict[str, str]:
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {name: value.strip() for name, _, value in pairs}
+
+
+def _effective_user(status: Mapping[str, str]) -> int:
+    fields = status.get("Uid", "").split()  # real, effective, saved, of the file system
+    return int(fields[1]) if len(fields) > 1 else -1
+
+
+def _caught(status: Mapping[str, str]) -> frozenset[int]:
+    mask = int(status.get("SigCgt", "0"), 16)
+    return frozenset(at + 1 for at in range(64) if mask >> at & 1)

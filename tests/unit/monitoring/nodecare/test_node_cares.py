@@ -377,6 +377,16 @@ class TestLook:
         assert told["proxy-stopped"] == "restart-proxy"
         assert found.watch_stale is None
 
+    def test_a_process_that_is_there_and_does_not_answer_is_silent(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as nobody:
+            at = ("127.0.0.1", nobody.getsockname()[1])
+        place = Place(lock="x", healthz=at, metrics=at)
+        found = self.look(place, a_process(), asks(wanted(A, B)), Kernel([]))
+        told = {one.what: one for one in found.troubles}
+        assert told["proxy-silent"].cure == "restart-proxy"
+        assert told["proxy-silent"].evidence == "/livez: Connection refused"
+        assert (found.watch_stale, found.unknown) == (None, {})
+
     def test_without_an_api_server_the_process_is_seen(self) -> None:
         def away() -> Wanted:
             raise KproxyError("API server: refused")

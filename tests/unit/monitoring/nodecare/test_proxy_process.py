@@ -41,6 +41,7 @@ class Proc:
         net: int = 7,
         caught: int = 0,
         start: int = 5000,
+        user: int | None = None,
         link_self: bool = False,
     ) -> None:
         here = self.root / str(pid)
@@ -50,7 +51,9 @@ class Proc:
         fields = [state, *["0"] * 18, str(start), *["0"] * 10]
         (here / "stat").write_text(f"{pid} ({name}) {' '.join(fields)}\n")
         (here / "cmdline").write_bytes(b"".join(w.encode() + b"\0" for w in command.split()))
-        (here / "status").write_text(f"Name:\t{name}\nSigCgt:\t{caught:016x}\n")
+        uid = os.geteuid() if user is None else user
+        uids = f"Uid:\t0\t{uid}\t0\t0"
+        (here / "status").write_text(f"Name:\t{name}\n{uids}\nSigCgt:\t{caught:016x}\n")
         if inode:
             (here / "fd" / "5").symlink_to(f"socket:[{inode}]")
         if link_self:
@@ -99,6 +102,12 @@ def test_without_a_lock_it_is_known_by_its_words(proc: Proc, command: str, kind:
 
 def test_a_proxy_of_another_network_is_none_of_ours(proc: Proc) -> None:
     proc.add(30, "kube-proxy", net=8)
+    assert process.find(LOCK, proc.root) is None
+
+
+def test_who_has_taken_the_name_without_being_us_is_no_proxy(proc: Proc) -> None:
+    proc.listen(77, f"@{LOCK}")
+    proc.add(30, "kproxy proxy --config=/tmp/evil", inode=77, user=os.geteuid() + 1000)
     assert process.find(LOCK, proc.root) is None
 
 
