@@ -18,7 +18,7 @@ def run(*words: str, place: Path) -> Exception | None:
     return result.exception if isinstance(result.exception, Exception) else None
 
 
-@pytest.mark.parametrize("verb", ["status", "graph", "apply"])
+@pytest.mark.parametrize("verb", ["status", "graph", "apply", "dashboard"])
 def test_without_a_lab_that_is_told_with_the_remedy(verb: str, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n")
@@ -50,6 +50,13 @@ def test_a_wrong_file_is_one_line_with_its_field(tmp_path: Path, text: str, word
 def test_a_name_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
     error = run("status", "--name", "../etc", place=tmp_path / "labs")
     assert isinstance(error, errors.UsageError)
+
+
+@pytest.mark.parametrize("listen", ["8080", ":8080", "localhost:", "localhost:http", "a:99999"])
+def test_an_address_for_the_live_page_is_host_and_port(listen: str, tmp_path: Path) -> None:
+    error = run("dashboard", "--listen", listen, place=tmp_path / "labs")
+    assert isinstance(error, errors.UsageError)
+    assert "use HOST:PORT" in str(error)
 
 
 def test_down_of_nothing_is_fine(tmp_path: Path) -> None:
