@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -234,13 +235,16 @@ def poisoned(lab: Monitored) -> Iterator[None]:
 )
 def usurped_set(lab: Monitored) -> Iterator[None]:
     """Put an IP set of another type into the place of the proxy's, and keep it in use."""
+    began = time.monotonic()
     usage = ["POSTROUTING", "-m", "set", "--match-set", _SET, "src", "-j", "RETURN"]
     lab.hit.run(["iptables", "-t", "nat", "-F", "KUBE-POSTROUTING"])
     lab.hit.run(["ipset", "destroy", _SET])
     lab.hit.run(["ipset", "create", _SET, "hash:ip"])
     lab.hit.run(["iptables", "-t", "nat", "-A", *usage])
     try:
-        lab.scale(REPLICAS + 1)  # what is asked for and not done is late
+        # It is drift while nothing has changed; what is asked for then, and not done, is late.
+        lab.await_fired({"KproxyDriftNotRepaired"}, began)
+        lab.scale(REPLICAS + 1)
         yield
     finally:
         lab.hit.run(["iptables", "-t", "nat", "-D", *usage])

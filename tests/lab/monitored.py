@@ -44,15 +44,32 @@ class Monitored:
         asked = prometheus or self.prometheus
         return {one["labels"]["alertname"] for one in asked.alerts() if one["state"] == "firing"}
 
-    def await_firing(self, names: Collection[str], timeout: float = PATIENCE) -> None:
-        """Wait until each of these alerts has fired, not necessarily all at one time."""
+    def fired_since(self, began: float) -> set[str]:
+        """Return the names of the alerts that have fired since then (monotonic seconds)."""
+        seconds = int(time.monotonic() - began) + 1
+        expression = f'count_over_time(ALERTS{{alertstate="firing"}}[{seconds}s])'
+        return {one["metric"]["alertname"] for one in self.prometheus.query(expression)}
+
+    def await_fired(self, names: Collection[str], began: float, timeout: float = PATIENCE) -> None:
+        """Wait until each of these alerts has fired since then, not necessarily all at once."""
         missing = set(names)
 
         def fired() -> bool:
-            missing.difference_update(self.firing())
+            missing.difference_update(self.fired_since(began))
             return not missing
 
         self.await_it(fired, timeout, f"{', '.join(sorted(names))} to fire", missing)
+
+    def await_ended(self, names: Collection[str], timeout: float = PATIENCE) -> None:
+        """Wait until none of these alerts fires."""
+        left: set[str] = set()
+
+        def ended() -> bool:
+            left.clear()
+            left.update(self.firing() & set(names))
+            return not left
+
+        self.await_it(ended, timeout, "alerts to end", left)
 
     def await_only(self, names: Collection[str], timeout: float = PATIENCE) -> None:
         """Wait until nothing fires but these."""

@@ -1,6 +1,7 @@
 """Every alert of ``deploy/monitoring/rules`` fires when what it is about happens for real."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 import alert_causes
@@ -52,9 +53,13 @@ def name_of(causes: tuple[alert_causes.Cause, ...]) -> str:
 
 @pytest.mark.parametrize("causes", alert_causes.ROUNDS, ids=name_of)
 def test_it_fires(lab: Monitored, causes: tuple[alert_causes.Cause, ...]) -> None:
+    names = {alert for one in causes for alert in one.alerts}
     lab.settle()
+    lab.await_ended(names)
+    time.sleep(1.0)  # the time of the last sample is not since then
+    began = time.monotonic()
     with contextlib.ExitStack() as made:
         for one in causes:
             made.enter_context(one.make(lab))
-        lab.await_firing({alert for one in causes for alert in one.alerts})
+        lab.await_fired(names, began)
     assert ALWAYS in lab.firing()

@@ -130,7 +130,7 @@ def test_a_receiver_that_comes_back_does_what_is_to_be_done(lab: Monitored) -> N
     alarms = Alarms(lab.cluster, since)
     with lab.down((monitor, Role.REMEDIATION)):
         lab.cluster.processes.pause(HIT, Role.PROXY)
-        lab.await_firing({"KproxyProxyUnreachable", "KproxyRemediationDown"})
+        lab.await_fired({"KproxyProxyUnreachable", "KproxyRemediationDown"}, since / 1e9)
         serves_other(lab)
         assert alarms.acts() == []
     lab.await_it(lambda: any(one.helped for one in alarms.acts()), PATIENCE, "a repair")
@@ -158,7 +158,7 @@ def test_what_a_repair_does_not_help_is_left_to_people(lab: Monitored) -> None:
     managers = [(host, Role.MANAGER) for host in lab.cluster.site.control]
     with lab.down(*managers):
         lab.cluster.processes.pause(HIT, Role.PROXY)
-        lab.await_firing({"KproxyRemediationEscalated"}, 300.0)
+        lab.await_fired({"KproxyRemediationEscalated"}, since / 1e9, 300.0)
         told = lab.event(pager.TOLD, since, alert="KproxyRemediationEscalated", status="firing")
         assert told.source == f"{ADMIN}-{Role.PAGER}"
     lab.settle()
