@@ -78,24 +78,27 @@ def delete_rules(stage: ChainStage) -> None:
 
 
 def poison_flows(stage: ChainStage) -> None:
-    """Have the shop's UDP flows tracked to an address that nobody has.
+    """Have the UDP flows that the shop has now tracked to an address that nobody has.
 
     As a proxy leaves it that missed an endpoint's end: for a moment a rule sends them there, and
     what has been translated once stays so for as long as packets come.
     """
-    dead = dead_address(stage)
-    service = f"ip daddr {_address(stage)} udp dport {shop.UDP_PORT}"
-    chain = "type nat hook prerouting priority -150;"
-    _make_table(stage, f"chain pre {{ {chain} {service} dnat to {dead}:{shop.UDP_PORT}; }}")
-    try:
-        with stage.cluster.lab.host(stage.hit).entered(), contextlib.closing(Conntrack()) as table:
-            flows = table.flows(inet.Family.IPV4)
-            table.delete([flow for flow in flows if _is_shop(stage, flow)])
-        # Of some flows nothing more comes, so nobody can tell when all are tracked anew.
-        stage.until(lambda: bool(poisoned(stage)), "a flow to be tracked anew")
-        stage.sleep(_EVERY_FLOW_S)
-    finally:
-        release(stage)
+    with stage.cluster.lab.host(stage.hit).entered(), contextlib.closing(Conntrack()) as table:
+        flows = [flow for flow in table.flows(inet.Family.IPV4) if _is_shop(stage, flow)]
+        ports = ", ".join(sorted({str(flow.source_port) for flow in flows}))
+        if not flows:
+            raise errors.MeasurementError(f"no UDP flow of the shop is tracked on {stage.hit}")
+        service = f"ip daddr {_address(stage)} udp dport {shop.UDP_PORT} udp sport {{ {ports} }}"
+        chain = "type nat hook prerouting priority -150;"
+        to = f"{dead_address(stage)}:{shop.UDP_PORT}"
+        _make_table(stage, f"chain pre {{ {chain} {service} dnat to {to}; }}")
+        try:
+            table.delete(flows)
+            # Of some nothing more comes, so nobody can tell when all are tracked anew.
+            stage.until(lambda: bool(poisoned(stage)), "a flow to be tracked anew")
+            stage.sleep(_EVERY_FLOW_S)
+        finally:
+            release(stage)
 
 
 def poisoned(stage: ChainStage) -> list[Flow]:
