@@ -77,6 +77,7 @@ class Repairs:
         self.options = {
             "kproxy": f"{shlex.quote(sys.executable)} -m kproxy",
             "componentCommand": shlex.join(component.command(cluster.lab.state_dir)),
+            "componentLook": shlex.join([*component.command(cluster.lab.state_dir), "--dry-run"]),
             "controlHosts": ",".join(cluster.site.control),
         }
         way = shlex.join(reach.command(cluster.lab.state_dir))
@@ -257,6 +258,18 @@ def test_a_controller_manager_that_hangs_is_started_anew(repairs: Repairs) -> No
     outcome = repairs.repair(action, **labels)
     assert outcome.detail == f"SIGKILL to process {hung.pid}"
     assert cluster.processes.get("control1", Role.MANAGER).pid != hung.pid
+
+
+def test_one_that_an_alert_calls_stuck_is_replaced_though_it_renews_its_lease(
+    repairs: Repairs,
+) -> None:
+    cluster = repairs.cluster
+    action = repairs.action("recreate-controller", way="either")
+    cluster.wait_for(lambda: "is led by" in refusal(repairs, action), PATIENCE, "a leader")
+    stuck = cluster.processes.get("control1", Role.MANAGER)
+    assert "is led by" in repairs.refused(action, node="control9", name="daemonset")
+    repairs.repair(action, node="control1", name="daemonset")
+    assert cluster.processes.get("control1", Role.MANAGER).pid != stuck.pid
 
 
 def refusal(repairs: Repairs, action: Action) -> str:

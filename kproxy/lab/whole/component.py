@@ -3,9 +3,9 @@
     python -m kproxy.lab.whole.component --state-dir DIR --host HOST COMPONENT [--dry-run]
 
 On a real cluster a kubelet runs these parts as static pods, or systemd does; in a lab the host's
-init, which starts again who has ended. So one that hangs is killed, and one that waits for the end
-of a back-off, or is held down, is brought up. Prints a
-:class:`kproxy.monitoring.nodecare.seen.Care`. Exit code 0: it runs, or will at once.
+init, which starts again who has ended. So one that runs is killed, and one that waits for the end
+of a back-off, or is held down, is brought up. A dry run tells whether it is down, stopped, or well
+as far as its process shows. Prints a :class:`kproxy.monitoring.nodecare.seen.Care`.
 """
 
 import argparse
@@ -31,25 +31,32 @@ ROLES = {manager.NAME: Role.MANAGER, scheduler.NAME: Role.SCHEDULER}
 
 
 def command(state_dir: Path) -> list[str]:
-    """Return the words of the action's ``componentCommand``."""
+    """Return the words of the action's ``componentCommand``; with ``--dry-run``, of its look."""
     module = "kproxy.lab.whole.component"
     options = [f"--state-dir={state_dir}", "--host={node}", "{component}"]
     return [sys.executable, "-m", module, *options]
 
 
-def recreate(processes: Processes, host: str, role: Role, *, dry_run: bool) -> Care:
-    """Look at a part and, unless it runs, let a new process of it start."""
+def look(processes: Processes, host: str, role: Role) -> Care:
+    """Return what is wrong with a part, as far as its process shows."""
     one = processes.find(host, role)
-    state = process.state_of(one.pid) if one is not None else None
-    if one is not None and state not in (process.State.STOPPED, process.State.ZOMBIE):
-        return Care(care=NAME, node=host, dry_run=dry_run)
-    found = f"{role} on {host} does not run" if one is None else f"process {one.pid} is {state}"
-    done = f"{role} on {host} is brought up" if one is None else f"SIGKILL to process {one.pid}"
-    if not dry_run:
-        if one is not None:
-            processes.kill(host, role, SIGKILL)
-        processes.bring_up(host, role)
-    return Care(care=NAME, node=host, dry_run=dry_run, found=(found,), done=(done,))
+    if one is None:
+        return Care(care=NAME, node=host, dry_run=True, found=(f"{role} on {host} does not run",))
+    state = process.state_of(one.pid)
+    hangs = state in (process.State.STOPPED, process.State.ZOMBIE)
+    found = (f"process {one.pid} is {state}",) if hangs else ()
+    return Care(care=NAME, node=host, dry_run=True, found=found)
+
+
+def recreate(processes: Processes, host: str, role: Role) -> Care:
+    """Let a new process of a part start, at once."""
+    found = look(processes, host, role).found
+    one = processes.find(host, role)
+    if one is not None:
+        processes.kill(host, role, SIGKILL)
+    processes.bring_up(host, role)
+    done = f"SIGKILL to process {one.pid}" if one is not None else "brought up"
+    return Care(care=NAME, node=host, found=found, done=(done,))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -67,7 +74,8 @@ def main(arguments: Sequence[str]) -> int:
             places = Places(lab.scratch, Site(clusterfile.load(lab.scratch / SITE_FILE)))
             processes = Processes(lab, places, (options.host,))
             role = ROLES[options.component]
-            done = recreate(processes, options.host, role, dry_run=options.dry_run)
+            care = look if options.dry_run else recreate
+            done = care(processes, options.host, role)
     except (errors.KproxyError, NetnsError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -117,6 +117,7 @@ def remediation(places: Places) -> Object:
         "options": {
             "kproxy": f"{shlex.quote(sys.executable)} -m kproxy",
             "componentCommand": shlex.join(component.command(state_dir)),
+            "componentLook": shlex.join([*component.command(state_dir), "--dry-run"]),
             "controlHosts": ",".join(places.site.control),
         },
     }

@@ -78,15 +78,36 @@ class ClusterFacts:
                 return found if same else None
         return None
 
-    def leader(self, component: str = MANAGER) -> str:
-        """Return who leads the replicas of a component now; empty: nobody does."""
+    def leadership(self, component: str = MANAGER) -> "Leadership":
+        """Return what the Lease of a component's replicas says."""
         lease = self._objects.get(catalog.LEASE, SYSTEM, component)
         spec = (lease or {}).get("spec") or {}
-        renewed = rfc3339.seconds_of(spec.get("renewTime"))
-        if renewed is None or not spec.get("holderIdentity"):
-            return ""
-        lasts = float(spec.get("leaseDurationSeconds") or 15)
-        return str(spec["holderIdentity"]) if self._wall() - renewed <= lasts else ""
+        return Leadership(
+            holder=str(spec.get("holderIdentity") or ""),
+            acquired=rfc3339.seconds_of(spec.get("acquireTime")) or 0.0,
+            renewed=rfc3339.seconds_of(spec.get("renewTime")) or 0.0,
+            lasts=float(spec.get("leaseDurationSeconds") or 15),
+        )
+
+    def leader(self, component: str = MANAGER) -> str:
+        """Return who leads the replicas of a component now; empty: nobody does."""
+        found = self.leadership(component)
+        return found.holder if self._wall() - found.renewed <= found.lasts else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leadership:
+    """A Lease. Times are seconds since 1970; 0: never."""
+
+    holder: str
+    acquired: float
+    renewed: float
+    lasts: float
+
+    @property
+    def host(self) -> str:
+        """Return the host of the holder: identities begin with it, by convention."""
+        return self.holder.partition("_")[0]
 
 
 def is_ready(node: Object) -> bool:

@@ -4,6 +4,8 @@ Where the part is a pod that a controller would make again, the pod is deleted. 
 be restarted by the API: deleting it deletes its mirror only. So elsewhere a command on the host
 does it, ``options.componentCommand`` with ``{component}`` and ``{node}`` in it: in a lab its init,
 on a real cluster for example ``pkill -KILL -f ^{component}`` with ``nodeAccess.kind: command``.
+``options.componentLook`` is a command that tells first whether the part on a host hangs, as
+:class:`kproxy.monitoring.nodecare.seen.Care` in JSON; without it that nobody leads is enough.
 
 Costs the work of that part until the new process leads: as long as its start takes, or the term of
 the old one's Lease. Nodes and their rules notice nothing.
@@ -49,14 +51,15 @@ class RecreateController:
         self._facts = ClusterFacts(tools.rest, Proxies.of(tools.options), wall=wall)
         self._nodes = tools.nodes
         self._command = shlex.split(tools.options.get("componentCommand", ""))
+        self._look = shlex.split(tools.options.get("componentLook", ""))
         hosts = tools.options.get("controlHosts", "")
         self._hosts = [host for host in hosts.split(",") if host]
 
     def check(self, target: Target) -> Verdict:
-        """Return whether nobody leads, or the one that the alert names is stuck."""
+        """Return whether nobody leads, or the leader that the alert names is stuck."""
         component = component_of(target)
         leader = self._facts.leader(component)
-        if leader and not target.node:
+        if leader and leader.partition("_")[0] != target.node:
             return Verdict(False, f"{component} is led by {leader}, which renews its Lease")
         host, why = self._choose(target, component)
         if not host:
@@ -76,16 +79,18 @@ class RecreateController:
                 catalog.POD, meta["namespace"], meta["name"], grace=0, uid=meta["uid"]
             )
             return Outcome(True, f"pod {meta['name']} deleted")
-        done = self._run(component, host, dry_run=False)
+        done = self._run(component, host, self._command)
         return Outcome(done.good, done.refused or "; ".join(done.done) or "; ".join(done.left))
 
     def verify(self, target: Target) -> Verdict:
-        """Return whether somebody leads."""
+        """Return whether somebody leads who did not just leave a Lease that has not lapsed yet."""
         component = component_of(target)
-        leader = self._facts.leader(component)
-        if not leader:
+        found = self._facts.leadership(component)
+        if not self._facts.leader(component) or found.renewed < target.begun:
             return Verdict(False, f"nobody leads {component} yet")
-        return Verdict(True, f"{leader} leads {component}")
+        if target.node and found.acquired < target.begun:
+            return Verdict(False, f"{found.holder} leads {component} still")
+        return Verdict(True, f"{found.holder} leads {component}")
 
     def _choose(self, target: Target, component: str) -> tuple[str, str]:
         """Return a host where a new process helps, and why; or no host, and why none."""
@@ -100,8 +105,10 @@ class RecreateController:
                     f"{component} on {host}: {static}, which the API cannot restart: give "
                     "options.componentCommand, and a nodeAccess that reaches the host"
                 )
+            if target.node or not self._look:
+                return host, "the alert names it" if target.node else "nobody leads"
             try:
-                planned = self._run(component, host, dry_run=True)
+                planned = self._run(component, host, self._look)
             except KproxyError as error:
                 said.append(str(error))
                 continue
@@ -119,30 +126,19 @@ class RecreateController:
             if CONTROL_LABEL in (node["metadata"].get("labels") or {})
         ]
         # Who had the Lease last is the likeliest to hang.
-        lease = self._facts.objects.get(catalog.LEASE, SYSTEM, component)
-        holder = str(((lease or {}).get("spec") or {}).get("holderIdentity") or "").partition("_")
-        return sorted(known, key=lambda host: host != holder[0])
+        holder = self._facts.leadership(component).host
+        return sorted(known, key=lambda host: host != holder)
 
     def _pod(self, component: str, host: str) -> Object | None:
         pods = self._facts.objects.list_objects(catalog.POD, SYSTEM, {"component": component})
         here = [pod for pod in pods if (pod.get("spec") or {}).get("nodeName") == host]
         return here[0] if here else None
 
-    def _run(self, component: str, host: str, *, dry_run: bool) -> Care:
+    def _run(self, component: str, host: str, command: Sequence[str]) -> Care:
         words = [
-            word.replace("{component}", component).replace("{node}", host)
-            for word in self._command
+            word.replace("{component}", component).replace("{node}", host) for word in command
         ]
-        if dry_run and words[0] in _CANNOT_LOOK:
-            # It has no dry run of its own; nobody leads, or an alert names this very host.
-            return Care(care=self.name, node=host, dry_run=True, found=("it is to be replaced",))
-        ended = self._nodes.run(
-            host, [*words, *(["--dry-run"] if dry_run else [])], COMMAND_WITHIN_S
-        )
-        return _care(self.name, host, ended)
-
-
-_CANNOT_LOOK = ("pkill", "crictl", "systemctl", "killall")
+        return _care(self.name, host, self._nodes.run(host, words, COMMAND_WITHIN_S))
 
 
 def component_of(target: Target) -> str:

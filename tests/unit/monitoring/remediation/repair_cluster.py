@@ -171,6 +171,7 @@ class Cluster:
                 "spec": {
                     "holderIdentity": holder,
                     "leaseDurationSeconds": 15,
+                    "acquireTime": rfc3339.microtime(time.time() - ago),
                     "renewTime": rfc3339.microtime(time.time() - ago),
                 },
             },

@@ -280,8 +280,17 @@ DONE = Care(care="x", node="control1", found=("process 9 is stopped",), done=("S
 class TestRecreateController:
     """A new process where nobody leads."""
 
-    def make(self, cluster: Cluster, command: str = "unit {component} {node}") -> Action:
-        cluster.options |= {"componentCommand": command, "controlHosts": "control1,control2"}
+    def make(
+        self,
+        cluster: Cluster,
+        command: str = "unit {component} {node}",
+        look: str = "unit {component} {node} --dry-run",
+    ) -> Action:
+        cluster.options |= {
+            "componentCommand": command,
+            "componentLook": look,
+            "controlHosts": "control1,control2",
+        }
         return catalog.ACTIONS["recreate-controller"](cluster.tools)
 
     def test_while_somebody_leads_nothing_is_done(self, cluster: Cluster) -> None:
@@ -329,12 +338,25 @@ class TestRecreateController:
         assert action.run(target(name=MANAGER)).done
         assert cluster.deleted == ["manager-control1"]
 
-    def test_a_command_without_a_dry_run_of_its_own_is_not_run_to_look(
+    def test_a_leader_that_an_alert_calls_stuck_is_replaced_though_it_runs(
         self, cluster: Cluster
     ) -> None:
+        action = self.make(cluster)
+        assert not action.check(target(node="control2", name="daemonset")).good
+        stuck = target(node="control1", name="daemonset")
+        assert action.check(stuck).good
+        cluster.answer("control1", unit=DONE)
+        assert action.run(stuck).done
+        # Its Lease has not lapsed yet: that is no proof of a new leader.
+        begun = target(time.time(), node="control1", name="daemonset")
+        assert not action.verify(begun).good
+        cluster.lead("control1_y", ago=-1)
+        assert action.verify(begun).good
+
+    def test_without_a_command_to_look_that_nobody_leads_is_enough(self, cluster: Cluster) -> None:
         cluster.lead("control1_x", ago=60)
         cluster.answer("control1", pkill=Finished(code=0))
-        action = self.make(cluster, "pkill -KILL -f ^{component}")
+        action = self.make(cluster, "pkill -KILL -f ^{component}", "")
         assert action.check(target(name=MANAGER)).good
         assert cluster.nodes.ran == []
         assert action.run(target(name=MANAGER)).done
@@ -343,5 +365,5 @@ class TestRecreateController:
     def test_what_the_command_says_of_its_failure_is_told(self, cluster: Cluster) -> None:
         cluster.lead("control1_x", ago=60)
         cluster.answer("control1", pkill=Finished(code=1, stderr="nobody\nno process"))
-        outcome = self.make(cluster, "pkill x").run(target(name=MANAGER))
+        outcome = self.make(cluster, "pkill x", "").run(target(name=MANAGER))
         assert (outcome.done, outcome.detail) == (False, "no process")
