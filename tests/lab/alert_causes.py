@@ -139,11 +139,11 @@ def no_manager(lab: Monitored) -> Iterator[None]:
 
 @cause("KproxyControllerStuck")
 def slow_api(lab: Monitored) -> Iterator[None]:
-    """Have each answer of the API take long, and a controller need many of them."""
+    """Have each answer of the API take longer, and a controller need many for one object."""
     control = lab.cluster.lab.host("control1")
-    control.impair("eth0", Impairment.parse({"delay": "200ms"}, "control1"))
+    control.impair("eth0", Impairment.parse({"delay": "60ms"}, "control1"))
     try:
-        lab.cluster.must_apply([_nowhere(40)])
+        lab.cluster.must_apply([_nowhere(100)])
         yield
     finally:
         control.impair("eth0", None)
