@@ -145,37 +145,23 @@ def rows_of(record: AnyRecord) -> Iterable[Row]:
                 yield at, seen.said, _alert(seen), seen.labels.get("remediation", ""), "", seen.why
             if record.truncated:
                 yield at, "truncated", "", "", "", f"{record.truncated} alerts were left out"
+        case Held() | Began() | Ran() | Ended():
+            what, why = _what(record)
+            about = fingerprint_of(record.instance)
+            yield at, what, about, record.action, record.target, why
+
+
+def _what(record: Held | Began | Ran | Ended) -> tuple[str, str]:
+    """Return what happened to an instance, and why."""
+    match record:
         case Held():
-            yield (
-                at,
-                "held",
-                fingerprint_of(record.instance),
-                record.action,
-                record.target,
-                record.why,
-            )
+            return "held", record.why
         case Began():
-            yield (
-                at,
-                "began",
-                fingerprint_of(record.instance),
-                record.action,
-                record.target,
-                record.why,
-            )
+            return "began", record.why
         case Ran():
-            why = f"{record.detail} ({record.seconds:.2f} s)"
-            yield at, "ran", fingerprint_of(record.instance), record.action, record.target, why
-        case Ended():
-            what = f"{record.result}, left to a human" if record.escalated else record.result
-            yield (
-                at,
-                what,
-                fingerprint_of(record.instance),
-                record.action,
-                record.target,
-                record.why,
-            )
+            return "ran", f"{record.detail} ({record.seconds:.2f} s)"
+    left = ", left to a human" if record.escalated else ""
+    return f"{record.result}{left}", record.why
 
 
 def _alert(seen: Seen) -> str:
