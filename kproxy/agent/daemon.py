@@ -109,6 +109,8 @@ class Agent:
         try:
             for number in STOP_SIGNALS:
                 signal.signal(number, _stop)
+            # Who asks for a sync before the first one gets that, and does not end us.
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
             self._informers.start()
             if self._lock.take():
                 self._lock.receive(self._rounds.interrupt)
@@ -214,7 +216,6 @@ class Agent:
         from kproxy.agent.companions import Companions
 
         resync.listen(self._rounds.request_full)
-
         self._companions = Companions(
             self._settings,
             self._log,

@@ -2,8 +2,8 @@
 
 ``kproxy node resync`` sends it, and an administrator may. The kernel is read anew and put right at
 once instead of when the sync period is over. Imported when the first sync has ended: until then
-the signal would end the process, so who sends it looks first whether it is caught (``SigCgt`` in
-``/proc/PID/status``).
+the signal is ignored, and before the daemon runs it ends the process. So who sends it looks first
+whether it is caught (``SigCgt`` in ``/proc/PID/status``).
 """
 
 import queue

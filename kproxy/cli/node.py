@@ -247,12 +247,14 @@ def _look_lines(found: Look) -> list[str]:
     about = f"process {proxy['pid']}, {proxy['state']}" if proxy["found"] else "none"
     lines = [f"node {found.node}, mode {found.mode}, proxy: {about}"]
     lines += [f"/{path}: {text.splitlines()[0]}" for path, text in found.answers.items()]
-    for title, numbers in (
-        ("sync", found.sync),
-        ("drift", found.drift),
-        ("weights", found.weights),
-        ("conntrack", found.conntrack),
-    ):
+    parts: dict[str, Mapping[str, float | None]] = {
+        "sync": found.sync,
+        "drift": found.drift,
+        "conntrack": found.conntrack,
+    }
+    if found.mode == weights.IPVS:
+        parts["weights"] = found.weights
+    for title, numbers in parts.items():
         known = [f"{name} {value:g}" for name, value in numbers.items() if value is not None]
         lines.append(f"{title}: {', '.join(known) or 'not known'}")
     lines += [f"not known: {part}: {why}" for part, why in found.unknown.items()]

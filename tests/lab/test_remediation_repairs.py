@@ -218,6 +218,23 @@ def test_a_proxy_that_hangs_under_traffic_is_replaced(repairs: Repairs) -> None:
     assert (now.pid, now.pod) != (hung.pid, hung.pod)
 
 
+def test_a_new_proxy_costs_no_request_by_itself(repairs: Repairs) -> None:
+    cluster = repairs.cluster
+    hung = cluster.processes.pause("node1", Role.PROXY)
+    visitor = Visitor(cluster, f"http://{service(repairs)}/")
+    visitor.start()
+    try:
+        repairs.repair(repairs.action("restart-proxy"), node="node1")
+        good = time.monotonic()
+        cluster.wait_for(
+            lambda: sum(at >= good for at, _ in visitor.asked) >= 40, PATIENCE, "40 requests"
+        )
+    finally:
+        visitor.end()
+    assert visitor.lost(0.0) == 0
+    assert cluster.processes.get("node1", Role.PROXY).pid != hung.pid
+
+
 def test_a_healthy_proxy_is_left_alone(repairs: Repairs) -> None:
     reason = repairs.refused(repairs.action("restart-proxy"), node="node2")
     assert "is healthy" in reason

@@ -75,7 +75,7 @@ def why_not(one: Process | None, number: int) -> str:
     if one.state in (State.STOPPED, State.ZOMBIE):
         return f"the proxy (process {one.pid}) is {one.state}: {INSTEAD}"
     if number not in one.catches:
-        # The signal would end it: it has not synced yet, or is a version that cannot be asked.
+        # It has not synced yet, or is a version that cannot be asked, which the signal would end.
         return f"the proxy (process {one.pid}) does not listen to the request yet: {INSTEAD}"
     return ""
 

@@ -75,3 +75,14 @@ def test_who_asks_twice_to_stop_is_heard_once() -> None:
     assert done.returncode == 0, done.stderr
     assert events(done, "stopped")
     assert "Traceback" not in done.stderr
+
+
+def test_who_asks_for_a_full_sync_too_early_does_not_end_it() -> None:
+    done = ended(
+        "def read():",
+        "    os.kill(os.getpid(), signal.SIGUSR1)",
+        "    os.kill(os.getpid(), signal.SIGTERM)",
+        "agent._proxier.reread = read",
+    )
+    assert done.returncode == 0
+    assert events(done, "stopped")
