@@ -19,17 +19,9 @@ from kproxy.lab.whole.monitoringtargets import (
 from kproxy.lab.whole.places import Places
 from kproxy.lab.whole.roles import Role
 
-COLLECTORS = (
-    "conntrack",
-    "loadavg",
-    "meminfo",
-    "netdev",
-    "netstat",
-    "sockstat",
-    "softnet",
-    "stat",
-)
-"""Of the node exporter: what tells of a node, and does not ask the machine's devices."""
+COLLECTORS = ("conntrack", "netdev", "netstat", "sockstat", "softnet")
+"""Of the node exporter: what tells of a node, not of the machine below all nodes. How much memory
+that has left differs in every run, and so would all that is sent after such a number."""
 
 _KEEP = {
     # Blocks of minutes keep the log of what is in no block short: a lab's files are in memory.
