@@ -19,11 +19,11 @@ from kproxy.lab.clusterfile import (
 )
 from kproxy.lab.modes import MODES
 from kproxy.lab.site import Site
+from kproxy.lab.whole import goprograms
 from netns.uplink import Uplink
 
 ETCD_MISSING = "etcd is not installed (scripts/install --etcd)"
 MONITORING_MISSING = "Prometheus is not installed (scripts/install --monitoring)"
-_MONITORING = ("prometheus", "prometheus-alertmanager", "prometheus-node-exporter")
 _WATCHED = {
     Variant.REMEDIATED: (Monitoring(remediation=True), Profile.LAB),
     Variant.MIXIN: (Monitoring(remediation=False), Profile.PRODUCTION),
@@ -130,7 +130,12 @@ def has_etcd() -> bool:
 
 def has_monitoring() -> bool:
     """Return whether Prometheus and what belongs to it are installed."""
-    return all(shutil.which(name) is not None for name in _MONITORING)
+    try:
+        for program in goprograms.MONITORS:
+            goprograms.installed(program)
+    except errors.Unsupported:
+        return False
+    return True
 
 
 def able(parameters: Parameters, *, named: bool) -> Parameters:
