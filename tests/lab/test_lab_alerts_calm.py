@@ -110,6 +110,7 @@ def test_cut_off_alertmanagers_leave_the_chain_alone_and_the_switch_tells(lab: M
     finally:
         lab.cluster.plug(second)
     switch(lab, "back", since)
+    lab.settle()
     lab.await_only({ALWAYS})
 
 
@@ -121,7 +122,6 @@ def heal_a_hung_proxy(lab: Monitored) -> None:
     lab.await_it(lambda: any(one.helped for one in alarms.acts()), PATIENCE, "a repair")
     (act,) = [one for one in alarms.acts() if one.helped]
     assert act.action == "restart-proxy"
-    lab.settle()
 
 
 def test_a_receiver_that_comes_back_does_what_is_to_be_done(lab: Monitored) -> None:
