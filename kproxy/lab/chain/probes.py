@@ -24,6 +24,7 @@ from kproxy.api import catalog, discovery, kinds
 from kproxy.client.kubeconfig import load_kubeconfig
 from kproxy.client.objects import ObjectClient
 from kproxy.client.rest import Rest
+from kproxy.monitoring.prober import targets
 
 Object = dict[str, Any]
 
@@ -51,7 +52,8 @@ def command(what: str, kubeconfig: Path) -> list[str]:
 
 def _service() -> Object:
     ports = [{"name": "echo", "port": 80, "protocol": "TCP", "targetPort": 8080}]
-    meta = {"name": CHANGES, "namespace": NAMESPACE}
+    unprobed = {targets.ANNOTATION: str(targets.Wish.NONE)}
+    meta = {"name": CHANGES, "namespace": NAMESPACE, "annotations": unprobed}
     return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"ports": ports}}
 
 

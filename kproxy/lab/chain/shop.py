@@ -12,6 +12,7 @@ from kproxy.lab.generators import Vantage
 from kproxy.lab.layout import Layout
 from kproxy.lab.site import EDGE, OUTSIDE, Site
 from kproxy.lab.workload import Target
+from kproxy.monitoring.prober import targets as targets_of_probes
 
 Object = dict[str, Any]
 
@@ -24,6 +25,8 @@ HIT, OTHER, BEYOND = "hit", "other", "outside"
 _OUTSIDE_NUMBER = 200
 """More than a lab can have nodes."""
 _LABELS = {"app": SHOP}
+_PROBED = f"{targets_of_probes.Wish.TCP_CONNECT},{targets_of_probes.Wish.UDP_ECHO}"
+"""Where somebody watches, both ports are."""
 
 
 def manifests(files: Layout) -> list[Object]:
@@ -89,7 +92,11 @@ def _service(name: str, kind: str) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": name, "namespace": NAMESPACE},
+        "metadata": {
+            "name": name,
+            "namespace": NAMESPACE,
+            "annotations": {targets_of_probes.ANNOTATION: _PROBED},
+        },
         "spec": {"type": kind, "selector": _LABELS, "ports": ports},
     }
 
