@@ -46,6 +46,7 @@ class Server:
         self._pages = pages
         self._tls = _Tls(settings)
         self._open: Counter[str] = Counter()
+        self._turned_away = 0
         self._started = threading.Event()
         self._error: OSError | None = None
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
@@ -108,24 +109,39 @@ class Server:
         most = self._settings.connections
         share = max(1, most // SHARE)
         crowded = self._open.total() >= most or self._open[peer] >= share
-        self._open[peer] += 1
         try:
-            conversation = self._crowded if crowded else self._converse
-            await conversation(reader, writer, peer)
+            if crowded:
+                await self._crowded(reader, writer)
+            else:
+                await self._admitted(reader, writer, peer)
         except (OSError, asyncio.IncompleteReadError, TimeoutError, ssl.SSLError):
             pass  # The client has gone, or is too slow; it will ask again.
         finally:
-            self._open[peer] -= 1
-            self._open += Counter()  # drops those at 0
             self._tls.refresh()
             await _close(writer)
 
-    async def _crowded(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, __: str
+    async def _admitted(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str
     ) -> None:
+        self._open[peer] += 1
+        try:
+            await self._converse(reader, writer, peer)
+        finally:
+            self._open[peer] -= 1
+            self._open += Counter()  # drops those at 0
+
+    async def _crowded(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Who is turned away takes nobody's place, so that one address cannot keep the others out.
         self._pages.broken(503)
-        answer = problem(503, "too many connections", **{"Retry-After": "1"})
-        await self._send(reader, writer, answer)
+        if self._turned_away >= self._settings.connections:
+            writer.transport.abort()
+            return
+        self._turned_away += 1
+        try:
+            answer = problem(503, "too many connections", **{"Retry-After": "1"})
+            await self._send(reader, writer, answer)
+        finally:
+            self._turned_away -= 1
 
     async def _converse(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: str
@@ -199,11 +215,12 @@ class _Tls:
     def __init__(self, settings: Settings) -> None:
         self._cert, self._key = settings.tls.cert_file, settings.tls.key_file
         self.context: ssl.SSLContext | None = None
-        self._mark = 0
+        self._mark = (0, 0)
         if self._cert:
             self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.context.minimum_version = ssl.TLSVersion.TLSv1_2
             try:
+                self._mark = self._changed()
                 self._load(self.context)
             except OSError as error:
                 words = f"cannot use the certificate {self._cert}: {error.strerror or error}"
@@ -214,12 +231,19 @@ class _Tls:
         if self.context is None:
             return
         with contextlib.suppress(OSError):  # among them ssl.SSLError
-            if Path(self._cert).stat().st_mtime_ns != self._mark:
+            mark = self._changed()
+            if mark != self._mark:
+                self._mark = mark
+                # A pair that does not fit, as between the writing of its halves, would spoil ours.
+                self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
                 self._load(self.context)
 
+    def _changed(self) -> tuple[int, int]:
+        return Path(self._cert).stat().st_mtime_ns, Path(self._key).stat().st_mtime_ns
+
     def _load(self, context: ssl.SSLContext) -> None:
-        self._mark = Path(self._cert).stat().st_mtime_ns
-        context.load_cert_chain(self._cert, self._key)
+        # A key that is encrypted is refused, not asked for at a terminal.
+        context.load_cert_chain(self._cert, self._key, password="")
 
 
 def address(listen: str) -> tuple[str, int]:

@@ -185,6 +185,9 @@ def test_a_body_that_is_too_long_is_not_read(tmp_path: Path) -> None:
         (b"POST /alerts HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", b"400"),
         (b"POST /alerts HTTP/1.1\r\nContent-Length: -1\r\n\r\n", b"400"),
         (b"POST /alerts HTTP/1.1\r\n\r\n", b"411"),
+        (b"GET /healthz HTTP/1.1\r\nContent-Length: 1\r\n\r\n", b"400"),
+        # Of 15 000 spaces a search that begins anew at each would not see the end.
+        (b"GET /healthz HTTP/1.1\r\nA:" + b" " * 15_000 + b"\n\r\nB: 1\r\n\r\n", b"400"),
         (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n\r\n", b"431"),
         (b"GET /healthz HTTP/1.1\r\n", b""),
         (b"", b""),
@@ -229,6 +232,24 @@ def test_one_address_does_not_keep_the_others_out(tmp_path: Path) -> None:
                 one.close()
 
 
+@pytest.mark.usefixtures("mend")
+def test_who_is_turned_away_takes_nobody_s_place(tmp_path: Path) -> None:
+    with served(tmp_path, connections=8) as port:
+        # Two wait for their request, and more than there may be at all are turned away.
+        crowd = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(16)]
+        try:
+            assert [one.recv(100)[9:12] for one in crowd[2:10]] == [b"503"] * 8
+            other = http.client.HTTPConnection(
+                "127.0.0.1", port, timeout=30, source_address=("127.0.0.2", 0)
+            )
+            other.request("GET", "/healthz")
+            assert other.getresponse().status == 200
+            other.close()
+        finally:
+            for one in crowd:
+                one.close()
+
+
 def test_many_at_once_are_each_taken_once(tmp_path: Path, mend: Mend) -> None:
     with served(tmp_path) as port:
         taken: list[bytes] = []
@@ -268,7 +289,11 @@ def test_a_worker_that_fails_is_told_of(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Tls:
-    pair = Tls(cert_file=str(tmp_path / "cert"), key_file=str(tmp_path / "key"))
+    return make_certificate(tmp_path)
+
+
+def make_certificate(directory: Path) -> Tls:
+    pair = Tls(cert_file=str(directory / "cert"), key_file=str(directory / "key"))
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=a"
     names = ["-addext", "subjectAltName=IP:127.0.0.1"]
     subprocess.run(
@@ -286,6 +311,34 @@ def test_tls(tmp_path: Path, certificate: Tls) -> None:
     with served(tmp_path, tls=certificate) as port:
         assert ask(port, "/alerts", notification(alert()), tls=trusting)[0] == 200
         assert raw(port, b"GET /healthz HTTP/1.1\r\n\r\n")[:4] != b"HTTP"
+
+
+@pytest.mark.usefixtures("mend")
+@pytest.mark.needs_tool("openssl")
+def test_a_certificate_that_is_half_written_spoils_nothing_and_whole_is_used(
+    tmp_path: Path, certificate: Tls
+) -> None:
+    (tmp_path / "next").mkdir()
+    coming = make_certificate(tmp_path / "next")
+    old = ssl.create_default_context(cafile=certificate.cert_file)
+    new = ssl.create_default_context(cafile=coming.cert_file)
+    with served(tmp_path, tls=certificate) as port:
+        assert ask(port, "/healthz", tls=old)[0] == 200
+        Path(coming.cert_file).rename(certificate.cert_file)
+        for _ in range(3):  # It is read again once an answer was given.
+            assert ask(port, "/healthz", tls=old)[0] == 200
+        Path(coming.key_file).rename(certificate.key_file)
+        until = time.monotonic() + 30
+        while not _trusts(port, new):
+            _trusts(port, old)
+            assert time.monotonic() < until
+
+
+def _trusts(port: int, tls: ssl.SSLContext) -> bool:
+    try:
+        return ask(port, "/healthz", tls=tls)[0] == 200
+    except ssl.SSLError:
+        return False
 
 
 @pytest.mark.usefixtures("mend")
