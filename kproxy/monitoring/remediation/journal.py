@@ -65,12 +65,14 @@ class Journal:
         self._directory = directory
         self._file_bytes = file_bytes
         self._files = files
+        self._torn = False
         self.skipped = 0
         """Lines that could not be read at the start: torn, changed, or of another release."""
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = _lock(directory / "lock")
             self._path, self._file, self._size = self._open()
+            self._begins_with = _first_line(self._path)
         except OSError as error:
             problem = f"cannot use the journal in {directory}: {error.strerror or error}"
             raise UsageError(problem, remedy="name a directory that can be written") from None
@@ -89,8 +91,12 @@ class Journal:
 
     @property
     def is_full(self) -> bool:
-        """Return whether it is time to :meth:`rotate`."""
-        return self._size >= self._file_bytes
+        """Return whether it is time to :meth:`rotate`.
+
+        What a file begins with does not count: else, where much is known, every record would begin
+        a file, and the audit log be gone after a few.
+        """
+        return self._size - self._begins_with >= self._file_bytes
 
     def replay(self) -> Iterator[AnyRecord]:
         """Yield the records of the newest file."""
@@ -100,13 +106,18 @@ class Journal:
         """Write a record; it is on disk on return. Raises JournalFailed, and then it is not."""
         line = Line.write(record)
         try:
+            if self._torn:
+                os.ftruncate(self._file.fileno(), self._size)
+                self._torn = False
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
         except OSError as error:
             # What was written of it must not stay before the next record.
+            self._torn = True
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file.fileno(), self._size)
+                self._torn = False
             problem = f"cannot write {self._path}: {error.strerror or error}"
             raise JournalFailed(problem, remedy="make room on that disk") from None
         self._size += len(line)
@@ -114,20 +125,20 @@ class Journal:
     def rotate(self, snapshot: Snapshot) -> None:
         """Begin a new file with a snapshot. Raises JournalFailed; then the old one goes on."""
         path = self._directory / f"journal-{_number(self._path) + 1:06d}.jsonl"
-        draft = path.with_suffix(".new")
         line = Line.write(snapshot)
         try:
-            draft.write_bytes(line)
-            file = _append_to(draft)
-            os.fsync(file.fileno())
-            draft.rename(path)
-            _sync_directory(self._directory)
+            file = _whole(path, line)
         except OSError as error:
+            # The newest file alone is read at a start: nobody goes on with this one.
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
             raise JournalFailed(f"cannot write {path}: {error.strerror or error}") from None
         self._file.close()
-        self._path, self._file, self._size = path, file, len(line)
+        self._path, self._file, self._size, self._torn = path, file, len(line), False
+        self._begins_with = len(line)
         for old in files(self._directory)[: -self._files]:
-            old.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # One more that is kept does no harm.
+                old.unlink(missing_ok=True)
 
     def _open(self) -> tuple[Path, BinaryIO, int]:
         existing = files(self._directory)
@@ -153,8 +164,8 @@ class Journal:
 
 
 def files(directory: Path) -> list[Path]:
-    """Return a journal's files, the oldest first."""
-    return sorted(directory.glob(_PATTERN))
+    """Return a journal's files, the oldest first; copies by other names are none."""
+    return sorted((one for one in directory.glob(_PATTERN) if _number(one)), key=_number)
 
 
 def read(directory: Path) -> Iterator[AnyRecord]:
@@ -178,6 +189,27 @@ def read(directory: Path) -> Iterator[AnyRecord]:
                 yield record
 
 
+def _whole(path: Path, line: bytes) -> BinaryIO:
+    """Make a file that is there with its first line, or not at all; return it, to append to."""
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    with contextlib.ExitStack() as undo:
+        file = undo.enter_context(_append_to(draft))
+        if file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
+        draft.rename(path)
+        _sync_directory(path.parent)
+        undo.pop_all()
+    return file
+
+
+def _first_line(path: Path) -> int:
+    """Return the length of a file's first line."""
+    with path.open("rb") as lines:
+        return len(lines.readline())
+
+
 def _append_to(path: Path) -> BinaryIO:
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     return os.fdopen(descriptor, "wb", buffering=0)
@@ -195,8 +227,8 @@ def _lock(path: Path) -> BinaryIO:
 
 
 def _number(path: Path) -> int:
-    digits = path.stem.rpartition("-")[2]
-    return int(digits) if digits.isdigit() else 0
+    digits = path.stem.removeprefix("journal-")
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _sync_directory(directory: Path) -> None:

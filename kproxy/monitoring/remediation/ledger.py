@@ -21,6 +21,7 @@ class Ledger:
         self.changed = threading.Condition()
         self.state = state
         self._journal = journal
+        self._owed: list[AnyRecord] = []
         latest = 0.0
         for record in journal.replay():
             state.apply(record)
@@ -61,12 +62,14 @@ class Ledger:
     def note(self, record: AnyRecord) -> bool:
         """Take over what has happened already; return whether it could be written down as well.
 
-        If not, the next start finds an action that began, and looks whether it helped.
+        If not, it is written before the next record, and until then nothing else is. After a
+        restart in between an action is found that began, and it is looked whether it helped.
         """
         with self.changed:
             try:
                 self._write(record)
             except JournalFailed:
+                self._owed.append(record)
                 self.state.apply(record)
                 self.changed.notify_all()
                 return False
@@ -74,6 +77,9 @@ class Ledger:
 
     def _write(self, record: AnyRecord) -> None:
         try:
+            while self._owed:
+                self._journal.append(self._owed[0])
+                del self._owed[0]
             self._journal.append(record)
         except JournalFailed:
             self.failures += 1

@@ -11,7 +11,7 @@ from kproxy.monitoring.remediation import webhook
 from kproxy.monitoring.remediation.book import Policy
 from kproxy.monitoring.remediation.journal import Journal, JournalFailed, Line
 from kproxy.monitoring.remediation.ledger import Ledger
-from kproxy.monitoring.remediation.records import Ended, Notified, Result, Snapshot, Started
+from kproxy.monitoring.remediation.records import Began, Ended, Notified, Result, Snapshot, Started
 from kproxy.monitoring.remediation.seams import Limits
 from kproxy.monitoring.remediation.settings import Guards
 from kproxy.monitoring.remediation.state import State
@@ -135,6 +135,87 @@ def test_what_has_happened_is_known_also_if_it_cannot_be_written(
         )
         assert not ledger.note(record)
         assert ledger.state.waiting() == []
+
+
+def test_what_could_not_be_written_when_it_happened_is_written_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path) as one:
+        ledger = Ledger(state(), one)
+        ledger.accept(webhook.decode(notification(alert())), "", _policy())
+        name, _ = ledger.state.waiting()[0]
+        told = {"instance": name, "action": "mend", "target": "Node/n1", "why": ""}
+        ledger.write(Began(at=START, **told))
+        ended = Ended(at=START + 1, result=Result.HELPED, **told)
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "fsync", _fail)
+            assert not ledger.note(ended)
+        ledger.write(RECORDS[0])
+        known = ledger.state.snapshot(0.0)
+    assert list(journals.read(tmp_path))[-2:] == [ended, RECORDS[0]]
+    with opened(tmp_path) as one:
+        assert Ledger(state(), one).state.snapshot(0.0) == known
+    assert known.guards.lease == ""
+
+
+def _fail(*_: object) -> None:
+    raise OSError(5, "Input/output error")
+
+
+def test_what_is_torn_and_could_not_be_cut_off_spoils_no_later_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path) as one:
+        one.append(RECORDS[0])
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "fsync", _fail)
+            broken.setattr(os, "ftruncate", _fail)
+            for _ in range(2):
+                with pytest.raises(JournalFailed):
+                    one.append(RECORDS[1])
+        one.append(RECORDS[2])
+    assert list(journals.read(tmp_path)) == [RECORDS[0], RECORDS[2]]
+
+
+def test_a_file_that_could_not_be_begun_is_not_read_instead_of_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path) as one:
+        one.append(RECORDS[0])
+        with monkeypatch.context() as broken:
+            broken.setattr(journals, "_sync_directory", _fail)
+            with pytest.raises(JournalFailed, match="Input/output"):
+                one.rotate(state().snapshot(1.0))
+        one.append(RECORDS[1])
+    with opened(tmp_path) as one:
+        assert list(one.replay()) == RECORDS[:2]
+
+
+def test_much_that_is_known_does_not_make_every_record_a_file(tmp_path: Path) -> None:
+    with opened(tmp_path, file_bytes=2000) as one:
+        ledger = Ledger(state(), one)
+        many = (alert(f"n{number}", starts=START) for number in range(50))
+        ledger.accept(webhook.decode(notification(*many)), "", _policy())
+        assert one.size > 2000
+        newest = journals.files(tmp_path)
+        for record in RECORDS:
+            ledger.write(record)
+        assert journals.files(tmp_path) == newest
+    with opened(tmp_path, file_bytes=2000) as one:
+        assert not one.is_full
+        one.append(RECORDS[0])
+        assert not one.is_full
+
+
+def test_only_its_owner_reads_it_and_a_copy_beside_it_is_no_part_of_it(tmp_path: Path) -> None:
+    path = fill(tmp_path)
+    (tmp_path / "journal-copy.jsonl").write_bytes(path.read_bytes())
+    with opened(tmp_path) as one:
+        one.rotate(state().snapshot(1.0))
+        one.append(RECORDS[0])
+    found = journals.files(tmp_path)
+    assert [file.name for file in found] == ["journal-000001.jsonl", "journal-000002.jsonl"]
+    assert [file.stat().st_mode & 0o777 for file in found] == [0o600, 0o600]
 
 
 def test_time_does_not_go_back_over_a_restart(tmp_path: Path) -> None:
