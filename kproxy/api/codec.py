@@ -17,7 +17,7 @@ from kproxy.errors import ApiError, Conflict, Gone, InvalidItem, InvalidObject, 
 
 from . import kinds
 from .kinds import Kind
-from .meta import Object
+from .meta import Object, ObjectMeta
 
 T = TypeVar("T", bound=Object)
 
@@ -88,6 +88,17 @@ class Page(NamedTuple, Generic[T]):
 @cache
 def _decoder(wanted: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(wanted, dec_hook=_construct)
+
+
+def prepare(wanted: type[T]) -> None:
+    """Make everything that lists and watches of a type are decoded with.
+
+    To be called before threads decode: msgspec (0.22) looks into a type when the first decoder of
+    it is made, and crashes if another thread decodes with what is only half known. Types have
+    parts in common, so the threads need not even be of one kind of object.
+    """
+    for one in (ObjectMeta, wanted, _List[wanted], _RawList, _RawEvent, Status, str):  # type: ignore[valid-type]
+        _decoder(one)
 
 
 def _construct(wanted: type[Any], data: Any) -> Any:

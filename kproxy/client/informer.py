@@ -67,6 +67,7 @@ class Informer(Generic[T]):
         policy: BackoffPolicy | None = None,
         lot: Callable[[], float] | None = None,
     ) -> None:
+        codec.prepare(wanted)  # here: the threads of several informers may not
         self._rest = rest.derive()
         self._wanted = wanted
         self._on_change = on_change

@@ -6,7 +6,7 @@ import threading
 import pytest
 from scripted_server import CHUNKED, DROP, LAST_CHUNK, ScriptedServer, answer, event, status
 
-from kproxy.api import core
+from kproxy.api import codec, core
 from kproxy.client.backoff import Backoff, BackoffPolicy
 from kproxy.client.informer import Informer, Selection
 from kproxy.client.kubeconfig import Access
@@ -411,3 +411,21 @@ def test_a_list_follows_at_once_when_a_version_has_expired_but_not_without_end(m
             api.events.put(EXPIRED)
         assert waits.get(timeout=PATIENCE) > 0
         assert waits.get(timeout=PATIENCE) > 0
+
+
+def test_no_decoder_is_made_by_a_thread(monkeypatch):
+    """Another thread that decodes a part of the same type meanwhile would crash the process."""
+    codec._decoder.cache_clear()
+    api = Api(service("a", 1))
+    server, watcher = running(api)
+
+    def refuse(*_, **__):
+        raise AssertionError("made too late")
+
+    monkeypatch.setattr(codec.msgspec.json, "Decoder", refuse)
+    api.refuse.append(status(503))
+    with server, watcher:
+        assert watcher.next() == (None, ("a", 80))
+        api.events.put(event("ADDED", service("b", 11)))
+        assert watcher.next() == (None, ("b", 80))
+        assert watcher.problems.get(timeout=PATIENCE).code == 503
