@@ -39,6 +39,9 @@ class Judgement(NamedTuple):
 def judge(known: Known, alert: Alert, at: float, policy: Policy, waiting: int) -> Judgement:
     """Return what becomes of an alert; ``waiting`` instances wait already."""
     episode = known.episode
+    if alert.starts - at > policy.max_age:
+        # Remembered it would shadow all that begins before it, for years.
+        return Judgement(Said.FUTURE, f"it begins in {alert.starts - at:.0f} s: a clock is wrong")
     if not alert.firing:
         return _judge_resolved(known, alert, at)
     if alert.ends and alert.ends <= at:
@@ -83,8 +86,6 @@ def _judge_new(alert: Alert, at: float, policy: Policy, waiting: int) -> Judgeme
         return Judgement(Said.UNFIT, str(error))
     if at - alert.starts > policy.max_age:
         return Judgement(Said.TOO_OLD, f"it began {at - alert.starts:.0f} s ago")
-    if alert.starts - at > policy.max_age:
-        return Judgement(Said.UNFIT, f"it begins in {alert.starts - at:.0f} s: a clock is wrong")
     if waiting >= policy.queue:
         return Judgement(Said.QUEUE_FULL, f"{waiting} wait already")
     return Judgement(Said.TAKEN)
@@ -98,6 +99,8 @@ def resolved_until(starts: float, ends: float, at: float) -> float:
 def after(known: Known, seen: Seen, at: float) -> Known:
     """Return what is known after an alert of which ``seen.said`` was decided."""
     episode = known.episode
+    if seen.said is Said.FUTURE:
+        return known
     if not seen.firing:
         until = resolved_until(seen.starts, seen.ends, at)
         if seen.said is Said.RESOLVED and episode is not None:

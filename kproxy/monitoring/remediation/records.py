@@ -28,6 +28,8 @@ class Said(StrEnum):
     UNFIT = "unfit"
     """It lacks a label that its action needs, or one is no name."""
     TOO_OLD = "too-old"
+    FUTURE = "future"
+    """It begins long after now: a clock is wrong, and what it says of times is not believed."""
     RELAPSED = "relapsed"
     """It fires still, long after its repair was verified."""
     QUEUE_FULL = "queue-full"
@@ -38,7 +40,14 @@ class Said(StrEnum):
         return self in _LEFT
 
 
-_LEFT = (Said.UNKNOWN_ACTION, Said.UNFIT, Said.TOO_OLD, Said.RELAPSED, Said.QUEUE_FULL)
+_LEFT = (
+    Said.UNKNOWN_ACTION,
+    Said.UNFIT,
+    Said.TOO_OLD,
+    Said.FUTURE,
+    Said.RELAPSED,
+    Said.QUEUE_FULL,
+)
 
 
 class Result(StrEnum):

@@ -158,7 +158,6 @@ def test_an_end_to_come_does_not_resolve_what_begins_before_it() -> None:
         (alert(node="-rf"), Said.UNFIT),
         (alert(namespace="a b"), Said.UNFIT),
         (alert(starts=NOW - 3601), Said.TOO_OLD),
-        (alert(starts=NOW + 3601), Said.UNFIT),
     ],
 )
 def test_what_cannot_be_acted_on_is_refused_once(one: dict[str, object], said: Said) -> None:
@@ -166,6 +165,15 @@ def test_what_cannot_be_acted_on_is_refused_once(one: dict[str, object], said: S
     assert hear(state, one) == [said]
     assert waiting(state) == []
     assert hear(state, one) == [Said.UNCURED if said is Said.UNCURED else Said.REPEATED]
+
+
+@pytest.mark.parametrize("firing", [True, False])
+def test_a_wrong_clock_does_not_shadow_what_begins_by_the_right_one(firing: bool) -> None:
+    state = made()
+    wrong = alert(starts=NOW + 3601, firing=firing, ends=0 if firing else NOW + 3700)
+    assert hear(state, wrong) == [Said.FUTURE]
+    assert waiting(state) == []
+    assert hear(state, alert()) == [Said.TAKEN]
 
 
 def test_a_full_queue_takes_it_when_it_comes_again() -> None:
