@@ -112,14 +112,16 @@ def running(
             alive=worker.is_alive,
             log=log,
         )
-        worker.start()
         try:
             with Server(settings, receiver) as server:
+                # Not before: where the port is taken, nothing may begin that would be interrupted.
+                worker.start()
                 log.info("listening", port=server.port, actions=sorted(service.policy.needs))
                 yield server.port
         finally:
             service.engine.end()
-            worker.join(END_S)
+            if worker.ident is not None:
+                worker.join(END_S)
 
 
 def once(settings: Settings, body: bytes, log: Log) -> tuple[Notified, list[Ended]]:

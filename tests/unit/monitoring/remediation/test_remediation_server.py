@@ -19,7 +19,7 @@ from remediation_alerts import Mend, alert, notification
 from kproxy.api.durations import Duration
 from kproxy.errors import InvalidObject, UsageError
 from kproxy.logs import Log
-from kproxy.monitoring.remediation import service
+from kproxy.monitoring.remediation import service, webhook
 from kproxy.monitoring.remediation.actions import catalog
 from kproxy.monitoring.remediation.settings import ActionSettings, Journal, Settings, Tls
 
@@ -359,6 +359,20 @@ def test_what_is_wrong_at_the_start_is_told(tmp_path: Path) -> None:
                 service.running(settings(tmp_path, **{"journal": place, **fields}), Log("test")),
             ):
                 pass
+
+
+def test_where_the_port_is_taken_nothing_is_begun(tmp_path: Path, mend: Mend) -> None:
+    (tmp_path / "waiting").mkdir()
+    with service.opened(settings(tmp_path), Log("test")) as before:
+        body = notification(alert(starts=time.time()))
+        before.ledger.accept(webhook.decode(body), "", before.policy)
+    with served(tmp_path / "waiting") as port:
+        taken = settings(tmp_path, listen=f"127.0.0.1:{port}")
+        with pytest.raises(UsageError, match="cannot listen"), service.running(taken, Log("test")):
+            pass
+    assert mend.ran == []
+    with service.opened(settings(tmp_path), Log("test")) as after:
+        assert len(after.ledger.state.waiting()) == 1
 
 
 @pytest.mark.usefixtures("mend")
