@@ -56,6 +56,7 @@ def find(directory: Path) -> list[tuple[Path, Manifest]]:
     Raises UsageError for what cannot be trusted or read, InvalidObject for a wrong manifest.
     """
     check_directory(directory)
+    directory = directory.resolve()  # Who can change a link to it cannot change what is run.
     found = []
     for path in sorted(directory.glob("*.yaml")):
         script = path.with_suffix("")
@@ -67,7 +68,14 @@ def find(directory: Path) -> list[tuple[Path, Manifest]]:
 
 def check_directory(directory: Path) -> None:
     """Raise UsageError unless only root, or we, can put something there."""
-    if not directory.is_dir():
+    try:
+        is_directory = directory.is_dir()
+        if is_directory:
+            list(directory.iterdir())
+    except OSError as error:
+        words = f"userScripts.directory: cannot read {directory}: {error.strerror}"
+        raise UsageError(words, remedy="let the receiver's user read it") from None
+    if not is_directory:
         raise UsageError(f"userScripts.directory: there is no directory {directory}")
     for one in (directory.resolve(), *directory.resolve().parents):
         status = one.stat()
@@ -113,6 +121,8 @@ def _read(path: Path) -> Manifest:
         raise InvalidObject(where, field, problem, remedy=remedy) from None
     except UnicodeDecodeError as error:
         raise InvalidObject(where, "", f"is no text: {error.reason}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {where}: {error.strerror}") from None
     _check(where, manifest)
     return manifest
 

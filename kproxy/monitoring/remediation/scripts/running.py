@@ -18,7 +18,7 @@ from kproxy.errors import KproxyError, UsageError
 from kproxy.monitoring.remediation.seams import Finished
 
 OUTPUT_MOST = 8192
-"""Bytes of what a script says that are kept; the rest is read and dropped."""
+"""Last bytes of what a script says, which are kept; those before are read and dropped."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KILLED_WITHIN_S = 5.0
 _WARDEN = Path(__file__).with_name("warden.py")
@@ -99,7 +99,7 @@ def _listen(output: BinaryIO, timeout: float) -> tuple[bytes, bool]:
                 part = os.read(output.fileno(), 65536)
                 if not part:
                     return said, True
-                said = (said + part)[:OUTPUT_MOST]
+                said = (said + part)[-OUTPUT_MOST:]
     return said, False
 
 

@@ -1,5 +1,6 @@
 """Scripts of users, run for real: as root they run as nobody, else as who runs the tests."""
 
+import contextlib
 import json
 import os
 import pwd
@@ -139,6 +140,10 @@ def test_what_it_says_is_bounded(write: Write) -> None:
     assert len(write("head -c 10000000 /dev/zero | tr '\\0' x").run(TARGET).detail) == 300
 
 
+def test_of_much_that_it_says_the_last_line_is_kept(write: Write) -> None:
+    assert write("seq 10000; echo the end").run(TARGET).detail == "the end"
+
+
 def gone(mark: str) -> bool:
     """Return whether no process has this word in its command line, waiting for it a while."""
     until = time.monotonic() + 30
@@ -229,6 +234,40 @@ def test_what_is_no_script_is_refused(directory: Path) -> None:
     (directory / "mend").symlink_to("/bin/true")
     assert "is no plain file" in refused(directory)
     assert "there is no directory" in refused(directory / "none")
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """Be somebody whom the modes of files concern."""
+    before = os.geteuid()
+    if IS_ROOT:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_what_cannot_be_read_is_told(directory: Path) -> None:
+    write_files(directory, "")
+    (directory / "mend.yaml").chmod(0o200)
+    with unprivileged():
+        assert f"cannot read manifest {directory / 'mend.yaml'}" in refused(directory)
+    directory.chmod(0o311)
+    with unprivileged():
+        assert f"cannot read {directory}: Permission denied" in refused(directory)
+    directory.chmod(0o755)
+
+
+def test_who_can_change_a_link_to_the_directory_changes_nothing_of_what_is_run(
+    write: Write, directory: Path, tmp_path: Path
+) -> None:
+    write("echo ours")
+    link = tmp_path / "link"
+    link.symlink_to(directory)
+    action = scriptaction.load(str(link), USER, lambda _, own: own)["mend"]
+    link.unlink()
+    assert action.run(TARGET).detail == "ours"
 
 
 @pytest.mark.parametrize(
