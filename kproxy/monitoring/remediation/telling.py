@@ -39,7 +39,7 @@ class Events:
 
     def tell(self, target: str, reason: str, note: str, *, warning: bool = False) -> None:
         """Tell of a target (``Target.key``); ``reason`` is one word. Returns at once."""
-        if self._rest is None or target.startswith("Alert/"):
+        if self._rest is None or target.partition("/")[0] not in _KINDS:
             return
         try:
             self._waiting.put_nowait(event(target, reason, note, time.time(), warning=warning))
@@ -57,7 +57,8 @@ class Events:
         try:
             body["regarding"]["uid"] = self._uid(body["regarding"])
             self._rest.request("POST", path, body=msgspec.json.encode(body))
-        except KproxyError as error:
+        except (KproxyError, msgspec.MsgspecError) as error:
+            # The second: a proxy before the API server answers what it likes.
             self._log.debug("event lost", reason=body["reason"], error=str(error))
 
     def _uid(self, regarding: Mapping[str, str]) -> str:
