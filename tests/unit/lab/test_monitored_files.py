@@ -223,3 +223,14 @@ def test_remediation_is_told_the_places_of_the_lab(tmp_path: Path) -> None:
     assert "restart-proxy" in found.actions
     running = {(host, unit.name) for host, some in units.plan(made).items() for unit in some}
     assert {host for host, name in running if name == Role.REMEDIATION} == {"monitor1"}
+
+
+def test_nodes_tell_nothing_of_the_machine_below_them(tmp_path: Path) -> None:
+    (unit,) = [
+        unit for unit in units.plan(places(tmp_path))["node1"] if unit.name == Role.NODE_EXPORTER
+    ]
+    asked = {word.partition(".")[2] for word in unit.command if word.startswith("--collector.")}
+    assert "disable-defaults" in asked
+    assert "conntrack" in asked
+    # Their numbers differ in every run of an embedded kernel, and so would all that follows.
+    assert not asked & {"meminfo", "vmstat", "stat", "loadavg", "cpu", "filesystem", "diskstats"}
