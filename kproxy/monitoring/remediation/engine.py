@@ -101,7 +101,7 @@ class Engine:
         if action is None:
             words = "the action is not configured any more"
             self._repairs.end_waiting(name, episode, Result.EXPIRED, words)
-        elif now - episode.taken >= self._settings.guards.patience:
+        elif now >= self._expires(episode):
             why = episode.why or "its turn did not come"
             self._repairs.end_waiting(name, episode, Result.EXPIRED, why)
         elif hold := self._hold(episode, action):
@@ -136,7 +136,6 @@ class Engine:
     def _held(self, name: str, episode: Episode, hold: Hold) -> None:
         # Not beyond the time at which its patience ends: then a human must hear of it.
         now, guards = self._ledger.clock.now(), self._settings.guards
-        expires = episode.taken + guards.patience
         until = hold.until if hold.until > now else now + recheck(guards, episode.tries)
         record = Held(
             at=now,
@@ -145,10 +144,15 @@ class Engine:
             target=episode.target,
             reason=hold.reason,
             why=hold.why,
-            until=min(until, expires),
+            until=min(until, self._expires(episode)),
         )
         if self._ledger.write(record, only_if=lambda state: waits(state, name)):
             self._reporter.held(record)
+
+    def _expires(self, episode: Episode) -> float:
+        # One sum for both who wait for it and who compare: rounded twice, they could disagree, and
+        # where time stands still while nobody waits that would be for ever.
+        return episode.taken + self._settings.guards.patience
 
     def _limits(self, action: Action) -> Limits:
         return self._settings.limits(action.name, action.limits)

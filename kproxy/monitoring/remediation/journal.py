@@ -2,7 +2,7 @@
 
 Files ``journal-NNNNNN.jsonl``, one JSON object a line, each with a checksum. A line is on the disk
 when :meth:`Journal.append` returns. The newest file begins with a snapshot, so it alone is read at
-a start; those before it are kept for who audits, up to a number.
+a start, if that is whole; those before it are kept for who audits, up to a number.
 """
 
 import contextlib
@@ -99,8 +99,13 @@ class Journal:
         return self._size - self._begins_with >= self._file_bytes
 
     def replay(self) -> Iterator[AnyRecord]:
-        """Yield the records of the newest file."""
-        yield from self._readable(self._path)
+        """Yield the records since the last snapshot that can be read, or since the oldest file."""
+        found = files(self._directory)
+        begin = len(found) - 1
+        while begin > 0 and not _begins_whole(found[begin]):
+            begin -= 1
+        for path in found[begin:]:
+            yield from self._readable(path)
 
     def append(self, record: AnyRecord) -> None:
         """Write a record; it is on disk on return. Raises JournalFailed, and then it is not."""
@@ -202,6 +207,12 @@ def _whole(path: Path, line: bytes) -> BinaryIO:
         _sync_directory(path.parent)
         undo.pop_all()
     return file
+
+
+def _begins_whole(path: Path) -> bool:
+    """Return whether a file needs no file before it."""
+    with path.open("rb") as lines:
+        return isinstance(Line.read(lines.readline()), Snapshot)
 
 
 def _first_line(path: Path) -> int:

@@ -16,7 +16,7 @@ from .http1 import Answer, Request, problem
 from .journal import JournalFailed
 from .ledger import Ledger
 from .metrics import Metrics
-from .records import AnyRecord
+from .records import AnyRecord, Snapshot
 from .reporter import Reporter
 from .tokens import Token
 
@@ -106,7 +106,10 @@ class Receiver:
         limit = query.removeprefix("limit=")
         most = min(int(limit), AUDIT_MOST) if limit.isdecimal() else AUDIT_MOST
         try:
-            records = deque(journal.read(self._directory), maxlen=most)
+            kept = journal.read(self._directory)
+            # A snapshot is nothing that happened.
+            told = (one for one in kept if not isinstance(one, Snapshot))
+            records: deque[AnyRecord] = deque(told, maxlen=most)
         except KproxyError as error:
             return problem(500, str(error))
         return Answer(200, audit_json(records))

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,6 +34,8 @@ from .telling import Events
 from .tokens import Token
 
 API_TIMEOUT_S = 5.0
+AHEAD_MOST_S = 60.0
+"""So much later than the time of day the journal may be before somebody is told."""
 END_S = 3.0
 """So long the worker may take to end; what it runs is looked at by the next start."""
 
@@ -54,6 +57,9 @@ class Service:
         self.ledger = Ledger(state, journal)
         if journal.skipped:
             log.warning("lines of the journal could not be read", count=journal.skipped)
+        if (ahead := self.ledger.clock.now() - time.time()) > AHEAD_MOST_S:
+            # It is followed until the time of day has come there; until then alerts are too old.
+            log.error("the journal is of a time to come: was a clock wrong?", seconds=ahead)
         needs = {name: action.needs for name, action in actions.items()}
         guards = settings.guards
         self.policy = Policy(needs, guards.max_age, guards.queue, guards.patience)
@@ -172,7 +178,7 @@ def configured_actions(settings: Settings, rest: Rest | None, log: Log) -> dict[
     found: dict[str, Action] = {}
     for name in settings.actions:
         if name in catalog.ACTIONS:
-            found[name] = catalog.ACTIONS[name](tools)
+            found[name] = _made(name, tools)
         elif name in scripts:
             found[name] = scripts[name]
         else:
@@ -180,3 +186,11 @@ def configured_actions(settings: Settings, rest: Rest | None, log: Log) -> dict[
             field, problem = f"actions.{name}", "there is no such action"
             raise InvalidObject("configuration", field, problem, remedy=f"known: {known}")
     return found
+
+
+def _made(name: str, tools: Tools) -> Action:
+    try:
+        return catalog.ACTIONS[name](tools)
+    except ValueError as error:  # An option that is no number, or whose quotes do not match.
+        words = f"{name} cannot use them: {error}"
+        raise InvalidObject("configuration", "options", words, remedy="correct them") from None

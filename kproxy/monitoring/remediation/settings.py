@@ -4,6 +4,7 @@ That is ``deploy/monitoring/remediation.yaml``.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -177,14 +178,16 @@ def _problems(settings: Settings) -> Iterator[tuple[str, str, str]]:
         "guards.queue": guards.queue,
         "guards.breaker.failures": guards.breaker.failures,
     }
-    counts |= {f"actions.{name}.runs": one.runs or 1 for name, one in settings.actions.items()}
+    for name, one in settings.actions.items():
+        if one.runs is not None:
+            counts[f"actions.{name}.runs"] = one.runs
     for field, count in counts.items():
         if count < 1:
             yield field, "is less than 1", "give a positive number"
     if settings.journal.files < 2:
         yield "journal.files", "is less than 2", "keep the file before, at least"
-    if not settings.divide > 0:
-        yield "divide", "is not above 0", "write 1 to divide nothing"
+    if not 0 < settings.divide < math.inf:
+        yield "divide", "is no number above 0", "write 1 to divide nothing"
     if not 0 < guards.unwell_share <= 1:
         yield "guards.unwellShare", "is no share above 0, up to 1", "write 0.34 for a third"
     if bool(tls.cert_file) != bool(tls.key_file):

@@ -10,6 +10,8 @@ from pathlib import Path
 from kproxy.errors import UsageError
 from kproxy.logs import Log
 
+_NONE = (-1,)
+"""The mark of a file that cannot be read."""
 SHORTEST = 16
 """A token of fewer characters can be guessed."""
 
@@ -52,10 +54,13 @@ class Token:
                 self._log.warning("the token can be read by anybody", file=str(self._path))
             text = self._path.read_bytes().strip()
             self._digest = _digest(text) if len(text) >= SHORTEST else None
+            if self._digest is None:
+                self._log.error("no token", file=str(self._path), error="it is too short")
             self._mark = mark
         except OSError as error:
-            self._digest, self._mark = None, ()
-            self._log.error("no token", file=str(self._path), error=error.strerror)
+            if self._mark != _NONE:  # Once: strangers could make as many lines as they ask.
+                self._log.error("no token", file=str(self._path), error=error.strerror)
+            self._digest, self._mark = None, _NONE
 
 
 def _digest(token: bytes) -> bytes:

@@ -161,10 +161,12 @@ def test_the_default_configuration_names_every_action_and_every_field() -> None:
         ("guards: {unwellShare: 2}", "guards.unwellShare"),
         ("guards: {breaker: {failures: 0}}", "guards.breaker.failures"),
         ("actions: {mend: {runs: -1}}", "actions.mend.runs"),
+        ("actions: {mend: {runs: 0}}", "actions.mend.runs"),
         ("actions: {mend: {coolDown: -1s}}", "actions.mend.coolDown"),
         ("tls: {certFile: a}", "tls.keyFile"),
         ("journal: {files: 1}", "journal.files"),
         ("divide: 0", "divide"),
+        ("divide: .inf", "divide"),
     ],
 )
 def test_a_wrong_configuration_is_told(text: str, field: str) -> None:
@@ -180,6 +182,18 @@ def test_a_lab_divides_waits_and_not_work() -> None:
     assert (limits.cool_down, limits.period, limits.run_within) == (5.0, 7.0, 60.0)
     assert (settings.guards.max_age, settings.guards.patience) == (10.0, 90.0)
     assert settings.limits("mend", Limits(verify_every=1.0)).verify_every == 0.2
+
+
+def test_an_option_that_an_action_cannot_read_is_told(
+    monkeypatch: pytest.MonkeyPatch, config: Path
+) -> None:
+    monkeypatch.setattr(catalog, "ACTIONS", {"mend": lambda tools: int(tools.options["port"])})
+    monkeypatch.setattr(catalog, "NODE_ACCESS", {"none": lambda *_: None})
+    config.write_text(config.read_text() + "options: {port: http}\n")
+    error = call("actions", "--config", config).exception
+    assert isinstance(error, InvalidObject)
+    assert "options: mend cannot use them: " in str(error)
+    assert "'http'" in str(error)
 
 
 def test_actions_are_made_with_what_they_may_use(

@@ -8,7 +8,7 @@ from remediation_receiver import Receiver, receiver
 from kproxy.api.durations import Duration
 from kproxy.errors import KproxyError
 from kproxy.monitoring.remediation.journal import JournalFailed
-from kproxy.monitoring.remediation.records import Began, Ended, Held, Ran
+from kproxy.monitoring.remediation.records import Began, Ended, Held, Ran, Result
 from kproxy.monitoring.remediation.seams import Outcome, Target, Verdict
 from kproxy.monitoring.remediation.settings import ActionSettings, Guards, Settings
 
@@ -203,6 +203,29 @@ def test_a_second_node_waits_for_its_turn_in_a_sick_cluster(tmp_path: Path) -> N
         assert holds(one) == ["too-many-unwell"]
         assert one.counts("refusals_total") == {'action="mend",reason="too-many-unwell"': 1.0}
     assert mend.ran == []
+
+
+def test_what_waits_until_its_patience_ends_is_ended_at_that_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a sum of times is rounded, too: no step may then be taken again at once."""
+    patience = Duration(900.0 / 7)
+    settings = Settings(
+        actions={"mend": ActionSettings()}, guards=Guards(patience=patience, max_age=Duration(1e6))
+    )
+    with receiver(tmp_path, Mend(**QUICK), settings=settings) as one:
+        now = [1.8e9]
+        while now[0] + patience - now[0] >= patience:
+            now[0] += 1.0 / 3
+        monkeypatch.setattr(one.ledger.clock, "now", lambda: now[0])
+        one.nodes.are = {f"n{i}": True for i in range(10)}
+        one.hear()
+        while one.words()[-1] != Result.EXPIRED:
+            name, episode = one.ledger.state.waiting()[0]
+            assert episode.due >= now[0]
+            before, now[0] = now[0], episode.due
+            one.engine.step(name)
+            assert now[0] > before or len(one.records()) == 2
 
 
 def test_what_is_held_is_looked_at_less_and_less_often(tmp_path: Path) -> None:

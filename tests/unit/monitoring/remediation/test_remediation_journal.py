@@ -144,9 +144,15 @@ def test_what_could_not_be_written_when_it_happened_is_written_before_the_next(
         ledger = Ledger(state(), one)
         ledger.accept(webhook.decode(notification(alert())), "", _policy())
         name, _ = ledger.state.waiting()[0]
-        told = {"instance": name, "action": "mend", "target": "Node/n1", "why": ""}
-        ledger.write(Began(at=START, **told))
-        ended = Ended(at=START + 1, result=Result.HELPED, **told)
+        ledger.write(Began(at=START, instance=name, action="mend", target="Node/n1", why=""))
+        ended = Ended(
+            at=START + 1,
+            instance=name,
+            action="mend",
+            target="Node/n1",
+            result=Result.HELPED,
+            why="",
+        )
         with monkeypatch.context() as broken:
             broken.setattr(os, "fsync", _fail)
             assert not ledger.note(ended)
@@ -189,6 +195,20 @@ def test_a_file_that_could_not_be_begun_is_not_read_instead_of_the_old_one(
         one.append(RECORDS[1])
     with opened(tmp_path) as one:
         assert list(one.replay()) == RECORDS[:2]
+
+
+def test_where_a_snapshot_was_changed_the_file_before_it_is_read_too(tmp_path: Path) -> None:
+    with opened(tmp_path) as one:
+        ledger = Ledger(state(), one)
+        ledger.accept(webhook.decode(notification(alert())), "", _policy())
+        one.rotate(ledger.state.snapshot(START))
+        ledger.accept(webhook.decode(notification(alert("n2"))), "", _policy())
+        known = ledger.state.snapshot(START)
+    newest = journals.files(tmp_path)[-1]
+    newest.write_bytes(newest.read_bytes().replace(b"snapshot", b"snapshoT", 1))
+    with opened(tmp_path) as one:
+        assert Ledger(state(), one).state.snapshot(START) == known
+        assert one.skipped == 1
 
 
 def test_much_that_is_known_does_not_make_every_record_a_file(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ from kproxy.errors import InvalidObject, UsageError
 from kproxy.logs import Log
 from kproxy.monitoring.remediation import service, webhook
 from kproxy.monitoring.remediation.actions import catalog
+from kproxy.monitoring.remediation.records import Started
 from kproxy.monitoring.remediation.settings import ActionSettings, Journal, Settings, Tls
+from kproxy.monitoring.remediation.tokens import Token
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 
@@ -110,6 +112,15 @@ def test_a_notification_is_taken_and_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("mend")
+def test_the_audit_shows_what_happened_and_no_snapshots(tmp_path: Path) -> None:
+    small = Journal(directory=str(tmp_path / "journal"), file_bytes=1, files=8)
+    with served(tmp_path, journal=small) as port:
+        ask(port, "/alerts", notification(alert()))
+        assert len(list((tmp_path / "journal").glob("journal-*.jsonl"))) > 1
+        assert {one["what"] for one in audit(port)} == {"started", "notified"}
+
+
+@pytest.mark.usefixtures("mend")
 @pytest.mark.parametrize("path", ["/alerts", "/audit"])
 @pytest.mark.parametrize(
     "header",
@@ -145,6 +156,22 @@ def test_a_new_token_holds_at_once_and_without_one_nobody_gets_in(tmp_path: Path
         assert ask(port, "/audit", token="short")[0] == 401
         (tmp_path / "token").unlink()
         assert ask(port, "/audit", token="another token that is long")[0] == 401
+
+
+def test_that_there_is_no_token_is_told_once_not_to_each_stranger(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    token = Token(file, Log("test"))
+    file.write_text("short")
+    told = []
+    for change in (lambda: None, file.unlink):
+        change()
+        for _ in range(3):
+            assert not token.admits({"authorization": f"Bearer {TOKEN}"})
+        told.append(capsys.readouterr().err.count('"no token"'))
+    assert told == [1, 1]
 
 
 @pytest.mark.usefixtures("mend")
@@ -373,6 +400,18 @@ def test_where_the_port_is_taken_nothing_is_begun(tmp_path: Path, mend: Mend) ->
     assert mend.ran == []
     with service.opened(settings(tmp_path), Log("test")) as after:
         assert len(after.ledger.state.waiting()) == 1
+
+
+@pytest.mark.usefixtures("mend")
+def test_a_journal_of_a_time_to_come_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for ahead, told in ((0.0, False), (10_000.0, True)):
+        with service.opened(settings(tmp_path), Log("test")) as one:
+            assert "a time to come" not in capsys.readouterr().err
+            one.ledger.write(Started(at=time.time() + ahead, pid=1))
+        with service.opened(settings(tmp_path), Log("test")):
+            assert ("a time to come" in capsys.readouterr().err) is told
 
 
 @pytest.mark.usefixtures("mend")
