@@ -37,7 +37,8 @@ API_TIMEOUT_S = 5.0
 AHEAD_MOST_S = 60.0
 """So much later than the time of day the journal may be before somebody is told."""
 END_S = 3.0
-"""So long the worker may take to end; what it runs is looked at by the next start."""
+"""So long the worker may take to end; what it runs is looked at by the next start. Also the events
+that are still to be sent."""
 
 
 class Service:
@@ -65,7 +66,8 @@ class Service:
         self.policy = Policy(needs, guards.max_age, guards.queue, guards.patience)
         self.metrics = Metrics(Registry(), actions)
         self.metrics.watch(self.ledger, dry_run=settings.dry_run)
-        self.reporter = Reporter(self.ledger, self.metrics, Events(rest, log), log)
+        self.events = Events(rest, log)
+        self.reporter = Reporter(self.ledger, self.metrics, self.events, log)
         self.engine = Engine(
             settings,
             self.ledger,
@@ -141,6 +143,7 @@ def once(settings: Settings, body: bytes, log: Log) -> tuple[Notified, list[Ende
         record = service.ledger.accept(notification, "file", service.policy)
         service.reporter.accepted(record)
         service.engine.run_until_idle()
+        service.events.flush(END_S)
     records = journals.read(Path(settings.journal.directory))
     ended = [one for one in records if isinstance(one, Ended) and one.at >= record.at]
     return record, ended

@@ -46,9 +46,16 @@ class Events:
         except queue.Full:
             self._log.debug("event lost", reason=reason, note=note)
 
+    def flush(self, within: float) -> None:
+        """Wait until all is sent or lost, at most so many seconds: for who is about to end."""
+        done = self._waiting.all_tasks_done
+        with done:
+            done.wait_for(lambda: not self._waiting.unfinished_tasks, within)
+
     def _run(self) -> None:
         while True:
             self._send(self._waiting.get())
+            self._waiting.task_done()
 
     def _send(self, body: Mapping[str, Any]) -> None:
         assert self._rest is not None

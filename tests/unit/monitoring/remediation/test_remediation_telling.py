@@ -1,15 +1,20 @@
 """Events on what is repaired, sent to an API server that only remembers."""
 
 import queue
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Self, cast
 
 import msgspec
 import pytest
+from remediation_alerts import Mend, alert, notification
 
 from kproxy.client.rest import Rest, Unreachable
 from kproxy.logs import Log
-from kproxy.monitoring.remediation import telling
+from kproxy.monitoring.remediation import service, telling
+from kproxy.monitoring.remediation.actions import catalog
+from kproxy.monitoring.remediation.settings import Access, ActionSettings, Journal, Settings
 from kproxy.monitoring.remediation.telling import Events
 
 TOLD_WITHIN_S = 30.0
@@ -19,7 +24,8 @@ NODE = b'{"metadata": {"name": "n1", "uid": "u1"}}'
 class Api:
     """Answers each question for an object with the next of ``answers``; keeps what is posted."""
 
-    def __init__(self, *answers: bytes | Exception) -> None:
+    def __init__(self, *answers: bytes | Exception, takes: float = 0.0) -> None:
+        self.takes = takes
         self.answers: Iterator[bytes | Exception] = iter(answers)
         self.posted: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
 
@@ -27,6 +33,7 @@ class Api:
         return self
 
     def request(self, method: str, path: str, *, body: bytes = b"") -> bytes:
+        time.sleep(self.takes)
         if method == "POST":
             self.posted.put((path, msgspec.json.decode(body)))
             return b"{}"
@@ -83,3 +90,30 @@ def test_what_is_no_object_has_no_events(target: str) -> None:
     told.tell(target, "First", "")
     told.tell("Node/n1", "Second", "")
     assert api.posted.get(timeout=TOLD_WITHIN_S)[1]["reason"] == "Second"
+
+
+def test_who_is_about_to_end_waits_until_all_is_told() -> None:
+    api = Api(NODE, NODE, Unreachable("the API server is away"))
+    told = events(api)
+    for reason in ("First", "Second", "Lost"):
+        told.tell("Node/n1", reason, "")
+    told.flush(TOLD_WITHIN_S)
+    assert [api.posted.get_nowait()[1]["reason"] for _ in range(2)] == ["First", "Second"]
+    assert api.posted.empty()
+
+
+def test_events_of_one_notification_from_a_file_are_sent_before_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, mend = Api(NODE, NODE, takes=0.2), Mend()
+    monkeypatch.setattr(catalog, "ACTIONS", {"mend": lambda _: mend})
+    monkeypatch.setattr(catalog, "NODE_ACCESS", {"none": lambda *_: None})
+    monkeypatch.setattr(service, "Events", lambda _, log: Events(cast(Rest, api), log))
+    settings = Settings(
+        journal=Journal(directory=str(tmp_path)),
+        node_access=Access(kind="none"),
+        actions={"mend": ActionSettings()},
+    )
+    service.once(settings, notification(alert(starts=time.time())), Log("test"))
+    reasons = [api.posted.get_nowait()[1]["reason"] for _ in range(2)]
+    assert reasons == ["RemediationBegan", "RemediationHelped"]
