@@ -29,6 +29,10 @@ class ExecTimeout(KproxyError):
     """The program did not end in time. Whether it still runs is up to the container runtime."""
 
 
+class ExecLost(KproxyError):
+    """The connection ended after the program was let in: whether it has run is not known."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
     """How a program ended."""
@@ -62,7 +66,7 @@ def run(
 ) -> Ran:
     """Run a command to its end. ``where``: namespace, pod, container; ``timeout`` in seconds.
 
-    Raises ApiError if it is refused or cannot be started, Unreachable, ExecTimeout.
+    Raises ApiError if it is refused or cannot be started, Unreachable, ExecLost, ExecTimeout.
     """
     until = time.monotonic() + timeout
     namespace, pod, container = where
@@ -71,14 +75,17 @@ def run(
     target = f"{catalog.POD.path(namespace, pod, 'exec')}?{urlencode(query)}"
     with rest.dialled() as dialled:
         conversation = _Conversation(dialled, until)
+        begun = False
         try:
             conversation.begin(target)
+            begun = True
             conversation.relay()
         except TimeoutError:
             what = " ".join(command)
             raise ExecTimeout(f"{pod}: {what}: no end within {timeout:g} s") from None
         except (OSError, ssl.SSLError, ProtocolError) as error:
-            raise Unreachable(f"exec in {pod}: the connection ended: {error}") from None
+            lost = ExecLost if begun else Unreachable
+            raise lost(f"exec in {pod}: the connection ended: {error}") from None
     return conversation.result(pod)
 
 

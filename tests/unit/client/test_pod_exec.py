@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from wsproto import ConnectionType, WSConnection, events
 
 from kproxy.client import podexec
 from kproxy.client.kubeconfig import Access
@@ -51,6 +52,7 @@ class Server:
     def __init__(self) -> None:
         self.runtime = Runtime()
         self.answer = b""
+        self.cuts = False
         self.heads: list[str] = []
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/prefix"
@@ -74,6 +76,12 @@ class Server:
         self.heads.append(text)
         if self.answer:
             connection.sendall(self.answer)
+            return
+        if self.cuts:
+            socketed = WSConnection(ConnectionType.SERVER)
+            socketed.receive_data(head)
+            accepted = events.AcceptConnection(subprotocol=podexec.PROTOCOLS[0])
+            connection.sendall(socketed.send(accepted))
             return
         first, *lines = text.strip().split("\r\n")
         path = first.split()[1]
@@ -173,6 +181,14 @@ def test_who_speaks_something_else_is_an_error_of_ours(
 ) -> None:
     server.answer = answer
     with pytest.raises(KproxyError):
+        podexec.run(rest, WHERE, ["true"], WITHIN)
+
+
+def test_a_connection_that_ends_after_the_program_was_let_in_says_so(
+    rest: Rest, server: Server
+) -> None:
+    server.cuts = True
+    with pytest.raises(podexec.ExecLost, match="the connection ended"):
         podexec.run(rest, WHERE, ["true"], WITHIN)
 
 

@@ -31,6 +31,9 @@ class ExecAccess:
             ran = podexec.run(self._rest, where, command, timeout)
         except podexec.ExecTimeout:
             return Finished(code=-1, timed_out=True)
+        except podexec.ExecLost as error:
+            # It may have done its work, its own end included: who tries another way does it twice.
+            return Finished(code=-1, stderr=str(error))
         except NodeUnreachable:
             raise
         except KproxyError as error:

@@ -130,6 +130,15 @@ def test_what_the_api_refuses_is_no_result_and_what_takes_too_long_is(
     assert by_exec(cluster).run("n1", ["true"], WITHIN) == Finished(code=-1, timed_out=True)
 
 
+def test_what_may_have_run_is_not_run_again_by_the_other_way(
+    cluster: Cluster, exec_: Exec
+) -> None:
+    exec_.error = podexec.ExecLost("the connection ended")
+    second = FakeNodes()
+    found = Either(by_exec(cluster), second).run("n1", ["kill"], WITHIN)
+    assert found == Finished(code=-1, stderr="the connection ended")
+
+
 def test_the_other_way_is_taken_where_the_first_does_not_lead_and_only_there() -> None:
     first, second = FakeNodes(), FakeNodes()
     either = Either(first, second)
