@@ -99,6 +99,13 @@ class TestRestartProxy:
         assert action.run(ON_N1).detail == "SIGKILL"
         assert cluster.deleted == []
 
+    def test_whoever_is_killed_with_the_proxy_gives_no_answer(self, cluster: Cluster) -> None:
+        stopped(cluster, restart_proxy_dry=KILLED, restart_proxy=Finished(code=-1, stderr="lost"))
+        lose(cluster, "leader")
+        done = RestartProxy(cluster.tools).run(ON_N1)
+        assert done.done
+        assert "lost" in done.detail
+
     @pytest.mark.parametrize("lost", ["leader", "daemon set"])
     def test_where_nobody_makes_pods_and_it_cannot_be_killed_nothing_is_done(
         self, cluster: Cluster, lost: str
