@@ -94,7 +94,9 @@ class Alarms:
     def acts(self) -> list[Act]:
         """Return the actions that were begun, oldest first."""
         records = self._records()
-        notices = {one.instance: one for one in self._notices(records)}
+        notices: dict[str, Notice] = {}
+        for one in self._notices(records):
+            notices.setdefault(one.instance, one)  # it is told again and again
         ends = [one for one in records if isinstance(one, Ended)]
         found = []
         for began in (one for one in records if isinstance(one, Began)):

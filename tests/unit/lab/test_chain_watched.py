@@ -243,6 +243,7 @@ def journal_of(tmp_path: Path, since: float) -> None:
         Notified(at=since - 5, peer="", group_key="", receiver="", alerts=[seen]),
         Notified(at=since + 2, peer="", group_key="", receiver="", alerts=[dog, seen]),
         Began(at=since + 3, **why),
+        Notified(at=since + 4, peer="", group_key="", receiver="", alerts=[seen]),
         Ended(at=since + 5, result=Result.HELPED, **why),
     ]
     lines = [Line.write(one) for one in records]
