@@ -26,7 +26,7 @@ CALM_S = 300.0
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
     state = tmp_path_factory.mktemp("calm")
-    with running(state, "calm", controlPlane={"replicas": 2}) as made:
+    with running(state, "calm", controlPlane={"replicas": 1}) as made:
         yield made
 
 
