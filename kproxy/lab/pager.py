@@ -156,7 +156,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(option, type=Duration.parse, default=default, metavar=default.text)
     options = parser.parse_args(arguments)
     log = logs.Log("pager")
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     switch = Switch(log, options.dead_man_after, options.dead_man_first)
     host, _, port = options.bind_address.rpartition(":")
     try:
@@ -165,6 +164,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = errors.UsageError(f"cannot listen at {options.bind_address!r}: {error}")
         log.error("cannot start", error=str(told))
         return 2
+    # Blocked before any thread starts, so that they all leave them to sigwait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     threading.Thread(target=switch.watch, name="switch", daemon=True).start()
     serving = threading.Thread(target=server.serve, name="server")
     serving.start()

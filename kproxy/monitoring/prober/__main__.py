@@ -106,6 +106,8 @@ def _run(options: argparse.Namespace, log: logs.Log) -> int:
     )
     for number in process.ENDS:
         signal.signal(number, lambda *_: loop.stop())
+    # Who starts us may wait for them with sigwait, and a mask is inherited.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, process.ENDS)
     with process.server(options, metrics.registry, client, [informer]) as health:
         log.info("started", port=health.port, node=options.node, most=most)
         informer.start()

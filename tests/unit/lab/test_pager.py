@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import io
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -129,5 +130,6 @@ def test_the_dead_mans_alert_is_heard(lines: Lines) -> None:
 
 def test_an_address_that_cannot_be_had_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert pager.main(["--bind-address", "192.0.2.1:80"]) == 2
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set(), "what is started here can end"
     (line,) = capsys.readouterr().err.splitlines()
     assert "192.0.2.1:80" in json.loads(line)["error"]

@@ -161,6 +161,18 @@ def test_it_lives_without_an_api_and_ends_when_told(tmp_path: Path) -> None:
         assert prober.process.wait(PATIENCE_S) == 0
 
 
+def test_it_ends_also_where_who_started_it_holds_signals_back(tmp_path: Path) -> None:
+    with serving(tmp_path) as api:
+        path = api.kubeconfig
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+    try:
+        with running("prober", f"--kubeconfig={path}", *QUICK) as prober:
+            assert prober.text("/healthz") == "ok"
+            assert prober.end()[0] == 0
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
