@@ -14,15 +14,13 @@ from kproxy.lab.whole.roles import Role
 from netns.errors import NetnsError
 
 FIRST_GROUP = 20
-"""Above the groups of all other links: each variant is a group, so a cluster, of its own."""
-_GROUPS = {variant: FIRST_GROUP + number for number, variant in enumerate(Variant)}
+"""Above the groups of all other links."""
 PROBED = "proxy-hung-probed"
 _ABOUT = {
     Variant.ALONE: "nobody watches",
     Variant.REMEDIATED: "with our rules, and remediation",
     Variant.MIXIN: "with the mixin's rules, and a person",
 }
-_SECONDS = {Variant.ALONE: 120, Variant.REMEDIATED: 50, Variant.MIXIN: 500}
 _SYNC = "the proxy's next full sync"
 
 
@@ -211,8 +209,8 @@ def links() -> tuple[Link, ...]:
             guarantor=fault.itself or NOBODY,
             run=Play(fault, variant),
             about=f"{fault.summary.rstrip('.')}: {_ABOUT[variant]}.",
-            group=_GROUPS[variant],
-            seconds=_SECONDS[variant],
+            group=_group(fault, variant),
+            seconds=_seconds(fault, variant),
             prepare=fault.prepare,
             variant=variant,
             fault=fault.name,
@@ -222,3 +220,21 @@ def links() -> tuple[Link, ...]:
         for variant in Variant
         if variant is Variant.ALONE or fault.name != PROBED
     )
+
+
+def _group(fault: Fault, variant: Variant) -> int:
+    """Return a group for each variant; what is waited for in vain, for long, has its own."""
+    if _waits(fault, variant):
+        return FIRST_GROUP + len(Variant) + FAULTS.index(fault)
+    return FIRST_GROUP + list(Variant).index(variant)
+
+
+def _seconds(fault: Fault, variant: Variant) -> int:
+    """Return how long a trial takes, roughly."""
+    if _waits(fault, variant):
+        return 1200
+    return 50 if variant is Variant.REMEDIATED else 100
+
+
+def _waits(fault: Fault, variant: Variant) -> bool:
+    return variant is Variant.MIXIN and not fault.itself
