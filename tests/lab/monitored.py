@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from kproxy import errors
 from kproxy.api import catalog, kinds
 from kproxy.lab import clusterfile
 from kproxy.lab.chain.alarms import Prometheus
@@ -83,9 +84,16 @@ class Monitored:
         self.await_it(quiet, timeout, "other alerts to end", rest)
 
     def await_it(self, done: Any, timeout: float, why: str, left: Collection[str] = ()) -> None:
-        """Wait; the failure says what is left."""
+        """Wait; the failure says what is left. Who does not answer now may later."""
         deadline = time.monotonic() + timeout
-        while not done():
+
+        def asked() -> bool:
+            try:
+                return bool(done())
+            except errors.KproxyError:
+                return False
+
+        while not asked():
             assert time.monotonic() < deadline, f"waited {timeout:g} s for {why}: {sorted(left)}"
             time.sleep(_AGAIN_S)
 
