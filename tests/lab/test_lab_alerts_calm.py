@@ -15,7 +15,7 @@ from kproxy.lab.whole.roles import Role
 from netns.kernels import base
 
 pytestmark = [
-    pytest.mark.lab,
+    pytest.mark.alerts,
     pytest.mark.needs_module("ip_vs"),
     pytest.mark.needs_tool("prometheus", "prometheus-alertmanager"),
     pytest.mark.skipif(base.clock() is not base.Clock.VIRTUAL, reason="needs the virtual clock"),
