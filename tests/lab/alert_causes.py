@@ -32,6 +32,7 @@ PROXY = {"ipvs": {"syncPeriod": "3s", "minSyncPeriod": "2s"}}
 """Of the proxies that are looked at here: what takes minutes otherwise takes seconds."""
 _SET = "KUBE-LOOP-BACK"
 _CHANGE_S = 0.7
+_FLOWS = 3000
 _CLIENTS = 4 * REPLICAS
 """So many connections that each backend has one."""
 
@@ -177,14 +178,15 @@ def many_flows(lab: Monitored) -> Iterator[None]:
     """Track flows, and allow hardly more than those: the limit is that of the whole kernel."""
     limit = Path("/proc/sys/net/netfilter/nf_conntrack_max")
     before = limit.read_text()
-    place = (lab.service_address(), 9)
+    place = (lab.service_address(), chainshop.UDP_PORT)
     with lab.cluster.lab.host(f"client-{HIT}").entered():
-        for number in range(2000):
+        for number in range(_FLOWS):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 sock.bind(("", 20000 + number))
                 sock.sendto(b"", place)
     with lab.hit.entered():
         count = int(Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text())
+    assert count > _FLOWS  # of other hosts, which the limit shall not touch, there are fewer
     limit.write_text(str(round(count / 0.95)))
     try:
         yield
