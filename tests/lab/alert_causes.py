@@ -357,10 +357,11 @@ def _nowhere(replicas: int) -> dict[str, Any]:
 
 
 ROUNDS: tuple[tuple[Cause, ...], ...] = (
-    (prometheus_down, nobody_listens, wrong_rule, states_unknown, no_prober, no_dns, many_flows),
+    (prometheus_down, nobody_listens, states_unknown, no_prober, no_dns, many_flows),
     # The first one needs some quiet, and waits until it has had it.
     (usurped_set, alertmanager_down, draining, nobody_serves, not_local),
-    (no_kubelet, hung_proxy),
+    # Not beside what is to vanish: whose end a Prometheus misses is up for five more minutes.
+    (wrong_rule, no_kubelet, hung_proxy),
     (too_many_changes,),
     (rules_deleted,),
     (poisoned,),
