@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 from monitored import HIT, NAMESPACE, OTHER, REPLICAS, SHOP, Monitored, deployment, service
 
+from kproxy import errors
 from kproxy.api import catalog, kinds
 from kproxy.lab.chain import shop as chainshop
 from kproxy.lab.chain import strangers
@@ -222,16 +224,21 @@ def stuck_watch(lab: Monitored) -> Iterator[None]:
 
 @cause("KproxyDrift", "KproxyServiceLossOnNode", "KproxyServiceLossBudgetBurn")
 def rules_deleted(lab: Monitored) -> Iterator[None]:
-    """Delete a node's virtual servers; the proxy finds that out, after a while."""
-    strangers.delete_rules(_stage(lab))
-    yield
+    """Delete a node's virtual servers, again whenever the proxy has put them right."""
+    with _again_and_again(lambda: strangers.delete_rules(_stage(lab)), pause=1.0):
+        yield
 
 
 @cause("KproxyUDPBlackHole")
 def poisoned(lab: Monitored) -> Iterator[None]:
-    """Have UDP flows tracked to nobody."""
-    strangers.poison_flows(_stage(lab))
-    yield
+    """Have UDP flows tracked to nobody, again whenever the proxy has put them right."""
+
+    def poison() -> None:
+        with contextlib.suppress(errors.MeasurementError):  # no flow is tracked just now
+            strangers.poison_flows(_stage(lab))
+
+    with _again_and_again(poison, pause=0.1):
+        yield
 
 
 @cause(
@@ -261,21 +268,11 @@ def usurped_set(lab: Monitored) -> Iterator[None]:
 @cause("KproxyNetworkProgrammingSlow")
 def too_many_changes(lab: Monitored) -> Iterator[None]:
     """Change endpoints all the time, faster than the proxies may sync (minSyncPeriod)."""
-    ending = threading.Event()
-
-    def change() -> None:
-        for number in itertools.count():
-            if ending.wait(_CHANGE_S):
-                return
-            lab.scale(REPLICAS + number % 2)
-
-    changing = threading.Thread(target=change, name="changes")
-    changing.start()
+    numbers = itertools.count()
     try:
-        yield
+        with _again_and_again(lambda: lab.scale(REPLICAS + next(numbers) % 2), pause=_CHANGE_S):
+            yield
     finally:
-        ending.set()
-        changing.join()
         lab.scale(REPLICAS)
 
 
@@ -320,6 +317,24 @@ def draining(lab: Monitored) -> Iterator[None]:
 # What they have in common.
 
 
+@contextlib.contextmanager
+def _again_and_again(act: Callable[[], None], pause: float) -> Iterator[None]:
+    """Have something be done all the time, in a thread; what it raises is raised in the end."""
+    ending = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+
+        def acting() -> None:
+            while not ending.wait(pause):
+                act()
+
+        done = pool.submit(acting)
+        try:
+            yield
+        finally:
+            ending.set()
+        done.result()
+
+
 def _stage(lab: Monitored) -> ChainStage:
     """Return what faults of the chain act on; the shop here has its names."""
     assert (chainshop.NAMESPACE, chainshop.SHOP) == (NAMESPACE, SHOP)
@@ -357,14 +372,14 @@ def _nowhere(replicas: int) -> dict[str, Any]:
 
 
 ROUNDS: tuple[tuple[Cause, ...], ...] = (
-    (prometheus_down, nobody_listens, states_unknown, no_prober, no_dns, many_flows),
-    # The first one needs some quiet, and waits until it has had it.
-    (usurped_set, alertmanager_down, draining, nobody_serves, not_local),
-    # Not beside what is to vanish: whose end a Prometheus misses is up for five more minutes.
-    (wrong_rule, no_kubelet, hung_proxy),
-    (too_many_changes,),
+    # First: while something drains, what is not as it was is no drift.
     (rules_deleted,),
     (poisoned,),
+    (prometheus_down, nobody_listens, states_unknown, no_prober, no_dns, many_flows),
+    # The first one needs some quiet, and waits until it has had it.
+    (usurped_set, alertmanager_down, draining, nobody_serves, not_local, too_many_changes),
+    # Not beside what is to vanish: whose end a Prometheus misses is up for five more minutes.
+    (wrong_rule, no_kubelet, hung_proxy),
     # Not sooner: what an API server has only just been started for is not behind.
     (unplugged, stuck_watch),
     (no_store, no_manager),

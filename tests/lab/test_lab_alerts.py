@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import alert_causes
 import pytest
-from monitored import ALWAYS, Monitored, running
+from monitored import ALWAYS, PATIENCE, Monitored, running
 
 from kproxy.monitoring import profiles
 from netns.kernels import base
@@ -63,4 +63,4 @@ def test_it_fires(lab: Monitored, causes: tuple[alert_causes.Cause, ...]) -> Non
         for one in causes:
             made.enter_context(one.make(lab))
         lab.await_fired(names, began)
-    assert ALWAYS in lab.firing()
+    lab.await_it(lambda: ALWAYS in lab.firing(), PATIENCE, ALWAYS)

@@ -1,10 +1,11 @@
 """What only monitoring catches: the faults, and the links of the chain that they make."""
 
 import contextlib
+from collections.abc import Callable
 from signal import SIGKILL
 
 from kproxy.api import catalog
-from kproxy.lab.chain import recovery, strangers
+from kproxy.lab.chain import mixin, recovery, strangers
 from kproxy.lab.chain.links import Link
 from kproxy.lab.chain.recovery import Look
 from kproxy.lab.chain.stage import FAULT, ChainStage
@@ -211,7 +212,7 @@ def links() -> tuple[Link, ...]:
             about=f"{fault.summary.rstrip('.')}: {_ABOUT[variant]}.",
             group=_group(fault, variant),
             seconds=_seconds(fault, variant),
-            prepare=fault.prepare,
+            prepare=_prepare(fault, variant),
             variant=variant,
             fault=fault.name,
             modes=fault.modes,
@@ -238,3 +239,15 @@ def _seconds(fault: Fault, variant: Variant) -> int:
 
 def _waits(fault: Fault, variant: Variant) -> bool:
     return variant is Variant.MIXIN and not fault.itself
+
+
+def _prepare(fault: Fault, variant: Variant) -> Callable[[ChainStage], None] | None:
+    if variant is not Variant.MIXIN:
+        return fault.prepare
+
+    def prepare(stage: ChainStage) -> None:
+        mixin.alone(stage)
+        if fault.prepare is not None:
+            fault.prepare(stage)
+
+    return prepare

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from kproxy import errors
+from kproxy.lab.chain import mixin
 from kproxy.lab.chain.alarms import Alarms, Notice
 from kproxy.lab.chain.recovery import Look
 from kproxy.lab.chain.stage import NOTICED, REPAIRED, ChainStage
@@ -21,7 +22,6 @@ from kproxy.traffic.chainset import Watched
 
 ALERT, ACTION, VERIFIED = "alert", "action", "verified"
 BY_HAND, NOBODY = "by hand", "nobody: by hand"
-MIXIN_ALERTS = ("KubeProxyDown", "KubeProxyInstanceUnreachable")
 ALONE_S = 150.0
 """So long it is waited where nobody watches: longer than what repairs itself takes here."""
 REMEDIATED_S = 120.0
@@ -106,11 +106,11 @@ class Play:
         """Wait until it is over, or until a person is called, who comes and repairs it."""
 
         def called() -> int | None:
-            told = alarms.paged(MIXIN_ALERTS)
+            told = alarms.paged(mixin.ALERTS)
             return None if told is None else told.ns
 
         _until(lambda: over() or called(), MIXIN_S)
-        repaired, told = over(), alarms.paged(MIXIN_ALERTS)
+        repaired, told = over(), alarms.paged(mixin.ALERTS)
         if told is not None:
             _note(stage, alarms, told)
         if repaired is not None:

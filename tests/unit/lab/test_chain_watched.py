@@ -11,12 +11,13 @@ import pytest
 
 from kproxy import errors
 from kproxy.lab import pager
-from kproxy.lab.chain import faults, settings, table, watched
+from kproxy.lab.chain import faults, mixin, settings, table, watched
 from kproxy.lab.chain.alarms import Act, Alarms, Notice
 from kproxy.lab.chain.stage import FAULT
 from kproxy.lab.chain.watched import Fault, Play, Variant
 from kproxy.lab.clusterfile import Profile
 from kproxy.lab.eventlog import EventLog
+from kproxy.monitoring import profiles
 from kproxy.monitoring.remediation.journal import Line
 from kproxy.monitoring.remediation.records import AnyRecord, Began, Ended, Notified, Result, Seen
 
@@ -291,11 +292,20 @@ def test_people_are_told_by_the_pagers_log(tmp_path: Path) -> None:
         + line.format(30, pager.TOLD, "resolved", "KubeProxyDown")
         + line.format(40, pager.TOLD, "firing", "KubeProxyDown")
     )
-    told = Alarms(cluster, 10).paged(watched.MIXIN_ALERTS)
+    told = Alarms(cluster, 10).paged(mixin.ALERTS)
     assert told is not None
     assert told.ns == 40
     assert Alarms(cluster, 10).paged(("moon",)) is None
     cluster.events.close()
+
+
+def test_the_mixins_rules_stand_alone() -> None:
+    kept: list[str] = []
+    for document in profiles.rules("production").values():
+        for group in mixin.without_others(document)["groups"]:
+            assert group["name"]
+            kept += [rule["alert"] for rule in group["rules"]]
+    assert sorted(kept) == sorted([*mixin.ALERTS, "Watchdog"])
 
 
 # The links.
