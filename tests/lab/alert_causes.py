@@ -30,7 +30,7 @@ from kproxy.lab.whole.roles import Role
 from netns.impairment import Impairment
 
 SYSTEM = addons.NAMESPACE
-PROXY = {"ipvs": {"syncPeriod": "3s", "minSyncPeriod": "2s"}}
+PROXY = {"ipvs": {"syncPeriod": "6s", "minSyncPeriod": "2s"}}
 """Of the proxies that are looked at here: what takes minutes otherwise takes seconds."""
 _SET = "KUBE-LOOP-BACK"
 _CHANGE_S = 0.7
