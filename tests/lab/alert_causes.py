@@ -375,8 +375,15 @@ ROUNDS: tuple[tuple[Cause, ...], ...] = (
     # First: while something drains, what is not as it was is no drift.
     (rules_deleted,),
     (poisoned,),
-    (too_many_changes,),
-    (prometheus_down, nobody_listens, states_unknown, no_prober, no_dns, many_flows),
+    (
+        too_many_changes,
+        prometheus_down,
+        nobody_listens,
+        states_unknown,
+        no_prober,
+        no_dns,
+        many_flows,
+    ),
     # The first one needs some quiet, and waits until it has had it.
     (usurped_set, alertmanager_down, draining, nobody_serves, not_local),
     # Not beside what is to vanish: whose end a Prometheus misses is up for five more minutes.
