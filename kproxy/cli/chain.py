@@ -35,6 +35,12 @@ MEMORY = 2 << 30
     metavar="LINK",
     help="Break only this link (repeatable); `--list` names them.",
 )
+@click.option(
+    "--monitoring",
+    is_flag=True,
+    help="Break also what only monitoring catches, unwatched, remediated, and with the rules of "
+    "kubernetes-mixin, whose 15 minutes are waited for: takes three times as long.",
+)
 @click.option("--mode", "--modes", default="ipvs", show_default=True, help="Of the proxies.")
 @click.option(
     "--random",
@@ -179,6 +185,7 @@ def _job(
 
 def _parameters(
     names: tuple[str, ...],
+    monitoring: bool,
     mode: str,
     trials: int,
     profile: str,
@@ -189,12 +196,16 @@ def _parameters(
     take_it: bool,
     **others: Any,
 ) -> "Parameters":
+    from kproxy.lab.chain import table
     from kproxy.lab.chain.settings import RATES, Parameters
-    from kproxy.lab.chain.table import LINKS, named
     from kproxy.lab.clusterfile import Profile
 
+    if monitoring and names:
+        raise errors.UsageError(
+            "--monitoring beside --only: which of both?", remedy="name its faults with --only"
+        )
     parameters = Parameters(
-        links=named(names) or tuple(LINKS),
+        links=table.named(names) or table.names(monitoring=monitoring),
         mode=mode,
         trials=trials,
         profile=Profile(profile),

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from kproxy import errors
 from kproxy.lab import generators
-from kproxy.lab.chain.table import LINKS, by_name
+from kproxy.lab.chain import table
+from kproxy.lab.chain.table import by_name
 from kproxy.lab.chain.watched import Variant
 from kproxy.lab.clusterfile import (
     ETCD_SIZES,
@@ -55,7 +56,7 @@ class Timing:
 class Parameters:
     """What is broken, and how. ``left_out``: links that cannot be, and why."""
 
-    links: tuple[str, ...] = tuple(LINKS)
+    links: tuple[str, ...] = field(default_factory=lambda: table.names(monitoring=False))
     left_out: dict[str, str] = field(default_factory=dict)
     trials: int = 1
     first: int = 1

@@ -176,6 +176,11 @@ LINKS = {
 }
 
 
+def names(*, monitoring: bool) -> tuple[str, ...]:
+    """Return the names of the chain's links; ``monitoring``: also of what only that catches."""
+    return tuple(link.name for link in LINKS.values() if monitoring or not link.fault)
+
+
 def named(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the links of these names, each once; the name of a fault is that of all its links."""
     found: dict[str, None] = {}

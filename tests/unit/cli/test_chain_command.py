@@ -68,6 +68,7 @@ def test_links_are_named_with_what_is_done() -> None:
     ("words", "said"),
     [
         (["--only", "moon"], "--only moon"),
+        (["--only", "node", "--monitoring"], "--monitoring beside --only"),
         (["--mode", "ebpf"], "--mode ebpf"),
         (["--random", "--hours", "0"], "--hours 0"),
         (["--reproduce", "missing.json"], "missing.json"),
@@ -107,6 +108,15 @@ def test_parts_are_put_together_in_the_order_of_the_chain(tmp_path: Path) -> Non
 def test_a_part_without_a_result_is_named_with_what_it_said() -> None:
     with pytest.raises(errors.MeasurementError, match=r"node \(1\): .* 1 .*no such thing"):
         chain_parts.run(job("node"), KernelChoice(), lambda step: None)
+
+
+def test_what_only_monitoring_catches_is_broken_when_asked_for() -> None:
+    chain_itself, all_links = (table.names(monitoring=wanted) for wanted in (False, True))
+    assert Parameters().links == chain_itself
+    assert all_links == tuple(table.LINKS)
+    extra = set(all_links) - set(chain_itself)
+    assert extra == {name for name, link in table.LINKS.items() if link.variant}
+    assert {"proxy-hung-mixin", "weight-zero-alone"} < extra
 
 
 def test_a_job_survives_its_file(tmp_path: Path) -> None:

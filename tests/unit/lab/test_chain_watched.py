@@ -341,7 +341,8 @@ def test_a_variant_says_who_watches_and_how_fast() -> None:
 def test_without_prometheus_what_needs_it_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "has_monitoring", lambda: False)
     monkeypatch.setattr(settings, "has_etcd", lambda: True)
-    able = settings.able(settings.Parameters(mode="nftables"), named=False)
+    wanted = settings.Parameters(links=tuple(table.LINKS), mode="nftables")
+    able = settings.able(wanted, named=False)
     assert able.members == 3
     assert able.left_out["proxy-hung-mixin"] == settings.MONITORING_MISSING
     assert "nftables" in able.left_out["weight-zero-alone"]
