@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from kproxy import rfc3339
+from netns.errors import WaitTimeout
+from netns.wait import wait_until
 
 PROGRAM = Path(__file__).with_name("remediation_program.py")
 TOKEN = "a token that nobody guesses"
@@ -121,32 +122,37 @@ class Receiver:
 
     def deliver(self, group: str, body: bytes) -> None:
         """Send a notification until it is accepted, as Alertmanager does."""
-        until = time.monotonic() + PATIENCE_S
-        while time.monotonic() < until:
+
+        def taken() -> bool:
             try:
                 status, answer = self.ask("/alerts", body)
             except (OSError, http.client.HTTPException):
-                status = 0
-            if status == 200:
-                self.accepted.append(group)
-                return
-            assert status in (0, 503), (status, answer)
-            time.sleep(0.02)
-        raise AssertionError(f"never accepted: {group}")
+                return False
+            assert status in (200, 503), (status, answer)
+            return status == 200
+
+        self.until(taken, f"{group} to be accepted", interval=0.02)
+        self.accepted.append(group)
 
     def await_metric(self, wanted: Callable[[dict[str, float]], bool]) -> None:
-        until = time.monotonic() + PATIENCE_S
-        while time.monotonic() < until:
+        def told() -> bool:
             try:
                 text = self.ask("/metrics")[1].decode()
             except (OSError, http.client.HTTPException):
-                text = ""
                 assert self.process is None or self.process.poll() is None, self.said
+                return False
             series = (line.rpartition(" ") for line in text.splitlines() if line[:1] != "#")
-            if text and wanted({name: float(value) for name, _, value in series}):
-                return
-            time.sleep(0.05)
-        raise AssertionError(self.said)
+            return bool(text) and wanted({name: float(value) for name, _, value in series})
+
+        self.until(told, "metrics to be as wanted", interval=0.05)
+
+    def until(self, met: Callable[[], bool], why: str, *, interval: float) -> None:
+        """Wait; a failure tells what the receiver has said."""
+        try:
+            wait_until(met, PATIENCE_S, why, interval=interval)
+        except WaitTimeout as error:
+            error.add_note(self.said)
+            raise
 
 
 @contextmanager

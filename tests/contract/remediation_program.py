@@ -30,7 +30,7 @@ class Mend:
 
     def run(self, target: Target) -> Outcome:
         self._say("begin", target)
-        time.sleep(0.01)
+        time.sleep(0.01)  # nothing happens: the time in which it can be killed
         self._say("end", target)
         return Outcome(True, "mended")
 

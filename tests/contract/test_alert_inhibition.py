@@ -15,6 +15,8 @@ import yaml
 
 from kproxy.monitoring import profiles
 from kproxy.monitoring.profiles import Profile
+from netns.errors import WaitTimeout
+from netns.wait import wait_until
 
 pytestmark = pytest.mark.needs_tool("prometheus-alertmanager")
 PATIENCE_S = 60.0
@@ -43,18 +45,21 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 def ask(port: int, method: str, body: object = None) -> list[dict[str, object]]:
-    until = time.monotonic() + PATIENCE_S
-    while True:
+    def answered() -> bytes:
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
             try:
                 headers = {"Content-Type": "application/json"}
                 connection.request(method, "/api/v2/alerts", json.dumps(body), headers)
-                answer = connection.getresponse()
-                assert answer.status == 200
-                return json.loads(answer.read() or b"[]")
             except ConnectionRefusedError:
-                assert time.monotonic() < until
-                time.sleep(0.05)
+                return b""
+            answer = connection.getresponse()
+            assert answer.status == 200
+            return answer.read() or b"[]"
+
+    found: list[dict[str, object]] = json.loads(
+        wait_until(answered, PATIENCE_S, "Alertmanager to listen", interval=0.05)
+    )
+    return found
 
 
 def alert(name: str, **labels: str) -> Labels:
@@ -72,10 +77,17 @@ def expect(port: int, told: list[Labels], kept_back: list[Labels]) -> None:
     alerts = [{"labels": {**one, "mark": mark}} for one in (*told, *kept_back)]
     wanted = [*["active"] * len(told), *["suppressed"] * len(kept_back)]
     ask(port, "POST", alerts)
-    until = time.monotonic() + PATIENCE_S
-    while (states := _states(port, alerts)) != wanted:
-        assert time.monotonic() < until, list(zip(alerts, states, strict=True))
-        time.sleep(0.05)
+    states: list[str] = []
+
+    def judged() -> bool:
+        states[:] = _states(port, alerts)
+        return states == wanted
+
+    try:
+        wait_until(judged, PATIENCE_S, f"alerts to be {wanted}", interval=0.05)
+    except WaitTimeout as error:
+        error.add_note(f"{list(zip(alerts, states, strict=True))}")
+        raise
     ask(port, "POST", [{**one, "endsAt": "2020-01-01T00:00:00Z"} for one in alerts])
 
 

@@ -81,7 +81,8 @@ class Counting:
                                 return
                             self.seen.append((int(change.value or b""), change.revision))
             except base.Unavailable:
-                # Nothing tells when it is available again; `stop` has the deadline.
+                # Nothing tells when it is available again: it asks once more after a while;
+                # `stop` has the deadline.
                 time.sleep(0.05)
 
 

@@ -12,6 +12,7 @@ from storage_processes import free_loopback
 from kproxy.controlplane.actions import Actions, Check
 from kproxy.controlplane.fakeruntime import FakeRuntime
 from kproxy.controlplane.storage import etcdmember
+from netns.wait import wait_until
 
 PATIENCE_S = 60.0
 
@@ -42,12 +43,13 @@ def ask():
             timeout=PATIENCE_S,
             done=lambda outcome, now: found.append(outcome),
         )
-        deadline = time.monotonic() + 2 * PATIENCE_S  # the check's own time-out comes before it
-        while not found:
-            assert time.monotonic() < deadline, f"no outcome of {check}"
+
+        def advanced():
             actions.advance(time.monotonic())
-            time.sleep(0.01)
-        return found[0]
+            return found
+
+        # The check's own time-out comes before the deadline.
+        return wait_until(advanced, 2 * PATIENCE_S, f"an outcome of {check}", interval=0.01)[0]
 
     yield outcome
     actions.close()
@@ -56,10 +58,7 @@ def ask():
 @pytest.mark.needs_tool("etcd")
 def test_a_server_that_serves_is_well_and_a_service_that_it_does_not_know_is_not(member, ask):
     place = {"host": member, "port": etcdmember.CLIENT_PORT}
-    deadline = time.monotonic() + PATIENCE_S
-    while not ask(Check(**place)).success:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: ask(Check(**place)).success, PATIENCE_S, "a healthy member", interval=0.1)
     unknown = ask(Check(**place, service="shop"))
     assert not unknown.success
     assert "health rpc failed" in unknown.message

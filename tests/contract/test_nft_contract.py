@@ -3,7 +3,6 @@
 import errno
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -53,6 +52,7 @@ from kproxy.kernel.nft.types import (
     Operation,
 )
 from netns.kernels import base
+from netns.wait import wait_until
 
 
 @pytest.fixture(params=BOTH)
@@ -260,12 +260,14 @@ def test_tens_of_thousands_of_elements(nft: NftClient) -> None:
     ]
     nft.run(steps)
     wanted = {"endpoints": endpoints | {ONE: TO_ONE}, "verdicts": verdicts | {WEB: goto("other")}}
-    until = time.monotonic() + 10
-    # While the kernel lets a hash table grow, a reading may lack some (linux/rhashtable.h).
-    while (found := {name: table(nft).elements[name] for name in wanted}) != wanted:
+
+    def whole() -> bool:
+        found = {name: table(nft).elements[name] for name in wanted}
         assert all(found[name].items() <= wanted[name].items() for name in wanted)
-        assert time.monotonic() < until
-        time.sleep(0.05)
+        return found == wanted
+
+    # While the kernel lets a hash table grow, a reading may lack some (linux/rhashtable.h).
+    wait_until(whole, 10, "hash tables that have grown", interval=0.05)
     nft.run([DelElements("endpoints", ENDPOINTS, [key for key in endpoints if key != ONE])])
     assert table(nft).elements["endpoints"] == {ONE: TO_ONE}
 
@@ -293,10 +295,13 @@ def test_a_table_is_read_while_others_change_theirs_all_the_time(kernel_nft: Nft
     many: list[Operation] = [AddChain(f"chain-{number}") for number in range(3000)]
     many.append(AddElements("endpoints", ENDPOINTS, elements | {ONE: TO_ONE}))
     kernel_nft.run(many)
-    until = time.monotonic() + 10
-    while table(kernel_nft).elements["endpoints"] != elements | {ONE: TO_ONE}:
-        assert time.monotonic() < until  # its hash table grows
-        time.sleep(0.05)
+    wanted = elements | {ONE: TO_ONE}
+    wait_until(
+        lambda: table(kernel_nft).elements["endpoints"] == wanted,
+        10,
+        "a hash table that has grown",
+        interval=0.05,
+    )
     command = [sys.executable, "-c", MEDDLER]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as meddler:
         try:
@@ -307,7 +312,7 @@ def test_a_table_is_read_while_others_change_theirs_all_the_time(kernel_nft: Nft
             assert kernel_nft.generation() > before + 10
         finally:
             meddler.kill()
-    assert found.elements["endpoints"] == elements | {ONE: TO_ONE}
+    assert found.elements["endpoints"] == wanted
     assert len(found.chains) == 3000 + 2
 
 

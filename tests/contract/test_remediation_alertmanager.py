@@ -17,6 +17,7 @@ from remediation_process import PATIENCE_S, TOKEN, Receiver, api, receiver
 from kproxy import rfc3339
 from kproxy.monitoring.remediation import journal
 from kproxy.monitoring.remediation.records import AnyRecord, Ended, Notified, Result, Said, Seen
+from netns.wait import wait_until
 
 pytestmark = pytest.mark.needs_tool("prometheus-alertmanager")
 LABELS = {"alertname": "Broken", "trouble": "t", "node": "n1", "remediation": "mend"}
@@ -52,20 +53,20 @@ def alertmanager(directory: Path, one: Receiver, token: str = TOKEN) -> Iterator
 
 def post(port: int, *alerts: dict[str, Any]) -> None:
     """Give alerts to Alertmanager, as Prometheus does."""
-    until = time.monotonic() + PATIENCE_S
-    while True:
+
+    def posted() -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         try:
             headers = {"Content-Type": "application/json"}
             connection.request("POST", "/api/v2/alerts", json.dumps(alerts), headers)
-            status = connection.getresponse().status
-            assert status == 200
-            return
+            assert connection.getresponse().status == 200
+            return True
         except ConnectionRefusedError:
-            assert time.monotonic() < until
-            time.sleep(0.05)
+            return False
         finally:
             connection.close()
+
+    wait_until(posted, PATIENCE_S, "Alertmanager to listen", interval=0.05)
 
 
 def alerts_of(records: list[AnyRecord]) -> list[Seen]:
@@ -73,10 +74,13 @@ def alerts_of(records: list[AnyRecord]) -> list[Seen]:
 
 
 def await_journal(one: Receiver, wanted: Callable[[list[AnyRecord]], bool]) -> list[AnyRecord]:
-    until = time.monotonic() + PATIENCE_S
-    while not wanted(records := list(journal.read(one.directory / "journal"))):
-        assert time.monotonic() < until, one.said
-        time.sleep(0.05)
+    records: list[AnyRecord] = []
+
+    def written() -> bool:
+        records[:] = journal.read(one.directory / "journal")
+        return wanted(records)
+
+    one.until(written, "the journal to be as wanted", interval=0.05)
     return records
 
 

@@ -8,11 +8,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from remediation_process import PATIENCE_S, TOKEN, Receiver, alert, api, body, receiver
+from remediation_process import TOKEN, Receiver, alert, api, body, receiver
 
 from kproxy.monitoring.remediation import journal
 from kproxy.monitoring.remediation.records import Began, Ended, Notified, Result, Said, Started
@@ -46,10 +47,10 @@ def rough(one: Receiver, starts: float) -> list[Callable[[], object]]:
     head = f"POST /alerts HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 500\r\n\r\n"
     parts = [b"POST /al", head.encode(), head.encode() + forged[0][:100], b""]
     return [
-        *(lambda data=data: send(data, "") for data in forged),  # type: ignore[misc]
-        *(lambda data=data: send(data, TOKEN + "x") for data in forged),  # type: ignore[misc]
-        *(lambda data=data: send(data, TOKEN) for data in broken * 2),  # type: ignore[misc]
-        *(lambda part=part: half(one.port, part) for part in parts),  # type: ignore[misc]
+        *(partial(send, data, "") for data in forged),
+        *(partial(send, data, TOKEN + "x") for data in forged),
+        *(partial(send, data, TOKEN) for data in broken * 2),
+        *(partial(half, one.port, part) for part in parts),
     ]
 
 
@@ -74,8 +75,8 @@ def test_a_storm_with_kills(tmp_path: Path, seed: int) -> None:
         sends.append((group, body(group, *some)))
     with api() as (server, events), receiver(tmp_path, server) as one:
         one.deliver("first", body("first", *(alert(n, starts, firing=False) for n in early)))
-        jobs = [lambda send=send: one.deliver(*send) for send in sends]  # type: ignore[misc]
-        jobs += rough(one, starts)
+        jobs: list[Callable[[], object]]
+        jobs = [*(partial(one.deliver, *send) for send in sends), *rough(one, starts)]
         lots.shuffle(jobs)
         with ThreadPoolExecutor(SENDERS) as pool:
             futures = [pool.submit(job) for job in jobs]
@@ -140,10 +141,7 @@ def _is_idle(metrics: dict[str, float]) -> bool:
 
 
 def await_lines(one: Receiver, count: int) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while len(one.log) < count:
-        assert time.monotonic() < until, one.said
-        time.sleep(0.005)
+    one.until(lambda: len(one.log) >= count, f"{count} lines of the action", interval=0.005)
 
 
 def test_nothing_is_repaired_where_too_many_nodes_are_unwell(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def killed_writers(path, name: str, draw: random.Random) -> list[tuple[str, int]
     for writer in writers:
         assert writer.stdout is not None
         first = writer.stdout.readline()
-        time.sleep(draw.uniform(0, 0.02))
+        time.sleep(draw.uniform(0, 0.02))  # the kill may come anywhere in what it does
         writer.send_signal(signal.SIGKILL)
         rest, _ = writer.communicate()
         assert writer.returncode == -signal.SIGKILL

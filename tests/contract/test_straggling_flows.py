@@ -100,7 +100,7 @@ def test_a_straggler_goes_when_it_is_looked_again(kernel: Kernel) -> None:
     kernel.track(GONE, 4002)
     assert backend.sync(state(HEALTHY)).swept is None, "it is not time yet"
     assert kernel.tracked() == [HEALTHY, GONE]
-    time.sleep(result.flows_again_in)
+    time.sleep(result.flows_again_in)  # nothing happens before the backend is asked again
     assert backend.sync(state(HEALTHY)).writes == 1
     assert kernel.tracked() == [HEALTHY]
 
@@ -112,7 +112,7 @@ def test_an_endpoint_that_is_back_keeps_its_flows(kernel: Kernel) -> None:
     result = backend.sync(state(HEALTHY))
     backend.sync(state(HEALTHY, GONE))
     kernel.track(GONE, 4002)
-    time.sleep(result.flows_again_in)
+    time.sleep(result.flows_again_in)  # so, too, for what must not happen
     backend.sync(state(HEALTHY, GONE))
     assert kernel.tracked() == [GONE]
 
@@ -126,6 +126,6 @@ def test_flows_of_the_last_endpoint(kernel: Kernel, clean_last: bool) -> None:
     kernel.track(GONE, 4002)
     ended = clean_last or kernel.mode == "ipvs"
     assert (result.flows_again_in is not None) == ended
-    time.sleep(result.flows_again_in or 0)
+    time.sleep(result.flows_again_in or 0)  # nothing happens before the backend is asked again
     backend.sync(state())
     assert kernel.tracked() == ([] if ended else [GONE])
