@@ -17,10 +17,13 @@ from kproxy.errors import UsageError
 from kproxy.logs import Log
 from kproxy.monitoring.remediation.seams import Finished, NodeUnreachable
 
+from .captured import KILLED_WITHIN_S, Listener
+
 UNREACHABLE = 255
 """The exit code of ssh, and of a lab's program, for a node that cannot be reached."""
 
-OUTPUT_MOST = 4 * 1024 * 1024
+REASON_MOST = 500
+"""Characters of what is said about such a node that are handed on: it goes into the audit log."""
 
 
 class CommandAccess:
@@ -31,7 +34,11 @@ class CommandAccess:
         self._quote = quote
 
     def run(self, node: str, command: Sequence[str], timeout: float) -> Finished:
-        """Run a command there. Raises NodeUnreachable."""
+        """Run a command there. Raises NodeUnreachable.
+
+        Of a long output head and tail are returned. What the command leaves behind is not waited
+        for, also if it has the output still open.
+        """
         there = [shlex.quote(word) for word in command] if self._quote else list(command)
         words = [word.replace("{node}", node) for word in self._words] + there
         try:
@@ -44,19 +51,28 @@ class CommandAccess:
             )
         except OSError as error:
             raise NodeUnreachable(f"node {node}: {words[0]}: {error.strerror}") from None
-        late = False
-        try:
-            out, err = popen.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            late = True
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(popen.pid, signal.SIGKILL)
-            out, err = popen.communicate()
-        stdout, stderr = (one[:OUTPUT_MOST].decode(errors="replace") for one in (out, err))
+        assert popen.stdout is not None
+        assert popen.stderr is not None
+        with popen.stdout, popen.stderr:
+            said = Listener(popen)
+            late = not said.until_end(timeout)
+            if late:
+                _kill(popen)
+                said.take_rest()
+        stdout, stderr = said.stdout.text(), said.stderr.text()
         if popen.returncode == UNREACHABLE and not late:
-            raise NodeUnreachable(f"node {node}: {stderr.strip() or words[0]}")
+            raise NodeUnreachable(f"node {node}: {stderr.strip()[-REASON_MOST:] or words[0]}")
         code = -1 if late else popen.returncode
         return Finished(code=code, stdout=stdout, stderr=stderr, timed_out=late)
+
+
+def _kill(popen: "subprocess.Popen[bytes]") -> None:
+    """End a command with its process group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(popen.pid, signal.SIGKILL)
+    # One that waits for a disk ends when the kernel lets it; nobody waits for that.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        popen.wait(KILLED_WITHIN_S)
 
 
 def make(rest: Rest | None, log: Log, options: Mapping[str, str]) -> CommandAccess:

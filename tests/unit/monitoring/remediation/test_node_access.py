@@ -1,5 +1,7 @@
 """The ways to a node: by a program that gets there, and by another where the first does not."""
 
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from kproxy.errors import ApiError, UsageError
 from kproxy.logs import Log
 from kproxy.monitoring.nodecare import process
 from kproxy.monitoring.remediation.actions import catalog, commandaccess
+from kproxy.monitoring.remediation.actions.captured import HEAD_MOST, TAIL_MOST, Kept
 from kproxy.monitoring.remediation.actions.cluster import Proxies
 from kproxy.monitoring.remediation.actions.commandaccess import CommandAccess
 from kproxy.monitoring.remediation.actions.execaccess import Either, ExecAccess
@@ -42,6 +45,49 @@ def test_a_command_that_takes_too_long_ends_with_its_children(tmp_path: Path) ->
     assert (ended.code, ended.timed_out) == (-1, True)
     # Killed with its parent, so what is left of it is at most a zombie.
     assert process.state_of(int(told.read_text())) in (None, process.State.ZOMBIE)
+
+
+def test_of_a_long_output_head_and_tail_are_kept_and_what_is_missing_is_said() -> None:
+    megabytes = 3 * HEAD_MOST // 1_000_000
+    text = f"echo begin; head -c {megabytes}000000 /dev/zero | tr '\\0' x; echo; echo end"
+    ended = HERE.run("n1", sh(f"{{ {text}; }} | tee /dev/stderr"), WITHIN)
+    told = len("begin\n") + megabytes * 1_000_000 + len("\nend\n")
+    for said in (ended.stdout, ended.stderr):
+        head, missing, tail = said.partition(
+            f"\n[{told - HEAD_MOST - TAIL_MOST} bytes are left out here]\n"
+        )
+        assert missing
+        assert (len(head), head[:7]) == (HEAD_MOST, "begin\nx")
+        assert (len(tail), tail[-6:]) == (TAIL_MOST, "x\nend\n")
+
+
+def test_kept_is_bounded_whatever_the_size_of_its_parts() -> None:
+    for size in (1, 3, 100):
+        kept = Kept(4, 3)
+        text = b"0123456789"
+        for at in range(0, len(text), size):
+            kept.add(text[at : at + size])
+        assert (kept.left_out, kept.text()) == (3, "0123\n[3 bytes are left out here]\n789")
+    whole = Kept(4, 3)
+    whole.add(b"0123456")
+    assert (whole.left_out, whole.text()) == (0, "0123456")
+
+
+@pytest.mark.parametrize("within", [WITHIN, 2.0])
+def test_what_a_command_leaves_behind_is_not_waited_for(tmp_path: Path, within: float) -> None:
+    told = tmp_path / "pid"
+    lives_on = f"setsid sh -c 'echo $$ > {told}; exec sleep 60' &"
+    lives_on += f" while [ ! -s {told} ]; do sleep 0.01; done; echo said"
+    then = "exit 3" if within == WITHIN else "sleep 1000"
+    try:
+        ended = HERE.run("n1", sh(f"{lives_on}; {then}"), within)
+        left = int(told.read_text())
+        # It has the pipes still: who waits for their end would be here only when it has ended.
+        assert process.state_of(left) not in (None, process.State.ZOMBIE)
+        assert ended.stdout == "said\n"
+        assert (ended.code, ended.timed_out) == ((3, False) if within == WITHIN else (-1, True))
+    finally:
+        os.kill(int(told.read_text()), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
