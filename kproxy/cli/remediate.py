@@ -76,9 +76,12 @@ def remediate(ctx: click.Context, config: Path | None, dry_run: bool, once: Path
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each action.")
 @click.pass_context
 def actions(ctx: click.Context, config: Path | None, as_json: bool) -> None:
-    """List the configured actions: what they do, what they need, how they are limited."""
+    """List the configured actions: what they do, what they need, how they are limited.
+
+    Asks nobody: needs no API server.
+    """
     settings = configuration.load(_config_of(ctx, config))
-    found = service.configured_actions(settings, service.api_client(settings), Log("remediation"))
+    found = service.listed_actions(settings, Log("remediation"))
     rows = []
     for name, action in sorted(found.items()):
         limits = settings.limits(name, action.limits)

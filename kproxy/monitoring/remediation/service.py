@@ -34,6 +34,8 @@ from .telling import Events
 from .tokens import Token
 
 API_TIMEOUT_S = 5.0
+NOWHERE = "http://nowhere.invalid"
+"""No API server: such a name never exists (RFC 2606)."""
 AHEAD_MOST_S = 60.0
 """So much later than the time of day the journal may be before somebody is told."""
 END_S = 3.0
@@ -164,6 +166,14 @@ def api_client(settings: Settings) -> Rest | None:
     else:
         return None
     return Rest(access, agent="kproxy-remediation", timeout=API_TIMEOUT_S)
+
+
+def listed_actions(settings: Settings, log: Log) -> dict[str, Action]:
+    """Return the actions that the configuration names, to be told of: they reach no API server.
+
+    None has to be there, nor a kubeconfig. Raises InvalidObject, UsageError.
+    """
+    return configured_actions(settings, Rest(Access(server=NOWHERE)), log)
 
 
 def configured_actions(settings: Settings, rest: Rest | None, log: Log) -> dict[str, Action]:

@@ -8,9 +8,12 @@ from click.testing import CliRunner, Result
 from kproxy import rfc3339
 from kproxy.cli.remediate import remediate
 from kproxy.errors import InvalidObject, UsageError
+from kproxy.logs import Log
 from kproxy.monitoring.remediation import service
 from kproxy.monitoring.remediation import settings as configuration
 from kproxy.monitoring.remediation.actions import catalog
+from kproxy.monitoring.remediation.journal import Journal
+from kproxy.monitoring.remediation.records import Started
 from kproxy.monitoring.remediation.seams import Limits, Outcome, Target, Tools, Verdict
 
 DEFAULT = Path(configuration.__file__).parents[1] / "deploy" / "remediation.yaml"
@@ -116,6 +119,26 @@ def test_actions_with_what_they_need_and_their_limits(config: Path) -> None:
     assert (row["name"], row["coolDown"], row["needs"]) == ("mend", "1m30s", ["node"])
 
 
+@pytest.mark.parametrize("more", ["", "kubeconfig: not-there.conf\n"])
+def test_what_there_is_is_told_without_an_api_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, more: str
+) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    path = tmp_path / "config.yaml"
+    names = ", ".join(f"{name}: {{}}" for name in catalog.ACTIONS)
+    text = f"{more}journal: {{directory: journal}}\nactions: {{{names}}}\n"
+    path.write_text(text)
+    answer = call("actions", "--config", path, "--json")
+    assert answer.exception is None
+    told = {row["name"]: row["needs"] for row in map(json.loads, answer.stdout.splitlines())}
+    assert set(told) == set(catalog.ACTIONS)
+    assert told["restart-proxy"] == ["node"]
+    directory = tmp_path / "journal"
+    with Journal(directory, file_bytes=1000, files=2) as journal:
+        journal.append(Started(at=STARTS, pid=1234))
+    assert "pid 1234" in call("audit", "--config", path).stdout
+
+
 @pytest.mark.usefixtures("ran")
 def test_the_audit_log(config: Path, sent: Path) -> None:
     call("--config", config, "--once", sent)
@@ -208,6 +231,7 @@ def test_actions_are_made_with_what_they_may_use(
     monkeypatch.setattr(catalog, "ACTIONS", {"mend": make})
     monkeypatch.setattr(catalog, "NODE_ACCESS", {"none": lambda *_: threading})
     config.write_text(config.read_text() + "options: {a: b}\n")
-    call("actions", "--config", config)
+    settings = configuration.load(config)
+    service.configured_actions(settings, service.api_client(settings), Log("test"))
     assert (given[0].nodes, given[0].rest, given[0].options) == (threading, None, {"a": "b"})
-    assert service.api_client(configuration.load(config)) is None
+    assert service.api_client(settings) is None
