@@ -113,7 +113,7 @@ def test_a_tier_knows_whether_the_one_before_it_passed(code: int, told: str) -> 
 
 def test_all_tiers_are_reported_in_their_order() -> None:
     some = [
-        saying("a", "import time; time.sleep(0.2); print(1)"),
+        saying("a", "import time; time.sleep(0.2); print(1)"),  # as a rule it ends after the other
         saying("b", "raise SystemExit(3)"),
     ]
     reports = tiers.run_all(some, 2)

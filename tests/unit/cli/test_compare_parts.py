@@ -31,7 +31,7 @@ try:
     print(f"    1 s  [1/2] {mode}: half of it", file=sys.stderr, flush=True)
     print(f"{mode} has something to say", file=sys.stderr, flush=True)
     if job.parameters.trials == 7:
-        time.sleep(60)
+        time.sleep(60)  # it is interrupted before
 except KeyboardInterrupt:
     incomplete = ["interrupted"]
 if mode == "iptables" and job.parameters.trials == 8:

@@ -107,7 +107,7 @@ from kproxy.lab.comparison import Step
 with progress.shown() as tell:
     tell(Step(done=1, total=8, mode="ipvs", text="working on it"))
     os.write(1, b"ready\\n")
-    time.sleep(100)
+    time.sleep(100)  # it is interrupted before
 """
 SHOW_CURSOR = b"\x1b[?25h"
 

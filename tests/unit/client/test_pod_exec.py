@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import threading
-import time
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from kproxy.controlplane import execstream
 from kproxy.controlplane.podaccess import Running
 from kproxy.errors import ApiError, KproxyError
 from kproxy.lab.podexec import Beside
+from netns.wait import wait_until
 
 WHERE = ("kube-system", "proxy-1", "kube-proxy")
 WITHIN = 30.0
@@ -147,11 +147,8 @@ def test_one_that_does_not_end_is_left_and_ends_with_the_connection(
 ) -> None:
     with pytest.raises(podexec.ExecTimeout, match=r"no end within 0\.5 s"):
         podexec.run(rest, WHERE, ["sleep", "1000"], 0.5)
-    until = time.monotonic() + WITHIN
     (one,) = server.runtime.started
-    while one.poll() is None and time.monotonic() < until:
-        time.sleep(0.01)
-    assert one.poll() is not None
+    wait_until(lambda: one.poll() is not None, WITHIN, "the program to end", interval=0.01)
 
 
 def test_a_signal_is_told_as_shells_do(rest: Rest) -> None:

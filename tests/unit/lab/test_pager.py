@@ -6,7 +6,6 @@ import io
 import json
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +14,8 @@ import pytest
 from kproxy import logs
 from kproxy.api.durations import Duration
 from kproxy.lab import pager
+from netns.errors import WaitTimeout
+from netns.wait import wait_until
 
 PATIENCE = 20.0
 NEVER = 3600.0
@@ -24,13 +25,14 @@ class Lines(io.StringIO):
     """A log that can be waited for."""
 
     def find(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            for line in map(json.loads, self.getvalue().splitlines()):
-                if wanted(line):
-                    return dict(line)
-            time.sleep(0.01)
-        raise AssertionError(self.getvalue())
+        def found() -> list[dict[str, Any]]:
+            return [one for one in map(json.loads, self.getvalue().splitlines()) if wanted(one)]
+
+        try:
+            return wait_until(found, PATIENCE, "a line of the log", interval=0.01)[0]
+        except WaitTimeout as error:
+            error.add_note(self.getvalue())
+            raise
 
 
 def state(word: str) -> Callable[[dict[str, Any]], bool]:

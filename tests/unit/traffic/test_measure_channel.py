@@ -1,7 +1,6 @@
 """Sender and receiver of a measurement: who is let in, what is refused, what is handed over."""
 
 import socket
-import time
 
 import pytest
 import remote_pair
@@ -11,13 +10,11 @@ from kproxy.errors import MeasurementError, UsageError
 from kproxy.traffic import records, wire
 from kproxy.traffic.remote import channel, messages
 from kproxy.traffic.remote.sender import Joined
+from netns.wait import wait_until
 
 
 def arrived(joined: Joined, number: int) -> None:
-    deadline = time.monotonic() + 10
-    while joined.count() < number:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: joined.count() >= number, 10, f"{number} packets", interval=0.01)
 
 
 def finish(ends: remote_pair.Ends) -> None:

@@ -175,7 +175,7 @@ def test_answers_have_the_kernels_time_not_ours() -> None:
             prober.send(0, seq, before)
             assert select.select([prober], [], [], 10)[0]
             after = time.monotonic_ns()
-            time.sleep(0.01)
+            time.sleep(0.01)  # it lies there: our clock goes on, the answer's time does not
             ((what, ns),) = prober.answers()
             assert what == (0, seq)
             assert before <= ns + prober.clock_error_ns
@@ -216,7 +216,7 @@ def test_a_rate_that_is_not_held_makes_the_run_not_valid(monkeypatch: pytest.Mon
             return self._reader.fileno()
 
         def send(self, flow: int, seq: int, now: int) -> int:
-            time.sleep(0.01)
+            time.sleep(0.01)  # longer than the rate allows
             return errno.ENOBUFS
 
         def answers(self) -> Sequence[probes.Answer]:

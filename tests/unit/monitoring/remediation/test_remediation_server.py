@@ -24,6 +24,7 @@ from kproxy.monitoring.remediation.actions import catalog
 from kproxy.monitoring.remediation.records import Started
 from kproxy.monitoring.remediation.settings import ActionSettings, Journal, Settings, Tls
 from kproxy.monitoring.remediation.tokens import Token
+from netns.wait import wait_until
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 
@@ -308,10 +309,9 @@ def test_a_worker_that_fails_is_told_of(tmp_path: Path, monkeypatch: pytest.Monk
         assert ask(port, "/healthz")[0] == 200
         ask(port, "/alerts", notification(alert(starts=time.time())))
         assert failed.wait(30)
-        until = time.monotonic() + 30
-        while ask(port, "/healthz")[0] != 503:
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        wait_until(
+            lambda: ask(port, "/healthz")[0] == 503, 30, "it to say so of itself", interval=0.01
+        )
 
 
 @pytest.fixture
@@ -355,10 +355,12 @@ def test_a_certificate_that_is_half_written_spoils_nothing_and_whole_is_used(
         for _ in range(3):  # It is read again once an answer was given.
             assert ask(port, "/healthz", tls=old)[0] == 200
         Path(coming.key_file).rename(certificate.key_file)
-        until = time.monotonic() + 30
-        while not _trusts(port, new):
+
+        def taken() -> bool:
             _trusts(port, old)
-            assert time.monotonic() < until
+            return _trusts(port, new)
+
+        wait_until(taken, 30, "the new certificate to be used")
 
 
 def _trusts(port: int, tls: ssl.SSLContext) -> bool:

@@ -33,7 +33,7 @@ class Api:
         return self
 
     def request(self, method: str, path: str, *, body: bytes = b"") -> bytes:
-        time.sleep(self.takes)
+        time.sleep(self.takes)  # a server that is slow
         if method == "POST":
             self.posted.put((path, msgspec.json.decode(body)))
             return b"{}"

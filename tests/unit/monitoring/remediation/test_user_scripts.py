@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from kproxy.errors import InvalidObject, KproxyError, UsageError
 from kproxy.monitoring.remediation.scripts import manifests, running, scriptaction
 from kproxy.monitoring.remediation.scripts.scriptaction import ScriptAction
 from kproxy.monitoring.remediation.seams import Limits, Rehearsing, Target, Verdict
+from netns.wait import wait_until
 
 IS_ROOT = os.geteuid() == 0
 USER = "nobody" if IS_ROOT else pwd.getpwuid(os.geteuid()).pw_name
@@ -144,14 +144,15 @@ def test_of_much_that_it_says_the_last_line_is_kept(write: Write) -> None:
     assert write("seq 10000; echo the end").run(TARGET).detail == "the end"
 
 
-def gone(mark: str) -> bool:
-    """Return whether no process has this word in its command line, waiting for it a while."""
-    until = time.monotonic() + 30
-    while True:
-        found = subprocess.run(["pgrep", "-f", mark], capture_output=True, check=False)
-        if not found.stdout or time.monotonic() > until:
-            return not found.stdout
-        time.sleep(0.02)
+def runs(pattern: str) -> bool:
+    """Return whether a process has this in its command line."""
+    found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, check=False)
+    assert found.returncode in (0, 1), found.stderr
+    return found.returncode == 0
+
+
+def await_gone(mark: str) -> None:
+    wait_until(lambda: not runs(mark), 30, f"no process {mark} to be left", interval=0.02)
 
 
 def test_a_script_that_takes_too_long_is_killed_with_all_that_it_started(write: Write) -> None:
@@ -159,13 +160,13 @@ def test_a_script_that_takes_too_long_is_killed_with_all_that_it_started(write: 
     action = write(f"setsid sleep {mark} & trap '' TERM; sleep {mark}", run_within=0.5)
     with pytest.raises(KproxyError, match=r"was killed after 0\.5 s"):
         action.run(TARGET)
-    assert gone(mark)
+    await_gone(mark)
 
 
 def test_what_a_script_leaves_behind_is_killed(write: Write) -> None:
     mark = f"86400.{os.getpid()}2"
     assert write(f"setsid sleep {mark} >/dev/null 2>&1 & echo left one").run(TARGET).done
-    assert gone(mark)
+    await_gone(mark)
 
 
 def test_nothing_is_left_when_the_receiver_is_killed(write: Write, directory: Path) -> None:
@@ -177,13 +178,10 @@ def test_nothing_is_left_when_the_receiver_is_killed(write: Write, directory: Pa
         f" running.user_named({USER!r}), 600.0, {{}})"
     )
     receiver = subprocess.Popen([sys.executable, "-c", program])
-    until = time.monotonic() + 30
-    while subprocess.run(["pgrep", "-f", f"^sleep {mark}"], capture_output=True).returncode:
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_until(lambda: runs(f"^sleep {mark}"), 30, "the script to sleep", interval=0.02)
     receiver.send_signal(signal.SIGKILL)
     receiver.wait()
-    assert gone(mark)
+    await_gone(mark)
 
 
 def test_a_script_that_cannot_be_started(write: Write, directory: Path) -> None:
