@@ -30,7 +30,7 @@ def _import_msgspec() -> None:
         return
     sys.modules[name] = None  # type: ignore[assignment]  # "not to be found": importlib
     try:
-        import msgspec  # noqa: F401 others find it imported
+        import msgspec  # noqa: F401  others find it imported
     finally:
         del sys.modules[name]
 

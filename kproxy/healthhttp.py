@@ -104,7 +104,7 @@ def _handler(pages: Mapping[str, Page]) -> type[http.server.BaseHTTPRequestHandl
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  its name there
             """Say nothing: requests are no events."""
 
     return Handler

@@ -134,7 +134,7 @@ class LiveHost:
         *,
         timeout: float = 60.0,
         check: bool = True,
-        input: bytes | str | None = None,  # noqa: A002 - the word of subprocess.run
+        input: bytes | str | None = None,  # noqa: A002  the word of subprocess.run
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:

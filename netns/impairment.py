@@ -51,7 +51,8 @@ class Impairment:
                 raise TopologyError(where, name, "no such impairment", remedy=remedy)
             attribute, units, example = field
             found[attribute] = _quantity(where, name, value, units, example)
-        made = cls(**{name: _whole(name, value) for name, value in found.items()})  # type: ignore[arg-type]
+        whole = {name: _whole(name, value) for name, value in found.items()}
+        made = cls(**whole)  # type: ignore[arg-type]  # ints where they are wanted: _whole
         made.check(where)
         return made
 

@@ -282,7 +282,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def since_exec_ms() -> float:
     """Return for how long this process has existed, in milliseconds (the kernel counts in 10)."""
-    with open("/proc/self/stat", "rb") as file:  # noqa: PTH123 pathlib is not imported otherwise
+    with open("/proc/self/stat", "rb") as file:  # noqa: PTH123  pathlib is not imported otherwise
         started = int(file.read().rpartition(b")")[2].split()[19])
     now = time.clock_gettime(time.CLOCK_BOOTTIME)
     return (now - started / os.sysconf("SC_CLK_TCK")) * 1000

@@ -19,7 +19,7 @@ def parse_bind_address(text: str) -> tuple[str, int]:
     number = int(port)
     if not 0 <= number < 65536:
         raise ValueError(f"port {number} is out of range")
-    return host.strip("[]") or "0.0.0.0", number  # noqa: S104 kube-proxy's default
+    return host.strip("[]") or "0.0.0.0", number  # noqa: S104  kube-proxy's default
 
 
 class HttpServer:

@@ -114,7 +114,7 @@ def _override(given: Sequence[str], family: Family) -> Address | None:
         parsed = addresses.parse_address(text)
         if parsed is not None and _VERSIONS[parsed.version] is family:
             # Written for "any" in the field that this one replaces: no address of a node.
-            unspecified = parsed.text in ("0.0.0.0", "::")  # noqa: S104 compared, not bound
+            unspecified = parsed.text in ("0.0.0.0", "::")  # noqa: S104  compared, not bound
             return None if unspecified else Address(parsed.text)
     return None
 

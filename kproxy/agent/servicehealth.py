@@ -23,7 +23,7 @@ from kproxy.logs import Log
 RETRY_S = 5.0
 """So often it is tried again to listen at ports that were taken."""
 
-_ANYWHERE = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}  # noqa: S104 as kube-proxy
+_ANYWHERE = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}  # noqa: S104  as kube-proxy
 _BODY = """{{
 \t"service": {{
 \t\t"namespace": {namespace},

@@ -97,8 +97,12 @@ def prepare(wanted: type[T]) -> None:
     it is made, and crashes if another thread decodes with what is only half known. Types have
     parts in common, so the threads need not even be of one kind of object.
     """
-    for one in (ObjectMeta, wanted, _List[wanted], _RawList, _RawEvent, Status, str):  # type: ignore[valid-type]
+    for one in (ObjectMeta, wanted, _list_of(wanted), _RawList, _RawEvent, Status, str):
         _decoder(one)
+
+
+def _list_of(wanted: type[T]) -> Any:
+    return _List[wanted]  # type: ignore[valid-type]  # made at run time
 
 
 def _construct(wanted: type[Any], data: Any) -> Any:
@@ -112,7 +116,7 @@ def decode_page(raw: bytes, wanted: type[T]) -> Page[T]:
     Raises :class:`KproxyError` if it is not a JSON list at all.
     """
     try:
-        whole = _decoder(_List[wanted]).decode(raw)  # type: ignore[valid-type]  # made at run time
+        whole = _decoder(_list_of(wanted)).decode(raw)
     except UNREADABLE:
         return _decode_one_by_one(raw, wanted)
     return Page(whole.items or [], whole.metadata.resource_version, [], whole.metadata.continue_)

@@ -16,7 +16,7 @@ from . import addresses
 from .durations import Duration
 
 KIND = "KubeProxyConfiguration"
-ANYWHERE = "0.0.0.0"  # noqa: S104 kube-proxy serves its health checks on all addresses
+ANYWHERE = "0.0.0.0"  # noqa: S104  kube-proxy serves its health checks on all addresses
 PRIMARY = "primary"
 """The node's own addresses of each family, as a value of ``nodePortAddresses``."""
 

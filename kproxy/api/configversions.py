@@ -86,7 +86,7 @@ def to_v1alpha1(body: Body, mode: str) -> Body:
     """Return the content of a v1alpha2 file, in which nothing is left to defaults, as v1alpha1."""
     result = _copy(body)
     own = result.get("nodeIPOverride") or []
-    result["bindAddress"] = "0.0.0.0"  # noqa: S104 which there stands for none
+    result["bindAddress"] = "0.0.0.0"  # noqa: S104  which there stands for none
     if len(own) == 1:
         result["bindAddress"] = own[0]
     if len(own) < 2:

@@ -142,7 +142,7 @@ def _loader() -> Any:
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
     class Loader(base):  # type: ignore[misc]  # the base is chosen at run time
-        yaml_implicit_resolvers = {  # noqa: RUF012 the name is yaml's
+        yaml_implicit_resolvers = {  # noqa: RUF012  the name is yaml's
             first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:timestamp"]
             for first, rules in base.yaml_implicit_resolvers.items()
         }

@@ -199,7 +199,7 @@ def python() -> Iterator[Check]:
         remedy="apt-get install python3 (3.11 or newer)",
     )
     for demand in metadata.requires("kproxy") or []:
-        name, bound = re.fullmatch(r"([\w.-]+)\s*([^;]*)(?:;.*)?", demand).groups()  # type: ignore[union-attr]
+        name, bound = re.fullmatch(r"([\w.-]+)\s*([^;]*)(?:;.*)?", demand).groups()  # type: ignore[union-attr]  # setuptools wrote it
         if "extra ==" in demand:
             continue
         try:

@@ -93,7 +93,7 @@ def source_options(command: F) -> F:
     wrapped: Any = with_asked
     for option in reversed(_OPTIONS):
         wrapped = option(wrapped)
-    return wrapped  # type: ignore[no-any-return]
+    return wrapped  # type: ignore[no-any-return]  # options keep the type
 
 
 _OPTIONS = (

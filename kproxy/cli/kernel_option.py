@@ -44,7 +44,7 @@ class KernelChoice:
     seed: int | None = None
 
 
-class Quantity(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+class Quantity(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # not generic in older click
     """An amount with a unit, as ``parse`` reads it."""
 
     def __init__(self, name: str, parse: Callable[[str], float]) -> None:
@@ -59,7 +59,7 @@ class Quantity(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             self.fail(str(error), param, ctx)
 
 
-class KernelName(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+class KernelName(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # not generic in older click
     """The name of a kernel that is here."""
 
     name = "kernel"

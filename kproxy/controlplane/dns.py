@@ -40,7 +40,7 @@ HEALTH_ADDRESS = "0.0.0.0:8080"
 METRICS_ADDRESS = "0.0.0.0:9153"
 LAMEDUCK = durations.Duration(5.0)
 ENDS = (signal.SIGTERM, signal.SIGINT)
-EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - whoever reaches the pod may ask
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104  whoever reaches the pod may ask
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -190,9 +190,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except errors.KproxyError as error:
             self._fail(error)
 
-    do_POST = do_GET  # noqa: N815 - its name there
+    do_POST = do_GET  # noqa: N815  its name there
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name there
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  its name there
         """Write nothing."""
 
     def _answer(self, words: Sequence[str], query: dict[str, str], raw: str) -> None:

@@ -142,8 +142,8 @@ def find_program(name: str) -> str | None:
     ``shutil.which`` does the same, but its module imports every compression library.
     """
     for directory in os.get_exec_path():
-        path = os.path.join(directory, name)  # noqa: PTH118 quicker than pathlib
-        if os.access(path, os.X_OK) and not os.path.isdir(path):  # noqa: PTH112 the same
+        path = os.path.join(directory, name)  # noqa: PTH118  quicker than pathlib
+        if os.access(path, os.X_OK) and not os.path.isdir(path):  # noqa: PTH112  the same
             return path
     return None
 

@@ -100,7 +100,7 @@ def cluster(lab: Lab, number: int, size: Size) -> Cluster:
 def listening(pods: LiveHost) -> socket.socket:
     """Return a socket that takes connections to every pod."""
     with pods.entered():
-        return socket.create_server(("0.0.0.0", TCP.target), backlog=1024)  # noqa: S104 a lab
+        return socket.create_server(("0.0.0.0", TCP.target), backlog=1024)  # noqa: S104  the lab's namespace only
 
 
 @contextlib.contextmanager

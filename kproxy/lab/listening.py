@@ -32,8 +32,8 @@ def _sockets(pid: int) -> frozenset[str]:
     directory = Path(f"/proc/{pid}/fd")
     found = set()
     try:
-        for entry in os.listdir(directory):  # noqa: PTH208 only names are needed
-            target = os.readlink(directory / entry)  # noqa: PTH115 no path is needed
+        for entry in os.listdir(directory):  # noqa: PTH208  only names are needed
+            target = os.readlink(directory / entry)  # noqa: PTH115  no path is needed
             if target.startswith("socket:["):
                 found.add(target[len("socket:[") : -1])
     except OSError:

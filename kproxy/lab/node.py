@@ -157,7 +157,7 @@ def _serving(given: argparse.Namespace) -> Callable[[Kubelet], Service]:
         token=given.token_file.read_text().strip() if given.token_file else "",
     )
     dual = _node(given).address6 is not None
-    address = "::" if dual else "0.0.0.0"  # noqa: S104 the node's namespace only
+    address = "::" if dual else "0.0.0.0"  # noqa: S104  the node's namespace only
     return lambda kubelet: kubeletserver.start((address, given.serve_port), kubelet, access)
 
 

@@ -197,7 +197,7 @@ class Wire:
             (target.name, step): [] for target in self._targets for step in (CONNECT, FIRST_PACKET)
         }
         # What comes after what matters to the CPU's caches, so no target has a fixed place.
-        order, lots = list(self._targets), random.Random(SEED)  # noqa: S311 -- no secret
+        order, lots = list(self._targets), random.Random(SEED)  # noqa: S311  no secret
         with self._client.entered(), _collector_off():
             for number in range(WARM_UP + samples):
                 lots.shuffle(order)

@@ -85,13 +85,13 @@ def _recorded() -> Iterator[list[Sent | Executed]]:
             found.append(Executed(tuple(argv), stdin))
         return run(self, argv, stdin, **how)
 
-    netlink.NetlinkSocket._send_batch = sending  # type: ignore[method-assign,assignment]
-    Execer.run = running  # type: ignore[method-assign]
+    netlink.NetlinkSocket._send_batch = sending  # type: ignore[method-assign,assignment]  # while recording
+    Execer.run = running  # type: ignore[method-assign]  # while recording
     try:
         yield found
     finally:
-        netlink.NetlinkSocket._send_batch = send_batch  # type: ignore[method-assign]
-        Execer.run = run  # type: ignore[method-assign]
+        netlink.NetlinkSocket._send_batch = send_batch  # type: ignore[method-assign]  # as it was
+        Execer.run = run  # type: ignore[method-assign]  # as it was
 
 
 class Prepared:

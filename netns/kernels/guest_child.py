@@ -171,7 +171,7 @@ def become(start: dict[str, Any], streams: list[int], slave: int | None) -> None
         environment = start["environment"]
         os.environ["PATH"] = environment.get("PATH", os.defpath)
         code = 127
-        os.execvpe(start["argv"][0], start["argv"], environment)  # noqa: S606
+        os.execvpe(start["argv"][0], start["argv"], environment)  # noqa: S606  no shell is wanted
     except OSError as error:
         sys.stderr = os.fdopen(2, "w", closefd=False)
         print(f"{start['argv'][0]}: {error.strerror}", file=sys.stderr, flush=True)

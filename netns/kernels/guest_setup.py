@@ -24,7 +24,7 @@ POWER_OFF = 0x4321FEDC
 PRIVATE = Path("/run/guest")  # files of this module
 CHANNEL = PRIVATE / "channel"  # a directory of the host, for what host and guest tell each other
 MODULES = Path("/lib/modules")
-TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108
+TEMPORARY = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108  mounted anew in the guest
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

@@ -58,7 +58,7 @@ class Native:
         Of what is random, a seed fixes only what programs draw from it, and Python's hashes.
         """
         environment = os.environ | base.seed_variables(command.seed)
-        os.execvpe(command.argv[0], command.argv, environment)  # noqa: S606
+        os.execvpe(command.argv[0], command.argv, environment)  # noqa: S606  no shell is wanted
 
 
 def has_ipvs(*, load: bool = True) -> bool:

@@ -272,7 +272,7 @@ def renumber(descriptor: int) -> int:
 def memory_candidates() -> list[Path]:
     """Return where the memory file may be, the best place first; ``$TMPDIR`` before the disks."""
     wanted = [Path(os.environ["TMPDIR"])] if os.environ.get("TMPDIR") else []
-    return [Path("/dev/shm"), *wanted, base.state_directory(), Path("/var/tmp")]  # noqa: S108
+    return [Path("/dev/shm"), *wanted, base.state_directory(), Path("/var/tmp")]  # noqa: S108  UML makes a file without a name in it
 
 
 def memory_directory(memory: int, candidates: Iterable[Path]) -> Path:

@@ -11,7 +11,7 @@ from kproxy.desired.model import Endpoint, ServicePort
 try:
     # The interpreter's own: hashlib loads all of OpenSSL first, which costs 10 ms at every start.
     # Not every version of Python has this one, or the next: mypy finds them nowhere.
-    from _sha2 import sha256  # type: ignore[import-not-found]
+    from _sha2 import sha256  # type: ignore[import-not-found]  # since Python 3.12
 except ImportError:
     try:
         from _sha256 import sha256  # type: ignore[import-not-found]  # before Python 3.12

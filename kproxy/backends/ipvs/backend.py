@@ -69,7 +69,7 @@ class Backend:
         self,
         doors: Kernel,
         family: Family,
-        options: base.Options = base.Options(),  # noqa: B008 frozen
+        options: base.Options = base.Options(),  # noqa: B008  frozen
     ) -> None:
         self._kernel = doors
         self._family = family

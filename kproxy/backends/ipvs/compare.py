@@ -74,7 +74,7 @@ def is_right(have: ServiceEntry, want: Place) -> bool:
         return False
     for at in range(0, len(row), size):
         # Equal to the key that these bytes are, though not of its type: none needs to be made.
-        entry = destinations.get(row[at : at + size])  # type: ignore[call-overload]
+        entry = destinations.get(row[at : at + size])  # type: ignore[call-overload]  # equal bytes
         if entry is None or entry.config != DESTINATION:
             return False
     return True

@@ -66,7 +66,7 @@ class Backend:
         self,
         kernel: Kernel,
         family: Family,
-        options: Options = Options(),  # noqa: B008 frozen
+        options: Options = Options(),  # noqa: B008  frozen
     ) -> None:
         self._kernel = kernel
         self._family = family

@@ -144,8 +144,7 @@ class FragmentMaker:
             networks.append(ipaddress.ip_network(vip))
         return [
             one.network_address.packed + one.broadcast_address.packed
-            # All are of the state's IP family.
-            for one in ipaddress.collapse_addresses(networks)  # type: ignore[type-var]
+            for one in ipaddress.collapse_addresses(networks)  # type: ignore[type-var]  # one family
         ]
 
 

@@ -79,7 +79,7 @@ def _host_ports(spec: Object) -> list[HostPort]:
                 number = port.get("containerPort")
             if number:
                 address = port.get("hostIP") or ""
-                wild = address in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+                wild = address in ("0.0.0.0", "::")  # noqa: S104  compared, not bound
                 found.append(("" if wild else address, port.get("protocol") or "TCP", number))
     return found
 

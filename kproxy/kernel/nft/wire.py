@@ -242,8 +242,9 @@ def _element_packer(spec: SetSpec) -> Callable[[bytes, Data], bytes]:
         data_header = value_header(spec.data_length, ELEM_DATA)
         whole = 4 + 8 + length + 8 + spec.data_length
         head = _HEADERS.pack(whole, LIST_ELEM | NESTED) + key_header
-        # Without verdicts all data is bytes.
-        return lambda key, data: head + key + data_header + data  # type: ignore[operator]
+        return lambda key, data: (
+            head + key + data_header + data  # type: ignore[operator]  # bytes: no verdicts here
+        )
     if spec.interval:
         end_header = value_header(length, ELEM_KEY_END)
         outer = _HEADERS.pack(4 + 2 * (8 + length), LIST_ELEM | NESTED) + key_header

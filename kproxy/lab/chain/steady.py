@@ -82,16 +82,20 @@ class Steady:
         for node in nodes:
             self._await_synced(node, version, timeout, now)
         for node in nodes:
-            self._cluster.events.wait(
-                lambda event, source=f"{node}-{Role.KUBELET}": (  # type: ignore[misc]
-                    event.msg == "container started"
-                    and event.source == source
-                    and event.fields.get("container") == probes.PODS
-                ),
-                why=f"a pod to be made on {node}",
-                timeout=timeout,
-                since_ns=now,
-            )
+            self._await_pod_made(node, timeout, now)
+
+    def _await_pod_made(self, node: str, timeout: float, since: int) -> None:
+        kubelet = f"{node}-{Role.KUBELET}"
+        self._cluster.events.wait(
+            lambda event: (
+                event.msg == "container started"
+                and event.source == kubelet
+                and event.fields.get("container") == probes.PODS
+            ),
+            why=f"a pod to be made on {node}",
+            timeout=timeout,
+            since_ns=since,
+        )
 
     def _await_synced(self, node: str, version: int, timeout: float, since: int) -> None:
         sources = proxies_of(self._cluster.events.events, node)

@@ -92,7 +92,7 @@ class Server(ThreadingHTTPServer):
         try:
             family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             self.address_family = family
-            super().__init__(address[:2], _Handler)  # type: ignore[arg-type]
+            super().__init__((str(address[0]), int(address[1])), _Handler)
         except OSError as error:
             raise errors.UsageError(
                 f"cannot listen at {host}:{port}: {error.strerror or error}",
@@ -202,5 +202,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  its name there
         """Keep silent: the terminal is the user's."""

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         with Lab.attach(options.state_dir) as lab, lab.host(options.host).entered():
-            os.execvp(options.command[0], options.command)  # noqa: S606 no shell is wanted
+            os.execvp(options.command[0], options.command)  # noqa: S606  no shell is wanted
     except (NetnsError, OSError, IndexError) as error:
         print(f"{options.host}: {error}", file=sys.stderr)
         return UNREACHABLE

@@ -13,7 +13,7 @@ from kproxy.client.http1 import Connection
 PATIENCE_S = 2.0
 """A proxy that answers at all does so in milliseconds."""
 
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 nothing listens here
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104  nothing listens here
 
 NOT_SERVED = "not served"
 

@@ -46,7 +46,7 @@ class Token:
 
     def _refresh(self) -> None:
         try:
-            found = os.stat(self._path)  # noqa: PTH116 the fields are wanted, and an OSError
+            found = os.stat(self._path)  # noqa: PTH116  the fields are wanted, and an OSError
             mark = (found.st_mtime_ns, found.st_size, found.st_ino)
             if mark == self._mark:
                 return

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import msgspec
 
@@ -82,14 +82,14 @@ def run(
     with process.stdout as output, process.stdin as life_line:
         with contextlib.suppress(BrokenPipeError):
             life_line.write(msgspec.json.encode(job) + b"\n")
-        said, in_time = _listen(output, timeout)  # type: ignore[arg-type]
+        said, in_time = _listen(output, timeout)
         life_line.close()
         code = _await_end(process)
     text = said.decode(errors="replace")
     return Finished(code=code if in_time else -1, stdout=text, timed_out=not in_time)
 
 
-def _listen(output: BinaryIO, timeout: float) -> tuple[bytes, bool]:
+def _listen(output: IO[bytes], timeout: float) -> tuple[bytes, bool]:
     """Return what is said until the end, and whether the end came in time."""
     until, said = time.monotonic() + timeout, b""
     with selectors.DefaultSelector() as selector:

@@ -80,7 +80,7 @@ def _become(job: dict[str, Any], warden: int) -> NoReturn:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # After the change of user, which clears it.
     if os.getppid() != warden:
         raise OSError(errno.ESRCH, "nobody waits for it any more")
-    os.execve(job["argv"][0], job["argv"], job["env"])  # noqa: S606 that there is no shell is the point
+    os.execve(job["argv"][0], job["argv"], job["env"])  # noqa: S606  that there is no shell is the point
 
 
 def _kill_all() -> None:
