@@ -18,6 +18,7 @@ from markupsafe import Markup
 from kproxy.reports import charts as drawing
 from kproxy.reports.document import Block, Chart, Document, Fold, Part, Side
 
+_HERE, _FILES = "kproxy.reports", "page"
 JAVASCRIPT = ("package_data", "plotly.min.js")
 """Where the ``plotly`` package has it."""
 
@@ -28,7 +29,7 @@ LEVEL = 5
 def html(document: Document) -> str:
     """Return the file's text."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("kproxy.reports", "page"),
+        loader=jinja2.PackageLoader(_HERE, _FILES),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -41,8 +42,8 @@ def html(document: Document) -> str:
         document=document,
         key=lambda chart: drawing.key(chart.figure),
         number=lambda chart: places[id(chart)],
-        style=Markup(_ours("style.css")),  # noqa: S704  ours
-        script=Markup(_ours("report.js")),  # noqa: S704  ours
+        style=_ours("kproxy", "palette.css") + _ours(_HERE, _FILES, "style.css"),
+        script=_ours(_HERE, _FILES, "report.js"),
         figures=packed(json.dumps([chart.figure for chart in charts], separators=(",", ":"))),
         library=packed(plotly()) if charts else "",
     )
@@ -58,8 +59,9 @@ def packed(text: str) -> str:
     return base64.b64encode(gzip.compress(text.encode(), LEVEL, mtime=0)).decode()
 
 
-def _ours(name: str) -> str:
-    return resources.files("kproxy.reports").joinpath("page", name).read_text(encoding="utf-8")
+def _ours(package: str, *path: str) -> Markup:
+    text = resources.files(package).joinpath(*path).read_text(encoding="utf-8")
+    return Markup(text)  # noqa: S704  a file of this project, with nothing of anybody else's in it
 
 
 def _charts(blocks: Iterable[Block]) -> list[Chart]:

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import pytest
 import report_samples as samples
 
+import kproxy
 from kproxy.reports import (
     certainty,
     charts,
@@ -304,7 +305,7 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize("colour", charts.PALETTE)
 def test_colours_are_seen_on_both_backgrounds(colour: str) -> None:
     assert min(contrast(colour, ground) for ground in charts.BACKGROUNDS) >= 3
-    style = Path(charts.__file__).with_name("page").joinpath("style.css").read_text()
+    style = Path(kproxy.__file__).with_name("palette.css").read_text()
     assert f"--raised: light-dark({', '.join(charts.BACKGROUNDS)})" in style
 
 
