@@ -72,10 +72,10 @@ class Metrics:
                 self.actions.add(action, result, by=0)
             for reason in left:
                 self.escalations.add(action, reason, by=0)
+        for reason in left:
+            self.escalations.add(UNKNOWN, reason, by=0)
         for said in Said:
             self.alerts.add(said, by=0)
-            if said.needs_human:
-                self.escalations.add(UNKNOWN, said, by=0)
 
 
 def _families(ledger: Ledger, actions: tuple[str, ...], *, dry_run: bool) -> Iterator[Family]:
@@ -83,6 +83,7 @@ def _families(ledger: Ledger, actions: tuple[str, ...], *, dry_run: bool) -> Ite
         now, state = ledger.clock.now(), ledger.state
         circuits = {name: state.guards.circuit(name, now) for name in actions}
         busy, waiting = bool(state.guards.lease), state.waiting_count()
+        escalated = dict(state.escalated)
     samples = [
         Sample({"action": name, "state": one}, float(one is circuit))
         for name, circuit in circuits.items()
@@ -90,6 +91,15 @@ def _families(ledger: Ledger, actions: tuple[str, ...], *, dry_run: bool) -> Ite
     ]
     words = "Whether an action's circuit breaker is in this state"
     yield Family(f"{PREFIX}circuit_state", Kind.GAUGE, words, samples)
+    last = dict.fromkeys((*actions, UNKNOWN), 0.0)
+    for name, at in escalated.items():
+        known = name if name in last else UNKNOWN
+        last[known] = max(last[known], at)
+    # Beside the counter, which begins anew with the process: what was escalated right before its
+    # end or right after its start would not be seen as an increase.
+    words = "When an alert was last left to a human, in seconds since 1970; 0: never"
+    samples = [Sample({"action": name}, at) for name, at in last.items()]
+    yield Family(f"{PREFIX}last_escalation_timestamp_seconds", Kind.GAUGE, words, samples)
     yield _gauge("queue_length", "Alert instances that wait to be acted on", waiting)
     yield _gauge("busy", "Whether an action runs or is being verified", busy)
     yield _gauge("dry_run", "Whether no action runs at all", dry_run)

@@ -226,6 +226,8 @@ class Snapshot(Record, frozen=True, kw_only=True, tag="snapshot"):
 
     known: dict[str, Known]
     guards: GuardState
+    escalated: dict[str, float] = {}
+    """Actions, and when they last left something to a human."""
 
 
 AnyRecord = Started | Notified | Held | Began | Ran | Ended | Snapshot

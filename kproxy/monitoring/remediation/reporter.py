@@ -78,7 +78,7 @@ class Reporter:
         if record.result is Result.HELPED:
             self._metrics.repair_seconds.observe(record.at - episode.starts, record.action)
         if record.escalated:
-            self._metrics.escalations.add(record.action, record.result)
+            self._metrics.escalations.add(self._known(record.action), record.result)
         say = self._log.error if record.escalated else self._log.info
         words = "left to a human" if record.escalated else "ended"
         say(

@@ -28,11 +28,14 @@ from .records import (
     instance,
 )
 from .settings import Guards as GuardSettings
-from .targets import Limits
+from .targets import ACTION_LABEL, Limits
 from .webhook import Notification
 
 KNOWN_MOST = 20_000
 """Alerts that are remembered; beyond that new ones are not taken until old ones are forgotten."""
+
+ESCALATED_MOST = 100
+"""Actions of which it is remembered when they last left something to a human."""
 
 
 class State:
@@ -42,6 +45,8 @@ class State:
         self._settings = settings
         self._known: dict[str, Known] = {}
         self.guards = Guards(settings, limits)
+        self.escalated: dict[str, float] = {}
+        """Actions, as alerts name them, and when they last left something to a human."""
 
     def decide(
         self, notified: Notification, at: float, peer: str, policy: book.Policy
@@ -91,12 +96,14 @@ class State:
                 self._ended(record)
             case Snapshot():
                 self._known = dict(record.known)
+                self.escalated = dict(record.escalated)
                 self.guards.restore(record.guards)
 
     def snapshot(self, at: float) -> Snapshot:
         """Return everything as a record, without what need not be remembered any more."""
         self._forget(at)
-        return Snapshot(at=at, known=self._known, guards=self.guards.state())
+        guards, escalated = self.guards.state(), dict(self.escalated)
+        return Snapshot(at=at, known=self._known, guards=guards, escalated=escalated)
 
     def episode(self, name: str) -> Episode | None:
         """Return what is known of an instance."""
@@ -136,11 +143,19 @@ class State:
         if len(self._known) + len(record.alerts) > KNOWN_MOST:
             self._forget(record.at)
         for seen in record.alerts:
+            if seen.said.needs_human:
+                self._escalate(seen.labels.get(ACTION_LABEL, ""), record.at)
             known = self._known.get(seen.fingerprint, book.NOTHING)
             changed = book.after(known, seen, record.at)
             room = len(self._known) < KNOWN_MOST
             if changed != book.NOTHING and (room or seen.fingerprint in self._known):
                 self._known[seen.fingerprint] = changed
+
+    def _escalate(self, action: str, at: float) -> None:
+        self.escalated.pop(action, None)
+        self.escalated[action] = at
+        if len(self.escalated) > ESCALATED_MOST:  # Any name may come in an alert.
+            del self.escalated[next(iter(self.escalated))]
 
     def _forget(self, at: float) -> None:
         """Forget what is over and so old that it would not be taken again."""
@@ -185,6 +200,8 @@ class State:
         if self.guards.lease == record.instance:
             helped = record.result is Result.HELPED
             self.guards.ended(record.action, record.target, record.at, helped=helped)
+        if record.escalated:
+            self._escalate(record.action, record.at)
 
         def done(episode: Episode, _: AnyRecord) -> Episode:
             replace = msgspec.structs.replace

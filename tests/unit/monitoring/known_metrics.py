@@ -84,7 +84,8 @@ def _registries() -> Iterable[Registry]:
 
 
 def _ledger() -> Any:
-    state = SimpleNamespace(guards=SimpleNamespace(lease=None), waiting_count=lambda: 0)
+    guards = SimpleNamespace(lease=None)
+    state = SimpleNamespace(guards=guards, waiting_count=lambda: 0, escalated={})
     return SimpleNamespace(
         changed=contextlib.nullcontext(),
         clock=SimpleNamespace(now=lambda: 0.0),

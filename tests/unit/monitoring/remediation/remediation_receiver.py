@@ -75,10 +75,14 @@ class Receiver:
         """Return what the journal says happened, in order."""
         return [str(getattr(record, "result", type(record).__name__)) for record in self.records()]
 
+    def text(self) -> str:
+        """Return what Prometheus gets."""
+        return self.metrics.registry.text()
+
     def counts(self, name: str) -> dict[str, float]:
         """Return the samples of a metric that are not 0, by their labels' values."""
         found: dict[str, float] = {}
-        for line in self.metrics.registry.text().splitlines():
+        for line in self.text().splitlines():
             series, _, value = line.rpartition(" ")
             if series.startswith(f"kproxy_remediation_{name}{{") and float(value):
                 labels = series.partition("{")[2].rstrip("}")

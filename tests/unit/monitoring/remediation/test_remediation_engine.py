@@ -11,6 +11,7 @@ from kproxy.monitoring.remediation.journal import JournalFailed
 from kproxy.monitoring.remediation.records import Began, Ended, Held, Ran, Result
 from kproxy.monitoring.remediation.seams import Outcome, Target, Verdict
 from kproxy.monitoring.remediation.settings import ActionSettings, Guards, Settings
+from kproxy.monitoring.remediation.state import ESCALATED_MOST
 
 SOON = 0.05
 QUICK = {"verify_within": SOON, "verify_every": SOON / 5, "run_within": 60.0}
@@ -328,8 +329,45 @@ def test_an_action_that_is_gone_after_a_restart_leaves_its_work_to_a_human(
     with receiver(tmp_path, Mend(**QUICK)) as one:
         one.hear()
     with receiver(tmp_path) as one:
+        # A counter that appears with a 1 has not increased, for Prometheus.
+        assert 'escalations_total{action="unknown",reason="expired"} 0' in one.text()
         one.engine.run_until_idle()
         assert ends(one) == [("expired", True)]
+        assert one.counts("escalations_total") == {'action="unknown",reason="expired"': 1.0}
+        when = one.records()[-1].at
+        assert one.counts("last_escalation_timestamp_seconds") == {'action="unknown"': when}
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_when_something_was_left_to_a_human_is_told_after_a_restart(
+    tmp_path: Path, rotated: bool
+) -> None:
+    mend, other = Mend(**QUICK), Mend(**QUICK)
+    other.name = "other"
+    mend.well = Verdict(False, "still broken")
+    with receiver(tmp_path, mend, other) as one:
+        assert one.counts("last_escalation_timestamp_seconds") == {}
+        one.hear()
+        one.engine.run_until_idle()
+        ended = one.records()[-1]
+        if rotated:
+            one.ledger.write(one.ledger.state.snapshot(ended.at))
+    with receiver(tmp_path, mend, other) as one:
+        assert one.counts("escalations_total") == {}
+        told = {'action="mend"': ended.at}
+        assert one.counts("last_escalation_timestamp_seconds") == told
+        # Nor is what was no action at all forgotten.
+        strange = one.hear(one.alert("n2", remediation="strange"))
+        told['action="unknown"'] = strange.at
+        assert one.counts("last_escalation_timestamp_seconds") == told
+
+
+def test_a_flood_of_names_is_not_remembered(tmp_path: Path) -> None:
+    with receiver(tmp_path, Mend(**QUICK)) as one:
+        for number in range(ESCALATED_MOST + 5):
+            one.hear(one.alert(f"n{number}", remediation=f"strange-{number}"))
+        found = list(one.ledger.state.escalated)
+        assert (len(found), found[0]) == (ESCALATED_MOST, "strange-5")
 
 
 def test_nothing_is_begun_that_cannot_be_written_down(
