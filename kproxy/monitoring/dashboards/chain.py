@@ -26,6 +26,17 @@ _SHORT = (
     " - kube_daemonset_status_number_available)"
 )
 
+
+def _p99(title: str, description: str, metric: str, by: str) -> Panel:
+    """Return the panel of a duration's 99th percentile for each value of a label."""
+    return Panel(
+        title=title,
+        description=description,
+        unit=Unit.SECONDS,
+        queries=(Query(quantile(0.99, metric, by), f"{{{{{by}}}}}"),),
+    )
+
+
 NOW = Row(
     "Now",
     (
@@ -142,13 +153,11 @@ CONTROL = Row(
             unit=Unit.REQUESTS,
             queries=(Query(rate("apiserver_request_total", "code"), "{{code}}"),),
         ),
-        Panel(
-            title="API latency, p99",
-            description="From the head of a request to its answer, watches left out.",
-            unit=Unit.SECONDS,
-            queries=(
-                Query(quantile(0.99, "apiserver_request_duration_seconds", "verb"), "{{verb}}"),
-            ),
+        _p99(
+            "API latency, p99",
+            "From the head of a request to its answer, watches left out.",
+            "apiserver_request_duration_seconds",
+            "verb",
         ),
         Panel(
             title="Watchers",
@@ -163,13 +172,11 @@ CONTROL = Row(
             unit=Unit.NUMBER,
             queries=(Query("sum by (name) (workqueue_depth)", "{{name}}"),),
         ),
-        Panel(
-            title="Time per key, p99",
-            description="How long a controller works on one key.",
-            unit=Unit.SECONDS,
-            queries=(
-                Query(quantile(0.99, "workqueue_work_duration_seconds", "name"), "{{name}}"),
-            ),
+        _p99(
+            "Time per key, p99",
+            "How long a controller works on one key.",
+            "workqueue_work_duration_seconds",
+            "name",
         ),
         Panel(
             title="Keys tried again",
@@ -177,13 +184,11 @@ CONTROL = Row(
             unit=Unit.PER_SECOND,
             queries=(Query(rate("workqueue_retries_total", "name"), "{{name}}"),),
         ),
-        Panel(
-            title="etcd: log written, p99",
-            description="How long members wait for their disk; slow disks lose leaders.",
-            unit=Unit.SECONDS,
-            queries=(
-                Query(quantile(0.99, "etcd_disk_wal_fsync_duration_seconds", "node"), "{{node}}"),
-            ),
+        _p99(
+            "etcd: log written, p99",
+            "How long members wait for their disk; slow disks lose leaders.",
+            "etcd_disk_wal_fsync_duration_seconds",
+            "node",
         ),
         Panel(
             title="etcd: leader changes",

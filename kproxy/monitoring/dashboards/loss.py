@@ -16,7 +16,7 @@ from .model import (
     or_zero,
     quantile_ever,
 )
-from .service import LOSS_STEPS, loss
+from .service import loss
 
 BUDGET = 0.001
 """The objective of the rules: of 30 days' probes to a Service at most this share is lost."""
@@ -34,32 +34,29 @@ def _burn(window: str) -> str:
 LOST = Row(
     "Lost",
     (
-        Panel(
-            title="Loss by Service",
-            description="Probes without an answer, as a share, from all nodes.",
-            unit=Unit.SHARE,
-            queries=(Query(loss("namespace, service"), _SERVICE),),
+        loss(
+            "Loss by Service",
+            "Probes without an answer, as a share, from all nodes.",
+            "namespace, service",
+            _SERVICE,
             width=12,
-            steps=LOSS_STEPS,
         ),
-        Panel(
-            title="Loss by node",
-            description="The same for each node, over all chosen Services.",
-            unit=Unit.SHARE,
-            queries=(Query(loss("node"), "{{node}}"),),
+        loss(
+            "Loss by node",
+            "The same for each node, over all chosen Services.",
+            "node",
+            "{{node}}",
             width=12,
-            steps=LOSS_STEPS,
         ),
-        Panel(
-            title="Loss by Service and node",
-            description="Which Service fails from which node: a row fails everywhere, or a node "
-            "fails for all.",
-            unit=Unit.SHARE,
-            queries=(Query(loss("namespace, service, node"), f"{_SERVICE} from {{{{node}}}}"),),
+        loss(
+            "Loss by Service and node",
+            "Which Service fails from which node: a row fails everywhere, or a node fails for "
+            "all.",
+            "namespace, service, node",
+            f"{_SERVICE} from {{{{node}}}}",
             look=Look.STATES,
             width=24,
             height=10,
-            steps=LOSS_STEPS,
         ),
     ),
 )

@@ -20,64 +20,73 @@ from .model import (
 _ENDPOINTS = 'namespace=~"$namespace",endpoint=~"$service"'
 # IPVS names a service port as NAMESPACE/NAME:PORT.
 _IPVS = 'service=~"($namespace)/($service)(:.*)?"'
-LOSS_STEPS = (Step("green"), Step("orange", 0.001), Step("red", 0.01))
+_LOSS_STEPS = (Step("green"), Step("orange", 0.001), Step("red", 0.01))
 
 
-def loss(by: str) -> str:
-    """Return the share of probes without an answer."""
+def loss(
+    title: str,
+    description: str,
+    by: str,
+    legend: str,
+    *,
+    width: int,
+    height: int = 7,
+    look: Look = Look.LINES,
+) -> Panel:
+    """Return the panel of the share of probes without an answer, ``by`` labels."""
     lost = f"sum by ({by}) (rate(kproxy_probe_lost_total{{{SERVICES}}}[{RATE}]))"
-    return f"{lost} / {rate('kproxy_probe_sent_total', by, SERVICES)}"
+    share = f"{lost} / {rate('kproxy_probe_sent_total', by, SERVICES)}"
+    return Panel(
+        title=title,
+        description=description,
+        unit=Unit.SHARE,
+        queries=(Query(share, legend),),
+        look=look,
+        width=width,
+        height=height,
+        steps=_LOSS_STEPS,
+    )
+
+
+def _latency(title: str, description: str, share: float) -> Panel:
+    return Panel(
+        title=title,
+        description=description,
+        unit=Unit.SECONDS,
+        queries=(
+            Query(quantile(share, "kproxy_probe_duration_seconds", "node", SERVICES), "{{node}}"),
+        ),
+    )
 
 
 SEEN = Row(
     "As its users see it",
     (
-        Panel(
-            title="Loss now",
-            description="Probes without an answer, as a share, from all nodes.",
-            unit=Unit.SHARE,
-            queries=(Query(loss("namespace, service"), "{{namespace}}/{{service}}"),),
+        loss(
+            "Loss now",
+            "Probes without an answer, as a share, from all nodes.",
+            "namespace, service",
+            "{{namespace}}/{{service}}",
             look=Look.FIGURE,
             width=6,
-            steps=LOSS_STEPS,
         ),
-        Panel(
-            title="Loss by node",
-            description="The same from each node: one node alone has wrong rules.",
-            unit=Unit.SHARE,
-            queries=(Query(loss("node"), "{{node}}"),),
+        loss(
+            "Loss by node",
+            "The same from each node: one node alone has wrong rules.",
+            "node",
+            "{{node}}",
             width=9,
-            steps=LOSS_STEPS,
         ),
-        Panel(
-            title="Loss by kind of probe",
-            description="New connections, datagrams from new ports, datagrams of lasting flows: "
-            "if only the last are lost, connection tracking sends them to who is gone.",
-            unit=Unit.SHARE,
-            queries=(Query(loss("protocol, port, probe"), "{{protocol}} {{port}} {{probe}}"),),
+        loss(
+            "Loss by kind of probe",
+            "New connections, datagrams from new ports, datagrams of lasting flows: if only the "
+            "last are lost, connection tracking sends them to who is gone.",
+            "protocol, port, probe",
+            "{{protocol}} {{port}} {{probe}}",
             width=9,
-            steps=LOSS_STEPS,
         ),
-        Panel(
-            title="Latency, p99",
-            description="How long answers take, 99th percentile, from each node.",
-            unit=Unit.SECONDS,
-            queries=(
-                Query(
-                    quantile(0.99, "kproxy_probe_duration_seconds", "node", SERVICES), "{{node}}"
-                ),
-            ),
-        ),
-        Panel(
-            title="Latency, median",
-            description="How long answers take, half of them, from each node.",
-            unit=Unit.SECONDS,
-            queries=(
-                Query(
-                    quantile(0.5, "kproxy_probe_duration_seconds", "node", SERVICES), "{{node}}"
-                ),
-            ),
-        ),
+        _latency("Latency, p99", "How long answers take, 99th percentile, from each node.", 0.99),
+        _latency("Latency, median", "How long answers take, half of them, from each node.", 0.5),
         Panel(
             title="Probes",
             description="Probes per second from each node.",
