@@ -22,7 +22,6 @@ _ABOUT = {
     Variant.REMEDIATED: "with our rules, and remediation",
     Variant.MIXIN: "with the mixin's rules, and a person",
 }
-_SYNC = "the proxy's next full sync"
 
 
 def hang(stage: ChainStage) -> None:
@@ -129,37 +128,46 @@ def _managed_again(stage: ChainStage) -> Look:
     return recovery.both(recovery.new_proxy(stage), recovery.caught_up(stage, stage.nodes))
 
 
+def _behind_its_back(
+    name: str,
+    title: str,
+    cause: Callable[[ChainStage], None],
+    over: Callable[[ChainStage], Look],
+    *,
+    undo: Callable[[ChainStage], None] | None = None,
+    modes: tuple[str, ...] = (),
+) -> Fault:
+    """Return a fault in what the proxy has left in the kernel: its next full sync repairs it."""
+    return Fault(
+        name=name,
+        title=title,
+        cause=cause,
+        over=over,
+        by_hand=_delete_pod,
+        itself="the proxy's next full sync",
+        prepare=unprobed,
+        undo=undo,
+        modes=modes,
+    )
+
+
 FAULTS = (
     # First those that take no backend away: while one drains a proxy looks at its port more often.
-    Fault(
-        name="weight-zero",
-        title="all weights of a port set to 0",
-        cause=drain,
-        over=recovery.connects,
-        by_hand=_delete_pod,
-        itself=_SYNC,
-        prepare=unprobed,
+    _behind_its_back(
+        "weight-zero",
+        "all weights of a port set to 0",
+        drain,
+        recovery.connects,
         modes=("ipvs",),
     ),
-    Fault(
-        name="conntrack-black-hole",
-        title="UDP flows tracked to nobody",
-        cause=mislead,
-        over=recovery.flows_lead_on,
-        by_hand=_delete_pod,
-        itself=_SYNC,
-        prepare=unprobed,
+    _behind_its_back(
+        "conntrack-black-hole",
+        "UDP flows tracked to nobody",
+        mislead,
+        recovery.flows_lead_on,
         undo=strangers.release,
     ),
-    Fault(
-        name="rules-deleted",
-        title="the proxy's rules deleted",
-        cause=delete,
-        over=recovery.connects,
-        by_hand=_delete_pod,
-        itself=_SYNC,
-        prepare=unprobed,
-    ),
+    _behind_its_back("rules-deleted", "the proxy's rules deleted", delete, recovery.connects),
     Fault(
         name=PROBED,
         title="proxy hung, with a liveness probe; then a backend is gone",
