@@ -1,6 +1,6 @@
 """``kube_daemonset_*``, ``kube_deployment_*``, ``kube_statefulset_*``. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from kproxy.api.apps import (
     DaemonSet,
@@ -10,6 +10,7 @@ from kproxy.api.apps import (
     StatefulSet,
     StatefulSetStatus,
 )
+from kproxy.api.meta import ObjectMeta
 
 from .telling import Told, conditions, time
 
@@ -78,19 +79,11 @@ def tell_deployment(one: Deployment) -> Iterator[Told]:
     """Yield what is told of a Deployment."""
     meta, status = one.metadata, one.status or DeploymentStatus()
     labels = {"namespace": meta.namespace, "deployment": meta.name}
-    yield from time("kube_deployment_created", labels, meta.creation_timestamp)
-    for name, value in (
-        ("metadata_generation", meta.generation),
-        ("spec_replicas", one.spec.replicas),
-        ("spec_paused", one.spec.paused),
-        ("status_observed_generation", status.observed_generation),
-        ("status_replicas", status.replicas),
-        ("status_replicas_ready", status.ready_replicas),
-        ("status_replicas_available", status.available_replicas),
-        ("status_replicas_unavailable", status.unavailable_replicas),
-        ("status_replicas_updated", status.updated_replicas),
-    ):
-        yield Told(f"kube_deployment_{name}", labels, value)
+    yield from _scaled("kube_deployment", labels, meta, status)
+    yield Told("kube_deployment_spec_replicas", labels, one.spec.replicas)
+    yield Told("kube_deployment_spec_paused", labels, one.spec.paused)
+    missing = status.unavailable_replicas
+    yield Told("kube_deployment_status_replicas_unavailable", labels, missing)
     for condition in status.conditions or ():
         yield from conditions(
             "kube_deployment_status_condition", labels, condition.type, condition.status
@@ -101,14 +94,24 @@ def tell_stateful_set(one: StatefulSet) -> Iterator[Told]:
     """Yield what is told of a StatefulSet."""
     meta, status = one.metadata, one.status or StatefulSetStatus()
     labels = {"namespace": meta.namespace, "statefulset": meta.name}
-    yield from time("kube_statefulset_created", labels, meta.creation_timestamp)
+    yield from _scaled("kube_statefulset", labels, meta, status)
+    yield Told("kube_statefulset_replicas", labels, one.spec.replicas)
+
+
+def _scaled(
+    kind: str,
+    labels: Mapping[str, str],
+    meta: ObjectMeta,
+    status: DeploymentStatus | StatefulSetStatus,
+) -> Iterator[Told]:
+    """Yield what is told of both kinds that keep a number of pods."""
+    yield from time(f"{kind}_created", labels, meta.creation_timestamp)
     for name, value in (
         ("metadata_generation", meta.generation),
-        ("replicas", one.spec.replicas),
         ("status_observed_generation", status.observed_generation),
         ("status_replicas", status.replicas),
         ("status_replicas_ready", status.ready_replicas),
         ("status_replicas_available", status.available_replicas),
         ("status_replicas_updated", status.updated_replicas),
     ):
-        yield Told(f"kube_statefulset_{name}", labels, value)
+        yield Told(f"{kind}_{name}", labels, value)
