@@ -17,6 +17,7 @@ import stub_api
 
 from kproxy.controlplane.access import kubeconfigs
 from netns import namespace
+from netns.wait import wait_until
 
 PATIENCE_S = 60.0
 READERS = (
@@ -118,6 +119,15 @@ class Node:
                 return connection.recv(4096).decode()
         except ConnectionError:
             return ""
+
+    def await_healthy(self) -> None:
+        """Wait until the proxy says that it is healthy."""
+        wait_until(
+            lambda: self.healthz().startswith("HTTP/1.1 200"),
+            PATIENCE_S,
+            "a healthy proxy",
+            interval=0.01,
+        )
 
     def clean_up(self) -> int:
         """Run the proxy with ``--cleanup``."""

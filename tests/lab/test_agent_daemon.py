@@ -4,7 +4,6 @@ import errno
 import os
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,8 @@ import agent_node
 import pytest
 from agent_node import Node, Proxy
 from stub_api import service, slice_of
+
+from netns.wait import wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.needs_tool("ip", "iptables-legacy-save")]
 
@@ -80,7 +81,7 @@ def test_nothing_is_written_before_everything_was_listed(node: Node) -> None:
     proxy = node.start()
     proxy.wait_for("started")
     # The health check is the only sign of life that comes before the first sync.
-    _wait_for_healthz(node)
+    node.await_healthy()
     assert node.contents() == empty
     node.api.release()
     assert proxy.wait_for("synced", first=True)["endpoints"] == 3
@@ -99,7 +100,7 @@ def test_health_checks_are_answered_while_the_first_sync_takes_long(
         stand_in.chmod(0o755)
     proxy = node.start(programs)
     proxy.wait_for("listed")
-    _wait_for_healthz(node)
+    node.await_healthy()
     _open_gate(gate, proxy)
     assert proxy.wait_for("synced")["first"] is True
 
@@ -153,21 +154,18 @@ def test_lost_rules_come_back(node: Node) -> None:
 
 def _open_gate(gate: Path, proxy: Proxy) -> None:
     """Wait for a stand-in to stand at the gate, and let all through from now on."""
-    writer = None
-    while writer is None:
+
+    def opened() -> int | None:
         assert proxy.pending("synced") == 0
         try:
-            writer = os.open(gate, os.O_WRONLY | os.O_NONBLOCK)
+            return os.open(gate, os.O_WRONLY | os.O_NONBLOCK)
         except OSError as error:
             if error.errno != errno.ENXIO:  # nobody reads
                 raise
-            time.sleep(0.1)
+            return None
+
+    writer = wait_until(opened, agent_node.PATIENCE_S, "a stand-in at the gate", interval=0.1)
+    assert writer is not None
     gate.unlink()
     gate.write_text("")
     os.close(writer)
-
-
-def _wait_for_healthz(node: Node) -> None:
-    """Wait until the proxy says that it is healthy."""
-    while not node.healthz().startswith("HTTP/1.1 200"):
-        time.sleep(0.1)
