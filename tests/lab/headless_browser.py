@@ -13,10 +13,12 @@ import select
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from netns.errors import WaitTimeout
+from netns.wait import wait_until
 
 PATIENCE_S = 60.0
 
@@ -81,10 +83,11 @@ class Browser:
 
     def until(self, expression: str) -> None:
         """Wait until an expression is true."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not self.value(expression):
-            assert time.monotonic() < deadline, f"never true: {expression}; {self.said}"
-            time.sleep(0.05)
+        try:
+            wait_until(lambda: self.value(expression), PATIENCE_S, expression, interval=0.05)
+        except WaitTimeout as error:
+            error.add_note(f"{self.said}")
+            raise
 
     def sized(self, width: int, height: int, *, dark: bool) -> None:
         """Set the size of the window and the theme of the system."""

@@ -142,11 +142,11 @@ class HopLab:
             self._out.send(frame)
             self.sent.append((flow, self._seq, now))
             self._seq += 1
-            time.sleep(0.001)
+            time.sleep(0.001)  # the time between two packets
 
     def losses(self, *, strayed: Any = ()) -> tuple[Loss, ...]:
         """Account for all packets sent since :meth:`hops.begin`; they add up."""
-        time.sleep(TMAX_NS / 1e9)
+        time.sleep(TMAX_NS / 1e9)  # what has not come by then is lost
         observed = self.hops.end()
         lost = self.lost()
         events = hoplosses.Events(fault_ns=self.fault_ns, settled=self.settled)

@@ -115,7 +115,7 @@ def test_without_a_kubelet_the_token_expires_and_the_next_one_renews_it(lab: Kub
     lab.kubelet.kill()
     gone = LIFETIME_S + EVERY_S
     lab.until(lambda: not lab.valid(token), "the token to expire", gone, EVERY_S / 2)
-    time.sleep(EVERY_S)  # so long the pod may take to notice
+    time.sleep(EVERY_S)  # nothing tells: so long the pod may take to notice
     lab.kubelet = start_kubelet(lab)
     lab.until(lambda: token != (directory / "token").read_text(), "the next token")
     lab.until(lab.serves, "the kubelet's server")

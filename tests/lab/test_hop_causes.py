@@ -331,7 +331,7 @@ def test_it_comes_too_late(there: HopLab) -> None:
     through(there, 0)
     there.lab["node2"].impair("veth1", Impairment(delay_s=0.3))
     there.send(15, POD_A)
-    time.sleep(0.5)
+    time.sleep(0.5)  # longer than they are held back: they come, but too late
     assert found(there.losses()) == [("shop-a", Cause.LATE, 15)]
 
 
@@ -361,7 +361,7 @@ def test_several_causes_at_once_keep_their_numbers(there: HopLab) -> None:
     _chain(there, "node1")
     there.rule("node1", RULES["nft drop"])
     there.hops.mark()
-    time.sleep(0.1)
+    time.sleep(0.1)  # as above
     there.send(7, POD_A)
     assert found(there.losses()) == [
         ("node1", Cause.RULE, 7),

@@ -146,7 +146,7 @@ def test_a_source_port_that_is_used_again_does_not_lead_to_a_dead_pod(cluster: C
     stage = ClusterStage(cluster, "node1", dict)
     cluster.destroy(pod)
     stage.await_endpoint_removed("node1", first)
-    time.sleep(1.5)
+    time.sleep(1.5)  # as above
     before = syns_sent_again(cluster)
     with contextlib.closing(connect(cluster, PORT + 1)) as sock:
         assert ask(sock) not in ("", first)

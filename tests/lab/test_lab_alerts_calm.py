@@ -46,9 +46,9 @@ def test_nothing_fires_while_all_is_well_and_everything_is_replaced(lab: Monitor
     )
     for kind, namespace, name in workloads:
         restart(lab, kind, namespace, name)
-        time.sleep(CALM_S / (len(workloads) + 1))
+        time.sleep(CALM_S / (len(workloads) + 1))  # time in which an alert could fire
         lab.settle()
-    time.sleep(max(0.0, began + CALM_S - time.monotonic()))
+    time.sleep(max(0.0, began + CALM_S - time.monotonic()))  # and the rest of it
     fired = f'ALERTS{{alertstate="firing"}}[{CALM_S:.0f}s]'
     for host in lab.cluster.site.monitors:
         found = Prometheus(lab.cluster, host).query(f"count_over_time({fired})")

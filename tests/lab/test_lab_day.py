@@ -91,6 +91,7 @@ def test_an_idle_connection_outlives_a_day_of_restarts_and_no_longer(cluster: Cl
         assert ask(silent).startswith(b"shop/web-")
         before = {p["metadata"]["uid"] for p in cluster.objects(catalog.POD, PROXY_NAMESPACE)}
         for hour in range(1, ESTABLISHED_HOURS, 2):
+            # Time passes without a packet: that is what is tested.
             time.sleep(begun + hour * HOUR - time.monotonic())
             cluster.restart_daemonset()
             uids = before

@@ -215,6 +215,6 @@ def test_a_leader_that_was_frozen_ends_before_it_writes(managers: Managers) -> N
     until_there_are(managers, 4)
     os.kill(pid, signal.SIGCONT)
     wait.wait_until(lambda: bool(said(frozen, "leadership lost")), 30, "it to notice")
-    time.sleep(5)
+    time.sleep(5)  # so long nothing happens: it would have made pods by then
     assert len(managers.api.list_objects(catalog.POD, "default")) == 4
     assert not said(frozen, "stopped")

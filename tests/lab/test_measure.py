@@ -111,9 +111,9 @@ def test_a_mark_makes_the_outage_a_failover(lab: Lab, receiver: Process, tmp_pat
     drop += f"udp dport {PORT} drop\n}}\n}}\n"
     process.signal(signal.SIGUSR1)
     lab["pod"].run(["nft", "-f", "-"], input=drop)
-    time.sleep(0.5)
+    time.sleep(0.5)  # the outage itself
     lab["pod"].run(["nft", "delete", "table", "ip", "thief"])
-    time.sleep(0.5)
+    time.sleep(0.5)  # without it again, so that the outage has an end
     process.signal(signal.SIGINT)
     process.wait(60)
     (trial,) = resultset.read(tmp_path / "result.json").trials

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ import agent_node
 import pytest
 from agent_node import Node, Proxy
 from stub_api import service, slice_of
+
+from netns.wait import wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.needs_tool("ip", "conntrack")]
 
@@ -88,13 +89,12 @@ def troubles(found: dict[str, Any]) -> set[str]:
 
 def await_health(node: Node) -> None:
     """Wait until metrics are served, too: that begins after the first sync."""
-    until = time.monotonic() + agent_node.PATIENCE_S
-    while time.monotonic() < until:
-        found = care(node, "look")
-        if found["sync"]["last_s"] is not None:
-            return
-        time.sleep(0.1)
-    raise AssertionError(found)
+    wait_until(
+        lambda: care(node, "look")["sync"]["last_s"] is not None,
+        agent_node.PATIENCE_S,
+        "the time of the last sync",
+        interval=0.1,
+    )
 
 
 def test_a_healthy_node_has_nothing_wrong_and_nothing_is_done(node: Node) -> None:

@@ -53,7 +53,7 @@ def drop_for(lab: Lab, seconds: float) -> Outage:
     times = [time.monotonic_ns()]
     lab["pod"].run([iptables, "-I", *rule])
     times.append(time.monotonic_ns())
-    time.sleep(seconds)
+    time.sleep(seconds)  # the outage itself
     times.append(time.monotonic_ns())
     lab["pod"].run([iptables, "-D", *rule])
     times.append(time.monotonic_ns())
@@ -66,11 +66,11 @@ def measured(
     _, record = traffic_pair.responder(lab)
     sender = traffic_pair.Generator(lab, "udp_send")
     sender.start(traffic_pair.udp_profile(lab))
-    time.sleep(0.3 + phase)
+    time.sleep(0.3 + phase)  # packets before it; it begins anywhere between two of them
     outage = drop_for(lab, seconds)
-    time.sleep(0.3)
+    time.sleep(0.3)  # packets after it
     report = sender.tell("stop")["report"]
-    time.sleep(TMAX_NS / 1e9)
+    time.sleep(TMAX_NS / 1e9)  # what has not come by then is lost
     plan = accounting.Plan(
         rate_pps=1000.0,
         flows=traffic_pair.FLOWS,

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from kproxy.kernel.inet import Protocol
 from kproxy.trace.facts import Kind, Trace
 from kproxy.trace.packet import Way
 from netns import namespace
+from netns.wait import wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.needs_tool("ip", "nft")]
 
@@ -291,9 +291,6 @@ def test_killed_it_leaves_no_table(world: None) -> None:
         return done.stdout.decode()
 
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
-        while "kproxy-trace-" not in tables():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(lambda: "kproxy-trace-" in tables(), 60, "its table", interval=0.1)
         process.send_signal(signal.SIGKILL)
     assert "kproxy-trace-" not in tables()

@@ -76,7 +76,7 @@ def test_a_proxy_that_is_killed_all_the_time_loses_nothing(burning: Fire) -> Non
             proxy.end(signal.SIGKILL)
             proxy = burning.start_proxy()
     assert sender.tell("stop")["event"] == "stopped"
-    time.sleep(TMAX_S)
+    time.sleep(TMAX_S)  # what has not come by then is lost
     assert len(burning.proxies) == SECONDS / KILL_EVERY_S
     assert all(one.pending("synced") for one in burning.proxies)
     _judge(burning)
@@ -93,7 +93,7 @@ def test_hand_overs_lose_nothing(burning: Fire) -> None:
         if number % round(KILL_EVERY_S * CHANGES_PER_S) == 0 and number:
             proxy = burning.start_proxy("--make-before-break")
     assert sender.tell("stop")["event"] == "stopped"
-    time.sleep(TMAX_S)
+    time.sleep(TMAX_S)  # what has not come by then is lost
     *before, last = burning.proxies
     assert [one.process.wait(60) for one in before] == [0] * 4
     assert last.pending("holding") == 1

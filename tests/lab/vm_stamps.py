@@ -56,7 +56,7 @@ def killed(name: str, before: hwstamp.Config) -> list[hwstamp.Config]:
     os.waitpid(owner, 0)
     deadline = time.monotonic() + DEADLINE
     while hwstamp.config(name) != before and time.monotonic() < deadline:
-        time.sleep(0.2)
+        time.sleep(0.2)  # nothing tells; the caller judges what is there in the end
     return [*found, hwstamp.config(name)]
 
 
