@@ -52,7 +52,7 @@ def costs(
     The start of a pod's program, and what the control plane does at a pod's end, are in it, too.
     In virtual time computing takes none; `kproxy compare --costs FILE` puts it in again.
     """
-    wanted = _modes(modes)
+    wanted = labmodes.read(modes)
     if runs < LEAST_RUNS:
         raise UsageError(f"--runs {runs}: at least {LEAST_RUNS} are needed for a median")
     facts.tell_guest()
@@ -71,12 +71,6 @@ def costs(
         click.echo(costfile.encode(model), nl=False)
     else:
         click.echo("\n".join(as_table(model)))
-
-
-def _modes(text: str) -> tuple[str, ...]:
-    wanted = tuple(mode for mode in text.split(",") if mode)
-    labmodes.check(wanted)
-    return wanted
 
 
 def _measure_here(

@@ -12,9 +12,9 @@ from typing import Any
 import click
 import msgspec
 
-from kproxy.backends.base import BACKENDS
 from kproxy.cli import bench_place
 from kproxy.cli.kernel_option import KernelChoice, kernel_options
+from kproxy.lab import modes as labmodes
 from kproxy.lab import pathbench
 from kproxy.lab.benchcluster import Size
 from netns.kernels import base
@@ -26,7 +26,7 @@ STATE = "path"
 @click.command()
 @click.option(
     "--modes",
-    default=",".join(BACKENDS),
+    default=",".join(labmodes.MODES),
     show_default=True,
     metavar="MODE[,MODE]",
     help="Modes of the proxy to measure.",
@@ -68,7 +68,7 @@ def path(
 
     Exit code 1 if something could not be measured; the rest is shown all the same.
     """
-    wanted = bench_place.modes(modes, BACKENDS)
+    wanted = labmodes.read(modes)
     numbers = bench_place.numbers(services, bench_place.LARGEST)
     plan = pathbench.Plan(
         modes=wanted, sizes=tuple(Size(number, endpoints) for number in numbers), samples=samples

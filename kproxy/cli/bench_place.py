@@ -1,7 +1,7 @@
 """Where a bench of modes runs: each mode on this machine's kernel, or in an embedded one.
 
-What the benches of modes share: the modes and sizes that a user writes, the step onto a kernel,
-the document that comes of it.
+What the benches of modes share: the sizes that a user writes, the step onto a kernel, the document
+that comes of it.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,17 +49,6 @@ class Bench:
     measure: Measure
     memory: int = 0
     """Bytes that an embedded kernel needs at least."""
-
-
-def modes(text: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Return the modes that a user wrote. Raises UsageError."""
-    wanted = tuple(mode for mode in text.split(",") if mode)
-    for mode in wanted:
-        if mode not in known:
-            raise UsageError(f"--modes {mode}: there is no such mode; known: {', '.join(known)}")
-    if not wanted:
-        raise UsageError("--modes: nothing to measure")
-    return wanted
 
 
 def numbers(text: str, most: int) -> tuple[int, ...]:

@@ -13,9 +13,9 @@ from typing import Any
 import click
 import msgspec
 
-from kproxy.backends.base import BACKENDS
 from kproxy.cli import bench_place
 from kproxy.cli.kernel_option import KernelChoice, kernel_options
+from kproxy.lab import modes as labmodes
 from kproxy.lab import syncbench, syncbench_proxy
 from kproxy.lab.benchcluster import Size
 from netns.kernels import base
@@ -27,7 +27,7 @@ STATE = "sync"
 @click.command()
 @click.option(
     "--modes",
-    default=",".join(BACKENDS),
+    default=",".join(labmodes.MODES),
     show_default=True,
     metavar="MODE[,MODE]",
     help="Modes of the proxy to measure.",
@@ -76,7 +76,7 @@ def sync(
 
     In an embedded kernel, which gets 3 GB at least, 10,000 services take half an hour.
     """
-    wanted = bench_place.modes(modes, BACKENDS)
+    wanted = labmodes.read(modes)
     plan = syncbench.Plan(
         modes=wanted,
         sizes=tuple(

@@ -202,8 +202,7 @@ def _parameters(
     from kproxy.lab import modes as labmodes
 
     names = switching.expanded(scenario_names) or comparison.Parameters().scenarios
-    wanted = labmodes.MODES if modes is None else _words(modes)
-    labmodes.check(wanted)
+    wanted = labmodes.MODES if modes is None else labmodes.read(modes)
     parameters = comparison.Parameters(
         modes=wanted,
         policies=setups.policies(_words(policies)),

@@ -9,6 +9,13 @@ from kproxy.errors import KproxyError, Unsupported, UsageError
 MODES = tuple(base.BACKENDS)
 
 
+def read(text: str) -> tuple[str, ...]:
+    """Return the modes that a list with commas names, each once. Raises as :func:`check`."""
+    modes = tuple(dict.fromkeys(mode for mode in text.split(",") if mode))
+    check(modes)
+    return modes
+
+
 def check(modes: Sequence[str]) -> None:
     """Raise ``UsageError`` naming the option for modes that there are not, or none at all."""
     known = f"known: {', '.join(MODES)}"

@@ -67,7 +67,7 @@ COMMANDS = pytest.mark.parametrize(
     ("arguments", "named"),
     [
         (["--modes", "ipvs,none"], "--modes none"),
-        (["--modes", ","], "--modes: nothing"),
+        (["--modes", ","], "--modes: none is named"),
         (["--services", "10,x"], "--services x"),
         (["--services", "0"], "--services 0"),
         (["--services", "60001"], "from 1 to 60000"),
