@@ -6,6 +6,7 @@ got no 200 for.
 
 import asyncio
 import contextlib
+import re
 import ssl
 import threading
 from collections import Counter
@@ -48,7 +49,7 @@ class Server:
         self._open: Counter[str] = Counter()
         self._turned_away = 0
         self._started = threading.Event()
-        self._error: OSError | None = None
+        self._error: OSError | UnicodeError | None = None
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self.port = 0
         """The port it listens on."""
@@ -61,7 +62,7 @@ class Server:
         self._started.wait()
         if self._error is not None:
             self._thread.join()
-            reason = self._error.strerror or str(self._error)
+            reason = getattr(self._error, "strerror", None) or str(self._error)
             words = f"cannot listen at {self._settings.listen!r}: {reason}"
             raise UsageError(words, remedy="choose another HOST:PORT")
         return self
@@ -91,7 +92,7 @@ class Server:
                 ssl=self._tls.context,
                 ssl_handshake_timeout=timeout,
             )
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # The second: what is no name of a host.
             self._error = error
             self._started.set()
             return
@@ -249,6 +250,6 @@ class _Tls:
 def address(listen: str) -> tuple[str, int]:
     """Return host and port of ``HOST:PORT``; no host: all addresses. Raises UsageError."""
     host, colon, port = listen.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
+    if not colon or not re.fullmatch("[0-9]+", port) or int(port) > 65535:
         raise UsageError(f"listen: {listen!r} is not HOST:PORT", remedy="write 127.0.0.1:9095")
     return host.strip("[]"), int(port)
