@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from kproxy.client.kubeconfig import SERVICE_ACCOUNT, Access, load_kubeconfig
+from kproxy.client.kubeconfig import Access, access_of_pod, load_kubeconfig
 from kproxy.client.rest import Rest
 from kproxy.errors import InvalidObject, UsageError
 from kproxy.exposition import Registry
@@ -152,17 +152,14 @@ def once(settings: Settings, body: bytes, log: Log) -> tuple[Notified, list[Ende
 
 
 def api_client(settings: Settings) -> Rest | None:
-    """Return a client of the API server; None: none is configured."""
+    """Return a client of the API server; None: none is configured.
+
+    Raises UsageError, InvalidObject for what says how to reach it.
+    """
     if settings.kubeconfig:
         access = load_kubeconfig(Path(settings.kubeconfig))
-    elif host := os.environ.get("KUBERNETES_SERVICE_HOST"):
-        port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
-        host = f"[{host}]" if ":" in host else host
-        access = Access(
-            server=f"https://{host}:{port}",
-            ca_file=SERVICE_ACCOUNT / "ca.crt",
-            token_file=SERVICE_ACCOUNT / "token",
-        )
+    elif os.environ.get("KUBERNETES_SERVICE_HOST"):
+        access = access_of_pod(os.environ)
     else:
         return None
     return Rest(access, agent="kproxy-remediation", timeout=API_TIMEOUT_S)

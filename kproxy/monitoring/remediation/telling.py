@@ -64,8 +64,8 @@ class Events:
         try:
             body["regarding"]["uid"] = self._uid(body["regarding"])
             self._rest.request("POST", path, body=msgspec.json.encode(body))
-        except (KproxyError, msgspec.MsgspecError) as error:
-            # The second: a proxy before the API server answers what it likes.
+        except (KproxyError, msgspec.MsgspecError, KeyError, TypeError, AttributeError) as error:
+            # From the second on: a proxy before the API server answers what it likes.
             self._log.debug("event lost", reason=body["reason"], error=str(error))
 
     def _uid(self, regarding: Mapping[str, str]) -> str:

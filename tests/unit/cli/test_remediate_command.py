@@ -7,6 +7,7 @@ from click.testing import CliRunner, Result
 
 from kproxy import rfc3339
 from kproxy.cli.remediate import remediate
+from kproxy.client.kubeconfig import Access
 from kproxy.errors import InvalidObject, UsageError
 from kproxy.logs import Log
 from kproxy.monitoring.remediation import service
@@ -235,3 +236,16 @@ def test_actions_are_made_with_what_they_may_use(
     service.configured_actions(settings, service.api_client(settings), Log("test"))
     assert (given[0].nodes, given[0].rest, given[0].options) == (threading, None, {"a": "b"})
     assert service.api_client(settings) is None
+
+
+def test_as_a_pod_it_is_who_its_service_account_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
+    monkeypatch.setenv("KPROXY_SERVICEACCOUNT_DIR", str(tmp_path))
+    given: list[Access] = []
+    monkeypatch.setattr(service, "Rest", lambda access, **_: given.append(access))
+    service.api_client(configuration.Settings())
+    assert given[0].server == "https://[fd00::1]:6443"
+    assert given[0].token_file == tmp_path / "token"

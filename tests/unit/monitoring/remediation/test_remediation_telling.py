@@ -72,7 +72,10 @@ def test_what_has_a_namespace_has_its_events_there_and_a_note_fits() -> None:
     assert event["type"] == "Normal"
 
 
-@pytest.mark.parametrize("answer", [Unreachable("the API server is away"), b"<html>"])
+@pytest.mark.parametrize(
+    "answer",
+    [Unreachable("the API server is away"), b"<html>", b'{"kind": "Node"}', b'{"metadata": 1}'],
+)
 def test_what_the_api_server_does_not_take_is_lost_and_the_next_is_told(
     answer: bytes | Exception,
 ) -> None:
