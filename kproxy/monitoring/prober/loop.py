@@ -64,9 +64,10 @@ class Loop:
         self._series: Counter[tuple[str, ...]] = Counter()
         self._timers: list[tuple[float, int, _Probe]] = []
         self._serial = itertools.count()
-        self._lock = threading.Lock()
+        # A signal handler may take it while its own thread has it.
+        self._lock = threading.RLock()
         self._wanted: frozenset[Target] | None = None
-        self._stopped = False
+        self._stopped = self._closed = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake, selectors.EVENT_READ)
@@ -75,12 +76,12 @@ class Loop:
         """Probe these targets from now on, and no others."""
         with self._lock:
             self._wanted = frozenset(targets)
-        os.eventfd_write(self._wake, 1)
+        self._awaken()
 
     def stop(self) -> None:
         """Make :meth:`run` return; also from a signal handler."""
         self._stopped = True
-        os.eventfd_write(self._wake, 1)
+        self._awaken()
 
     def run(self) -> None:
         """Probe until :meth:`stop`; then everything is closed."""
@@ -90,7 +91,9 @@ class Loop:
         for probe in list(self._probes.values()):
             self._end(probe)
         self._selector.close()
-        os.close(self._wake)
+        with self._lock:
+            self._closed = True
+            os.close(self._wake)
 
     def step(self) -> float | None:
         """Do everything that is due; return when the next thing is, None: nothing is."""
@@ -114,6 +117,11 @@ class Loop:
                 os.eventfd_read(self._wake)
             else:
                 self._judge(probe, probe.attempt.look())
+
+    def _awaken(self) -> None:
+        with self._lock:
+            if not self._closed:  # The number may be another file's by then.
+                os.eventfd_write(self._wake, 1)
 
     def _take(self) -> None:
         with self._lock:

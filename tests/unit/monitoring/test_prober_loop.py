@@ -1,5 +1,7 @@
 """The loop of probes, with a clock of its own and probes whose fate a test decides."""
 
+import contextlib
+import os
 import socket
 from collections.abc import Iterator
 
@@ -49,6 +51,17 @@ class Scripted:
 
     def close(self) -> None:
         self.closed = True
+
+
+@contextlib.contextmanager
+def open_many(one: socket.socket) -> Iterator[list[int]]:
+    """Give a file many numbers, those that were freed last among them."""
+    taken = [os.dup(one.fileno()) for _ in range(8)]
+    try:
+        yield taken
+    finally:
+        for number in taken:
+            os.close(number)
 
 
 class World:
@@ -187,3 +200,17 @@ def test_timers_do_not_pile_up(world: World) -> None:
     attempt.at_once = Fate.ANSWERED
     world.until(200.0)
     assert len(world.loop._timers) <= 3
+
+
+def test_news_and_signals_after_its_end_are_written_to_nobody() -> None:
+    world = World()
+    world.loop.stop()
+    world.loop.run()
+    reader, writer = socket.socketpair()
+    with reader, writer, open_many(writer) as taken:
+        assert taken
+        world.loop.follow([target()])
+        world.loop.stop()
+        reader.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            reader.recv(8)
