@@ -1,133 +1,26 @@
-"""``kproxy state``, ``diff`` and ``explain`` on files of objects and a pretended kernel."""
+"""``kproxy state`` and ``diff`` on files of objects and a pretended kernel, and their mistakes."""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
+from inspected_files import (
+    FOREIGN,
+    MANIFEST,
+    MISSING,
+    PretendedBackend,
+    answer,
+    backend,
+    file,
+    run,
+)
 
-from kproxy.backends import base
-from kproxy.backends.base import Deviation, Difference
-from kproxy.cli import main
-from kproxy.desired.model import Family, Protocol, ServicePortName, State
 from kproxy.errors import KernelError
 
-MANIFEST = """
-apiVersion: v1
-kind: List
-items:
-- apiVersion: v1
-  kind: Node
-  metadata: {name: node1, labels: {topology.kubernetes.io/zone: zone-a}}
-  spec: {podCIDRs: [10.128.0.0/24]}
-  status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
-- apiVersion: v1
-  kind: Service
-  metadata: {name: web, namespace: demo}
-  spec:
-    clusterIP: 10.96.0.10
-    clusterIPs: [10.96.0.10]
-    sessionAffinity: ClientIP
-    ports: [{name: http, port: 80}]
-- apiVersion: discovery.k8s.io/v1
-  kind: EndpointSlice
-  metadata: {name: web-abc, namespace: demo, labels: {kubernetes.io/service-name: web}}
-  addressType: IPv4
-  endpoints:
-  - {addresses: [10.128.0.5], nodeName: node1, conditions: {ready: true}}
-  - {addresses: [10.128.1.6], nodeName: node2, conditions: {ready: true}}
-  - {addresses: [10.128.1.7], nodeName: node2, conditions: {ready: false}}
-  ports: [{name: http, port: 8080}]
-- apiVersion: v1
-  kind: Service
-  metadata: {name: names, namespace: demo}
-  spec: {clusterIP: None, ports: [{port: 80}]}
-- apiVersion: v1
-  kind: Service
-  metadata: {name: broken, namespace: demo}
-  spec: {clusterIP: 10.96.0.11, clusterIPs: [10.96.0.11], ports: [{port: 99999}]}
-- apiVersion: networking.k8s.io/v1
-  kind: ServiceCIDR
-  metadata: {name: kubernetes}
-  spec: {cidrs: [10.96.0.0/16]}
-"""
-WEB = ServicePortName("demo", "web", "http", Protocol.TCP)
-MISSING = Difference(
-    deviation=Deviation.MISSING,
-    kind="virtual server",
-    name="tcp 10.96.0.10:80",
-    want="rr",
-    service=WEB,
-)
-FOREIGN = Difference(
-    deviation=Deviation.UNEXPECTED, kind="virtual server", name="tcp 10.96.0.99:80", have="wlc"
-)
-
-
-class PretendedBackend:
-    """A backend on a kernel that is as a test wants it."""
-
-    name: ClassVar[str] = "pretended"
-    found: ClassVar[Sequence[Difference]] = ()
-    failure: ClassVar[KernelError | None] = None
-    in_use: ClassVar[frozenset[str]] = frozenset()
-    closed: ClassVar[int] = 0
-
-    def __init__(self, mode: str, family: Family) -> None:
-        self._mode = mode
-        self._family = family
-
-    def supported(self) -> str | None:
-        return None
-
-    def left_over(self) -> bool:
-        return self._mode in self.in_use and self._family is Family.IPV4
-
-    def differences(self, want: State) -> Sequence[Difference]:
-        if self.failure is not None:
-            raise self.failure
-        return self.found if want.services else ()
-
-    def close(self) -> None:
-        type(self).closed += 1
-
-
-@pytest.fixture(autouse=True)
-def backend(monkeypatch: pytest.MonkeyPatch) -> type[PretendedBackend]:
-    class Backend(PretendedBackend):
-        pass
-
-    monkeypatch.setattr(base, "loader", lambda mode: lambda family, options: Backend(mode, family))
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr("kproxy.kernel.links.client.Links.exists", lambda self, name: True)
-    monkeypatch.setattr(
-        "kproxy.kernel.links.own.own_addresses", lambda without: {4: ("192.0.2.1",)}
-    )
-    return Backend
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "objects.yaml"
-    path.write_text(MANIFEST)
-    return path
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *words: str | Path) -> int:
-    monkeypatch.setattr(sys, "argv", ["kproxy", *map(str, words)])
-    return main.main()
-
-
-def answer(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str | Path
-) -> tuple[int, Any]:
-    command, *others = words
-    code = run(monkeypatch, command, "--json", *others)
-    return code, json.loads(capsys.readouterr().out)
+__all__ = ["backend", "file"]
 
 
 def test_state(
@@ -274,98 +167,6 @@ def test_the_mode_is_seen_in_the_kernel(
     assert answer(monkeypatch, capsys, *words, "--", "--proxy-mode=nftables")[1]["mode"] == (
         "nftables"
     )
-
-
-def test_explain(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    file: Path,
-    backend: type[PretendedBackend],
-) -> None:
-    backend.in_use = frozenset({"ipvs"})
-    backend.found = (MISSING, FOREIGN)
-    words = ("explain", "10.96.0.10:80", "--objects", file, "--node", "node1")
-    code, found = answer(monkeypatch, capsys, *words, "--from", "10.128.0.5")
-    assert (code, found["mode"], found["found"]) == (0, "ipvs", True)
-    (web,) = found["services"]
-    assert web["kind"] == "ClusterIP"
-    (packet,) = web["packets"]
-    assert (packet["origin"], packet["fate"]) == ("pod", "endpoint")
-    assert [one["probability"] for one in packet["endpoints"]] == [0.5, 0.5]
-    assert [one["masqueraded"] for one in packet["endpoints"]] == [True, False]
-    assert web["kernel"]["agrees"] is False
-    assert [one["name"] for one in web["kernel"]["differences"]] == ["tcp 10.96.0.10:80"]
-
-
-def test_what_all_services_need_concerns_each(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    file: Path,
-    backend: type[PretendedBackend],
-) -> None:
-    hook = Difference(deviation=Deviation.MISSING, kind="rule", name="nat PREROUTING", want="jump")
-    stray = Difference(deviation=Deviation.UNEXPECTED, kind="rule", name="nat KUBE-X", have="DROP")
-    other = ServicePortName("demo", "other", "http", Protocol.TCP)
-    others = Difference(deviation=Deviation.MISSING, kind="rule", name="nat X", service=other)
-    mine, yours = (
-        Difference(deviation=Deviation.MISSING, kind="address", name=f"kube-ipvs0 {address}")
-        for address in ("10.96.0.10", "10.96.0.99")
-    )
-    backend.found = (hook, others, stray, FOREIGN, yours, mine, MISSING)
-    words = ("explain", "10.96.0.10:80", "--objects", file, "--node", "node1", "--mode", "ipvs")
-    (web,) = answer(monkeypatch, capsys, *words)[1]["services"]
-    found = [one["name"] for one in web["kernel"]["differences"]]
-    assert found == [
-        "tcp 10.96.0.10:80",
-        "nat PREROUTING",
-        "nat KUBE-X",
-        "kube-ipvs0 10.96.0.10",
-    ]
-    backend.found = (hook,)
-    assert run(monkeypatch, *words) == 0
-    assert "Kernel: differs, 1 difference: 1 missing" in capsys.readouterr().out
-
-
-def test_explain_in_words(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path
-) -> None:
-    words = ("--objects", file, "--node", "node1", "--mode", "ipvs", "--", "--cluster-cidr")
-    assert run(monkeypatch, "explain", "10.96.0.10:80", *words, "10.128.0.0/9") == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "10.96.0.10:80/TCP is the ClusterIP of demo/web:http (mode ipvs, node node1, zone zone-a)",
-        "",
-        "Endpoints",
-        "  10.128.0.5:8080  this node  used",
-        "  10.128.1.6:8080  elsewhere  used",
-        "  10.128.1.7:8080  elsewhere  not used: not ready",
-        "",
-        "First packet of a connection",
-        "  from a pod of this node: → 10.128.0.5:8080 50% or 10.128.1.6:8080 50% (source kept)",
-        "      not masqueraded: the rules take the client for a pod",
-        "  from this node: → 10.128.0.5:8080 50% or 10.128.1.6:8080 50% (masqueraded)",
-        "      masqueraded: in ipvs mode the node sends from the ClusterIP itself",
-        "  from outside: → 10.128.0.5:8080 50% or 10.128.1.6:8080 50% (masqueraded)",
-        "      masqueraded: the client is no pod, and the answer must come back to this node",
-        "",
-        "Chosen by IPVS, each in turn (scheduler rr); new connections of the same client address "
-        "go there, too, until none has come for 10800 s (sessionAffinity ClientIP).",
-        "Kernel: holds what is wanted.",
-    ]
-
-
-def test_an_unknown_address(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: Path
-) -> None:
-    words = ("--objects", file, "--node", "node1", "--mode")
-    code, found = answer(monkeypatch, capsys, "explain", "10.96.0.10:8080", *words, "nftables")
-    assert (code, found["found"], found["in_service_network"]) == (1, False, True)
-    assert {one["fate"] for one in found["packets"]} == {"refused"}
-    assert found["near"] == ["10.96.0.10:80/TCP is demo/web:http"]
-    assert run(monkeypatch, "explain", "10.96.7.7:80", *words, "iptables") == 1
-    said = capsys.readouterr().out
-    assert "belongs to no service" in said
-    assert "the address is in a service network" in said
-    assert "passes as it came" in said
 
 
 @pytest.mark.parametrize(
