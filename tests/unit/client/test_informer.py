@@ -1,105 +1,12 @@
 """Keeping up with objects through breaks, restarts and bad objects."""
 
-import queue
-import threading
-
 import pytest
-from scripted_server import CHUNKED, DROP, LAST_CHUNK, ScriptedServer, answer, event, status
+from informer_server import END, PATIENCE, Api, running, service
+from scripted_server import DROP, event, status
 
-from kproxy.api import codec, core
-from kproxy.client.backoff import Backoff, BackoffPolicy
-from kproxy.client.informer import Informer, Selection
-from kproxy.client.kubeconfig import Access
-from kproxy.client.rest import Rest, Unreachable
+from kproxy.api import codec
+from kproxy.client.informer import Selection
 from kproxy.errors import InvalidItem
-
-QUICK = BackoffPolicy(initial=0.001, maximum=0.01, refused=0.001, refused_maximum=0.01)
-LONG = BackoffPolicy(initial=2.0, maximum=2.0)
-PATIENCE = 60
-"""Seconds for what takes milliseconds on an idle machine."""
-END = object()
-EXPIRED = event("ERROR", {"kind": "Status", "code": 410})
-"""After this a server ends the watch by itself."""
-
-
-def service(name, version, port=80):
-    meta = {"namespace": "demo", "name": name, "resourceVersion": str(version)}
-    return {"metadata": meta, "spec": {"ports": [{"port": port}]}}
-
-
-class Api:
-    """Lists what ``objects`` holds; each watch sends what is put into ``events``."""
-
-    def __init__(self, *objects, version=10):
-        self.version = version
-        self.objects = list(objects)
-        self.events = queue.Queue()
-        self.lists = 0
-        self.watched = queue.Queue()
-        self.refuse = []
-
-    def __call__(self, request):
-        if self.refuse:
-            return [self.refuse.pop(0)]
-        if "watch" not in request.query:
-            self.lists += 1
-            meta = {"resourceVersion": str(self.version)}
-            return [answer({"metadata": meta, "items": self.objects})]
-        stream = self.stream(self.events)
-        self.watched.put(request.query)
-        return stream
-
-    def stream(self, events):
-        yield CHUNKED
-        while (part := events.get()) is not END:
-            yield part
-            if part is EXPIRED:
-                break
-        yield LAST_CHUNK
-
-
-class Watcher:
-    """An informer whose news can be waited for."""
-
-    def __init__(self, url, **more):
-        self.changes = queue.Queue()
-        self.problems = queue.Queue()
-        self.batches = queue.Queue()
-        self.synced = threading.Event()
-        self.informer = Informer(
-            Rest(Access(server=url)),
-            core.Service,
-            on_change=lambda old, new: self.changes.put((brief(old), brief(new))),
-            on_changes=lambda changes: self.batches.put(len(changes)),
-            on_synced=self.synced.set,
-            on_problem=self.problems.put,
-            policy=QUICK,
-            lot=lambda: 0.5,
-            **more,
-        )
-
-    def __enter__(self):
-        self.informer.start()
-        return self
-
-    def __exit__(self, *_):
-        self.informer.stop()
-        assert not self.informer._thread.is_alive()
-
-    def next(self):
-        return self.changes.get(timeout=PATIENCE)
-
-    def nothing_more(self):
-        return self.changes.empty()
-
-
-def brief(obj):
-    return obj and (obj.metadata.name, obj.spec.ports[0].port)
-
-
-def running(api, **more):
-    server = ScriptedServer(api)
-    return server, Watcher(server.url, **more)
 
 
 def test_list_then_watch():
@@ -203,33 +110,6 @@ def test_a_server_that_lost_its_store_is_listed_again():
         assert watcher.next() == (("a", 80), ("a", 99))
 
 
-@pytest.mark.parametrize(("asked", "least"), [("7", 7), ("100000", 60), ("soon", 0)])
-def test_a_server_that_wants_to_be_left_in_peace_is(monkeypatch, asked, least):
-    reply = answer({"kind": "Status", "code": 429}, 429, f"Retry-After: {asked}\r\n")
-    server, watcher = running(lambda request: [reply])
-    waits = queue.Queue()
-    stopping = watcher.informer._stopping
-    wait = stopping.wait
-    monkeypatch.setattr(stopping, "wait", lambda seconds: (waits.put(seconds), wait(0.001)))
-    with server, watcher:
-        first = waits.get(timeout=PATIENCE)
-        assert least <= first <= least + 1
-
-
-def test_a_server_that_goes_on_refusing_is_listed_less_and_less_often(monkeypatch):
-    server, watcher = running(lambda request: [status(403, "Forbidden")])
-    watcher.informer._backoff = Backoff()
-    waits = queue.Queue()
-    stopping = watcher.informer._stopping
-    wait = stopping.wait
-    monkeypatch.setattr(stopping, "wait", lambda seconds: (waits.put(seconds), wait(0.001)))
-    with server, watcher:
-        seen = [waits.get(timeout=PATIENCE) for _ in range(12)]
-    assert max(seen[:3]) < 0.2
-    assert seen[-1] == 7.5, "ten seconds, the middle lot"
-    assert seen == sorted(seen)
-
-
 def test_a_bad_object_in_a_list_is_reported_and_the_others_kept():
     bad = {"metadata": {"namespace": "demo", "name": "bad"}, "spec": {"ports": "many"}}
     server, watcher = running(Api(service("a", 1), bad))
@@ -260,36 +140,6 @@ def test_an_object_that_turns_bad_keeps_its_last_good_version():
         assert watcher.next() == (("a", 82), None)
 
 
-def test_a_server_that_comes_back():
-    api = Api(service("a", 1))
-    server, watcher = running(api)
-    with watcher:
-        watcher.next()
-        api.watched.get(
-            timeout=PATIENCE
-        )  # it has the events of its time, none of those that follow
-        server.stop()
-        api.events.put(END)
-        assert "API server" in str(watcher.problems.get(timeout=PATIENCE))
-        api.events = queue.Queue()
-        with ScriptedServer(api, port=server.port):
-            api.events.put(event("MODIFIED", service("a", 12, 81)))
-            assert watcher.next() == (("a", 80), ("a", 81))
-            watcher.informer.stop()
-
-
-def test_a_server_that_is_not_there_yet():
-    with ScriptedServer(lambda request: []) as server:
-        port = server.port
-    watcher = Watcher(f"http://127.0.0.1:{port}")
-    with watcher:
-        assert "Connection refused" in str(watcher.problems.get(timeout=PATIENCE))
-        assert not watcher.informer.synced
-        with ScriptedServer(Api(service("a", 1)), port=port):
-            assert watcher.next() == (None, ("a", 80))
-            watcher.informer.stop()
-
-
 def test_a_selection_is_asked_for():
     api = Api()
     selection = Selection(namespace="demo", label_selector="!skip", field_selector="x=y")
@@ -300,117 +150,6 @@ def test_a_selection_is_asked_for():
             assert request.path == "/api/v1/namespaces/demo/services"
             assert request.query["labelSelector"] == "!skip"
             assert request.query["fieldSelector"] == "x=y"
-
-
-@pytest.mark.parametrize("where", ["list", "watch", "backoff"])
-def test_it_stops_at_once_wherever_it_is(where):
-    entered = threading.Event()
-
-    def reply(request):
-        if where == "backoff":
-            entered.set()
-            yield status(500)
-        elif where == "watch" and "watch" not in request.query:
-            yield answer({"metadata": {"resourceVersion": "1"}})
-        else:
-            if where == "watch":
-                yield CHUNKED
-            entered.set()
-            threading.Event().wait()
-
-    policy = BackoffPolicy(initial=1000, maximum=1000)
-    with ScriptedServer(reply) as server:
-        informer = Informer(
-            Rest(Access(server=server.url)),
-            core.Service,
-            on_change=lambda old, new: None,
-            policy=policy,
-        )
-        informer.start()
-        assert entered.wait(5)
-        informer.stop(timeout=PATIENCE)
-        assert not informer._thread.is_alive()
-
-
-def test_a_handler_may_stop_it():
-    stopped = threading.Event()
-
-    def change(old, new):
-        informer.stop()
-        stopped.set()
-
-    with ScriptedServer(Api(service("a", 1))) as server:
-        informer = Informer(Rest(Access(server=server.url)), core.Service, on_change=change)
-        informer.start()
-        assert stopped.wait(5)
-        informer._thread.join(5)
-        assert not informer._thread.is_alive()
-
-
-def test_stopping_what_never_started():
-    Informer(Rest(Access(server="http://127.0.0.1:1")), core.Service, on_change=print).stop()
-
-
-def test_waiting_in_vain_for_an_answer_counts_as_waiting(monkeypatch):
-    """A server that has vanished is asked again at once when asking it has taken its time."""
-    clock = [100.0]
-    monkeypatch.setattr("kproxy.client.informer.time.monotonic", lambda: clock[0])
-    informer = Informer(Rest(Access(server="http://127.0.0.1:1")), core.Service, policy=LONG)
-    waits = []
-
-    def wait(seconds):
-        waits.append(seconds)
-        if len(waits) == 2:
-            informer._stopping.set()
-
-    monkeypatch.setattr(informer._stopping, "wait", wait)
-    takes = [0.25, 5.0]
-
-    def ask(*_, **__):
-        clock[0] += takes.pop(0)
-        raise Unreachable("nobody is there")
-
-    monkeypatch.setattr(informer._rest, "list", ask)
-    informer._run()
-    assert waits[0] == pytest.approx(LONG.initial * 0.75 - 0.25, abs=LONG.initial / 4)
-    assert waits[0] > 0
-    assert waits[1] == 0
-
-
-def test_a_watch_that_ends_after_long_is_not_renewed_by_all_at_once(monkeypatch):
-    clock = [100.0]
-    monkeypatch.setattr("kproxy.client.informer.time.monotonic", lambda: clock[0])
-    api = Api()
-    server, watcher = running(api)
-    waits = queue.Queue()
-    stopping = watcher.informer._stopping
-    wait = stopping.wait
-    monkeypatch.setattr(stopping, "wait", lambda seconds: (waits.put(seconds), wait(0.001)))
-    with server, watcher:
-        api.watched.get(timeout=PATIENCE)
-        clock[0] += 300
-        api.events.put(END)
-        assert waits.get(timeout=PATIENCE) == QUICK.initial * 0.75
-
-
-def test_a_list_follows_at_once_when_a_version_has_expired_but_not_without_end(monkeypatch):
-    """The first expired version costs no time; a server that says nothing else is left alone."""
-    api = Api()
-    server, watcher = running(api)
-    waits = queue.Queue()
-    stopping = watcher.informer._stopping
-    wait = stopping.wait
-    monkeypatch.setattr(stopping, "wait", lambda seconds: (waits.put(seconds), wait(0.001)))
-    api.events.put(EXPIRED)
-    with server, watcher:
-        api.watched.get(timeout=PATIENCE)
-        api.watched.get(timeout=PATIENCE)
-        assert api.lists == 2
-        assert waits.empty()
-        for _ in range(3):
-            api.events.put(EXPIRED)
-        assert waits.get(timeout=PATIENCE) > 0
-        assert waits.get(timeout=PATIENCE) > 0
 
 
 def test_no_decoder_is_made_by_a_thread(monkeypatch):
