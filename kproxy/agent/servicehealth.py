@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from kproxy.agent.http import Answer, Find, serve
 from kproxy.agent.listeners import Address, Listeners
+from kproxy.api.addresses import with_port
 from kproxy.desired.model import Family, NodePorts, State
 from kproxy.logs import Log
 
@@ -145,7 +146,7 @@ class ServiceHealth:
     def _tell(self, at: Address, reason: str) -> None:
         checked = self._wanted[at]
         name = f"{checked.namespace}/{checked.name}"
-        where = f"[{at[0]}]:{at[1]}" if ":" in at[0] else f"{at[0]}:{at[1]}"
+        where = with_port(*at)
         self._log.warning(
             "health check node port failed", service=name, address=where, error=reason
         )

@@ -26,6 +26,11 @@ class Parsed(NamedTuple):
     version: int
 
 
+def with_port(address: str, port: int | str) -> str:
+    """Return ``10.0.0.1:80``, ``[fd00::1]:80``, ``localhost:80``."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 def parse_address(text: str) -> Parsed | None:
     """Return an address in canonical form, or None if it is none.
 

@@ -253,4 +253,4 @@ def _with_port(address: str, host: str, port: int) -> str:
     parsed = addresses.parse_address(bare)
     if parsed is None:
         return address
-    return f"[{parsed.text}]:{port}" if parsed.version == 6 else f"{parsed.text}:{port}"
+    return addresses.with_port(parsed.text, port)

@@ -143,8 +143,7 @@ def _use_deprecated(given: dict[str, Any]) -> None:
             port = 0  # as for kube-proxy an empty flag disables what an absent one does not
         address = given.get(f"{name}-bind-address", "")
         if port is not None and (not address or addresses.parse_address(address)):
-            host = f"[{address}]" if ":" in address else address or host
-            given[f"{name}-bind-address"] = f"{host}:{port}"
+            given[f"{name}-bind-address"] = addresses.with_port(address or host, port)
     if address := given.pop("bind-address", ""):
         parsed = addresses.parse_address(address)
         if not parsed or addresses.special_use(parsed.text) != "unspecified":

@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple, Protocol, cast
 
 import msgspec
 
+from kproxy.api.addresses import with_port
 from kproxy.desired.model import Family, Prefix, ServicePort, ServicePortName, State
 from kproxy.errors import InvalidObject, KernelError, UsageError
 from kproxy.kernel import inet
@@ -112,8 +113,7 @@ def taken(
         field, place, another = f"{own}.nodePort", f"node port {port}", "port"
     else:
         field = own if same else _field_of(service, address)
-        host = f"[{address}]" if ":" in address else address
-        place, another = f"{host}:{service.port}", "address or port"
+        place, another = with_port(address, service.port), "address or port"
     return InvalidObject(
         f"Service {service.name.namespace}/{service.name.name}",
         field,

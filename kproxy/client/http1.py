@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from kproxy.api.addresses import with_port
+
 if TYPE_CHECKING:
     import ssl
 
@@ -211,8 +213,7 @@ class Connection:
             self._socket.close()
 
     def _host_header(self) -> str:
-        host, port = self._address
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return with_port(*self._address)
 
     def _connect(self) -> None:
         failure: OSError = HttpError(f"no address for {self._address[0]}")

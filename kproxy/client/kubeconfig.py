@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from kproxy.api import yamltext
+from kproxy.api.addresses import with_port
 from kproxy.errors import InvalidObject, UsageError
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -53,10 +54,9 @@ def access_of_pod(environment: Mapping[str, str]) -> Access:
     host, port = (environment.get(f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
     if not host or not port:
         raise UsageError("no API server: this is no pod", remedy="give --kubeconfig=FILE")
-    host = f"[{host}]" if ":" in host else host
     directory = Path(environment.get(SERVICE_ACCOUNT_VARIABLE) or SERVICE_ACCOUNT)
     return Access(
-        server=f"https://{host}:{port}",
+        server=f"https://{with_port(host, port)}",
         ca_file=directory / "ca.crt",
         token_file=directory / "token",
     )

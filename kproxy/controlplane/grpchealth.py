@@ -7,6 +7,8 @@ the server's settings are known, which HTTP/2 allows.
 
 from collections.abc import Iterator
 
+from kproxy.api.addresses import with_port
+
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _GOAWAY = 0x0, 0x1, 0x3, 0x4, 0x7
 _END_STREAM, _END_HEADERS, _PADDED = 0x1, 0x4, 0x8
@@ -21,12 +23,11 @@ SERVING = "SERVING"
 
 def request(host: str, port: int, service: str) -> bytes:
     """Return what a client sends: a call for the health of a service; empty: of the server."""
-    bracketed = f"[{host}]" if ":" in host else host
     fields = (
         (":method", "POST"),
         (":scheme", "http"),
         (":path", "/grpc.health.v1.Health/Check"),
-        (":authority", f"{bracketed}:{port}"),
+        (":authority", with_port(host, port)),
         ("content-type", "application/grpc"),
         ("user-agent", "kube-probe/kproxy"),
         ("te", "trailers"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kproxy import errors
+from kproxy.api.addresses import with_port
 
 from . import grpchealth
 
@@ -29,9 +30,8 @@ class Outcome:
 
 def request(host: str, port: int, path: str, headers: Sequence[tuple[str, str]]) -> bytes:
     """Return a GET request. Given headers take the place of our own; an empty one drops it."""
-    bracketed = f"[{host}]" if ":" in host else host
     fields = {
-        "host": f"{bracketed}:{port}",
+        "host": with_port(host, port),
         "user-agent": "kube-probe/kproxy",
         "accept": "*/*",
         **{name.lower(): value for name, value in headers},

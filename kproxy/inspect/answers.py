@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kproxy.api.addresses import with_port
 from kproxy.backends.base import Deviation, Difference
 from kproxy.desired.model import Address, ServiceState
 
@@ -10,7 +11,7 @@ from . import flows, lookup, views
 from .assemble import Side
 from .flows import Prediction
 from .views import ServiceView
-from .world import Kind, Source, Target, World, place, within
+from .world import Kind, Source, Target, World, within
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +104,7 @@ def concerning(differences: Sequence[Difference], served: ServiceState) -> list[
     """
     service = served.service
     own = flows.addresses_of(service)
-    places = {place(address, service.port) for address in own}
+    places = {with_port(address, service.port) for address in own}
 
     def concerns(one: Difference) -> bool:
         if one.service is not None:

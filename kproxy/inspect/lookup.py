@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 from kproxy.api import addresses
+from kproxy.api.addresses import with_port
 from kproxy.desired.model import Address, Protocol, ServiceState
 from kproxy.errors import UsageError
 
 from .flows import addresses_of
-from .world import Kind, Origin, Source, Target, World, is_loopback, place, within
+from .world import Kind, Origin, Source, Target, World, is_loopback, within
 
 PORT_MAX = 65535
 NEAR_MAX = 5
@@ -70,7 +71,7 @@ def _near(world: World, target: Target) -> Iterator[str]:
     services = [world.state.services[name].service for name in names]
     for service in services:
         if target.address in addresses_of(service):
-            where = place(target.address, service.port)
+            where = with_port(target.address, service.port)
             other = "" if service.port != target.port else " (another protocol)"
             yield f"{where}/{service.protocol} is {service.name}{other}"
     for service in services:
@@ -84,7 +85,8 @@ def _near(world: World, target: Target) -> Iterator[str]:
         return
     for service in services:
         if service.port == target.port and within(target.address, world.state.service_cidrs):
-            yield f"{place(service.cluster_ip, service.port)}/{service.protocol} is {service.name}"
+            where = with_port(service.cluster_ip, service.port)
+            yield f"{where}/{service.protocol} is {service.name}"
 
 
 def typical_sources(world: World, served: ServiceState | None, kind: Kind | None) -> list[Source]:

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from kproxy.api.addresses import with_port
 from kproxy.desired.model import ServicePort
 
 from .kernel import Holdings
 from .text import SHOWN_MAX
 from .views import EndpointView, ServiceView, policies, reached_by
-from .world import World, place
+from .world import World
 
 
 def services_table(world: World, services: Sequence[ServiceView]) -> Table:
@@ -55,7 +56,7 @@ def _endpoints(view: ServiceView) -> Text:
 
 
 def _endpoint(view: EndpointView) -> Text:
-    text = place(view.endpoint.address, view.endpoint.port)
+    text = with_port(view.endpoint.address, view.endpoint.port)
     text += " here" if view.endpoint.local else ""
     style = "green" if view.used else "dim"
     if view.why:

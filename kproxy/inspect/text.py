@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
+from kproxy.api.addresses import with_port
 from kproxy.backends.base import Deviation, Difference
 from kproxy.desired.model import Endpoint
 
@@ -10,7 +11,7 @@ from .answers import Agreement, Answer, Match
 from .flows import IPVS, Fate, Prediction, Share
 from .kernel import Comparison
 from .views import EndpointView
-from .world import World, place
+from .world import World
 
 HANG = 6
 """Columns by which reasons are indented, and what is left of a line that has to be broken."""
@@ -62,7 +63,7 @@ def answer(found: Answer) -> list[str]:
 
 def _match(found: Answer, match: Match) -> list[str]:
     world, service = found.world, match.view.state.service
-    target = f"{place(found.target.address, found.target.port)}/{service.protocol}"
+    target = f"{with_port(found.target.address, found.target.port)}/{service.protocol}"
     lines = [f"{target} is the {match.kind} of {service.name} ({_about(world)})", ""]
     lines += ["Endpoints", *_endpoints(match.view.endpoints)]
     lines += [f"  note: {note}" for note in match.view.notes]
@@ -82,7 +83,7 @@ def _endpoints(views: Sequence[EndpointView]) -> Iterator[str]:
     used = [one for one in views if one.used]
     others = [one for one in views if not one.used]
     shown = [*used[:SHOWN_MAX], *others[:SHOWN_MAX]]
-    names = {id(one): place(one.endpoint.address, one.endpoint.port) for one in shown}
+    names = {id(one): with_port(one.endpoint.address, one.endpoint.port) for one in shown}
     width = max(map(len, names.values()), default=0)
     for one in shown:
         where = "this node" if one.endpoint.local else "elsewhere"
@@ -138,7 +139,7 @@ def _note(share: Share) -> str:
 
 
 def _name(endpoint: Endpoint) -> str:
-    return place(endpoint.address, endpoint.port)
+    return with_port(endpoint.address, endpoint.port)
 
 
 def _choice(world: World, match: Match) -> Iterator[str]:

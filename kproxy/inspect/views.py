@@ -7,10 +7,11 @@ reasons are found out.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kproxy.api.addresses import with_port
 from kproxy.desired import topology
 from kproxy.desired.model import Endpoint, ServicePort, ServicePortName, ServiceState
 
-from .world import World, place
+from .world import World
 
 AllEndpoints = Mapping[ServicePortName, Sequence[Endpoint]]
 """Every endpoint that EndpointSlices name, also those that nobody may use."""
@@ -133,7 +134,7 @@ class _Reasons:
         by_zone = any(one.zone_hints for one in hinted)
         bare = [one for one in self._ready if not (one.zone_hints if by_zone else one.node_hints)]
         if bare:
-            which = place(bare[0].address, bare[0].port)
+            which = with_port(bare[0].address, bare[0].port)
             more = f" and {len(bare) - 1} more have" if len(bare) > 1 else " has"
             yield f"hints are not followed: {which}{more} none"
         elif by_zone and not self._node.zone:
@@ -150,9 +151,9 @@ def _listed(what: str, names: Iterable[str]) -> str:
 def reached_by(service: ServicePort) -> list[str]:
     """Return the addresses of a service port, each with what it is."""
     port, protocol = service.port, service.protocol
-    lines = [f"{place(service.cluster_ip, port)}/{protocol}"]
-    lines += [f"external {place(address, port)}" for address in service.external_ips]
-    lines += [f"balancer {place(address, port)}" for address in service.load_balancer_vips]
+    lines = [f"{with_port(service.cluster_ip, port)}/{protocol}"]
+    lines += [f"external {with_port(address, port)}" for address in service.external_ips]
+    lines += [f"balancer {with_port(address, port)}" for address in service.load_balancer_vips]
     if service.source_ranges and service.load_balancer_vips:
         lines += [f"  from {network}" for network in service.source_ranges]
     if service.node_port:

@@ -4,6 +4,7 @@ import ipaddress
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kproxy.api.addresses import with_port
 from kproxy.desired.model import Address, Family, Prefix, Protocol, State
 
 
@@ -57,7 +58,7 @@ class Target:
 
     def __str__(self) -> str:
         protocol = f"/{self.protocol}" if self.protocol else ""
-        return f"{place(self.address, self.port)}{protocol}"
+        return f"{with_port(self.address, self.port)}{protocol}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +124,3 @@ def within(address: str, networks: tuple[Prefix, ...]) -> bool:
 def is_loopback(address: str) -> bool:
     """Return whether an address never leaves its host."""
     return ipaddress.ip_address(address).is_loopback
-
-
-def place(address: str, port: int) -> str:
-    """Return an address with its port: ``10.0.0.1:80``, ``[fd00::1]:80``."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -42,6 +42,11 @@ PROTOCOL_NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
 PROTOCOLS = {number: protocol for protocol, number in PROTOCOL_NUMBERS.items()}
 
 
+def with_port(address: IPAddress, port: int) -> str:
+    """Return an address with its port, IPv6 in brackets."""
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
 def unpacked(address: bytes) -> IPAddress:
     """Return the address of these 4 or 16 bytes."""
     if len(address) == 4:

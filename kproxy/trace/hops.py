@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kproxy.kernel.inet import with_port
 from kproxy.kernel.links.card import Card
 from kproxy.kernel.nft.types import Hook
 from kproxy.kernel.routes.types import Route, RouteKind
 from kproxy.trace.facts import Facts, Hop, Kind, flow_of, translated
-from kproxy.trace.packet import Flow, Packet, Way, is_reset, place
+from kproxy.trace.packet import Flow, Packet, Way, is_reset
 from kproxy.trace.rules import Passage
 from kproxy.trace.walk import Event, Visit
 
@@ -77,9 +78,9 @@ def of_visit(looked: Looked, *, ends: bool) -> list[Hop]:
 def _virtual(looked: Looked) -> str:
     """Return what IPVS makes of the packet; "" nothing."""
     if (one := looked.facts.virtual) is not None:
-        return f"{one.protocol} {place(*one.virtual)} → real server {place(*one.real)}"
+        return f"{one.protocol} {with_port(*one.virtual)} → real server {with_port(*one.real)}"
     if looked.facts.real_servers is not None and looked.flow is not None:
-        where = place(looked.flow.destination, looked.flow.destination_port)
+        where = with_port(looked.flow.destination, looked.flow.destination_port)
         return f"{where} has {looked.facts.real_servers} real servers"
     return ""
 
@@ -183,9 +184,9 @@ def _tracked(looked: Looked) -> str:
         changed.destination,
         changed.destination_port,
     ):
-        parts.append(f"to {place(changed.destination, changed.destination_port)}")
+        parts.append(f"to {with_port(changed.destination, changed.destination_port)}")
     if (first.source, first.source_port) != (changed.source, changed.source_port):
-        parts.append(f"as from {place(changed.source, changed.source_port)}")
+        parts.append(f"as from {with_port(changed.source, changed.source_port)}")
     return f"a connection, translated {' '.join(parts)}"
 
 

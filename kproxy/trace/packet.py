@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kproxy.kernel.inet import IPAddress, Protocol, unpacked
+from kproxy.kernel.inet import IPAddress, Protocol, unpacked, with_port
 
 TOKEN_BYTES = 16
 _ETHERNET = 14
@@ -42,14 +42,8 @@ class Flow:
         return Flow(self.destination, self.destination_port, self.source, self.source_port)
 
     def __str__(self) -> str:
-        return f"{place(self.source, self.source_port)} → " + place(
-            self.destination, self.destination_port
-        )
-
-
-def place(address: IPAddress, port: int) -> str:
-    """Return an address with its port, IPv6 in brackets."""
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+        source = with_port(self.source, self.source_port)
+        return f"{source} → {with_port(self.destination, self.destination_port)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

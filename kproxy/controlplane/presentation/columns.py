@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kproxy.api.addresses import with_port
+
 from . import cells, podcells
 from .cells import age, at, joined
 
@@ -94,16 +96,12 @@ def _slice(obj: Object, now: float) -> list[Any]:
 
 def _endpoints(obj: Object, now: float) -> list[Any]:
     found = [
-        f"{_bracketed(address['ip'])}:{port['port']}"
+        with_port(address["ip"], port["port"])
         for subset in obj.get("subsets") or ()
         for port in subset.get("ports") or ()
         for address in subset.get("addresses") or ()
     ]
     return [joined(found, "<none>", 3), _age(obj, now)]
-
-
-def _bracketed(ip: str) -> str:
-    return f"[{ip}]" if ":" in ip else ip
 
 
 def _configured(field: str) -> Callable[[Object, float], list[Any]]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kproxy import errors
+from kproxy.api.addresses import with_port
 
 CLIENT_PORT, PEER_PORT = 2379, 2380
 HEARTBEAT_MS, ELECTION_MS = 100, 1000
@@ -39,10 +40,10 @@ def command(
     keeps no holes (tmpfs does not). ``metrics_port``: another port for metrics, which asks for
     no certificate; 0: none.
     """
-    host = _bracketed(peers[name])
-    client, peer = f"http://{host}:{CLIENT_PORT}", f"http://{host}:{PEER_PORT}"
-    everyone = (f"{one}=http://{_bracketed(at)}:{PEER_PORT}" for one, at in peers.items())
-    metrics = [f"--listen-metrics-urls=http://{host}:{metrics_port}"] if metrics_port else []
+    own = peers[name]
+    client, peer = _url(own, CLIENT_PORT), _url(own, PEER_PORT)
+    everyone = (f"{one}={_url(at, PEER_PORT)}" for one, at in peers.items())
+    metrics = [f"--listen-metrics-urls={_url(own, metrics_port)}"] if metrics_port else []
     return [
         program,
         f"--name={name}",
@@ -66,8 +67,8 @@ def command(
 
 def endpoints(peers: Mapping[str, str]) -> list[str]:
     """Return where clients find the members."""
-    return [f"http://{_bracketed(address)}:{CLIENT_PORT}" for address in peers.values()]
+    return [_url(address, CLIENT_PORT) for address in peers.values()]
 
 
-def _bracketed(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
+def _url(address: str, port: int) -> str:
+    return f"http://{with_port(address, port)}"

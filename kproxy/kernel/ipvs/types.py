@@ -59,7 +59,7 @@ class ServiceKey(bytes):
         return Family.IPV4 if len(self) == 7 else Family.IPV6
 
     def __str__(self) -> str:
-        return f"{self.protocol} {_endpoint(self.address, self.port)}"
+        return f"{self.protocol} {inet.with_port(self.address, self.port)}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self})"
@@ -90,7 +90,7 @@ class DestinationKey(bytes):
         return int.from_bytes(self[-2:], "big")
 
     def __str__(self) -> str:
-        return _endpoint(self.address, self.port)
+        return inet.with_port(self.address, self.port)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self})"
@@ -345,7 +345,3 @@ def describe(operation: Operation) -> str:
             return f"change real server {destination} of {service}"
         case DelDestination(service, destination):
             return f"delete real server {destination} of {service}"
-
-
-def _endpoint(address: IPAddress, port: int) -> str:
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from kproxy.api.addresses import with_port
+
 
 class Verdict(StrEnum):
     """What one check found."""
@@ -26,8 +28,7 @@ class Probe(NamedTuple):
     path: str
 
     def __str__(self) -> str:
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{self.scheme}://{host}:{self.port}{self.path}"
+        return f"{self.scheme}://{with_port(self.address, self.port)}{self.path}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

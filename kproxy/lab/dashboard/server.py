@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from kproxy import errors
+from kproxy.api.addresses import with_port
 from kproxy.lab.dashboard.messages import Answer, Order, Question
 
 HEADER = "X-Kproxy-Token"
@@ -100,7 +101,7 @@ class Server(ThreadingHTTPServer):
             ) from None
         found, number = self.socket.getsockname()[:2]
         self.loopback = ipaddress.ip_address(found).is_loopback
-        self.authority = f"[{found}]:{number}" if ":" in found else f"{found}:{number}"
+        self.authority = with_port(found, number)
 
     @property
     def url(self) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+from kproxy.api.addresses import with_port
 from kproxy.api.discovery import SERVICE_NAME_LABEL
 
 Object = dict[str, Any]
@@ -154,8 +155,7 @@ def _endpoint(endpoint: Object, pods: Mapping[tuple[str, str], Object]) -> Label
 
 
 def _group(address: str, port: int, labels: Labels) -> Group:
-    host = f"[{address}]" if ":" in address else address
-    return {"targets": [f"{host}:{port}"], "labels": labels}
+    return {"targets": [with_port(address, port)], "labels": labels}
 
 
 def _named(prefix: str, labels: Mapping[str, str] | None) -> Labels:

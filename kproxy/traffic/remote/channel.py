@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from kproxy.api.addresses import with_port
 from kproxy.errors import MeasurementError, UsageError
 from kproxy.traffic.remote import messages
 
@@ -111,14 +112,9 @@ class Channel:
             raise MeasurementError(f"{self.name} does not answer in time")
 
 
-def shown(host: str, port: int) -> str:
-    """Return how a place is written: an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def connect(host: str, port: int, timeout: float = 5.0) -> Channel:
     """Connect to a receiver. UsageError: nobody listens there, with the remedy."""
-    where = shown(host, port)
+    where = with_port(host, port)
     try:
         sock = socket.create_connection((host, port), timeout)
     except (OSError, UnicodeError) as error:  # the latter: of what can be no name

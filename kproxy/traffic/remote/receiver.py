@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from kproxy.api.addresses import with_port
 from kproxy.errors import MeasurementError, UsageError
 from kproxy.traffic import recordfile, records, udp_receive
 from kproxy.traffic.hwstamp import Stamps
@@ -280,4 +281,4 @@ class Receiver:
 
 
 def _peer(address: Any) -> str:
-    return channel.shown(address[0].removeprefix("::ffff:"), address[1])
+    return with_port(address[0].removeprefix("::ffff:"), address[1])

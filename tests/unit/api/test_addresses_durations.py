@@ -41,6 +41,14 @@ def test_what_is_no_address_is_refused(text):
     assert addresses.parse_address(text) is None
 
 
+@pytest.mark.parametrize(
+    ("address", "place"),
+    [("10.0.0.1", "10.0.0.1:80"), ("fd00::1", "[fd00::1]:80"), ("localhost", "localhost:80")],
+)
+def test_ports_are_set_apart_from_ipv6(address, place):
+    assert addresses.with_port(address, 80) == place
+
+
 def test_networks_are_made_canonical():
     assert addresses.parse_network("10.1.2.3/8") == ("10.0.0.0/8", 4)
     assert addresses.parse_network("FD00:0::/48") == ("fd00::/48", 6)
