@@ -6,6 +6,7 @@ is held by a pidfd, so that a signal never reaches a stranger and its end is an 
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import errno
 import os
@@ -24,6 +25,8 @@ from netns.errors import NetnsError
 
 _KILL_DEADLINE = 10.0
 _ENDED = ("Z", "X")  # states of proc_pid_stat(5)
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,6 +63,15 @@ def stat_fields(pid: int) -> list[str]:
         return []
     # The second field, the command in parentheses, may contain anything: count from its end.
     return text.rpartition(")")[2].split()
+
+
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Have this process sent a signal when its parent ends (until it becomes another user).
+
+    No signal comes for a parent that has ended before: who can have lost it looks afterwards. To
+    the kernel the parent is the thread that forked.
+    """
+    _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def boot_id() -> str:

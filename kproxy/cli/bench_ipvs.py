@@ -7,7 +7,6 @@ Afterwards the table is read back: a measurement counts only if it holds what wa
 """
 
 import contextlib
-import ctypes
 import ipaddress
 import json
 import os
@@ -33,12 +32,11 @@ from kproxy.kernel.ipvs.types import (
     ServiceKey,
 )
 from kproxy.lab import freshnet
+from netns.process import end_with_parent
 
 SERVICE_NETWORK = ipaddress.ip_network("10.64.0.0/12")
 POD_NETWORK = ipaddress.ip_network("10.128.0.0/9")
 IPVSADM_TIMEOUT_S = 3600.0
-
-_PR_SET_PDEATHSIG = 1
 
 Table = list[tuple[ServiceKey, list[DestinationKey]]]
 
@@ -193,7 +191,7 @@ def _child(action: Callable[[], float], writer: int) -> None:
     """Answer on the pipe and end, whatever happens; never return into the parent's code."""
     answer: dict[str, Any] = {}
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent(signal.SIGKILL)
         freshnet.enter_fresh()
         answer = {"value": action()}
     except KproxyError as error:

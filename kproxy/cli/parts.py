@@ -4,7 +4,6 @@ In virtual time a kernel uses one CPU, so several finish a run in less of the us
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import os
 import re
@@ -23,11 +22,10 @@ from kproxy.cli.kernel_option import KernelChoice, chosen_kernel
 from kproxy.lab.comparison import INTERRUPTED, TERMINATED, Step
 from netns.kernels import base
 from netns.lab import signals_unwind
+from netns.process import end_with_parent
 
 RESULT = "result.json"
 _STEP = re.compile(r" *\d+ s  \[(\d+)/\d+\] (\S+): (.*)")
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
 
 
 def command(kernel: KernelChoice, word: str) -> list[str]:
@@ -121,7 +119,7 @@ class Part:
                 errors="replace",
                 # An interrupt of the terminal comes to us, and we pass it on once.
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
         assert self._process.stderr is not None
         with self._process.stderr as lines:
@@ -161,8 +159,3 @@ def run(parts: Sequence[Part]) -> str:
                 part.end(number)
             wait(futures)
     return how
-
-
-def _end_with_parent() -> None:
-    """Have this process asked to end when the one that waits for it dies."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

@@ -7,7 +7,6 @@ are gone.
 """
 
 import contextlib
-import ctypes
 import os
 import re
 import select
@@ -20,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netns import errors
+from netns.process import end_with_parent
 
 NICE = 15
 TICK = 1.0  # seconds after which progress is shown again although nothing was printed
 GRACE = 10.0  # seconds between asking a program to end and killing it
-PR_SET_PDEATHSIG = 1
 KEPT_LINES = 4000
 TOLD_LINES = 12
 # What marks the line on which a build went wrong; with several jobs it is not among the last.
@@ -32,7 +31,6 @@ _WRONG = re.compile(
     r"\berror\b:|\bError \d+|\*\*\* |fatal error|undefined reference|[Nn]o space left|"
     r"[Cc]annot |[Cc]an't |not found|Killed|Permission denied"
 )
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +87,7 @@ def _start(argv: Sequence[str | Path], around: Surroundings) -> subprocess.Popen
 
     def prepare() -> None:
         os.nice(NICE)
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        end_with_parent()
         if os.getppid() != parent:  # killed before that call: no signal will come
             os._exit(125)
 

@@ -26,11 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netns import errors
-from netns.process import ProcessId, start_time, stat_fields
+from netns.process import ProcessId, end_with_parent, start_time, stat_fields
 
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
-PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 ADDR_NO_RANDOMIZE = 0x0040000
 SESSION_NOTE = "session"
@@ -100,7 +99,7 @@ def _watch(launch: Launch, watched: int, on_loss: Callable[[], None], isolate: b
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
     signal.set_wakeup_fd(-1)
-    _prctl(PR_SET_NAME, b"warden")
+    _libc.prctl(PR_SET_NAME, b"warden", 0, 0, 0)
     isolated = isolate and _unshare_pids()
     warden = os.pidfd_open(os.getpid())
     keeper = os.fork()
@@ -124,7 +123,7 @@ def _watch(launch: Launch, watched: int, on_loss: Callable[[], None], isolate: b
 
 def _keep(launch: Launch, warden: int, isolated: bool) -> int:
     """Be the keeper: return the exit code of the kernel. ``warden`` is a pidfd."""
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     if select.select([warden], [], [], 0)[0]:
         return 125  # the warden was killed before that call: no signal will come
     with contextlib.suppress(OSError):
@@ -139,7 +138,7 @@ def _keep(launch: Launch, warden: int, isolated: bool) -> int:
         stderr=launch.console,
         pass_fds=launch.descriptors,
         cwd=launch.run_directory,
-        preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+        preexec_fn=lambda: end_with_parent(signal.SIGKILL),
     )
     if not isolated:
         note = f"{kernel.pid} {start_time(kernel.pid)}"
@@ -163,10 +162,6 @@ def _unshare_pids() -> bool:
     Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
     Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
     return True
-
-
-def _prctl(option: int, value: int | bytes) -> None:
-    _libc.prctl(option, value, 0, 0, 0)
 
 
 def kill_session(run_directory: Path) -> None:

@@ -6,9 +6,7 @@ Ends when its parent does. On this machine's own kernel it becomes the door; oth
 host's part for an embedded kernel, whose command is the door.
 """
 
-import ctypes
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +14,7 @@ from pathlib import Path
 import kproxy
 from netns import errors
 from netns.kernels import base, clocks
-
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
+from netns.process import end_with_parent
 
 
 def command(kernel: str, clock: base.Clock, limits: base.Limits, seed: int | None) -> list[str]:
@@ -31,7 +27,7 @@ def command(kernel: str, clock: base.Clock, limits: base.Limits, seed: int | Non
 def main(words: Sequence[str]) -> int:
     """Return the exit code of the door, or of its kernel."""
     parent = os.getppid()
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    end_with_parent()
     if os.getppid() != parent:
         return 1
     kernel, clock, memory, seconds, *seed = words

@@ -111,5 +111,8 @@ class Generator:
 
 
 def _end_with_parent() -> None:
-    """Have this process ended when the one that tells it what to do is gone."""
+    """Have this process ended when the one that tells it what to do is gone.
+
+    As :mod:`netns.process` does it, which only the lab may use.
+    """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

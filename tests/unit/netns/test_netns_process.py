@@ -142,3 +142,25 @@ def test_the_number_of_a_group_whose_leader_has_ended_is_no_process() -> None:
     finally:
         os.killpg(leader.pid, signal.SIGKILL)  # its child still has the group
         leader.stdout.close()
+
+
+PARENT = """
+import os, signal
+from netns.process import end_with_parent
+if os.fork() == 0:
+    signal.alarm(30)
+    end_with_parent(signal.SIGKILL)
+    os.write(1, b"ready")
+signal.pause()
+"""
+
+
+def test_a_process_is_told_when_its_parent_has_ended() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        try:
+            assert parent.stdout.read(5) == b"ready"
+        finally:
+            parent.kill()
+        wait.wait_readable(parent.stdout.fileno(), 10, "end of the child, who has the pipe, too")
+        assert parent.stdout.read() == b""
