@@ -155,9 +155,9 @@ class LossWatch:
             offered=self._offered,
         )
         return [
-            measurement.attributed(one, losses.get(one.node, ()))
-            if one.tcp is None
-            else _attributed(one, self._requests(one))
+            measurement.attributed(
+                one, losses.get(one.node, ()) if one.tcp is None else self._requests(one)
+            )
             for one in found
         ]
 
@@ -235,16 +235,6 @@ def watching(
 def every(targets: Mapping[str, Sequence[workload.Target]]) -> list[workload.Target]:
     """Return what is sent to from anywhere."""
     return [target for some in targets.values() for target in some]
-
-
-def _attributed(
-    found: resultset.Measurement, losses: tuple[resultset.Loss, ...]
-) -> resultset.Measurement:
-    """Return a measurement of TCP with why so many failed."""
-    assert found.tcp is not None
-    assert sum(one.packets for one in losses) == found.tcp.failed
-    unexplained = sum(one.packets for one in losses if one.cause is Cause.UNEXPLAINED)
-    return dataclasses.replace(found, losses=losses, unexplained=unexplained)
 
 
 def endpoints(slices: Iterable[Object], targets: Iterable[workload.Target]) -> Pods:

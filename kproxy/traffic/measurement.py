@@ -188,16 +188,22 @@ def programmed(found: resultset.Measurement, at_ms: float) -> resultset.Measurem
 def attributed(
     found: resultset.Measurement, losses: Sequence[resultset.Loss]
 ) -> resultset.Measurement:
-    """Return a measurement with its losses by place and cause, which then add up to ``lost``.
+    """Return a measurement with its losses by place and cause, which then add up to all of them.
 
-    What they do not account for is added to them as unexplained, at no place.
+    What they do not account for is added to them as unexplained, at no place. Whether they say
+    more than there were, :func:`problems` tells.
     """
     told = list(losses)
-    rest = (found.lost or 0) - sum(one.packets for one in told)
+    rest = _lost(found) - sum(one.packets for one in told)
     if rest > 0:
         told.append(resultset.Loss(place="", cause=Cause.UNEXPLAINED, packets=rest))
     unexplained = sum(one.packets for one in told if one.cause is Cause.UNEXPLAINED)
     return dataclasses.replace(found, losses=tuple(told), unexplained=unexplained)
+
+
+def _lost(found: resultset.Measurement) -> int:
+    """Return how many packets were lost; of TCP, how many requests or connections failed."""
+    return found.tcp.failed if found.tcp is not None else found.lost or 0
 
 
 def _quality(
@@ -302,7 +308,7 @@ def problems(found: resultset.Measurement) -> tuple[str, ...]:
         said.append(f"{where}: {found.outside_fault} losses or failures without a fault")
     if found.unexplained:
         said.append(f"{where}: {found.unexplained} losses without place and cause")
-    lost = found.tcp.failed if found.tcp is not None else found.lost or 0
+    lost = _lost(found)
     told = sum(one.packets for one in found.losses)
     if found.losses and told != lost:
         said.append(f"{where}: {lost} losses, but {told} by place and cause")

@@ -188,6 +188,25 @@ def test_unexplained_losses_spoil_a_trial() -> None:
     assert measurement.problems(measurement.attributed(found, [known])) == ()
 
 
+def test_failures_of_tcp_that_nothing_explains_spoil_a_trial() -> None:
+    result = resultset.TcpResult(
+        attempted=9, failed=3, reset=0, reestablished=0, outcomes={}, connect_samples_ms=()
+    )
+    found = resultset.Measurement(node="hit", traffic="tcp-connect", tcp=result)
+    known = resultset.Loss(place="node1", cause=resultset.Cause.NO_ROUTE, packets=1)
+    told = measurement.attributed(found, [known])
+    assert [(one.cause, one.packets) for one in told.losses] == [
+        (resultset.Cause.NO_ROUTE, 1),
+        (resultset.Cause.UNEXPLAINED, 2),
+    ]
+    assert measurement.problems(told) == (
+        "tcp-connect from hit: 2 losses without place and cause",
+    )
+    (said,) = measurement.problems(measurement.attributed(found, [known] * 4))
+    assert said == "tcp-connect from hit: 3 losses, but 4 by place and cause"
+    assert measurement.problems(measurement.attributed(found, [known] * 3)) == ()
+
+
 def change(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
