@@ -216,8 +216,10 @@ class Bench:
         """Return how many packets/s another program sends (:mod:`kproxy.traffic.peers`)."""
         command = [sys.executable, "-m", "kproxy.traffic.peers", way, "eth0", str(seconds)]
         command += [flow.frame.hex() for flow in self._flows]
+        before = sum(_state(record)[0] for record in self.records)
         done = json.loads(self.lab[CLIENT].run(command, timeout=60 + 10 * seconds).stdout)
-        time.sleep(0.2)  # what it sent is on its way, and belongs to no trial
+        # What is on its way belongs to no trial, and would disturb the next one.
+        self._settle(time.monotonic_ns(), self.records, before + done["sent"])
         return float(done["sent"] / done["seconds"])
 
     @staticmethod

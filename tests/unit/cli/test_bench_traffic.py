@@ -167,12 +167,12 @@ def test_a_packet_on_its_way_is_waited_for(
     files[0].append(b"".join(packets[:2]), 2)
     clock = Clock(files[1], packets[2])
     monkeypatch.setattr(trafficbench, "time", clock)
-    bench = trafficbench.Bench.__new__(trafficbench.Bench)
+    bench: Any = trafficbench.Bench.__new__(trafficbench.Bench)
     bench._trial = 0
-    bench.lab = SimpleNamespace(scratch=tmp_path)  # type: ignore[assignment]
+    bench.lab = SimpleNamespace(scratch=tmp_path)
     monkeypatch.setattr(bench, "_link_drops", dict)
     stopped = {"report": {**REPORT, "planned": 3, "sent": 3}}
-    bench._sender = SimpleNamespace(  # type: ignore[assignment]
+    bench._sender = SimpleNamespace(
         tell=lambda do, **fields: None,
         expect=lambda event, timeout: stopped,
     )
@@ -185,3 +185,29 @@ def test_a_packet_on_its_way_is_waited_for(
     found = bench.stream(wanted, paths)
     assert found.account.total("received") == 3
     assert (found.account.total("lost"), found.losses) == (0, ())
+
+
+def test_what_a_peer_has_sent_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [
+        recordfile.RecordWriter(
+            tmp_path / pod, recordfile.KIND_RECEIVED, records.RECEIVED_SIZE, 99, pod
+        )
+        for pod in trafficbench.PODS
+    ]
+    packet = records.pack_received(records.Received(0, 1, 4 * SECOND, 4 * SECOND, ""))
+    clock = Clock(files[1], packet)
+    monkeypatch.setattr(trafficbench, "time", clock)
+
+    def sending(command: list[str], timeout: float) -> SimpleNamespace:
+        files[0].append(2 * packet, 2)
+        return SimpleNamespace(stdout='{"sent": 3, "seconds": 2}')
+
+    bench: Any = trafficbench.Bench.__new__(trafficbench.Bench)
+    bench.lab = {trafficbench.CLIENT: SimpleNamespace(run=sending)}
+    bench.records = [tmp_path / pod for pod in trafficbench.PODS]
+    bench._flows = ()
+    assert bench.peer("sendmmsg", 2.0) == 1.5
+    assert sum(trafficbench._state(path)[0] for path in bench.records) == 3
+    assert clock.now - 5 * SECOND < trafficbench.TMAX_NS
