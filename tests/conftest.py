@@ -11,6 +11,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import examples
 import hypothesis
 import pytest
 
@@ -21,7 +22,13 @@ NATIVE_TIER = "KPROXY_NATIVE_TIER_PASSED"
 
 # The same examples in every run; no durations are asserted; nothing is written, for an embedded
 # kernel sees the checkout read-only.
-hypothesis.settings.register_profile("house", database=None, deadline=None, derandomize=True)
+hypothesis.settings.register_profile(
+    "house",
+    database=None,
+    deadline=None,
+    derandomize=True,
+    max_examples=examples.number(examples.MOST),
+)
 hypothesis.settings.load_profile("house")
 
 # Where a kernel shows a feature, however it came by it: a feature that is built in may have no

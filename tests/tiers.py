@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+import examples
 import reproducible
 import virtual_machine
 
@@ -232,7 +233,8 @@ def run_all(chosen: Sequence[Tier], workers: int) -> list[Report]:
         before = running.get(tier.after) if tier.after else None
         passed = before is not None and before.result().result is Result.PASSED
         # What is long and the same on each kernel need not be done twice (marker "once").
-        return run(tier, {NATIVE_TIER: "1"} if passed else {})
+        told = {NATIVE_TIER: "1"} if passed else {}
+        return run(tier, {**told, examples.THOROUGH: "1"})
 
     with ThreadPoolExecutor(workers) as pool:
         for tier in chosen:

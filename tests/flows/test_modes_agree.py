@@ -10,7 +10,8 @@ from typing import Any
 
 import test_external_flows as external
 import test_packet_flows_nftables as nftables
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from packet_tracer import Outcome, Packet, Tracer
 from test_packet_flows import CLIENT_POD, NODE, OUTSIDE, POD_LOCAL, POD_REMOTE
@@ -116,7 +117,7 @@ def tracing(mode: str, state: State) -> Trace:
 
 
 @given(state=states(policies=True))
-@settings(max_examples=40)
+@examples(40)
 def test_nftables_and_iptables(state: State) -> None:
     one, other = tracing("nftables", state), tracing("iptables", state)
     for row in rows(state, (*SOURCES, POD_REMOTE)):
@@ -125,7 +126,7 @@ def test_nftables_and_iptables(state: State) -> None:
 
 
 @given(state=states(policies=False))
-@settings(max_examples=40)
+@examples(40)
 def test_nftables_and_ipvs(state: State) -> None:
     one, other = tracing("nftables", state), tracing("ipvs", state)
     for row in rows(state, SOURCES[:-1]):

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import examples
 import pytest
 import tiers
 from tiers import Report, Result, Tier
@@ -109,6 +110,19 @@ def test_a_tier_knows_whether_the_one_before_it_passed(code: int, told: str) -> 
     first = saying("kernel", f"raise SystemExit({code})")
     reports = tiers.run_all([first, saying("embedded", asked, after="kernel")], 2)
     assert reports[1].lines == [told]
+
+
+def test_properties_are_tried_with_all_examples() -> None:
+    asked = "import examples; print(examples.number(100), examples.number(6))"
+    (report,) = tiers.run_all(
+        [saying("unit", f"import sys; sys.path.append('tests'); {asked}")], 1
+    )
+    assert report.lines == ["100 6"]
+
+
+def test_a_plain_run_tries_fewer_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(examples.THOROUGH, raising=False)
+    assert [examples.number(most) for most in (100, 40, 12, 2)] == [25, 10, 5, 2]
 
 
 def test_all_tiers_are_reported_in_their_order() -> None:

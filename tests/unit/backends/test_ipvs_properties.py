@@ -4,8 +4,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from examples import examples
 from fake_node import FakeNode
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy.desired.model import (
@@ -101,7 +102,7 @@ def told(backend: Any, wanted: State) -> list[str]:
 
 
 @given(sequence=sequences(), restarts=st.sets(st.integers(0, 4)))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_small_steps_lead_where_one_leap_does(sequence: list[State], restarts: set[int]) -> None:
     node = FakeNode()
     backend = node.backend("ipvs")
@@ -119,7 +120,7 @@ def test_small_steps_lead_where_one_leap_does(sequence: list[State], restarts: s
 
 
 @given(sequence=sequences())
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_what_stays_is_never_taken_away(sequence: list[State]) -> None:
     node = FakeNode()
     backend = node.backend("ipvs")
@@ -137,7 +138,7 @@ def test_what_stays_is_never_taken_away(sequence: list[State]) -> None:
 
 
 @given(a=states(), b=states())
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_differences_are_empty_exactly_when_a_sync_writes_nothing(a: State, b: State) -> None:
     node = FakeNode()
     node.backend("ipvs").sync(a)
@@ -152,7 +153,7 @@ WRITES = ("ipvs", "ipset", "links", "iptables")
 
 @pytest.mark.parametrize("where", WRITES)
 @given(sequence=sequences(), at=st.integers(0, 30), code=st.sampled_from([4, 12, 16, 105]))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_a_failed_write_is_made_good(
     where: str, sequence: list[State], at: int, code: int
 ) -> None:
@@ -172,7 +173,7 @@ def test_a_failed_write_is_made_good(
 
 
 @given(sequence=sequences(), busy=st.sets(st.integers(0, 20)))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_endpoints_with_connections_stay_until_these_end(
     sequence: list[State], busy: set[int]
 ) -> None:

@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from malformed import (
     GOOD_SERVICES,
@@ -24,7 +25,7 @@ from kproxy.api import yamltext
 from kproxy.api.configfile import decode_config
 from kproxy.errors import KproxyError
 
-MANY = settings(max_examples=100, deadline=None)
+MANY = examples(100)
 FULL_NODE = {
     **NODE,
     "spec": {

@@ -5,7 +5,8 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from malformed import (
     GOOD_SERVICES,
@@ -26,7 +27,7 @@ from whole_proxy import MODES, WholeProxy, event, missing
 from kproxy.api import codec, core
 from kproxy.errors import KproxyError
 
-FEW = settings(max_examples=100, deadline=None)
+FEW = examples(100)
 LATER = pieces("web", 1, 2, 9)
 
 

@@ -3,8 +3,9 @@
 import errno
 
 import msgspec
+from examples import examples
 from fake_node import FakeNode
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nftables_node import fresh, written
 
@@ -115,7 +116,7 @@ def lives(draw: st.DrawFn) -> list[State]:
 
 
 @given(life=lives(), restarts=st.sets(st.integers(0, 5)), rereads=st.sets(st.integers(0, 5)))
-@settings(max_examples=60)
+@examples(60)
 def test_every_way_leads_where_the_shortest_does(
     life: list[State], restarts: set[int], rereads: set[int]
 ) -> None:
@@ -138,7 +139,7 @@ def test_every_way_leads_where_the_shortest_does(
     assert backend.sync(life[-1]).writes == 0
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(a=states(), b=states())
 def test_nothing_that_both_states_have_is_touched(a: State, b: State) -> None:
     node = fresh(a)
@@ -172,7 +173,7 @@ def test_nothing_that_both_states_have_is_touched(a: State, b: State) -> None:
                 raise AssertionError(step)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(a=states(), b=states(), number=st.sampled_from([errno.ENOBUFS, errno.EBUSY, errno.EINTR]))
 def test_a_failed_transaction_changes_nothing_and_is_made_good(
     a: State, b: State, number: int
@@ -189,7 +190,7 @@ def test_a_failed_transaction_changes_nothing_and_is_made_good(
     assert node.contents()["nft"] == fresh(b).contents()["nft"]
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(life=lives(), settled=st.sets(st.integers(0, 5)), rereads=st.sets(st.integers(0, 5)))
 def test_a_kernel_that_notices_late_that_chains_are_free(
     life: list[State], settled: set[int], rereads: set[int]

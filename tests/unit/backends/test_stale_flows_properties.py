@@ -2,7 +2,8 @@
 
 import ipaddress
 
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy.backends.udpflows import StaleFlows
@@ -105,7 +106,7 @@ def stale(state: State, flow: Flow, *, keep_last: bool) -> bool:
     return str(flow.reply_source) not in known
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(st.lists(states(), min_size=1, max_size=4), st.booleans(), st.data())
 def test_after_any_changes_exactly_the_stale_flows_are_gone(
     ways: list[State], keep_last: bool, data: st.DataObject
@@ -126,7 +127,7 @@ def test_after_any_changes_exactly_the_stale_flows_are_gone(
         assert table.table == kept
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(st.lists(states(), min_size=2, max_size=5), st.booleans())
 def test_a_restart_cuts_no_flow_that_a_running_proxy_would_have_kept(
     ways: list[State], keep_last: bool

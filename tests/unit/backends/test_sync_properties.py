@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from examples import examples
 from fake_node import FakeNode
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy.backends.ipvs import render as ipvs_render
@@ -164,7 +165,7 @@ def fail_iptables(kernel: FakeNode, at: int) -> None:
 @modes
 @pytest.mark.parametrize("fail", [fail_ipvs, fail_ipset, fail_iptables])
 @given(a=states(), b=states(), at=st.integers(0, 12))
-@settings(max_examples=50)
+@examples(50)
 def test_the_next_sync_heals_what_failed(
     mode: str, fail: Callable[[FakeNode, int], None], a: State, b: State, at: int
 ) -> None:

@@ -5,7 +5,8 @@ import itertools
 import random
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy import errors
@@ -238,7 +239,7 @@ class Simulation:
         self.again(now, number, one)
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(
     st.integers(0, 2**32),
     st.integers(1, 4),
@@ -250,7 +251,7 @@ def test_there_are_never_two_leaders(seed, count, kills):
     assert simulation.server.lease is not None
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(st.floats(0, 4.4), st.lists(st.floats(0, 1), min_size=30, max_size=30), st.floats(0, 1.9))
 def test_a_dead_leader_is_replaced_in_time(start, lots, dies):
     """Also if it dies right after a renewal that the successor has just missed."""

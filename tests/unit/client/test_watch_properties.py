@@ -4,7 +4,8 @@ import json
 import queue
 import threading
 
-from hypothesis import HealthCheck, given, settings
+from examples import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from scripted_server import CHUNKED, DROP, LAST_CHUNK, ScriptedServer, answer, event, status
 
@@ -109,7 +110,7 @@ class Api:
         return line
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(steps, max_size=12))
 def test_the_informer_ends_with_what_the_server_holds(plan):
     api, told, last = Api(plan), queue.Queue(), threading.Event()

@@ -6,7 +6,8 @@ step. Each test draws one history from a seed.
 
 from collections import Counter
 
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from lagging_world import LaggingWorld
 
@@ -27,7 +28,7 @@ def active_of(world, kind):
     return [pod for pod in world.pods(alive=True) if owned.owner(pod).get("kind") == kind.name]
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(SEEDS, st.integers(1, 5))
 def test_no_pod_is_made_twice(seed, replicas):
     world = LaggingWorld(seed)
@@ -41,7 +42,7 @@ def test_no_pod_is_made_twice(seed, replicas):
     assert len(world.pods(alive=True)) == replicas
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(SEEDS, st.integers(1, 5))
 def test_pods_that_fail_or_are_deleted_never_lead_to_too_many(seed, replicas):
     world = LaggingWorld(seed)
@@ -69,7 +70,7 @@ def disturb(world):
         world.set_status(pod["metadata"]["name"], ended, ready=False)
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(SEEDS, st.integers(1, 5), st.integers(0, 2), st.integers(0, 2))
 def test_a_rolling_update_never_breaks_its_limits(seed, replicas, surge, unavailable):
     unavailable = unavailable or (0 if surge else 1)
@@ -95,7 +96,7 @@ def test_a_rolling_update_never_breaks_its_limits(seed, replicas, surge, unavail
     assert status["unavailableReplicas"] == 0
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(SEEDS)
 def test_a_deployment_ends_as_declared_whatever_happened(seed):
     world = LaggingWorld(seed)
@@ -138,7 +139,7 @@ def declared_generation(world, kind):
     return world.cluster.get(kind, "default", "web")["metadata"]["generation"]
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(SEEDS, st.booleans())
 def test_a_daemon_set_never_has_too_many_on_a_node_nor_too_few_in_service(seed, surges):
     limits = {"maxSurge": int(surges), "maxUnavailable": int(not surges)}
@@ -164,7 +165,7 @@ def test_a_daemon_set_never_has_too_many_on_a_node_nor_too_few_in_service(seed, 
     assert world.status(DS)["updatedNumberScheduled"] == 3
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(SEEDS)
 def test_a_daemon_set_ends_as_declared_whatever_happened(seed):
     world = LaggingWorld(seed)
@@ -191,7 +192,7 @@ def test_a_daemon_set_ends_as_declared_whatever_happened(seed):
     assert world.versions() == ["last"] * 3
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(SEEDS, st.sampled_from(["OrderedReady", "Parallel"]))
 def test_a_stateful_set_ends_as_declared_and_keeps_its_order(seed, policy):
     world = LaggingWorld(seed)

@@ -2,7 +2,8 @@
 
 import pytest
 from clusterwide_world import ClusterwideWorld
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy import errors
@@ -144,7 +145,7 @@ class TestOwners:
         assert names(world) == []
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     owners=st.lists(st.sets(st.integers(0, 6), max_size=2), min_size=1, max_size=7),
     deleted=st.lists(

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 from clusterwide_world import RENEW, ClusterwideWorld
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy.api import catalog, kinds
@@ -248,7 +249,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(steps=STEPS)
 def test_whatever_happens_the_living_are_taken_for_living_and_lose_nothing(steps):
     world = lively(nodes=4)

@@ -1,8 +1,9 @@
 """Pods are bound once, wait where nothing fits, and are looked at again when something changes."""
 
 import pytest
+from examples import examples
 from exposition_parser import parse
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scheduler_world import SchedulerWorld, node, pod, taint
 
@@ -269,7 +270,7 @@ def fits(world, one, on=""):
     return [found.name for found in nodes if not filters.problem(want, found)]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(nodes=NODES, pods=PODS, crashes=st.sets(st.integers(0, 8), max_size=3))
 def test_every_pod_that_fits_is_bound_where_it_fits_also_after_crashes(nodes, pods, crashes):
     world = random_world(nodes, pods)

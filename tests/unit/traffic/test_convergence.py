@@ -2,7 +2,8 @@
 
 import packet_streams as streams
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy.traffic import accounting, convergence, delay, lossperiods, records
@@ -36,7 +37,7 @@ def within(truth_ns: float, figure: Figure) -> bool:
 
 
 @pytest.mark.parametrize("length_ms", [1, 10, 100, 1000])
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(
     phase=st.integers(0, INTERVAL - 1),
     affected=st.frozensets(st.integers(0, streams.FLOWS - 1), min_size=1),
@@ -62,7 +63,7 @@ def test_all_methods_have_the_truth_in_their_intervals(
         assert found.tblm_ms.high_ms - found.tblm_ms.low_ms <= (INTERVAL + delay_ns) / MS + 0.001
 
 
-@settings(max_examples=10, deadline=None)
+@examples(10)
 @given(
     length=st.integers(MS, 1200 * MS),
     phase=st.integers(0, INTERVAL - 1),
@@ -162,7 +163,7 @@ def test_recovered_is_when_the_last_flow_is() -> None:
     assert {flow.flow for flow in account.affected} == early | late
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(
     length=st.integers(50 * MS, 900 * MS),
     phase=st.integers(0, 40 * MS),

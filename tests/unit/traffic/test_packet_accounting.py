@@ -7,7 +7,8 @@ from collections import Counter
 import numpy as np
 import packet_streams as streams
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kproxy.traffic import accounting, convergence, measurement, records
@@ -63,7 +64,7 @@ def test_a_known_outage_is_found(length_ms: int, affected: frozenset[int]) -> No
         assert flow.loss_periods == 1
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     begin=st.integers(200 * MS, 800 * MS),
     length=st.integers(0, 600 * MS),
@@ -104,7 +105,7 @@ def test_duplicates_and_reordering(order: list[int], again: list[int]) -> None:
     assert flow.lost == 0
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.data())
 def test_in_parts_it_comes_to_the_same(data: st.DataObject) -> None:
     """However a trial is cut: losses, repetitions and reordering across a border are seen."""

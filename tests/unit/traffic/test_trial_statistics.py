@@ -7,7 +7,8 @@ import statistics as textbook
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -27,7 +28,7 @@ def by_hand(one: Sequence[float], other: Sequence[float]) -> float:
     return sum(abs(one - mean) >= here - 1e-9 for one in sums) / len(sums)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(VALUES, VALUES)
 def test_the_permutation_test_counts_all_permutations(one: list[int], other: list[int]) -> None:
     expected = by_hand(one, other)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from remediation_alerts import START, alert, notification
 
@@ -98,7 +99,7 @@ STEPS = st.one_of(
 
 
 @given(st.lists(STEPS, max_size=60))
-@settings(max_examples=400)
+@examples(400)
 def test_no_order_runs_an_action_twice_or_two_at_once(
     steps: Sequence[list[tuple[str, float, str]] | str],
 ) -> None:
