@@ -22,7 +22,7 @@ _INDEX = """\
 # Runbooks
 
 A page for each alert of [deploy/monitoring](../../deploy/monitoring/README.md): what it means,
-what users lose, where to look, what to do. *By itself* is what [remediation](../monitoring.md)
+what users lose, where to look, what to do. *By itself* is what [remediation](../remediation.md)
 does, if it runs. Words in capitals in commands are yours to fill in; `kproxy node`, `kproxy diff`
 and `kproxy explain` are run where the node's network is, or in the pod of its proxy. (This list is
 written by `python -m kproxy.monitoring.rulefiles --index`.)
