@@ -2,13 +2,14 @@
 
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kproxy.errors import KernelError
-from kproxy.kernel.execer import Execer
+from kproxy.kernel.execer import Completed, Execer
 from kproxy.kernel.inet import Family
 from kproxy.kernel.iptables import nftprobe
 from kproxy.kernel.iptables.client import Iptables
@@ -24,7 +25,7 @@ class Recorder(Execer):
     def __init__(self) -> None:
         self.ran: list[tuple[str, ...]] = []
 
-    def run(self, argv, stdin=b"", **options):  # type: ignore[no-untyped-def]
+    def run(self, argv: Sequence[str], stdin: bytes = b"", **options: Any) -> Completed:
         self.ran.append(tuple(argv))
         return super().run(argv, stdin, **options)
 
@@ -62,8 +63,8 @@ def iptables(request: pytest.FixtureRequest) -> Iterator[IptablesClient]:
         yield kernel_client(request, *request.param)
 
 
-def nat(**change: object) -> list[TableChange]:
-    return [TableChange("nat", **change)]  # type: ignore[arg-type]
+def nat(**change: Any) -> list[TableChange]:
+    return [TableChange("nat", **change)]
 
 
 CHAINS = {

@@ -57,18 +57,21 @@ def emptied(endpoint: str) -> base.Storage:
 @pytest.fixture(params=["memory", "sqlite", "etcd"])
 def opened(request, tmp_path) -> Iterator[Open]:
     """Return a function that returns one more client of the same storage."""
+    make = maker(request, tmp_path)
     with contextlib.ExitStack() as stack:
-        make: Open
-        if request.param == "memory":
-            shared = memory.MemoryStorage()
-            make = lambda: shared  # noqa: E731
-        elif request.param == "sqlite":
-            make = lambda: sqlite.SqliteStorage(tmp_path / "db")  # noqa: E731
-        else:
-            endpoint = request.getfixturevalue("etcd_endpoint")
-            emptied(endpoint).close()
-            make = lambda: etcd.EtcdStorage([endpoint])  # noqa: E731
         yield lambda: stack.enter_context(contextlib.closing(make()))
+
+
+def maker(request: pytest.FixtureRequest, directory: Path) -> Open:
+    """Return what makes a client of one and the same storage."""
+    if request.param == "memory":
+        shared = memory.MemoryStorage()
+        return lambda: shared
+    if request.param == "sqlite":
+        return lambda: sqlite.SqliteStorage(directory / "db")
+    endpoint = request.getfixturevalue("etcd_endpoint")
+    emptied(endpoint).close()
+    return lambda: etcd.EtcdStorage([endpoint])
 
 
 @pytest.fixture
