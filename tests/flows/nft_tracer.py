@@ -129,9 +129,13 @@ class NftTracer:
 
     def _through(self, hook: Hook, state: _State, outcomes: set[Outcome]) -> Iterator[_State]:
         """Yield the packet for each way it gets through all chains of a hook."""
-        here = [name for name, one in self._chains.items() if one.base and one.base.hook is hook]
+        here = {
+            name: one.base.priority
+            for name, one in self._chains.items()
+            if one.base and one.base.hook is hook
+        }
         ways = [state]
-        for name in sorted(here, key=lambda one: self._chains[one].base.priority):  # type: ignore[union-attr]
+        for name in sorted(here, key=here.__getitem__):
             passed = []
             for way in ways:
                 for found in self._chain(name, 0, replace(way, end="")):
