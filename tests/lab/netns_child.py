@@ -37,6 +37,7 @@ def build(state_dir: str, name: str, marker: str, fatal_step: str) -> None:
             function = getattr(module, attribute)
             if getattr(function, "__module__", "") == module.__name__ and attribute not in ASK:
                 setattr(module, attribute, counted(function))
+    # Each write of the journal is a step, too; this process is for that alone.
     journal.Journal.append = counted(journal.Journal.append)  # type: ignore[method-assign]
     with lab.Lab(samples.line(), name=name, state_dir=Path(state_dir)) as running:
         (running.scratch / "file").write_text("x")

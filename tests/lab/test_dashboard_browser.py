@@ -42,8 +42,8 @@ def host(name: str, kind: str, **more: Any) -> dict[str, Any]:
 
 
 def chart(name: str, unit: str, *lines: str) -> dict[str, Any]:
-    points = [[float(at), at / 7 % 3] for at in range(1, 300, 2)]
-    points[40][1] = None  # type: ignore[call-overload]
+    points: list[list[float | None]] = [[float(at), at / 7 % 3] for at in range(1, 300, 2)]
+    points[40][1] = None
     series = [{"name": line, "points": points} for line in lines]
     return {"id": name, "title": f"Chart {name}", "unit": unit, "series": series}
 

@@ -1,14 +1,15 @@
 """A watched cluster: silent while it is well, and well while those who watch it are not."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from monitored import ALWAYS, HIT, NAMESPACE, PATIENCE, REPLICAS, SHOP, Monitored, running
 
-from kproxy.api import catalog
+from kproxy.api import catalog, kinds
 from kproxy.lab import pager
 from kproxy.lab.chain.alarms import Alarms, Prometheus
+from kproxy.lab.eventlog import Event
 from kproxy.lab.site import ADMIN
 from kproxy.lab.whole import addons
 from kproxy.lab.whole.roles import Role
@@ -30,10 +31,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
         yield made
 
 
-def restart(lab: Monitored, kind: object, namespace: str, name: str) -> None:
+def restart(lab: Monitored, kind: kinds.Kind, namespace: str, name: str) -> None:
     """Have all pods of a workload replaced, as ``kubectl rollout restart`` does."""
     again = {"metadata": {"annotations": {"kproxy/restarted-at": str(time.monotonic_ns())}}}
-    lab.cluster.api.patch(kind, namespace, name, {"spec": {"template": again}})  # type: ignore[arg-type]
+    lab.cluster.api.patch(kind, namespace, name, {"spec": {"template": again}})
 
 
 def test_nothing_fires_while_all_is_well_and_everything_is_replaced(lab: Monitored) -> None:
@@ -59,14 +60,16 @@ def test_nothing_fires_while_all_is_well_and_everything_is_replaced(lab: Monitor
 
 def serves(lab: Monitored) -> None:
     """Have the chain below show that it works: a change gets into each node's kernel."""
+
+    def synced(name: str) -> Callable[[Event], bool]:
+        return lambda event: event.msg == "synced" and of(lab, event.source, name)
+
     since = time.monotonic_ns()
     lab.scale(REPLICAS + 1)
     try:
         for node in lab.cluster.site.nodes:
             lab.cluster.events.wait(
-                lambda event, name=node.name: (
-                    event.msg == "synced" and of(lab, event.source, name)
-                ),  # type: ignore[misc]
+                synced(node.name),
                 why=f"a change in the kernel of {node.name}",
                 timeout=PATIENCE,
                 since_ns=since,

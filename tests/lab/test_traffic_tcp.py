@@ -4,6 +4,7 @@ import dataclasses
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import traffic_pair
@@ -22,7 +23,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
         yield found
 
 
-def tcp_profile(lab: Lab, **changes: float) -> profile.TcpProfile:
+def tcp_profile(lab: Lab, **changes: Any) -> profile.TcpProfile:
     return profile.TcpProfile(
         record=lab.scratch / "tcp",
         established=(
@@ -37,7 +38,7 @@ def tcp_profile(lab: Lab, **changes: float) -> profile.TcpProfile:
         connects=(
             profile.Connects(target=1, address=ADDRESS, port=traffic_pair.TCP_PORT, rate_per_s=50),
         ),
-        **changes,  # type: ignore[arg-type]
+        **changes,
     )
 
 

@@ -30,17 +30,17 @@ class Runner:
         return os.environ | {"KPROXY_STATE_DIR": str(self.state)} | self.environment
 
     def run(
-        self, *command: str, options: Sequence[str] = (), **how: object
+        self, *command: str, options: Sequence[str] = (), **how: Any
     ) -> "subprocess.CompletedProcess[bytes]":
         """Run to the end; standard input is empty unless given."""
-        given = {"stdin": subprocess.DEVNULL} if "input" not in how else {}
+        given: dict[str, Any] = {"stdin": subprocess.DEVNULL} if "input" not in how else {}
         return subprocess.run(
             self.argv(command, options),
             env=self.variables(),
             capture_output=True,
             timeout=DEADLINE,
             check=False,
-            **{**given, **how},  # type: ignore[call-overload]
+            **{**given, **how},
         )
 
     def start(self, *command: str, options: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
