@@ -84,19 +84,22 @@ def test_threads_lose_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "told"),
     [
-        "a 1\n",
-        "# HELP a A.\n# TYPE a gauge\na 1",
-        "# HELP a A.\n# TYPE a gauge\na 1\na 1\n",
-        '# HELP a A.\n# TYPE a gauge\na{b="x"y"} 1\n',
-        "# HELP a A.\n# TYPE a counter\na -1\n",
-        '# HELP a A.\n# TYPE a histogram\na_bucket{le="+Inf"} 1\na_sum 1\na_count 2\n',
-        "# HELP a A.\n# TYPE a gauge\n",
+        ("a 1\n", "of no family"),
+        ("# HELP a A.\n# TYPE a gauge\na 1", "not ended"),
+        ("# HELP a A.\n# TYPE a gauge\na 1\na 1\n", "twice"),
+        ('# HELP a A.\n# TYPE a gauge\na{b="x"y"} 1\n', "wrong labels"),
+        ("# HELP a A.\n# TYPE a counter\na -1\n", "is -1"),
+        (
+            '# HELP a A.\n# TYPE a histogram\na_bucket{le="+Inf"} 1\na_sum 1\na_count 2\n',
+            "does not have all",
+        ),
+        ("# HELP a A.\n# TYPE a gauge\n", "no samples"),
     ],
 )
-def test_the_parser_is_strict(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011
+def test_the_parser_is_strict(text: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
         parse(text)
 
 

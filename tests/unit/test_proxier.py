@@ -1,4 +1,5 @@
 import errno
+from typing import Any
 
 import pytest
 
@@ -64,14 +65,14 @@ def dual_stack(loader: Loader) -> DualStack:
     return DualStack([Proxier(NodeSettings(family=family, node="n"), loader) for family in Family])
 
 
-def service(name: str, *ips: str, **more: object) -> core.Service:
+def service(name: str, *ips: str, **more: Any) -> core.Service:
     return core.Service(
         metadata=ObjectMeta(namespace="demo", name=name),
         spec=core.ServiceSpec(
             cluster_ip=ips[0],
             cluster_ips=list(ips),
             ports=[core.ServicePort(port=80)],
-            **more,  # type: ignore[arg-type]
+            **more,
         ),
     )
 

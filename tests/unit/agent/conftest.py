@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from lock_proxies import Make, Proxy
@@ -20,8 +21,8 @@ def name() -> str:
 def make(name: str) -> Iterator[Make]:
     with contextlib.ExitStack() as stack:
 
-        def made(**options: object) -> Proxy:
-            proxy = Proxy(name, **options)  # type: ignore[arg-type]
+        def made(**options: Any) -> Proxy:
+            proxy = Proxy(name, **options)
             stack.callback(proxy.close)
             return proxy
 

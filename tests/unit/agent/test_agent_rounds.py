@@ -163,13 +163,15 @@ def test_changes_without_end_put_a_full_sync_off_for_a_moment_only() -> None:
     assert watched.stub.read == 2
 
 
-def test_a_kernel_that_cannot_be_read_is_not_read_on_and_on() -> None:
+def test_a_kernel_that_cannot_be_read_is_not_read_on_and_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     watched = Watched(*[SyncResult(writes=0)] * 2)
 
     def broken() -> None:
         raise FAILURE
 
-    watched.stub.reread = broken  # type: ignore[method-assign]
+    monkeypatch.setattr(watched.stub, "reread", broken)
     watched.rounds.once()
     assert watched.rounds.next_due > time.monotonic()
     assert len(watched.events("reading the kernel failed")) == 1

@@ -62,12 +62,14 @@ def test_packets_outside_the_window_only_if_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("number", "level"), [(errno.EACCES, "debug"), (errno.EROFS, "warning")])
-def test_a_limit_that_is_the_machines_is_no_trouble(number: int, level: str) -> None:
+def test_a_limit_that_is_the_machines_is_no_trouble(
+    number: int, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(key: str, value: object) -> NoReturn:
         raise KernelError(f"write sysctl {key}", number, os.strerror(number))
 
     sysctl = kernel()
-    sysctl.set = refuse  # type: ignore[method-assign]
+    monkeypatch.setattr(sysctl, "set", refuse)
     said = [line["level"] for line in tuned(sysctl) if line.get("key") == CONNTRACK_MAX]
     assert said == [level]
 

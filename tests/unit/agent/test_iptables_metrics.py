@@ -4,6 +4,7 @@ import io
 from typing import Any
 
 import msgspec
+import pytest
 from exposition_parser import parse
 
 from kproxy.agent.iptablesmetrics import REST, IptablesMetrics
@@ -76,18 +77,20 @@ def test_a_chain_that_is_not_as_wanted_is_not_told() -> None:
     assert kernel.told() == {ACCEPTED: 0}
 
 
-def test_a_kernel_that_cannot_be_read_is_logged_and_told_nothing_of() -> None:
+def test_a_kernel_that_cannot_be_read_is_logged_and_told_nothing_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kernel = Kernel(FOUR)
 
     def refuse(table: str, chain: str) -> tuple[int, ...]:
         raise KernelError(f"read {table}", 1, "no")
 
-    kernel.iptables[inet.Family.IPV4].packets = refuse  # type: ignore[method-assign]
+    monkeypatch.setattr(kernel.iptables[inet.Family.IPV4], "packets", refuse)
     assert kernel.told() == {}
     assert "reading iptables counters failed" in kernel.log.getvalue()
 
 
-def test_what_takes_long_is_not_read_at_every_scrape() -> None:
+def test_what_takes_long_is_not_read_at_every_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel(FOUR)
     fake, readings = kernel.iptables[inet.Family.IPV4], []
     packets = fake.packets
@@ -97,7 +100,7 @@ def test_what_takes_long_is_not_read_at_every_scrape() -> None:
         readings.append(table)
         return packets(table, chain)
 
-    fake.packets = slow  # type: ignore[method-assign]
+    monkeypatch.setattr(fake, "packets", slow)
     assert kernel.told() == kernel.told()
     assert readings == ["filter", "nat", "filter"]
     kernel.now += 0.5 * REST

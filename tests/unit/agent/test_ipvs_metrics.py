@@ -2,7 +2,7 @@
 
 import io
 import ipaddress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from exposition_parser import Parsed, parse
@@ -125,12 +125,14 @@ def test_too_many_real_servers_are_left_out_but_for_draining_ones(
     assert len(parse(registry.text())["kproxy_ipvs_real_server_weight"].samples) == 2
 
 
-def test_a_kernel_that_cannot_be_read_leaves_the_other_metrics() -> None:
+def test_a_kernel_that_cannot_be_read_leaves_the_other_metrics(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def broken() -> NoReturn:
         raise Unsupported("no IPVS here")
 
     node = Node()
-    node.ipvs.dump = broken  # type: ignore[method-assign]
+    monkeypatch.setattr(node.ipvs, "dump", broken)
     assert node.found() == {}
 
 
@@ -138,7 +140,7 @@ def test_a_family_may_come_into_use_while_metrics_are_collected() -> None:
     states: dict[Family, State] = {}
 
     class Growing(dict[ServicePortName, ServiceState]):
-        def items(self):  # type: ignore[no-untyped-def]
+        def items(self) -> Any:
             states[Family.IPV6] = State(family=Family.IPV6, services={})
             return super().items()
 

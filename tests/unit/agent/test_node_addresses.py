@@ -8,7 +8,7 @@ from kproxy.agent.nodeaddresses import pod_networks, policy
 from kproxy.api.config import KubeProxyConfiguration, with_defaults
 from kproxy.api.core import Node, NodeAddress, NodeSpec, NodeStatus
 from kproxy.api.meta import ObjectMeta
-from kproxy.desired.model import Family, NodePorts
+from kproxy.desired.model import Address, Family, NodePorts
 from kproxy.errors import UsageError
 
 OWN = ("192.168.1.1", "10.20.0.1")
@@ -45,7 +45,7 @@ def test_without_a_word_node_ports_are_everywhere(mode: str) -> None:
 
 def test_in_nftables_mode_they_are_on_the_primary_address() -> None:
     known = node("fd00::1", "10.20.0.1")
-    four = NodePorts(everywhere=False, addresses=("10.20.0.1",))  # type: ignore[arg-type]
+    four = NodePorts(everywhere=False, addresses=(Address("10.20.0.1"),))
     assert served("nftables", known=known) == four
     six = served("nftables", known=known, family=Family.IPV6, own=OWN6)
     assert six.addresses == ("fd00::1",)

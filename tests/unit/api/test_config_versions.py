@@ -44,7 +44,7 @@ SAME = [
      {"nodeIPOverride": ["10.1.2.3", "fd00::1"], "ipFamilyPolicy": "PreferDualStack"}),
     ({"makeBeforeBreak": True}, {"makeBeforeBreak": True}),
 ]  # fmt: skip
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "iptables": {"localhostNodePorts": True},
     "bindAddressHardFail": False,
     "configHardFail": False,
@@ -54,7 +54,7 @@ DEFAULTS = {
 
 @pytest.mark.parametrize(("old", "new"), SAME, ids=str)
 def test_both_versions_say_the_same(old: dict[str, Any], new: dict[str, Any]) -> None:
-    iptables = {**DEFAULTS["iptables"], **new.get("iptables", {})}  # type: ignore[dict-item]
+    iptables = {**DEFAULTS["iptables"], **new.get("iptables", {})}
     first = decode(Version.V1ALPHA1, **old)
     second = decode(Version.V1ALPHA2, **{**DEFAULTS, **new, "iptables": iptables})
     assert first.config == second.config
@@ -116,7 +116,7 @@ def test_mistakes_are_named_as_the_file_names_them() -> None:
         ),
     ):
         with pytest.raises(InvalidObject) as caught:
-            decode(version, **fields)  # type: ignore[arg-type]
+            decode(version, **fields)
         assert (caught.value.field, bool(caught.value.remedy)) == (path, True)
 
 

@@ -1,6 +1,7 @@
 """Services and EndpointSlices as nobody should write them, beside some as they should be."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from hypothesis import strategies as st
@@ -150,9 +151,9 @@ junk = st.one_of(
 
 def places(obj: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Return the paths of everything in an object."""
-    inner = obj.items() if isinstance(obj, dict) else ()
+    inner: Iterable[tuple[Any, Any]] = obj.items() if isinstance(obj, dict) else ()
     if isinstance(obj, list):
-        inner = list(enumerate(obj))  # type: ignore[assignment]
+        inner = enumerate(obj)
     return [at, *(place for key, one in inner for place in places(one, (*at, key)))]
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from kproxy.backends import chains
 from kproxy.backends.chains import NOTHING, WantedTable
 from kproxy.kernel.iptables.fake import FakeIptables
@@ -125,10 +127,11 @@ def test_few_new_chains_and_those_that_change_are_one_step() -> None:
     kernel = FakeIptables()
     kernel.restore(chains.plan(ruleset(), many(25)))
     have = kernel.save("nat")
-    other = many(25)
-    for name in other["nat"].chains:
-        if name.startswith("KUBE-SEP-"):
-            other["nat"].chains[name] = (f"-A {name} -j DROP",)  # type: ignore[index]
+    wanted = many(25)["nat"]
+    dropping = {
+        name: (f"-A {name} -j DROP",) for name in wanted.chains if name.startswith("KUBE-SEP-")
+    }
+    other = {"nat": replace(wanted, chains={**wanted.chains, **dropping})}
     changes = chains.plan(have, other)
     assert chains.in_steps(changes, have, 10) == changes
     assert chains.in_steps(chains.plan(ruleset(), many(3)), ruleset(), 10)[1:] == []

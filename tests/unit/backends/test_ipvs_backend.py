@@ -1,5 +1,7 @@
 import errno
 import ipaddress
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from fake_node import FakeNode, wanted, web
@@ -192,8 +194,8 @@ def test_the_order_of_adding_and_removing() -> None:
     assert seen == ["set", "ipvs", "address", "set"]
 
 
-def _noting(seen, name, call):  # type: ignore[no-untyped-def]
-    def noting(*args):  # type: ignore[no-untyped-def]
+def _noting(seen: list[str], name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    def noting(*args: Any) -> Any:
         if seen[-1:] != [name]:
             seen.append(name)
         return call(*args)
@@ -304,10 +306,10 @@ def test_kernel_versions(release: str, expected: tuple[int, int]) -> None:
     assert ipvs_backend._release(release) == expected
 
 
-def test_time_outs_that_are_right_are_not_written() -> None:
+def test_time_outs_that_are_right_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     node = FakeNode()
     options = Options(tcp_timeout_s=100)
     assert node.backend("ipvs", options).sync(wanted()).writes > 0
-    node.ipvs.set_timeouts = None  # type: ignore[assignment,method-assign]
+    monkeypatch.setattr(node.ipvs, "set_timeouts", None)
     result = node.backend("ipvs", options).sync(wanted())
     assert (result.writes, result.refused) == (0, ())

@@ -324,7 +324,9 @@ def test_ipv6() -> None:
     assert node.backend("ipvs", family=Family.IPV6).differences(want) == []
 
 
-def test_what_stops_to_be_masqueraded_is_unmasqueraded_last_and_the_reverse_first() -> None:
+def test_what_stops_to_be_masqueraded_is_unmasqueraded_last_and_the_reverse_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     node = FakeNode()
     backend = node.backend("ipvs")
     cluster = state(service(node_port=30080, load_balancer_vips=(VIP,)))
@@ -340,8 +342,8 @@ def test_what_stops_to_be_masqueraded_is_unmasqueraded_last_and_the_reverse_firs
 
         return noting
 
-    node.ipset.run = note(run_sets)  # type: ignore[method-assign]
-    node.ipvs.run = note(run_ipvs)  # type: ignore[method-assign]
+    monkeypatch.setattr(node.ipset, "run", note(run_sets))
+    monkeypatch.setattr(node.ipvs, "run", note(run_ipvs))
     backend.sync(local)
     assert isinstance(order[-1], AddEntry)
     order.clear()
@@ -350,24 +352,26 @@ def test_what_stops_to_be_masqueraded_is_unmasqueraded_last_and_the_reverse_firs
     assert isinstance(order[-1], AddDestination)
 
 
-def test_what_the_kernel_refuses_is_told_until_it_changes_and_costs_no_reading() -> None:
+def test_what_the_kernel_refuses_is_told_until_it_changes_and_costs_no_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     node = FakeNode()
     backend = node.backend("ipvs")
     bad = web("255.255.255.255", HERE)
     backend.sync(wanted(bad))
-    node.ipvs.dump = None  # type: ignore[assignment,method-assign]
+    monkeypatch.setattr(node.ipvs, "dump", None)
     other = web(HERE, protocol=Protocol.UDP)
     told = backend.sync(wanted(bad, other)).refused
     assert [error.errno for error in told] == [errno.EINVAL]
     assert backend.sync(wanted(web(HERE), other)).refused == ()
 
 
-def test_a_change_reads_only_the_services_that_change() -> None:
+def test_a_change_reads_only_the_services_that_change(monkeypatch: pytest.MonkeyPatch) -> None:
     node = FakeNode()
     backend = node.backend("ipvs")
     backend.sync(wanted(web(HERE), web(HERE, protocol=Protocol.UDP)))
-    node.ipvs.dump = node.ipset.dump = None  # type: ignore[assignment,method-assign]
-    node.iptables.save = None  # type: ignore[assignment,method-assign]
+    for client, reading in ((node.ipvs, "dump"), (node.ipset, "dump"), (node.iptables, "save")):
+        monkeypatch.setattr(client, reading, None)
     assert backend.sync(wanted(web(HERE, THERE), web(HERE, protocol=Protocol.UDP))).writes == 1
     assert backend.sync(wanted(web(HERE, THERE))).writes > 0
     assert backend.sync(wanted(web(HERE, THERE))).writes == 0

@@ -149,7 +149,9 @@ def test_differences_name_whose_they_are(family: Family) -> None:
     assert shared == {"pick-2", "cluster-pick-2"}
 
 
-def test_what_this_program_cannot_have_made_is_told_and_replaced() -> None:
+def test_what_this_program_cannot_have_made_is_told_and_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A set of a type that it does not know, a base chain that drops by default."""
     node, state = FakeNode(), wanted(web(A))
     backend = node.backend("nftables")
@@ -157,7 +159,7 @@ def test_what_this_program_cannot_have_made_is_told_and_replaced() -> None:
     table = node.nft[Family.IPV4]
     known = table.read()
     assert known is not None
-    table.read = lambda: replace(known, unknown=("chain closed",))  # type: ignore[method-assign]
+    monkeypatch.setattr(table, "read", lambda: replace(known, unknown=("chain closed",)))
     (told,) = backend.differences(state)
     assert (told.kind, told.name, told.deviation) == (
         "other object",

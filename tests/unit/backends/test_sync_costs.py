@@ -32,7 +32,7 @@ class Payments(costs.Costs):
 
 
 @pytest.mark.parametrize("mode", ["ipvs", "iptables", "nftables"])
-def test_a_life_of_a_proxy(mode: str) -> None:
+def test_a_life_of_a_proxy(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     node = FakeNode()
     state = wanted(web("10.128.0.1", "10.128.0.2"))
 
@@ -40,7 +40,7 @@ def test_a_life_of_a_proxy(mode: str) -> None:
         paid = Payments(node)
         settings = NodeSettings(family=Family.IPV4, node="n")
         made = Proxier(settings, lambda family: node.backend(mode), paid)
-        made.wanted = lambda: state  # type: ignore[method-assign]
+        monkeypatch.setattr(made, "wanted", lambda: state)
         return made, paid
 
     first, paid = proxy()
@@ -65,20 +65,19 @@ def test_a_life_of_a_proxy(mode: str) -> None:
     assert paid.places == [costs.SYNC_ADOPT]
 
 
-def test_a_first_sync_that_failed_is_still_to_come() -> None:
+def test_a_first_sync_that_failed_is_still_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     node = FakeNode()
     paid = Payments(node)
     made = Proxier(
         NodeSettings(family=Family.IPV4, node="n"), lambda family: node.backend("iptables"), paid
     )
-    made.wanted = lambda: wanted(web("10.128.0.1"))  # type: ignore[method-assign]
-    restore = node.iptables.restore
+    monkeypatch.setattr(made, "wanted", lambda: wanted(web("10.128.0.1")))
 
     def refuse(changes: object) -> None:
         raise KernelError("iptables-restore", 5, "refused")
 
-    node.iptables.restore = refuse  # type: ignore[method-assign,assignment]
-    assert made.sync().failed
-    node.iptables.restore = restore  # type: ignore[method-assign]
+    with monkeypatch.context() as broken:
+        broken.setattr(node.iptables, "restore", refuse)
+        assert made.sync().failed
     assert not made.sync().failed
     assert paid.places == [costs.SYNC_FULL, costs.SYNC_FULL]

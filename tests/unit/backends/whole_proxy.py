@@ -53,13 +53,20 @@ class _Listeners:
         pass
 
 
+class _Health(ServiceHealth):
+    """Answers nobody: nothing runs in threads here."""
+
+    def _start(self) -> None:
+        pass
+
+
 class _Beside:
     """What is told of every round: metrics, which are scraped, and health checks."""
 
     def __init__(self, agent: Any, mode: str) -> None:
         self.metrics = Metrics(mode, agent._informers, agent._rounds)
-        self.health = ServiceHealth(_Listeners(), agent._log, healthy=lambda: True)  # type: ignore[arg-type]
-        self.health._start = lambda: None  # type: ignore[method-assign]
+        listeners: Any = _Listeners()
+        self.health = _Health(listeners, agent._log, healthy=lambda: True)
         _share(self.health)
 
     def observe(self, done: Any) -> None:

@@ -124,8 +124,8 @@ def test_an_interrupt_leaves_the_terminal_as_it_was() -> None:
         start_new_session=True,
     )
     os.close(terminal)
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == -signal.SIGINT
@@ -135,7 +135,7 @@ def test_an_interrupt_leaves_the_terminal_as_it_was() -> None:
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()  # type: ignore[union-attr]
+        process.stdout.close()
         os.close(main)
     assert b"working on it" in written
     assert written.rindex(SHOW_CURSOR) > written.rindex(b"\x1b[?25l")

@@ -1,6 +1,7 @@
 """What a client of the API server tells of its requests, for metrics."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from scripted_server import CHUNKED, DROP, LAST_CHUNK, ScriptedServer, answer, status
@@ -21,7 +22,7 @@ def heard() -> list[Exchange]:
 
 @pytest.fixture
 def client(heard: list[Exchange]) -> Iterator[Rest]:
-    def reply(request):  # type: ignore[no-untyped-def]
+    def reply(request: Any) -> list[Any]:
         if "watch" in request.query:
             return [CHUNKED, LAST_CHUNK]
         if request.path == "/gone":

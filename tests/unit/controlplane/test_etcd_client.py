@@ -5,7 +5,7 @@ import contextlib
 import http.server
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -46,7 +46,7 @@ def failed(words: str, status: int = 503) -> Answer:
 class Member:
     """Gives its answers in turn, the last one for ever; a watch gets ``lines`` and silence."""
 
-    def __init__(self, answers: list[Answer], lines: list[dict]) -> None:
+    def __init__(self, answers: list[Answer], lines: Sequence[dict]) -> None:
         self.asked: list[dict] = []
         self._answers = answers
         self._lines = lines
@@ -105,7 +105,7 @@ Make = Callable[..., tuple[etcd.EtcdStorage, list[Member]]]
 def make() -> Iterator[Make]:
     with contextlib.ExitStack() as stack:
 
-        def cluster(*scripts: list[Answer], lines: list[dict] = [], patience: float = 0.3):  # noqa: B006
+        def cluster(*scripts: list[Answer], lines: Sequence[dict] = (), patience: float = 0.3):
             members = [Member(script, lines) for script in scripts]
             for member in members:
                 stack.callback(member.close)

@@ -68,5 +68,6 @@ class FakeDoor(server.Door):
 
 
 if __name__ == "__main__":
+    # The program makes the door itself; in this process there is no other.
     server.Door = FakeDoor  # type: ignore[misc]
     sys.exit(server.main())

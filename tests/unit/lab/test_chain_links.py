@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,9 +53,9 @@ def test_an_unknown_link_is_named_with_those_there_are() -> None:
         ({"rates": generators.Rates(udp_pps=0)}, "--rate 0"),
     ],
 )
-def test_what_cannot_be_is_told_by_its_option(change: dict[str, object], words: str) -> None:
+def test_what_cannot_be_is_told_by_its_option(change: dict[str, Any], words: str) -> None:
     with pytest.raises(errors.UsageError, match=words):
-        settings.Parameters(**change).check()  # type: ignore[arg-type]
+        settings.Parameters(**change).check()
 
 
 def test_without_etcd_its_links_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,22 +122,35 @@ def hand(stage: Any) -> None:
     stage.heal()
 
 
+def over(stage: Any) -> Callable[[], int | None]:
+    return lambda: stage.over_ns
+
+
+def undo(stage: Any) -> None:
+    stage.acts.append("undone")
+
+
 FAULT_OF = Fault(
     name="f",
     title="a fault",
     cause=cause,
-    over=lambda stage: lambda: stage.over_ns,  # type: ignore[attr-defined]
+    over=over,
     by_hand=hand,
     itself="itself",
-    undo=lambda stage: stage.acts.append("undone"),  # type: ignore[attr-defined]
+    undo=undo,
 )
+
+
+def run(play: Play, stage: Any) -> None:
+    """Run it on what has as much of a stage as it needs."""
+    play(stage)
 
 
 def play(clock: Clock, variant: Variant, *due: tuple[float, Callable[[Stage], None]]) -> Stage:
     stage = Stage(clock)
     for seconds, act in due:
-        clock.due.append((clock.now + seconds, lambda act=act: act(stage)))  # type: ignore[misc]
-    Play(FAULT_OF, variant)(stage)  # type: ignore[arg-type]
+        clock.due.append((clock.now + seconds, partial(act, stage)))
+    run(Play(FAULT_OF, variant), stage)
     return stage
 
 
@@ -220,7 +234,7 @@ def test_what_does_not_end_after_a_repair_by_hand_is_no_result(
 ) -> None:
     stuck = dataclasses.replace(FAULT_OF, by_hand=lambda stage: None)
     with pytest.raises(errors.MeasurementError, match="not over"):
-        Play(stuck, Variant.ALONE)(Stage(clock))  # type: ignore[arg-type]
+        run(Play(stuck, Variant.ALONE), Stage(clock))
 
 
 # The records.

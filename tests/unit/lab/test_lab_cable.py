@@ -2,7 +2,8 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -52,9 +53,13 @@ class Lab:
         return next(self._clock)
 
 
+def cable_of(lab: Any, tell: Callable[[str], None]) -> Cable:
+    return Cable(lab, "node1", tell)
+
+
 def test_software_pulls_where_it_can() -> None:
     lab = Lab()
-    cable = Cable(lab, "node1", pytest.fail)  # type: ignore[arg-type]
+    cable = cable_of(lab, pytest.fail)
     assert lab.pulls == [False, True]
     for move in (cable.pull, cable.plug):
         done, noticed = move()
@@ -66,7 +71,7 @@ def test_software_pulls_where_it_can() -> None:
 def test_a_hand_is_asked_without_switching_anything_off_under_traffic() -> None:
     said: list[str] = []
     lab = Lab(switched=True)
-    cable = Cable(lab, "node1", said.append)  # type: ignore[arg-type]
+    cable = cable_of(lab, said.append)
     assert lab.pulls == [False]
     assert cable.pull() == (1, 1)
     assert cable.plug() == (2, 2)
@@ -79,6 +84,6 @@ def test_a_hand_is_asked_without_switching_anything_off_under_traffic() -> None:
 
 def test_what_is_not_noticed_is_a_problem_of_the_trial() -> None:
     for lab in (Lab(noticed=False), Lab(switched=True, noticed=False)):
-        cable = Cable(lab, "node1", [].append)  # type: ignore[arg-type]
+        cable = cable_of(lab, list[str]().append)
         with pytest.raises(errors.MeasurementError, match="in vain"):
             cable.pull()

@@ -1,6 +1,7 @@
 """The bench of syncs, as far as it needs no kernel: rows, commands, messages."""
 
 import struct
+from typing import Any
 
 import msgspec
 import pytest
@@ -24,9 +25,15 @@ from kproxy.lab.syncbench_proxy import Observation, ours, parse_command
 SIZE = Size(100, 10)
 
 
-def observation(seconds: float, **more: object) -> Observation:
-    values = {"step": "restart", "seen": "log", "rss_mb": 10.0, "cpu_seconds": seconds} | more
-    return Observation(seconds=seconds, **values)  # type: ignore[arg-type]
+def observation(seconds: float, **more: Any) -> Observation:
+    given: dict[str, Any] = {
+        "step": "restart",
+        "seen": "log",
+        "rss_mb": 10.0,
+        "cpu_seconds": seconds,
+        **more,
+    }
+    return Observation(seconds=seconds, **given)
 
 
 def programming(dump: float = 0.5) -> Programming:

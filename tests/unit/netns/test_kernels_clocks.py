@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,8 +98,8 @@ def test_clock_and_seed_are_told_where_they_are_not_as_ever() -> None:
     assert clocks.in_words(PLAIN, Clock.VIRTUAL, 3) == "kernel uml, virtual clock, seed 3"
 
 
-def kernel(**more: object) -> uml.UmlKernel:
-    return uml.UmlKernel(executable=Path("/k"), version="6", origin="own", **more)  # type: ignore[arg-type]
+def kernel(**more: Any) -> uml.UmlKernel:
+    return uml.UmlKernel(executable=Path("/k"), version="6", origin="own", **more)
 
 
 def words(command: base.Command) -> list[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
 
 import pytest
 
@@ -18,12 +19,12 @@ from netns.topology import (
 )
 
 
-def end(host: str, name: str = "eth0", *addresses: str, **more: object) -> Interface:
-    return Interface(host=host, name=name, addresses=tuple(map(ip_interface, addresses)), **more)  # type: ignore[arg-type]
+def end(host: str, name: str = "eth0", *addresses: str, **more: Any) -> Interface:
+    return Interface(host=host, name=name, addresses=tuple(map(ip_interface, addresses)), **more)
 
 
-def pair(a: Interface, b: Interface, **host: object) -> Topology:
-    first = Host(name="a", **host)  # type: ignore[arg-type]
+def pair(a: Interface, b: Interface, **host: Any) -> Topology:
+    first = Host(name="a", **host)
     return Topology(hosts=(first, Host(name="b")), links=(Link(a=a, b=b),))
 
 

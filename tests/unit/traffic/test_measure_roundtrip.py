@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -71,10 +72,10 @@ def udp_server(answer: Callable[[bytes, int], Sequence[bytes]]) -> Iterator[int]
         thread.join(10)
 
 
-def stream(port: int, **changes: float) -> Stream:
+def stream(port: int, **changes: Any) -> Stream:
     """Return 100 packets. Where none is lost the run ends long before Tmax, on any machine."""
-    given = {"rate_pps": 500.0, "flows": 4, "seconds": 0.2, "tmax_s": 10.0} | changes
-    return Stream(destination=HERE, port=port, **given)  # type: ignore[arg-type]
+    given = {"rate_pps": 500.0, "flows": 4, "seconds": 0.2, "tmax_s": 10.0, **changes}
+    return Stream(destination=HERE, port=port, **given)
 
 
 def measure(kind: Probe, wanted: Stream, attention: Nobody | None = None) -> Taken:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -39,9 +40,9 @@ def test_commands_come_in_pieces_and_end_with_the_input(pipe: tuple[int, int]) -
 
 @pytest.mark.parametrize("module", [udp_send, tcp_client])
 def test_once_needs_a_profile_that_ends(
-    module: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    module: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    program = module.__name__.rpartition(".")[2]  # type: ignore[attr-defined]
+    program = module.__name__.rpartition(".")[2]
     opened = udp_send.open_stream if module is udp_send else tcp_client.open_run
     assert control.main(program, opened, ["--once", str(tmp_path / "nowhere")]) == 2
     assert control.main(program, opened, ["--twice"]) == 2

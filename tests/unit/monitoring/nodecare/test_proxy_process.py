@@ -5,7 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,9 +146,9 @@ def victim() -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
 
 
-def as_proxy(of: int, **fields: object) -> process.Process:
+def as_proxy(of: int, **fields: Any) -> process.Process:
     stat = Path(f"/proc/{of}/stat").read_text()
-    made = {
+    made: dict[str, Any] = {
         "pid": of,
         "start_time": int(stat.rpartition(")")[2].split()[19]),
         "age_s": 1.0,
@@ -157,7 +159,11 @@ def as_proxy(of: int, **fields: object) -> process.Process:
         "catches": frozenset[int](),
         **fields,
     }
-    return process.Process(**made)  # type: ignore[arg-type]
+    return process.Process(**made)
+
+
+def always(one: process.Process | None) -> Callable[[str], process.Process | None]:
+    return lambda lock: one
 
 
 def test_a_stopped_process_is_killed_and_none_that_has_its_number_now(
@@ -192,7 +198,7 @@ def test_what_cannot_be_killed_is_refused_with_the_reason() -> None:
         (as_proxy(os.getpid(), pid=1), "process 1 of its pod's PID namespace"),
         (as_proxy(os.getpid(), state=State.ZOMBIE), "has ended already"),
     ):
-        done = kill.kill(LOCK, "n1", find=lambda lock, one=one: one, send=send)  # type: ignore[misc]
+        done = kill.kill(LOCK, "n1", find=always(one), send=send)
         assert not done.good
         assert reason in done.refused
     assert sent == []

@@ -63,8 +63,8 @@ class Mend:
     summary = "mends"
     needs = frozenset({"node"})
 
-    def __init__(self, **limits: float) -> None:
-        self.limits = Limits(**limits)  # type: ignore[arg-type]
+    def __init__(self, **limits: Any) -> None:
+        self.limits = Limits(**limits)
         self.helps = Verdict(True, "it is broken")
         self.outcome = Outcome(True, "mended")
         self.well = Verdict(True, "it is whole")

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -84,8 +85,8 @@ def raw(port: int, data: bytes, *, end: bool = True) -> bytes:
             return answer.read()
 
 
-def audit(port: int) -> list[dict[str, object]]:
+def audit(port: int) -> list[dict[str, Any]]:
     status, body = ask(port, "/audit")
     assert status == 200
-    found: list[dict[str, object]] = json.loads(body)
+    found: list[dict[str, Any]] = json.loads(body)
     return found

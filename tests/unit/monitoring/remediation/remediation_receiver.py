@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from remediation_alerts import alert, notification
 
@@ -65,8 +66,8 @@ class Receiver:
         body = notification(*(alerts or (self.alert(),)))
         return self.ledger.accept(webhook.decode(body), "peer", self.policy)
 
-    def alert(self, node: str = "n1", *, age: float = 1.0, **fields: object) -> dict[str, object]:
-        return alert(node, starts=self.ledger.clock.now() - age, **fields)  # type: ignore[arg-type]
+    def alert(self, node: str = "n1", *, age: float = 1.0, **fields: Any) -> dict[str, object]:
+        return alert(node, starts=self.ledger.clock.now() - age, **fields)
 
     def records(self) -> list[AnyRecord]:
         return list(journals.read(self.directory))

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from kproxy.api.durations import Duration
@@ -11,8 +13,8 @@ WELL = Health(10, frozenset())
 SETTINGS = Settings(breaker=Breaker(failures=3, open_for=Duration(1000.0)))
 
 
-def made(**limits: float) -> Guards:
-    return Guards(SETTINGS, lambda _: Limits(**limits))  # type: ignore[arg-type]
+def made(**limits: Any) -> Guards:
+    return Guards(SETTINGS, lambda _: Limits(**limits))
 
 
 def repair(one: Guards, target: str, at: float, *, helped: bool = True) -> None:

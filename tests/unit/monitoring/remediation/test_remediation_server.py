@@ -28,7 +28,7 @@ def test_a_notification_is_taken_and_shown(tmp_path: Path) -> None:
         status, body = ask(port, "/alerts", notification(alert()))
         assert (status, json.loads(body)["alerts"][0]["fingerprint"]) == (200, "of-n1")
         shown = [one for one in audit(port) if one["what"] == "notified"]
-        assert [one["fingerprint"] for one in shown[0]["alerts"]] == ["of-n1"]  # type: ignore[attr-defined]
+        assert [one["fingerprint"] for one in shown[0]["alerts"]] == ["of-n1"]
         assert ask(port, "/healthz", token="") == (200, b"ok\n")
         families = parse(ask(port, "/metrics", token="")[1].decode())
         assert "kproxy_remediation_notifications_total" in families

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,11 +46,11 @@ def directory() -> Iterator[Path]:
 def write(directory: Path) -> Write:
     """Give what makes an action of a shell script and its manifest."""
 
-    def made(text: str, manifest: str = "", **limits: float) -> ScriptAction:
+    def made(text: str, manifest: str = "", **limits: Any) -> ScriptAction:
         write_files(directory, text, manifest)
 
         def final(_: str, __: Limits) -> Limits:
-            return Limits(**limits)  # type: ignore[arg-type]
+            return Limits(**limits)
 
         return scriptaction.load(str(directory), USER, final)["mend"]
 
