@@ -20,6 +20,7 @@ _LOOK_AGAIN_S = 0.1
 TOLD = 20
 """So many differences are told; there may be thousands."""
 
+SYNCED = "synced"
 INSTEAD = "restart it instead (restart-proxy)"
 
 
@@ -54,7 +55,10 @@ def resync(
             refused=refused,
         )
     before, _ = asking.metrics(place.metrics)
-    told = _await(place, before, within_s) if send(one, number) else "it has ended just now"
+    asked_at = time.time()
+    told = "it has ended just now"
+    if send(one, number):
+        told = _await(place, before, asked_at, within_s)
     left = _settle(differ, ask, within_s)
     return Care(
         care=RESYNC,
@@ -80,18 +84,23 @@ def why_not(one: Process | None, number: int) -> str:
     return ""
 
 
-def _await(place: Place, before: asking.Metrics, within_s: float) -> str:
-    """Wait until a full sync has ended after ``before``; return what is known of it."""
+def _await(place: Place, before: asking.Metrics, asked_at: float, within_s: float) -> str:
+    """Wait until a full sync has ended after ``before``; return what is known of it.
+
+    Where the proxy did not answer before, because it is slow, any sync since ``asked_at`` (seconds
+    since 1970) has to do: how many full ones there were by then is not known.
+    """
     known = before.total(asking.FULL)
     until = time.monotonic() + within_s
     while True:
         time.sleep(_LOOK_AGAIN_S)
         now, why = asking.metrics(place.metrics)
         count = now.total(asking.FULL)
-        if count is not None and (known is None or count > known):
-            return "synced"
+        is_later = (now.newest(asking.LAST) or 0.0) >= asked_at
+        if is_later if known is None else count is not None and count > known:
+            return SYNCED
         if why.endswith(asking.NOT_SERVED):
-            return "synced or not is not known, because it serves no metrics"
+            return "whether it has synced is not known, because it serves no metrics"
         if time.monotonic() >= until:
             return f"no full sync within {within_s:g} s" + (f" ({why})" if why else "")
 
@@ -108,8 +117,8 @@ def _settle(differ: Differ, ask: Ask, within_s: float) -> tuple[str, ...]:
 def _still_wrong(left: tuple[str, ...], told: str) -> str:
     if not left:
         return ""
-    if told != "synced":
-        return f"it did not sync: {INSTEAD}"
+    if told != SYNCED:
+        return f"{told}: {INSTEAD}"
     return (
         "it has synced and the kernel still differs from the API server: it has not heard of the "
         f"changes, its watch is stale: {INSTEAD}"

@@ -1,0 +1,90 @@
+"""What is said of a full sync that was asked for: no more than the proxy's metrics show."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+from care_subjects import NOWHERE, USR1, A, Kernel, a_process, asks, no_pauses, wanted
+
+from kproxy.monitoring.nodecare import asking, resync
+from kproxy.monitoring.nodecare.seen import Care
+
+__all__ = ["no_pauses"]
+
+SLOW = asking.Metrics(), "metrics: no answer within 2 s"
+AWAY = asking.Metrics(), f"metrics: {asking.NOT_SERVED}"
+
+Answer = tuple[asking.Metrics, str]
+
+
+def metrics(full_syncs: int, last: float) -> Answer:
+    text = f"{asking.FULL} {full_syncs}\n{asking.LAST} {last}\n"
+    return asking.parse(text), ""
+
+
+def asked(
+    monkeypatch: pytest.MonkeyPatch,
+    answers: list[Callable[[], Answer]],
+    kernel: Kernel,
+    within_s: float = 0.0,
+) -> Care:
+    """Ask for a sync; metrics are answered one after the other, the last one again and again."""
+    left = iter(answers)
+
+    def answer(place: tuple[str, int]) -> Answer:
+        return next(left, answers[-1])()
+
+    monkeypatch.setattr(asking, "metrics", answer)
+    return resync.resync(
+        NOWHERE,
+        asks(wanted(A)),
+        kernel,
+        number=USR1,
+        within_s=within_s,
+        find=lambda lock: a_process(),
+        send=lambda one, number: True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([lambda: metrics(3, 5.0), lambda: metrics(4, time.time())], "synced"),
+        ([lambda: metrics(3, 5.0)], "no full sync within 0 s"),
+        # It was too slow to answer before: what it says later may be old.
+        ([lambda: SLOW, lambda: metrics(3, 5.0)], "no full sync within 0 s"),
+        ([lambda: SLOW], "no full sync within 0 s (metrics: no answer within 2 s)"),
+        (
+            [lambda: AWAY],
+            "whether it has synced is not known, because it serves no metrics",
+        ),
+    ],
+)
+def test_a_sync_is_told_that_was_seen(
+    monkeypatch: pytest.MonkeyPatch, answers: list[Callable[[], Answer]], told: str
+) -> None:
+    done = asked(monkeypatch, answers, Kernel(["a"], ["a"], []))
+    assert done.done == (f"asked process 20 for a full sync: {told}",)
+    assert done.good
+
+
+def test_a_slow_proxy_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [lambda: SLOW, lambda: metrics(3, 5.0), lambda: metrics(3, time.time())]
+    done = asked(monkeypatch, answers, Kernel(["a"], ["a"], []), within_s=60.0)
+    assert done.done == ("asked process 20 for a full sync: synced",)
+
+
+@pytest.mark.parametrize(
+    ("answers", "why"),
+    [
+        ([lambda: metrics(3, 5.0), lambda: metrics(4, time.time())], "its watch is stale"),
+        ([lambda: SLOW, lambda: metrics(3, 5.0)], "no full sync within 0 s: restart it"),
+        ([lambda: AWAY], "is not known, because it serves no metrics: restart it"),
+    ],
+)
+def test_what_is_still_wrong_is_explained_by_what_was_seen(
+    monkeypatch: pytest.MonkeyPatch, answers: list[Callable[[], Answer]], why: str
+) -> None:
+    done = asked(monkeypatch, answers, Kernel(["a"]))
+    assert done.left == ("missing rule a",)
+    assert why in done.refused
