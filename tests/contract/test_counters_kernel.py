@@ -3,7 +3,6 @@
 import contextlib
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ from fresh_netns import fresh_namespace
 from kproxy.errors import Unsupported
 from kproxy.kernel.counters import conntrack, drops, icmp, interfaces, proc, rules
 from kproxy.kernel.inet import Family
+from netns.wait import wait_until
 
 pytestmark = pytest.mark.kernel
 PORT = 4599
@@ -231,10 +231,10 @@ def test_a_drop_monitor_that_somebody_else_has_ended_is_left_alone() -> None:
 def _told(monitor: drops.DropMonitor, number: int) -> list[drops.Drop]:
     """Return drops of ours; the kernel tells of them a little later."""
     found: list[drops.Drop] = []
-    told = threading.Event()
-    for _ in range(200):
-        found += [one for one in monitor.read() if one.frame.endswith(MARK)]
-        if len(found) >= number:
-            break
-        told.wait(0.05)
+
+    def told() -> bool:
+        found.extend(one for one in monitor.read() if one.frame.endswith(MARK))
+        return len(found) >= number
+
+    wait_until(told, 10, f"{number} drops", interval=0.05)
     return found
