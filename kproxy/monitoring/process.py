@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,29 @@ def server(
 
 
 def main(name: str, run: Callable[[logs.Log], int]) -> int:
-    """Run a program; return its exit code: 2 if it cannot start, in one line that says why."""
+    """Run a program; return its exit code: 2 if it cannot start, in one line that says why.
+
+    If one of its threads dies, the program ends with exit code 1.
+    """
     log = logs.Log(name)
+    threading.excepthook = lambda what: _thread_died(log, what)
     try:
         return run(log)
     except errors.KproxyError as error:
         log.error("cannot start", error=str(error))
         return 2
+
+
+def _thread_died(log: logs.Log, what: threading.ExceptHookArgs) -> None:
+    """End the program at once: without that thread it would look well and do nothing.
+
+    That can only be a mistake in the program; who started it starts it again. (What goes wrong
+    with a request for metrics does not get here.)
+    """
+    threading.__excepthook__(what)
+    thread = what.thread.name if what.thread else ""
+    log.error("thread died", thread=thread, error=f"{what.exc_type.__name__}: {what.exc_value}")
+    os._exit(1)
 
 
 def duration(text: str) -> Duration:

@@ -4,7 +4,8 @@
 
 The files are ``node.json``, ``pod.json`` and ``endpointslice.json`` (:mod:`groups`), replaced as a
 whole. Prometheus notices a new one at once. While the API server does not answer, and after the
-end of this program, they stay as they are: who was a target stays one.
+end of this program, they stay as they are: who was a target stays one. An object that cannot be
+read is told of and left out; one that could be read before stays as it was.
 """
 
 import argparse
@@ -13,26 +14,29 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from kproxy import errors, logs
-from kproxy.api import catalog, kinds
-from kproxy.api.whole import whole
+from kproxy.api import catalog
+from kproxy.api.core import Service
+from kproxy.api.pods import Pod
 from kproxy.client.informer import Informer
 from kproxy.client.rest import Rest
 from kproxy.exposition import Registry
 from kproxy.monitoring import process
 
 from .groups import Group, Role, of_nodes, of_pods, of_slices, ordered
+from .objects import EndpointSlice, Node
 
 NAME = "kproxy-discovery"
 ADDRESS = "127.0.0.1:9816"
 GATHER_S = 0.1
 """So long changes are gathered before files are written."""
 RETRY_S = 1.0
-_KINDS = (kinds.NODE, catalog.POD, kinds.ENDPOINT_SLICE, kinds.SERVICE)
+_TYPES: tuple[type[Any], ...] = (Node, catalog.POD.type, EndpointSlice, Service)
+_T = TypeVar("_T")
 
 
 class Finder:
@@ -44,15 +48,15 @@ class Finder:
         self._changed = threading.Event()
         self._ending = threading.Event()
         self._written: dict[Role, bytes] = {}
-        self.informers: dict[kinds.Kind, Informer[Any]] = {
-            kind: Informer(
+        self.informers: dict[type[Any], Informer[Any]] = {
+            wanted: Informer(
                 client,
-                whole(kind),
+                wanted,
                 on_changes=lambda _: self._changed.set(),
                 on_synced=self._changed.set,
                 on_problem=self._tell,
             )
-            for kind in _KINDS
+            for wanted in _TYPES
         }
         self.registry = Registry()
         self._targets = self.registry.gauge(
@@ -83,12 +87,11 @@ class Finder:
         self._changed.set()
 
     def _write(self) -> None:
-        pods = self._objects(catalog.POD)
-        slices, services = self._objects(kinds.ENDPOINT_SLICE), self._objects(kinds.SERVICE)
+        pods, slices = self._objects(Pod), self._objects(EndpointSlice)
         found: dict[Role, list[Group]] = {
-            Role.NODE: of_nodes(self._objects(kinds.NODE)),
+            Role.NODE: of_nodes(self._objects(Node)),
             Role.POD: of_pods(pods),
-            Role.ENDPOINT_SLICE: of_slices(slices, services, pods),
+            Role.ENDPOINT_SLICE: of_slices(slices, self._objects(Service), pods),
         }
         for role, groups in found.items():
             data = msgspec.json.encode(ordered(groups))
@@ -97,8 +100,8 @@ class Finder:
                 self._targets.set(len(groups), role)
                 self._writes.add(role)
 
-    def _objects(self, kind: kinds.Kind) -> list[dict[str, Any]]:
-        return [one.data for one in list(self.informers[kind].objects.values())]
+    def _objects(self, wanted: type[_T]) -> list[_T]:
+        return list(self.informers[wanted].objects.values())
 
     def _replace(self, role: Role, data: bytes) -> None:
         path = self._directory / f"{role}.json"

@@ -18,8 +18,10 @@ from kproxy import logs
 from kproxy.api import kinds
 from kproxy.client import kubeconfig, rest
 from kproxy.client.objects import ObjectClient
-from kproxy.controlplane import addresses, apiserver
+from kproxy.controlplane import addresses, apiserver, versions
 from kproxy.controlplane.access import kubeconfigs
+from kproxy.controlplane.storage import base
+from kproxy.controlplane.storage.memory import MemoryStorage
 from netns.wait import wait_until
 
 PATIENCE_S = 60.0
@@ -33,7 +35,10 @@ class Api:
 
     def __init__(self, directory: Path) -> None:
         log = logs.Log("apiserver", stream=io.StringIO())
-        self._server = apiserver.start(("127.0.0.1", 0), addresses.parse_cidrs(CIDR), log)
+        self._storage = MemoryStorage()
+        self._server = apiserver.start(
+            ("127.0.0.1", 0), addresses.parse_cidrs(CIDR), log, self._storage
+        )
         self._thread = threading.Thread(target=self._server.serve)
         self._thread.start()
         url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -47,6 +52,15 @@ class Api:
         meta = {key: parts.pop(key) for key in ("annotations", "labels") if key in parts}
         meta |= {"name": name} | ({"namespace": "default"} if kind.namespaced else {})
         return self.client.create(kind, {"metadata": meta, **parts})
+
+    def put(self, kind: kinds.Kind, name: str, **parts: Any) -> None:
+        """Replace parts of an object (None: remove) without asking the API server's opinion."""
+        key = ("default" if kind.namespaced else "", name)
+        entry, _ = self._storage.get(versions.path_of(kind.plural, key))
+        assert entry is not None
+        left = {key: value for key, value in json.loads(entry.value).items() if key not in parts}
+        new = left | {key: value for key, value in parts.items() if value is not None}
+        self._storage.commit([base.Write(entry.key, json.dumps(new).encode(), entry.revision)])
 
     def close(self) -> None:
         """End it; twice is once."""

@@ -2,25 +2,34 @@
 
 from typing import Any
 
+import pytest
+
+from kproxy.api import codec
+from kproxy.api.core import Service
+from kproxy.api.pods import Pod
+from kproxy.errors import InvalidObject
 from kproxy.monitoring.discovery.groups import of_nodes, of_pods, of_slices, ordered
+from kproxy.monitoring.discovery.objects import EndpointSlice, Node
 
 M = "__meta_kubernetes_"
 
 
-def pod(name: str = "web-1", **status: Any) -> dict[str, Any]:
+def pod(name: str = "web-1", **status: Any) -> Pod:
     ports = [{"name": "http", "containerPort": 80}, {"containerPort": 81, "protocol": "UDP"}]
-    return {
+    data = {
         "metadata": {"name": name, "namespace": "shop", "uid": "u", "labels": {"k8s-app": "web"}},
         "spec": {"nodeName": "node1", "containers": [{"name": "c", "image": "i", "ports": ports}]},
         "status": {"podIP": "10.244.1.2", "hostIP": "192.168.50.11", "phase": "Running"} | status,
     }
+    return codec.from_dict(data, Pod)
 
 
-def node(*addresses: tuple[str, str], port: int = 0) -> dict[str, Any]:
+def node(*addresses: tuple[str, str], port: int = 0) -> Node:
     status: dict[str, Any] = {"addresses": [{"type": t, "address": a} for t, a in addresses]}
     if port:
         status["daemonEndpoints"] = {"kubeletEndpoint": {"Port": port}}
-    return {"metadata": {"name": "node1", "labels": {"topology.io/zone": "a"}}, "status": status}
+    meta = {"name": "node1", "labels": {"topology.io/zone": "a"}}
+    return codec.from_dict({"metadata": meta, "status": status}, Node)
 
 
 def test_a_node_is_its_kubelet_at_its_internal_address() -> None:
@@ -73,23 +82,25 @@ def test_a_pod_without_address_is_no_target() -> None:
     assert of_pods([pod(podIP="")]) == []
 
 
-def slice_(ref: dict[str, str] | None, ready: bool | None = True) -> dict[str, Any]:
+def slice_(ref: dict[str, str] | None, ready: bool | None = True) -> EndpointSlice:
     endpoint: dict[str, Any] = {"addresses": ["10.244.1.2", "10.244.1.9"], "conditions": {}}
     if ready is not None:
         endpoint["conditions"] = {"ready": ready}
     if ref:
         endpoint["targetRef"] = ref
     labels = {"kubernetes.io/service-name": "web"}
-    return {
+    data = {
         "metadata": {"name": "web-abc", "namespace": "shop", "labels": labels},
         "addressType": "IPv4",
         "ports": [{"name": "metrics", "port": 9153}, {"name": "all"}],
         "endpoints": [endpoint],
     }
+    return codec.from_dict(data, EndpointSlice)
 
 
 def test_an_endpoint_has_the_labels_of_its_service_and_its_pod() -> None:
-    service = {"metadata": {"name": "web", "namespace": "shop", "labels": {"a": "b"}}}
+    meta = {"name": "web", "namespace": "shop", "labels": {"a": "b"}}
+    service = codec.from_dict({"metadata": meta}, Service)
     ref = {"kind": "Pod", "namespace": "shop", "name": "web-1"}
     group, other = of_slices([slice_(ref, ready=False)], [service], [pod()])
     assert group["targets"] == ["10.244.1.2:9153"]
@@ -115,3 +126,31 @@ def test_an_endpoint_without_pod_or_service_is_a_target_all_the_same() -> None:
 def test_the_order_of_objects_does_not_matter() -> None:
     one, other = pod("a", podIP="10.0.0.1"), pod("b", podIP="10.0.0.2")
     assert ordered(of_pods([one, other])) == ordered(of_pods([other, one]))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "data", "words"),
+    [
+        (
+            EndpointSlice,
+            {"metadata": {"name": "s", "namespace": "shop"}},
+            "EndpointSlice shop/s: addressType: is missing (add it)",
+        ),
+        (
+            EndpointSlice,
+            {"metadata": {"name": "s", "namespace": "shop"}, "addressType": "MAC"},
+            "EndpointSlice shop/s: addressType: ",
+        ),
+        (
+            Node,
+            {"metadata": {"name": "n"}, "status": {"daemonEndpoints": 7}},
+            "Node n: status.daemonEndpoints: must be a mapping, not a whole number",
+        ),
+    ],
+)
+def test_what_no_api_server_should_take_is_refused_by_name(
+    wanted: type[Any], data: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidObject) as refused:
+        codec.from_dict(data, wanted)
+    assert str(refused.value).startswith(words)

@@ -1,11 +1,14 @@
 """What finds targets, as a process beside an API server."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from child_processes import DIES_WITH_US
 from monitored_api import PATIENCE_S, Api, running, serving, started
 
 from kproxy.api import catalog, kinds
@@ -86,6 +89,70 @@ def test_while_the_api_is_away_targets_stay(api: Api, tmp_path: Path) -> None:
         failed = {"code": "<error>"}
         found.until(lambda: (found.value("rest_client_requests_total", **failed) or 0) > 0)
         wait_for(tmp_path, "pod", "10.1.0.2:9815")
+
+
+def test_bad_objects_are_told_of_and_left_out_and_the_others_go_on(
+    api: Api, tmp_path: Path
+) -> None:
+    fill(api)
+    one = {"endpoints": [{"addresses": ["10.1.0.9"]}], "ports": [{"port": 80}]}
+    api.create(kinds.ENDPOINT_SLICE, "bad", addressType="IPv4", **one)
+    api.put(kinds.ENDPOINT_SLICE, "bad", addressType=None)
+    addresses = [{"type": "InternalIP", "address": "192.0.2.9"}]
+    api.create(kinds.NODE, "n2")
+    api.put(kinds.NODE, "n2", status={"addresses": addresses, "daemonEndpoints": 7})
+    with running(
+        "discovery", f"--kubeconfig={api.kubeconfig}", f"--directory={tmp_path}"
+    ) as found:
+        wait_for(tmp_path, "node", "192.0.2.1:10250")
+        wait_for(tmp_path, "endpointslice", "10.1.0.3:8080")
+        # What goes bad later stays as it was, and what is mended is found.
+        api.put(catalog.POD, "p1", status={"podIP": 5})
+        api.put(kinds.NODE, "n2", status={"addresses": addresses})
+        wait_for(tmp_path, "node", "192.0.2.1:10250", "192.0.2.9:10250")
+        wait_for(tmp_path, "pod", "10.1.0.2:9815")
+        wait_for(tmp_path, "endpointslice", "10.1.0.3:8080")
+        code, said = found.end()
+    assert code == 0
+    told = {json.loads(line).get("error") for line in said.splitlines()}
+    assert {
+        "EndpointSlice default/bad: addressType: is missing (add it)",
+        "Node n2: status.daemonEndpoints: must be a mapping, not a whole number"
+        " (correct its value)",
+        "Pod default/p1: status.podIP: must be text, not a whole number (correct its value)",
+    } <= told
+
+
+@pytest.mark.parametrize(
+    ("broken", "thread"),
+    [("Finder._write", "finder"), ("Informer._list", "informer-")],
+)
+def test_a_thread_that_dies_ends_the_program(
+    api: Api, tmp_path: Path, broken: str, thread: str
+) -> None:
+    program = f"""
+import sys
+from kproxy.client.informer import Informer
+from kproxy.monitoring.discovery import __main__ as it
+from kproxy.monitoring.discovery.__main__ import Finder
+def die(self): raise KeyError("a bug")
+{broken} = die
+sys.exit(it.main(sys.argv[1:]))
+"""
+    options = [f"--kubeconfig={api.kubeconfig}", f"--directory={tmp_path}"]
+    done = subprocess.run(
+        [*DIES_WITH_US, sys.executable, "-c", program, *options, "--metrics-bind-address="],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert (last["level"], last["msg"]) == ("error", "thread died")
+    assert last["thread"].startswith(thread)
+    assert last["error"] == "KeyError: 'a bug'"
+    assert "Traceback" in done.stderr, "for those who mend it"
 
 
 @pytest.mark.parametrize(
