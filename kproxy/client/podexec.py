@@ -1,7 +1,8 @@
 """Running a program in a container of a pod, over the API: what ``kubectl exec`` does.
 
 A WebSocket with the protocol ``v5.channel.k8s.io`` or ``v4…``: the first byte of a message names
-its channel (1 stdout, 2 stderr, 3 the final Status). The program gets no input and no terminal.
+its channel (1 stdout, 2 stderr, 3 the final Status). The program gets no input and no terminal. Of
+a long output head and tail are returned, with a line between them (:mod:`.kept`).
 """
 
 import ssl
@@ -17,11 +18,11 @@ from wsproto.utilities import ProtocolError
 from kproxy.api import catalog, codec
 from kproxy.errors import KproxyError
 
+from .kept import Kept
 from .rest import Dialled, Rest, Unreachable
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 STDOUT, STDERR, STATUS = 1, 2, 3
-OUTPUT_MOST = 4 * 1024 * 1024
 _PIECE = 64 * 1024
 
 
@@ -35,7 +36,7 @@ class ExecLost(KproxyError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
-    """How a program ended."""
+    """How a program ended, and what it said: of a long output, head and tail."""
 
     code: int
     stdout: str
@@ -93,7 +94,7 @@ def run(
 class _Conversation:
     dialled: Dialled
     until: float
-    output: dict[int, bytearray] = field(default_factory=dict)
+    output: dict[int, Kept] = field(default_factory=lambda: {STDOUT: Kept(), STDERR: Kept()})
     status: bytes | None = None
     _socketed: WSConnection = field(default_factory=lambda: WSConnection(ConnectionType.CLIENT))
     _message: bytearray = field(default_factory=bytearray)
@@ -132,11 +133,7 @@ class _Conversation:
     def result(self, pod: str) -> Ran:
         """Return how it ended. Raises ApiError if it could not begin."""
         code = _code(self.status or b"{}", pod)
-        text = {
-            channel: bytes(self.output.get(channel, b"")).decode(errors="replace")
-            for channel in (STDOUT, STDERR)
-        }
-        return Ran(code=code, stdout=text[STDOUT], stderr=text[STDERR])
+        return Ran(code=code, stdout=self.output[STDOUT].text(), stderr=self.output[STDERR].text())
 
     def _send(self, event: events.Event) -> None:
         self._wait_at_most()
@@ -177,9 +174,8 @@ class _Conversation:
         channel, data = message[0], message[1:]
         if channel == STATUS:
             self.status = data
-        elif channel in (STDOUT, STDERR):
-            kept = self.output.setdefault(channel, bytearray())
-            kept += data[: OUTPUT_MOST - len(kept)]
+        elif channel in self.output:
+            self.output[channel].add(data)
 
 
 def _code(raw: bytes, pod: str) -> int:

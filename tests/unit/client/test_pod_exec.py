@@ -13,6 +13,7 @@ import pytest
 from wsproto import ConnectionType, WSConnection, events
 
 from kproxy.client import podexec
+from kproxy.client.kept import HEAD_MOST, TAIL_MOST
 from kproxy.client.kubeconfig import Access
 from kproxy.client.rest import Rest, Unreachable
 from kproxy.controlplane import execstream
@@ -126,10 +127,18 @@ def test_much_output_comes_whole(rest: Rest) -> None:
     assert (ran.code, len(ran.stdout)) == (0, 1_000_000)
 
 
-def test_more_than_anybody_wants_is_cut(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(podexec, "OUTPUT_MOST", 1000)
-    ran = podexec.run(rest, WHERE, sh("yes | head -c 100000"), WITHIN)
-    assert (ran.code, len(ran.stdout)) == (0, 1000)
+def test_of_a_long_output_head_and_tail_are_kept_and_what_is_missing_is_said(rest: Rest) -> None:
+    told = 3 * HEAD_MOST
+    text = f"printf begin; head -c {told - len('beginend')} /dev/zero | tr '\\0' x; printf end"
+    ran = podexec.run(rest, WHERE, sh(f"{{ {text}; }} | tee /dev/stderr"), WITHIN)
+    assert ran.code == 0
+    for said in (ran.stdout, ran.stderr):
+        head, missing, tail = said.partition(
+            f"\n[{told - HEAD_MOST - TAIL_MOST} bytes are left out here]\n"
+        )
+        assert missing
+        assert (len(head), head[:6]) == (HEAD_MOST, "beginx")
+        assert (len(tail), tail[-4:]) == (TAIL_MOST, "xend")
 
 
 def test_words_are_not_for_a_shell(rest: Rest) -> None:

@@ -9,11 +9,11 @@ import pytest
 from repair_cluster import Cluster, FakeNodes
 
 from kproxy.client import podexec
+from kproxy.client.kept import HEAD_MOST, TAIL_MOST
 from kproxy.errors import ApiError, UsageError
 from kproxy.logs import Log
 from kproxy.monitoring.nodecare import process
 from kproxy.monitoring.remediation.actions import catalog, commandaccess
-from kproxy.monitoring.remediation.actions.captured import HEAD_MOST, TAIL_MOST, Kept
 from kproxy.monitoring.remediation.actions.cluster import Proxies
 from kproxy.monitoring.remediation.actions.commandaccess import CommandAccess
 from kproxy.monitoring.remediation.actions.execaccess import Either, ExecAccess
@@ -59,18 +59,6 @@ def test_of_a_long_output_head_and_tail_are_kept_and_what_is_missing_is_said() -
         assert missing
         assert (len(head), head[:7]) == (HEAD_MOST, "begin\nx")
         assert (len(tail), tail[-6:]) == (TAIL_MOST, "x\nend\n")
-
-
-def test_kept_is_bounded_whatever_the_size_of_its_parts() -> None:
-    for size in (1, 3, 100):
-        kept = Kept(4, 3)
-        text = b"0123456789"
-        for at in range(0, len(text), size):
-            kept.add(text[at : at + size])
-        assert (kept.left_out, kept.text()) == (3, "0123\n[3 bytes are left out here]\n789")
-    whole = Kept(4, 3)
-    whole.add(b"0123456")
-    assert (whole.left_out, whole.text()) == (0, "0123456")
 
 
 @pytest.mark.parametrize("within", [WITHIN, 2.0])
