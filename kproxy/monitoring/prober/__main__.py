@@ -30,6 +30,8 @@ NAME = "kproxy-prober"
 ADDRESS = "0.0.0.0:9815"
 OTHER_FILES = 64
 """Descriptors that are no probes': the API, who asks for metrics, what Python opens."""
+LEAST_TARGETS = 64
+"""With room for fewer (and fewer than are asked for) it does not start."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,7 +100,7 @@ def _run(options: argparse.Namespace, log: logs.Log) -> int:
         )
     client = Rest(process.access(options), agent=NAME)
     metrics = ProbeMetrics(options.node)
-    most = min(options.max_targets, _descriptors() - OTHER_FILES)
+    most = _most_targets(options.max_targets)
     loop = Loop(metrics, Terms(period=options.period, timeout=options.timeout, most=most))
     follower = Follower(loop, options.flows, log)
     informer = Informer(
@@ -116,6 +118,18 @@ def _run(options: argparse.Namespace, log: logs.Log) -> int:
     client.close()
     log.info("stopped")
     return 0
+
+
+def _most_targets(asked: int) -> int:
+    """Return how many targets may be probed: a socket each. Raises UsageError for too few."""
+    allowed = _descriptors()
+    least = min(asked, LEAST_TARGETS)
+    if allowed < OTHER_FILES + least:
+        raise errors.UsageError(
+            f"only {allowed} open files are allowed (RLIMIT_NOFILE): too few for {least} targets",
+            remedy=f"allow at least {OTHER_FILES + least}, for example by ulimit -n",
+        )
+    return min(asked, allowed - OTHER_FILES)
 
 
 def _descriptors() -> int:

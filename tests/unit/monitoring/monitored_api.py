@@ -129,16 +129,21 @@ _NONE = Parsed("", "", {})
 
 
 @contextlib.contextmanager
-def running(module: str, *options: str) -> Iterator[Program]:
-    """Run a program; its metrics are at a port of loopback."""
-    with started(module, "--metrics-bind-address=127.0.0.1:0", *options) as process:
+def running(module: str, *options: str, files: int | None = None) -> Iterator[Program]:
+    """Run a program; its metrics are at a port of loopback. ``files``: see :func:`started`."""
+    given = ("--metrics-bind-address=127.0.0.1:0", *options)
+    with started(module, *given, files=files) as process:
         yield Program(process)
 
 
 @contextlib.contextmanager
-def started(module: str, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a program with these options alone."""
-    command = [*DIES_WITH_US, sys.executable, "-m", f"kproxy.monitoring.{module}", *options]
+def started(
+    module: str, *options: str, files: int | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a program with these options alone; ``files``: so many it may have open."""
+    limited = () if files is None else ("prlimit", f"--nofile={files}")
+    program = [sys.executable, "-m", f"kproxy.monitoring.{module}", *options]
+    command = [*DIES_WITH_US, *limited, *program]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process

@@ -150,6 +150,40 @@ def test_hundreds_of_services_hold_a_bounded_number_of_sockets(api: Api) -> None
         assert prober.value("kproxy_prober_targets") == 50
 
 
+def test_what_may_be_open_bounds_the_targets(api: Api) -> None:
+    with running("prober", f"--kubeconfig={api.kubeconfig}", *QUICK, files=130) as prober:
+        for number in range(80):
+            spec = {"clusterIP": f"127.96.1.{number}", "ports": [{"port": 9}]}
+            api.create(kinds.SERVICE, f"s{number:02}", spec=spec)
+        prober.until(lambda: prober.value("kproxy_prober_targets_left_out") == 14)
+        assert prober.value("kproxy_prober_targets") == 66
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "least"),
+    [(40, [], 128), (64, [], 128), (127, [], 128), (73, ["--max-targets=10"], 74)],
+)
+def test_where_too_little_may_be_open_it_does_not_start(
+    tmp_path: Path, files: int, options: list[str], least: int
+) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(kubeconfigs.document({"server": "http://127.0.0.1:1"}, "u", {}))
+    given = [f"--kubeconfig={path}", "--metrics-bind-address="]
+    with started("prober", *given, *options, files=files) as process:
+        _, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 2
+    (line,) = said.splitlines()
+    assert f"only {files} open files are allowed (RLIMIT_NOFILE)" in line
+    assert f"allow at least {least}" in line
+
+
+def test_few_targets_need_few_files(tmp_path: Path) -> None:
+    with serving(tmp_path) as api:
+        path = api.kubeconfig
+    with running("prober", f"--kubeconfig={path}", "--max-targets=10", files=74) as prober:
+        assert prober.end()[0] == 0
+
+
 def test_it_lives_without_an_api_and_ends_when_told(tmp_path: Path) -> None:
     with serving(tmp_path) as api:
         path = api.kubeconfig
