@@ -6,7 +6,7 @@
     python -m kproxy.monitoring.dashboards schema
 
 Exit code 0; 1: a file is not as it would be written, a query has no data, Grafana's schema is not
-kept; 2: bad usage, nobody answers, or the schema cannot be had.
+kept or its compiler takes too long; 2: bad usage, nobody answers, or the schema cannot be had.
 """
 
 import argparse

@@ -5,11 +5,13 @@ an expression of such a type, or does not compile. The packages (33 MB) are inst
 user's cache: ``$XDG_CACHE_HOME/kproxy/grafana-schema/``.
 """
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kproxy import errors
@@ -56,15 +58,13 @@ def install() -> Path:
     try:
         place.mkdir(parents=True, exist_ok=True)
         options = ["--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
-        done = subprocess.run(
-            ["npm", "install", *options, "--prefix", str(place), *PACKAGES],
-            cwd=place,
-            capture_output=True,
-            text=True,
-            timeout=INSTALL_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
+        words = ["npm", "install", *options, "--prefix", str(place), *PACKAGES]
+        done = _run(words, place, INSTALL_S)
+    except subprocess.TimeoutExpired:
+        raise errors.Unsupported(
+            f"npm could not install Grafana's schema within {INSTALL_S:g} s"
+        ) from None
+    except OSError as error:
         raise errors.Unsupported(f"npm could not install Grafana's schema: {error}") from None
     if done.returncode != 0:
         last = done.stderr.strip().rpartition("\n")[2]
@@ -76,9 +76,11 @@ def install() -> Path:
 def problems(documents: Mapping[str, str]) -> list[str]:
     """Return what the compiler says against files of dashboards (name: text); empty: nothing.
 
-    Raises Unsupported as :func:`install` does.
+    That it does not come to an end is said in a line, too. Raises Unsupported as :func:`install`
+    does, and if there is no compiler where that has put it.
     """
     place = install()
+    tsc = place / "node_modules" / ".bin" / "tsc"
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         # Modules are looked for from here upwards.
@@ -87,17 +89,36 @@ def problems(documents: Mapping[str, str]) -> list[str]:
         for name, text in documents.items():
             module = f'import type {{ File }} from "./types";\nexport const it: File = {text};\n'
             (work / f"{Path(name).stem}.ts").write_text(module)
-        done = subprocess.run(
-            [
-                place / "node_modules" / ".bin" / "tsc",
-                *_OPTIONS,
-                *sorted(path.name for path in work.glob("*.ts")),
-            ],
-            cwd=work,
-            capture_output=True,
-            text=True,
-            timeout=COMPILE_S,
-            check=False,
-        )
+        names = sorted(path.name for path in work.glob("*.ts"))
+        try:
+            done = _run([str(tsc), *_OPTIONS, *names], work, COMPILE_S)
+        except subprocess.TimeoutExpired:
+            return [f"tsc has not ended within {COMPILE_S:g} s: the dashboards are not checked"]
+        except OSError as error:
+            raise errors.Unsupported(
+                f"cannot run {tsc}: {error.strerror}", remedy=f"remove {place}: it is made anew"
+            ) from None
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     return lines or (["tsc failed without a word"] if done.returncode else [])
+
+
+def _run(words: Sequence[str], where: Path, within: float) -> subprocess.CompletedProcess[str]:
+    """Run a program with all that it starts. Raises OSError and TimeoutExpired; then all is gone.
+
+    (Both are scripts that start the program proper, which would outlive them.)
+    """
+    with subprocess.Popen(
+        words,
+        cwd=where,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    ) as popen:
+        try:
+            stdout, stderr = popen.communicate(timeout=within)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(popen.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(words, popen.returncode, stdout, stderr)
