@@ -1,4 +1,4 @@
-"""What is told of the compiler that checks dashboards, here a script, if it does not do its work."""
+"""What is told of the compiler of dashboards, a script here, where it does not do its work."""
 
 from pathlib import Path
 
