@@ -52,6 +52,11 @@ def modules() -> list[Path]:
     return [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
 
 
+def python_of_tests() -> list[Path]:
+    """Return the Python files of the tests."""
+    return sorted((ROOT / "tests").rglob("*.py"))
+
+
 def relative(path: Path) -> str:
     """Return the path as it is written in this file's tables and in messages."""
     return path.relative_to(ROOT).as_posix()
@@ -89,10 +94,21 @@ def test_every_module_says_why_it_exists() -> None:
 
 
 def test_no_file_is_too_long() -> None:
-    lengths = {relative(path): len(path.read_text().splitlines()) for path in modules()}
+    files = [*modules(), *python_of_tests()]
+    lengths = {relative(path): len(path.read_text().splitlines()) for path in files}
     long = {name: lines for name, lines in lengths.items() if lines > LONGEST_FILE}
     assert {name: lines for name, lines in long.items() if name not in LONGER} == {}
     assert [name for name in LONGER if "::" not in name and name not in long] == []
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """They are no packages: a module is imported by its name alone, and of two the first wins."""
+    places: dict[str, list[str]] = {}
+    for path in python_of_tests():
+        if path.name != "conftest.py":  # pytest knows these by their directory
+            places.setdefault(path.name, []).append(relative(path))
+    assert "test_house.py" in places
+    assert [found for found in places.values() if len(found) > 1] == []
 
 
 def test_no_function_is_too_long() -> None:
