@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MEMORY = 2 << 30
 """Bytes that an embedded kernel gets at least: etcd's members alone fill a third of it."""
+TIME_PER_HOUR = 7200.0
+"""Seconds that an hour of ``--random`` may take: a busy machine needs half an hour for it."""
 
 
 @click.command()
@@ -104,7 +106,7 @@ def chain(
     from kproxy.cli import chain_job, chain_parts, chain_result
     from kproxy.lab import facts
 
-    kernel = _roomy(kernel)
+    kernel = _roomy(kernel, options["hours"] if options["at_random"] else 0.0)
     if job is not None:
         wanted = chain_job.read(job)
     else:
@@ -133,12 +135,19 @@ def _list() -> int:
     return 0
 
 
-def _roomy(kernel: KernelChoice) -> KernelChoice:
-    """Return the choice with memory enough, unless the user has said how much."""
-    source = click.get_current_context().get_parameter_source("memory")
-    if source is not click.core.ParameterSource.DEFAULT:
-        return kernel
-    return dataclasses.replace(kernel, limits=dataclasses.replace(kernel.limits, memory=MEMORY))
+def _roomy(kernel: KernelChoice, hours: float) -> KernelChoice:
+    """Return the choice with memory and time enough, unless the user has said how much."""
+    limits = kernel.limits
+    if _left_to_us("memory"):
+        limits = dataclasses.replace(limits, memory=MEMORY)
+    if _left_to_us("time_limit"):
+        limits = dataclasses.replace(limits, time=max(limits.time, hours * TIME_PER_HOUR))
+    return dataclasses.replace(kernel, limits=limits)
+
+
+def _left_to_us(option: str) -> bool:
+    source = click.get_current_context().get_parameter_source(option)
+    return source is click.core.ParameterSource.DEFAULT
 
 
 def _job(

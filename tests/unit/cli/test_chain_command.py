@@ -119,6 +119,28 @@ def test_what_only_monitoring_catches_is_broken_when_asked_for() -> None:
     assert {"proxy-hung-mixin", "weight-zero-alone"} < extra
 
 
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        (["--hours", "2"], 4 * 3600),
+        (["--hours", "0.1"], 3600),
+        (["--hours", "2", "--time-limit", "5m"], 300),
+    ],
+)
+def test_killing_at_random_has_time_enough(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], seconds: float
+) -> None:
+    limits: list[float] = []
+
+    def booted(kernel: KernelChoice, **others: Any) -> None:
+        limits.append(kernel.limits.time)
+        raise SystemExit(0)
+
+    monkeypatch.setattr("kproxy.cli.chain.run_on_kernel", booted)
+    CliRunner().invoke(chain, ["--random", "--out", str(tmp_path / "out"), *words])
+    assert limits == [seconds]
+
+
 def test_a_job_survives_its_file(tmp_path: Path) -> None:
     wanted = dataclasses.replace(job("node"), random=soak.Plan(hours=3), part=True)
     assert chain_job.read(chain_job.write(wanted, tmp_path)) == wanted
