@@ -21,9 +21,16 @@ HOST_VARIABLE = "KPROXY_HOST_FACTS"
 
 
 def tell_guest() -> None:
-    """Leave this machine's facts, and the time, to a guest that is booted from here."""
+    """Leave this machine's facts, and the time, to a guest that is booted from here.
+
+    They are as long whatever they are: what is in the environment is in the memory of every
+    process of the guest, whose layout is part of what a run in virtual time depends on.
+    """
     if not base.inside_guest():
-        os.environ[HOST_VARIABLE] = json.dumps({**_machine(), "started": _now()})
+        machine = _machine()
+        loads = [f"{load:07.2f}" for load in machine["load_average"]]
+        told = {**machine, "load_average": loads, "started": _now()}
+        os.environ[HOST_VARIABLE] = json.dumps(told)
 
 
 def tell_kernel(name: str | None, memory: int) -> None:
@@ -44,8 +51,7 @@ def _now() -> str:
 
 
 def _told() -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(os.environ.get(HOST_VARIABLE, "{}"))
-    return told
+    return dict(json.loads(os.environ.get(HOST_VARIABLE, "{}")))
 
 
 def kernel() -> dict[str, Any]:
@@ -75,7 +81,8 @@ def host() -> dict[str, Any]:
     machine = _told() or _machine()
     for other in ("started", "embedded"):
         machine.pop(other, None)
-    return {**machine, "guest": guest}
+    loads = [float(load) for load in machine["load_average"]]
+    return {**machine, "load_average": loads, "guest": guest}
 
 
 def _machine() -> dict[str, Any]:
@@ -83,7 +90,7 @@ def _machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "cpus": len(os.sched_getaffinity(0)),
         "memory_bytes": psutil.virtual_memory().total,
-        "load_average": list(os.getloadavg()),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
         "kproxy": importlib.metadata.version("kproxy"),
     }

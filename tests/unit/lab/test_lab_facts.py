@@ -1,5 +1,7 @@
 """What a result says of the machine and the kernel, also of those that a guest cannot see."""
 
+import os
+
 import pytest
 
 from kproxy.lab import facts
@@ -32,6 +34,22 @@ def test_a_guest_is_told_machine_kernel_memory_and_begin(monkeypatch: pytest.Mon
         machine.pop(name, None)
         found.pop(name, None)
     assert found == machine
+
+
+def test_what_a_guest_is_told_is_as_long_whatever_the_load(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is in its environment moves the memory of its processes, and what they do then."""
+    lengths = set()
+    for loads in ((0.0, 0.5, 12.0), (3.25634765625, 0.77392578125, 1234.5), (99.999, 1e3, 7.1)):
+        monkeypatch.delenv(base.GUEST_VARIABLE, raising=False)
+        monkeypatch.setattr("os.getloadavg", lambda told=loads: told)
+        facts.tell_guest()
+        facts.tell_kernel("6.12-own", MEMORY)
+        lengths.add(len(os.environ[facts.HOST_VARIABLE]))
+        monkeypatch.setenv(base.GUEST_VARIABLE, "1")
+        assert facts.host()["load_average"] == [round(load, 2) for load in loads]
+    assert len(lengths) == 1
 
 
 def test_a_machines_own_kernel_has_no_such_name() -> None:
