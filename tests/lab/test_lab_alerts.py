@@ -12,14 +12,15 @@ from kproxy.monitoring import profiles
 from netns.kernels import base
 
 pytestmark = [
+    pytest.mark.lab,
     pytest.mark.needs_module("ip_vs"),
     pytest.mark.needs_tool("etcd", "prometheus", "prometheus-alertmanager"),
     pytest.mark.skipif(base.clock() is not base.Clock.VIRTUAL, reason="needs the virtual clock"),
 ]
 ELSEWHERE = {
     ALWAYS: "it always fires (here, too)",
-    "KproxyRemediationDown": "test_lab_alerts_remedied: nobody acts on alerts in this cluster",
-    "KproxyRemediationEscalated": "test_lab_alerts_remedied: the same",
+    "KproxyRemediationDown": "test_lab_alerts_calm: nobody acts on alerts in this cluster",
+    "KproxyRemediationEscalated": "test_lab_alerts_calm: the same",
 }
 """Alerts that are not caused here, and where they are."""
 
@@ -38,7 +39,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
         yield made
 
 
-@pytest.mark.lab
 def test_every_rule_has_a_cause_and_every_cause_a_rule() -> None:
     caused = [alert for one in alert_causes.ROUNDS for each in one for alert in each.alerts]
     assert len(caused) == len(set(caused))
@@ -51,7 +51,6 @@ def name_of(causes: tuple[alert_causes.Cause, ...]) -> str:
     return "-".join(sorted(alert for one in causes for alert in one.alerts))
 
 
-@pytest.mark.alerts
 @pytest.mark.parametrize("causes", alert_causes.ROUNDS, ids=name_of)
 def test_it_fires(lab: Monitored, causes: tuple[alert_causes.Cause, ...]) -> None:
     names = {alert for one in causes for alert in one.alerts}

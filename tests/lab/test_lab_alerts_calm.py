@@ -18,7 +18,7 @@ from kproxy.lab.whole.roles import Role
 from netns.kernels import base
 
 pytestmark = [
-    pytest.mark.alerts,
+    pytest.mark.lab,
     pytest.mark.needs_module("ip_vs"),
     pytest.mark.needs_tool("prometheus", "prometheus-alertmanager"),
     pytest.mark.skipif(base.clock() is not base.Clock.VIRTUAL, reason="needs the virtual clock"),
