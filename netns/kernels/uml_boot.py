@@ -77,6 +77,14 @@ def boot_argv(
     ]
 
 
+OF_A_SHELL = ("OLDPWD", "SHLVL", "_", "SUDO_COMMAND", "INVOCATION_ID", "WINDOWID", "STY")
+OF_A_SESSION = ("SSH_", "XDG_SESSION_", "TMUX", "DBUS_", "JOURNAL_", "SYSTEMD_")
+"""Variables, and how such begin, that say where a command was given: in another terminal others.
+
+What is in the environment is in the memory of each process, whose layout a run depends on.
+"""
+
+
 def entropy_variables(kernel: "UmlKernel", seed: int | None) -> dict[str, str]:
     """Return the variables of the kernel's process that make its random numbers those of a seed.
 
@@ -140,8 +148,12 @@ def file_on_stdin(*, any_file: bool) -> dict[str, Any] | None:
 
 def guest_environment(outside: Mapping[str, str], command: base.Command) -> dict[str, str]:
     """Return the environment of a command in the guest: ours, but for what is elsewhere there."""
-    gone = ("TMP", "TEMP", base.SEED_VARIABLE)
-    environment = {name: value for name, value in outside.items() if name not in gone}
+    gone = ("TMP", "TEMP", base.SEED_VARIABLE, *OF_A_SHELL)
+    environment = {
+        name: value
+        for name, value in outside.items()
+        if name not in gone and not name.startswith(OF_A_SESSION)
+    }
     return (
         environment
         | base.seed_variables(command.seed)

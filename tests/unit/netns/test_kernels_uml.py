@@ -55,6 +55,21 @@ def test_the_guest_knows_what_it_is_and_keeps_its_state_to_itself() -> None:
     assert "TMP" not in inside
 
 
+def test_another_terminal_is_no_other_environment() -> None:
+    ours = {
+        "HOME": "/root",
+        "TERM": "xterm",
+        "COLUMNS": "80",
+        "XDG_CACHE_HOME": "/c",
+        "STYLE": "1",
+    }
+    shell = {"OLDPWD": "/a/b", "SHLVL": "3", "_": "/usr/bin/env", "SUDO_COMMAND": "kproxy chain"}
+    session = {"SSH_CONNECTION": "1 2 3 4", "XDG_SESSION_ID": "17", "TMUX_PANE": "%3"}
+    inside = uml_boot.guest_environment({**ours, **shell, **session}, COMMAND)
+    assert inside == uml_boot.guest_environment(ours, COMMAND)
+    assert ours.items() <= inside.items()
+
+
 def test_the_guest_writes_no_caches_on_its_read_only_root() -> None:
     inside = uml_boot.guest_environment({"PYTEST_ADDOPTS": "-x"}, COMMAND)
     assert inside["PYTHONDONTWRITEBYTECODE"] == "1"
