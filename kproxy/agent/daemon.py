@@ -189,11 +189,15 @@ class Agent:
 
         That can only be a mistake in this program. The rules stay; a successor lists everything.
         """
-        _default_excepthook(what)
         name = what.thread.name if what.thread else ""
-        if name.startswith(Informer.THREAD_PREFIX):
-            error = f"{what.exc_type.__name__}: {what.exc_value}"
+        if not name.startswith(Informer.THREAD_PREFIX):
+            _default_excepthook(what)
+            return
+        error = f"{what.exc_type.__name__}: {what.exc_value}"
+        try:
+            _default_excepthook(what)
             self._log.error("thread died", thread=name, error=error)
+        finally:  # Perhaps it died because nothing can be written there any more.
             os._exit(1)
 
     def _after_first_round(self) -> None:

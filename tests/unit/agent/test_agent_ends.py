@@ -44,6 +44,21 @@ def test_an_informer_that_dies_ends_the_process() -> None:
     assert "Traceback" in done.stderr, "for those who mend it"
 
 
+def test_an_informer_whose_words_nobody_takes_ends_the_process() -> None:
+    done = ended(
+        "reading = threading.Event()",
+        "agent._proxier.reread = reading.set",
+        "def tell(informer):",
+        "    reading.wait()",
+        "    nobody, stderr = os.pipe()",
+        "    os.close(nobody)",
+        "    os.dup2(stderr, 2)",
+        "    Log('proxy').warning('problem')",
+        "Informer._list = tell",
+    )
+    assert done.returncode == 1
+
+
 def test_another_thread_that_dies_does_not() -> None:
     done = ended(
         "def die(): raise RuntimeError('a bug')",
