@@ -87,10 +87,13 @@ def _thread_died(log: logs.Log, what: threading.ExceptHookArgs) -> None:
     That can only be a mistake in the program; who started it starts it again. (What goes wrong
     with a request for metrics does not get here.)
     """
-    threading.__excepthook__(what)
     thread = what.thread.name if what.thread else ""
-    log.error("thread died", thread=thread, error=f"{what.exc_type.__name__}: {what.exc_value}")
-    os._exit(1)
+    error = f"{what.exc_type.__name__}: {what.exc_value}"
+    try:
+        threading.__excepthook__(what)
+        log.error("thread died", thread=thread, error=error)
+    finally:  # Perhaps it died because nothing can be written there any more.
+        os._exit(1)
 
 
 def duration(text: str) -> Duration:

@@ -123,6 +123,27 @@ def test_bad_objects_are_told_of_and_left_out_and_the_others_go_on(
     } <= told
 
 
+def ended(api: Api, tmp_path: Path, *lines: str) -> subprocess.CompletedProcess[str]:
+    """Run it with something else in it."""
+    program = """
+import os, sys
+from kproxy.client.informer import Informer
+from kproxy.logs import Log
+from kproxy.monitoring.discovery import __main__ as it
+from kproxy.monitoring.discovery.__main__ import Finder
+{}
+sys.exit(it.main(sys.argv[1:]))
+""".format("\n".join(lines))
+    options = [f"--kubeconfig={api.kubeconfig}", f"--directory={tmp_path}"]
+    return subprocess.run(
+        [*DIES_WITH_US, sys.executable, "-c", program, *options, "--metrics-bind-address="],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     ("broken", "thread"),
     [("Finder._write", "finder"), ("Informer._list", "informer-")],
@@ -130,29 +151,27 @@ def test_bad_objects_are_told_of_and_left_out_and_the_others_go_on(
 def test_a_thread_that_dies_ends_the_program(
     api: Api, tmp_path: Path, broken: str, thread: str
 ) -> None:
-    program = f"""
-import sys
-from kproxy.client.informer import Informer
-from kproxy.monitoring.discovery import __main__ as it
-from kproxy.monitoring.discovery.__main__ import Finder
-def die(self): raise KeyError("a bug")
-{broken} = die
-sys.exit(it.main(sys.argv[1:]))
-"""
-    options = [f"--kubeconfig={api.kubeconfig}", f"--directory={tmp_path}"]
-    done = subprocess.run(
-        [*DIES_WITH_US, sys.executable, "-c", program, *options, "--metrics-bind-address="],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    done = ended(api, tmp_path, "def die(self): raise KeyError('a bug')", f"{broken} = die")
     assert done.returncode == 1
     last = json.loads(done.stderr.splitlines()[-1])
     assert (last["level"], last["msg"]) == ("error", "thread died")
     assert last["thread"].startswith(thread)
     assert last["error"] == "KeyError: 'a bug'"
     assert "Traceback" in done.stderr, "for those who mend it"
+
+
+def test_a_thread_whose_words_nobody_takes_ends_the_program(api: Api, tmp_path: Path) -> None:
+    done = ended(
+        api,
+        tmp_path,
+        "def tell(self):",
+        "    nobody, stderr = os.pipe()",
+        "    os.close(nobody)",
+        "    os.dup2(stderr, 2)",
+        "    Log('finder').warning('problem')",
+        "Finder._write = tell",
+    )
+    assert done.returncode == 1
 
 
 @pytest.mark.parametrize(
