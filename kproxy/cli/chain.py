@@ -50,7 +50,13 @@ TIME_PER_HOUR = 7200.0
     is_flag=True,
     help="Kill any process at random instead, while clients write; then look what is lost.",
 )
-@click.option("--hours", default=2.0, show_default=True, help="How long, with --random.")
+@click.option(
+    "--hours",
+    default=2.0,
+    show_default=True,
+    help="How long, with --random; an embedded kernel then has twice as long, 60m at least, if "
+    "no --time-limit is given.",
+)
 @click.option("--trials", default=1, show_default=True, help="Trials of every link.")
 @click.option(
     "--profile",
@@ -192,9 +198,23 @@ def _job(
     return job, kernel
 
 
+def _refuse_together(names: tuple[str, ...], *, monitoring: bool, at_random: bool) -> None:
+    """Raise UsageError for options of which only one can be meant."""
+    if monitoring and names:
+        raise errors.UsageError(
+            "--monitoring beside --only: which of both?", remedy="name its faults with --only"
+        )
+    if at_random and (monitoring or names):
+        other = "--monitoring" if monitoring else "--only"
+        raise errors.UsageError(
+            f"{other} beside --random, which breaks no link", remedy="leave one of them out"
+        )
+
+
 def _parameters(
     names: tuple[str, ...],
     monitoring: bool,
+    at_random: bool,
     mode: str,
     trials: int,
     profile: str,
@@ -209,10 +229,7 @@ def _parameters(
     from kproxy.lab.chain.settings import RATES, Parameters
     from kproxy.lab.clusterfile import Profile
 
-    if monitoring and names:
-        raise errors.UsageError(
-            "--monitoring beside --only: which of both?", remedy="name its faults with --only"
-        )
+    _refuse_together(names, monitoring=monitoring, at_random=at_random)
     parameters = Parameters(
         links=table.named(names) or table.names(monitoring=monitoring),
         mode=mode,

@@ -33,7 +33,7 @@ def refuse_beside(path: Path, out: Path | None) -> None:
     context = click.get_current_context()
     decided = {"filenames", "scenario_names", "modes", "trials", "rate", "nodes", "costs"}
     decided |= {"old", "new", "policies", "node_rules", "uplinks"}
-    decided |= {"names", "mode", "profile", "members"}
+    decided |= {"names", "monitoring", "at_random", "hours", "mode", "profile", "members"}
     for name in sorted(decided):
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             option = next(p.opts[-1] for p in context.command.params if p.name == name)

@@ -69,6 +69,8 @@ def test_links_are_named_with_what_is_done() -> None:
     [
         (["--only", "moon"], "--only moon"),
         (["--only", "node", "--monitoring"], "--monitoring beside --only"),
+        (["--random", "--only", "node"], "--only beside --random"),
+        (["--random", "--monitoring"], "--monitoring beside --random"),
         (["--mode", "ebpf"], "--mode ebpf"),
         (["--random", "--hours", "0"], "--hours 0"),
         (["--reproduce", "missing.json"], "missing.json"),
@@ -79,12 +81,15 @@ def test_a_mistake_is_told_before_anything_is_built(words: list[str], said: str)
         CliRunner().invoke(chain, words, catch_exceptions=False, standalone_mode=False)
 
 
-def test_what_the_result_decides_is_ruled_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "words", [["--mode", "ipvs"], ["--monitoring"], ["--random"], ["--hours", "3"]]
+)
+def test_what_the_result_decides_is_ruled_out(tmp_path: Path, words: list[str]) -> None:
     path = tmp_path / "result.json"
-    with pytest.raises(errors.UsageError, match=r"--modes?: with --reproduce"):
+    with pytest.raises(errors.UsageError, match=rf"{words[0]}s?: with --reproduce"):
         CliRunner().invoke(
             chain,
-            ["--reproduce", str(path), "--mode", "ipvs"],
+            ["--reproduce", str(path), *words],
             catch_exceptions=False,
             standalone_mode=False,
         )
