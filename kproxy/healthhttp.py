@@ -1,5 +1,6 @@
 """Health checks and metrics of programs that serve nothing else, over HTTP."""
 
+import contextlib
 import http.server
 import socket
 import socketserver
@@ -81,8 +82,10 @@ class _Server(http.server.ThreadingHTTPServer):
     def end(self) -> None:
         """Make :meth:`serve` return."""
         self._ending = True
-        # Wakes who waits for a client, which closing would not.
-        self.socket.shutdown(socket.SHUT_RDWR)
+        # Wakes who waits for a client, which closing would not. Who has just had one and seen
+        # that this is the end has closed it already.
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Let a client that goes away in the middle go."""
