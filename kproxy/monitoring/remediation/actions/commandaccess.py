@@ -55,7 +55,11 @@ class CommandAccess:
         assert popen.stderr is not None
         with popen.stdout, popen.stderr:
             said = Listener(popen)
-            late = not said.until_end(timeout)
+            try:
+                late = not said.until_end(timeout)
+            except BaseException:
+                _kill(popen)  # Nobody would ever look after it again.
+                raise
             if late:
                 _kill(popen)
                 said.take_rest()

@@ -1,5 +1,6 @@
 """The ways to a node: by a program that gets there, and by another where the first does not."""
 
+import errno
 import os
 import signal
 from collections.abc import Sequence
@@ -76,6 +77,21 @@ def test_what_a_command_leaves_behind_is_not_waited_for(tmp_path: Path, within: 
         assert (ended.code, ended.timed_out) == ((3, False) if within == WITHIN else (-1, True))
     finally:
         os.kill(int(told.read_text()), signal.SIGKILL)
+
+
+def test_a_command_that_cannot_be_listened_to_does_not_live_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[int] = []
+
+    def exhausted(pid: int) -> int:
+        begun.append(pid)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", exhausted)
+    with pytest.raises(OSError, match="Too many"):
+        HERE.run("n1", ["sleep", "60"], WITHIN)
+    assert process.state_of(begun[0]) is None
 
 
 @pytest.mark.parametrize(
