@@ -102,7 +102,8 @@ def chain(
     Builds a whole cluster (three control planes, etcd, nodes, a load balancer), sends traffic from
     a pod's place on the hit node, from another node and from outside, changes something all the
     time, breaks one link, and counts: packets, connections, changes that wait, writes that are
-    refused, pods that are not made; who noticed, who repaired.
+    refused, pods that are not made; who noticed, who repaired. An embedded kernel gets 2 GiB of
+    memory, unless --memory says otherwise.
 
     Exit code 1: the result is not valid (the baseline lost packets, a trial failed), with
     --reproduce a figure differs, with --random a promise was broken; 2: the command line is wrong.
