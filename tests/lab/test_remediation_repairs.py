@@ -336,13 +336,18 @@ def test_a_black_hole_for_udp_is_filled(repairs: Repairs) -> None:
         PATIENCE,
         "the proxy to serve it",
     )
-    for port, endpoint in (("4000", healthy), ("4001", "10.128.99.99")):
-        repairs.run(
-            *("node1", "conntrack", "-I", "-p", "udp", "-t", "600", "-s", "10.128.0.99"),
-            *("-d", address, "--sport", port, "--dport", "53", "-r", endpoint),
-            *("-q", "10.128.0.99", "--reply-port-src", "8080", "--reply-port-dst", port),
-        )
-    repairs.repair(repairs.action("clean-conntrack"), node="node1")
+    processes = repairs.cluster.processes
+    processes.pause("node1", Role.PROXY)  # or its next sync would fill the hole itself
+    try:
+        for port, endpoint in (("4000", healthy), ("4001", "10.128.99.99")):
+            repairs.run(
+                *("node1", "conntrack", "-I", "-p", "udp", "-t", "600", "-s", "10.128.0.99"),
+                *("-d", address, "--sport", port, "--dport", "53", "-r", endpoint),
+                *("-q", "10.128.0.99", "--reply-port-src", "8080", "--reply-port-dst", port),
+            )
+        repairs.repair(repairs.action("clean-conntrack"), node="node1")
+    finally:
+        processes.resume("node1", Role.PROXY)
     left = repairs.run("node1", "conntrack", "-L", "-p", "udp", "-d", address)
     assert f"src={healthy} " in left
     assert "10.128.99.99" not in left
