@@ -50,12 +50,13 @@ MOST_WORKERS = 4
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Use all CPUs for the unit tier as a whole; 0, one process, for everything else.
 
-    Other tests change the one network namespace that they all run in.
+    One process more than there are CPUs, since tests wait for a part of their time. Other tests
+    change the one network namespace that they all run in.
     """
     wanted = {Path(os.path.relpath(text, config.rootpath)) for text in config.args}
     if not wanted <= set(PURE):
         return 0
-    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+    return min(len(os.sched_getaffinity(0)) + 1, MOST_WORKERS)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
