@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from kproxy import errors
 from kproxy.lab import generators
 from kproxy.lab.chain import table
-from kproxy.lab.chain.table import by_name
 from kproxy.lab.chain.watched import Variant
 from kproxy.lab.clusterfile import (
     ETCD_SIZES,
@@ -76,7 +75,7 @@ class Parameters:
     def check(self) -> None:
         """Raise ``UsageError`` for what cannot be; the message names the option."""
         for name in self.links:
-            by_name(name)
+            table.by_name(name)
         if self.mode not in MODES:
             raise errors.UsageError(
                 f"--mode {self.mode}: there is no such mode", remedy=f"known: {', '.join(MODES)}"
@@ -146,7 +145,7 @@ def able(parameters: Parameters, *, named: bool) -> Parameters:
     """
     etcd, monitoring = bool(parameters.members) and has_etcd(), has_monitoring()
     lacking: dict[str, str] = {}
-    for link in map(by_name, parameters.links):
+    for link in map(table.by_name, parameters.links):
         if link.etcd and not etcd:
             lacking[link.name] = ETCD_MISSING
         elif link.variant in _WATCHED and not monitoring:

@@ -18,22 +18,25 @@ from kproxy.client.rest import Rest, Unreachable
 def test_a_server_that_wants_to_be_left_in_peace_is(monkeypatch, asked, least):
     reply = answer({"kind": "Status", "code": 429}, 429, f"Retry-After: {asked}\r\n")
     server, watcher = running(lambda request: [reply])
-    waits = queue.Queue()
-    stopping = watcher.informer._stopping
-    wait = stopping.wait
-    monkeypatch.setattr(stopping, "wait", lambda seconds: (waits.put(seconds), wait(0.001)))
+    waits = hurried(watcher, monkeypatch)
     with server, watcher:
         first = waits.get(timeout=PATIENCE)
         assert least <= first <= least + 1
 
 
-def test_a_server_that_goes_on_refusing_is_listed_less_and_less_often(monkeypatch):
-    server, watcher = running(lambda request: [status(403, "Forbidden")])
-    watcher.informer._backoff = Backoff()
+def hurried(watcher, monkeypatch):
+    """Have an informer wait for a moment only; return how long it wanted to."""
     waits = queue.Queue()
     stopping = watcher.informer._stopping
     wait = stopping.wait
     monkeypatch.setattr(stopping, "wait", lambda seconds: (waits.put(seconds), wait(0.001)))
+    return waits
+
+
+def test_a_server_that_goes_on_refusing_is_listed_less_and_less_often(monkeypatch):
+    server, watcher = running(lambda request: [status(403, "Forbidden")])
+    watcher.informer._backoff = Backoff()
+    waits = hurried(watcher, monkeypatch)
     with server, watcher:
         seen = [waits.get(timeout=PATIENCE) for _ in range(12)]
     assert max(seen[:3]) < 0.2
@@ -151,10 +154,7 @@ def test_a_watch_that_ends_after_long_is_not_renewed_by_all_at_once(monkeypatch)
     monkeypatch.setattr("kproxy.client.informer.time.monotonic", lambda: clock[0])
     api = Api()
     server, watcher = running(api)
-    waits = queue.Queue()
-    stopping = watcher.informer._stopping
-    wait = stopping.wait
-    monkeypatch.setattr(stopping, "wait", lambda seconds: (waits.put(seconds), wait(0.001)))
+    waits = hurried(watcher, monkeypatch)
     with server, watcher:
         api.watched.get(timeout=PATIENCE)
         clock[0] += 300
@@ -166,10 +166,7 @@ def test_a_list_follows_at_once_when_a_version_has_expired_but_not_without_end(m
     """The first expired version costs no time; a server that says nothing else is left alone."""
     api = Api()
     server, watcher = running(api)
-    waits = queue.Queue()
-    stopping = watcher.informer._stopping
-    wait = stopping.wait
-    monkeypatch.setattr(stopping, "wait", lambda seconds: (waits.put(seconds), wait(0.001)))
+    waits = hurried(watcher, monkeypatch)
     api.events.put(EXPIRED)
     with server, watcher:
         api.watched.get(timeout=PATIENCE)
