@@ -16,7 +16,7 @@ import time
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from kproxy import costs
+from kproxy import costs, threaddeath
 from kproxy.agent.health import ProxyHealth
 from kproxy.agent.healthserver import HttpServer
 from kproxy.agent.http import Answer
@@ -48,8 +48,6 @@ DRAIN_S = 1.0
 """So long the answers to health checks that came before a hand-over may take."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-_default_excepthook = threading.excepthook
 
 
 class _Stopped(BaseException):
@@ -105,7 +103,10 @@ class Agent:
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT, or until a successor does; return the exit code."""
-        threading.excepthook = self._thread_died
+        # Without an informer rules would silently grow old. They stay; the next one lists anew.
+        threaddeath.ends_the_program(
+            self._log, lambda name: name.startswith(Informer.THREAD_PREFIX)
+        )
         try:
             for number in STOP_SIGNALS:
                 signal.signal(number, _stop)
@@ -183,22 +184,6 @@ class Agent:
     def _begin(self) -> None:
         self._request()
         self._rounds.ready()
-
-    def _thread_died(self, what: threading.ExceptHookArgs) -> None:
-        """End the process if an informer ends: without it, rules would silently grow old.
-
-        That can only be a mistake in this program. The rules stay; a successor lists everything.
-        """
-        name = what.thread.name if what.thread else ""
-        if not name.startswith(Informer.THREAD_PREFIX):
-            _default_excepthook(what)
-            return
-        error = f"{what.exc_type.__name__}: {what.exc_value}"
-        try:
-            _default_excepthook(what)
-            self._log.error("thread died", thread=name, error=error)
-        finally:  # Perhaps it died because nothing can be written there any more.
-            os._exit(1)
 
     def _after_first_round(self) -> None:
         """Begin with what would have delayed the first sync, whether or not that succeeded."""

@@ -3,12 +3,11 @@
 import argparse
 import os
 import signal
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kproxy import errors, logs, processmetrics
+from kproxy import errors, logs, processmetrics, threaddeath
 from kproxy.api.durations import Duration
 from kproxy.client import watchmetrics
 from kproxy.client.informer import Informer
@@ -73,27 +72,12 @@ def main(name: str, run: Callable[[logs.Log], int]) -> int:
     If one of its threads dies, the program ends with exit code 1.
     """
     log = logs.Log(name)
-    threading.excepthook = lambda what: _thread_died(log, what)
+    threaddeath.ends_the_program(log)
     try:
         return run(log)
     except errors.KproxyError as error:
         log.error("cannot start", error=str(error))
         return 2
-
-
-def _thread_died(log: logs.Log, what: threading.ExceptHookArgs) -> None:
-    """End the program at once: without that thread it would look well and do nothing.
-
-    That can only be a mistake in the program; who started it starts it again. (What goes wrong
-    with a request for metrics does not get here.)
-    """
-    thread = what.thread.name if what.thread else ""
-    error = f"{what.exc_type.__name__}: {what.exc_value}"
-    try:
-        threading.__excepthook__(what)
-        log.error("thread died", thread=thread, error=error)
-    finally:  # Perhaps it died because nothing can be written there any more.
-        os._exit(1)
 
 
 def duration(text: str) -> Duration:

@@ -155,6 +155,13 @@ def test_latency_is_from_the_change_of_endpoints_to_a_sync_that_succeeded() -> N
         assert 10 < measured.value(f"{family}_sum") < 100
 
 
+def test_latency_is_exposed_before_the_first_change_so_that_its_increase_is_seen() -> None:
+    measured = Measured()
+    measured.observe()
+    for name in ("kubeproxy", "kproxy"):
+        assert measured.value(f"{name}_network_programming_duration_seconds_count") == 0
+
+
 def test_fine_latency_is_from_hearing_of_a_change() -> None:
     measured = Measured()
     measured.observe(asked_at=99.995)
