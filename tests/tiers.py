@@ -8,12 +8,13 @@ not. The tiers are described in CONTRIBUTING.md.
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = str(ROOT / ".venv" / "bin" / "python")
 # No cache: an embedded kernel sees the checkout read-only, and a warning is an error.
 NATIVE_TIER = "KPROXY_NATIVE_TIER_PASSED"
-LAB_PARTS = 4  # so that two CPUs, or four, are busy to the end
+LAB_PARTS = 6  # so that two CPUs, or four, are busy to the end
 MOST_AT_ONCE = 4  # each may fill two gigabytes
 BROWSER = ("tests/lab/test_dashboard_browser.py", "tests/lab/test_report_browser.py")
 PYTEST = (PYTHON, "-m", "pytest", "-p", "no:cacheprovider")
@@ -47,7 +48,7 @@ class Tier:
     """A set of tests that need the same of the machine, or a ``part`` of it.
 
     ``why_not`` returns None where the machine can run them, otherwise the reason and the remedy.
-    ``after`` names a tier whose result this one has to know; it stands further up in the list.
+    ``after`` names a tier whose result this one has to know.
     """
 
     name: str
@@ -163,11 +164,11 @@ def has_ipvs() -> bool:
 
 
 def at_once() -> int:
-    """Return how many tiers may run side by side.
+    """Return how many tiers may run side by side: one more than CPUs, since some wait for much.
 
     One where the lab runs natively, in the world's time, which other work would disturb.
     """
-    return 1 if has_ipvs() else min(MOST_AT_ONCE, len(os.sched_getaffinity(0)))
+    return 1 if has_ipvs() else min(MOST_AT_ONCE, len(os.sched_getaffinity(0)) + 1)
 
 
 def unshare() -> list[str]:
@@ -226,20 +227,28 @@ def run(tier: Tier, environment: Mapping[str, str]) -> Report:
 
 def run_all(chosen: Sequence[Tier], workers: int) -> list[Report]:
     """Run tiers, so many side by side; the reports are in the order of the tiers."""
-    running: dict[str, Future[Report]] = {}
-
-    def one(tier: Tier) -> Report:
-        # Its turn came later than that of the tier it waits for: that one runs, or has ended.
-        before = running.get(tier.after) if tier.after else None
-        passed = before is not None and before.result().result is Result.PASSED
-        # What is long and the same on each kernel need not be done twice (marker "once").
-        told = {NATIVE_TIER: "1"} if passed else {}
-        return run(tier, {**told, examples.THOROUGH: "1"})
-
+    waiting = list(chosen)
+    running: dict[Future[Report], Tier] = {}
+    reports: dict[str, Report] = {}
     with ThreadPoolExecutor(workers) as pool:
-        for tier in chosen:
-            running[tier.title] = pool.submit(one, tier)
-        return [future.result() for future in running.values()]
+        while waiting or running:
+            while len(running) < workers and (tier := _next(waiting, running.values())):
+                waiting.remove(tier)
+                # What is long and the same on each kernel need not be done twice (marker "once").
+                before = reports.get(tier.after or "")
+                passed = before is not None and before.result is Result.PASSED
+                told = {NATIVE_TIER: "1"} if passed else {}
+                running[pool.submit(run, tier, {**told, examples.THOROUGH: "1"})] = tier
+            # Nothing else begins a tier: after Ctrl-C, which is heard here, none begins.
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                reports[running.pop(future).title] = future.result()
+    return [reports[tier.title] for tier in chosen]
+
+
+def _next(waiting: Iterable[Tier], running: Iterable[Tier]) -> Tier | None:
+    """Return the first one that need not wait for another tier's end."""
+    unfinished = {tier.name for tier in (*waiting, *running)}
+    return next((tier for tier in waiting if tier.after not in unfinished), None)
 
 
 def judge(tier: str, exit_code: int, output: Sequence[str], seconds: float) -> Report:
@@ -293,8 +302,13 @@ def main(arguments: Sequence[str]) -> int:
     return int(any(report.result is Result.FAILED for report in reports))
 
 
-if __name__ == "__main__":
+def run_main(arguments: Sequence[str]) -> int:
+    """Run :func:`main`; return 130 if it is interrupted, as a shell does."""
     try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:  # the tier's own programs were interrupted too
-        sys.exit(130)
+        return main(arguments)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(sys.argv[1:]))

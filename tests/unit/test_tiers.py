@@ -1,5 +1,8 @@
 """The summary of scripts/test must not say more than was tested."""
 
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,6 +10,8 @@ import examples
 import pytest
 import tiers
 from tiers import Report, Result, Tier
+
+from netns.wait import wait_until
 
 
 def test_a_tier_that_passed_shows_its_counts_and_the_reasons_of_its_skips() -> None:
@@ -72,7 +77,7 @@ def no_ipvs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ipvs", "cpus", "wanted"), [(False, 2, 2), (False, 64, 4), (True, 64, 1)]
+    ("ipvs", "cpus", "wanted"), [(False, 2, 3), (False, 64, 4), (True, 64, 1)]
 )
 def test_tiers_run_side_by_side_where_nobody_is_disturbed(
     monkeypatch: pytest.MonkeyPatch, ipvs: bool, cpus: int, wanted: int
@@ -85,19 +90,10 @@ def test_tiers_run_side_by_side_where_nobody_is_disturbed(
 @pytest.mark.usefixtures("no_ipvs")
 def test_the_parts_of_the_lab_are_the_whole_lab() -> None:
     parts = [tier for tier in tiers.tiers() if tier.name == "lab"]
-    assert [part.title for part in parts] == ["lab 1/4", "lab 2/4", "lab 3/4", "lab 4/4"]
+    assert [part.title for part in parts] == [f"lab {number}/6" for number in range(1, 7)]
     files = [word for part in parts for word in part.command if word.endswith(".py")]
     there = [path.name for path in (tiers.ROOT / "tests/lab").glob("test_*.py")]
     assert sorted(Path(name).name for name in files) == sorted(there)
-
-
-@pytest.mark.usefixtures("no_ipvs")
-def test_each_tier_comes_behind_the_one_it_waits_for() -> None:
-    """Otherwise all workers might wait for one whose turn never comes."""
-    names = [tier.name for tier in tiers.tiers()]
-    waiting = [tier for tier in tiers.tiers() if tier.after]
-    assert waiting
-    assert all(names.index(tier.after or "") < names.index(tier.name) for tier in waiting)
 
 
 def saying(name: str, script: str, after: str | None = None) -> Tier:
@@ -110,6 +106,35 @@ def test_a_tier_knows_whether_the_one_before_it_passed(code: int, told: str) -> 
     first = saying("kernel", f"raise SystemExit({code})")
     reports = tiers.run_all([first, saying("embedded", asked, after="kernel")], 2)
     assert reports[1].lines == [told]
+
+
+def test_who_waits_for_a_tier_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """The one that is waited for ends only when the third has begun."""
+    there = tmp_path / "there"
+    until = (
+        f"import pathlib, time\nwhile not pathlib.Path({str(there)!r}).exists(): time.sleep(.01)"
+    )
+    some = [
+        saying("kernel", until),
+        saying("embedded", f"open({str(there)!r})", after="kernel"),
+        saying("vm", f"open({str(there)!r}, 'w')"),
+    ]
+    reports = tiers.run_all(some, 2)
+    assert [(one.tier, one.result) for one in reports] == [
+        ("kernel", "passed"), ("embedded", "passed"), ("vm", "passed"),
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("no_ipvs")
+def test_each_tier_waits_for_one_that_does_not_wait_for_it() -> None:
+    after = {tier.name: tier.after for tier in tiers.tiers()}
+    assert any(after.values())
+    for name in after:
+        seen = [name]
+        while (before := after.get(seen[-1])) is not None:
+            assert before in after
+            assert before not in seen
+            seen.append(before)
 
 
 def test_properties_are_tried_with_all_examples() -> None:
@@ -140,3 +165,24 @@ def test_one_failed_part_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert tiers.main([]) == 1
     assert tiers.main(["a"]) == 0
+
+
+def test_who_is_interrupted_begins_no_other_tier(tmp_path: Path) -> None:
+    """As Ctrl-C does it: the signal goes to everybody in the terminal's process group."""
+    begun, never = tmp_path / "begun", tmp_path / "never"
+    program = f"""
+import sys
+sys.path[:0] = [{str(tiers.ROOT / "tests")!r}, {str(tiers.ROOT)!r}]
+import tiers
+def saying(name, script):
+    return tiers.Tier(name=name, about="", command=[sys.executable, "-c", script])
+first = saying("a", "open({str(begun)!r}, 'w'); import time; time.sleep(600)")
+tiers.tiers = lambda: [first, saying("b", "open({str(never)!r}, 'w')")]
+tiers.at_once = lambda: 1
+raise SystemExit(tiers.run_main([]))
+"""
+    with subprocess.Popen([sys.executable, "-c", program], start_new_session=True) as process:
+        wait_until(begun.exists, 60, "the first tier did not begin")
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+    assert not never.exists()
