@@ -9,6 +9,7 @@ import msgspec
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kproxy import rfc3339
 from kproxy.api.durations import Duration
@@ -130,7 +131,7 @@ def audit(ctx: click.Context, config: Path | None, directory: Path | None, as_js
         table.add_column(column, overflow="fold")
     for record in records:
         for row in rows_of(record):
-            table.add_row(*row)
+            table.add_row(*map(_cell, row))
     _console().print(table)
 
 
@@ -182,7 +183,7 @@ def _once(settings: Settings, file: Path) -> int:
     told: list[AnyRecord] = [record, *ended]
     for one in told:
         for row in rows_of(one):
-            click.echo("  ".join(filter(None, row)))
+            click.echo("  ".join(_printable(word) for word in row if word))
     left = any(seen.said.needs_human for seen in record.alerts)
     return 1 if left or any(one.escalated for one in ended) else 0
 
@@ -200,8 +201,18 @@ def _print(columns: Sequence[str], rows: Sequence[dict[str, object]]) -> None:
         cells = [" ".join(cell) if isinstance(cell, list) else cell for cell in row.values()]
         if cells.pop():
             cells[0] = f"{cells[0]} (dry run)"
-        table.add_row(*map(str, cells))
+        table.add_row(*(_cell(str(one)) for one in cells))
     _console().print(table)
+
+
+def _cell(words: str) -> Text:
+    """Return words as they are: brackets, too, which the table would take for markup."""
+    return Text(_printable(words))
+
+
+def _printable(words: str) -> str:
+    """Return words without what commands a terminal: whoever makes metrics writes labels."""
+    return "".join(one if one.isprintable() else "?" for one in words)
 
 
 def _console() -> Console:

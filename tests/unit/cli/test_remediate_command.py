@@ -151,6 +151,25 @@ def test_the_audit_log(config: Path, sent: Path) -> None:
     assert kinds == ["started", "notified", "began", "ran", "ended"]
 
 
+@pytest.mark.usefixtures("ran")
+def test_what_others_wrote_is_shown_and_commands_no_terminal(config: Path, sent: Path) -> None:
+    body = json.loads(sent.read_text())
+    body["alerts"][0]["labels"] |= {"alertname": "[/x] [bold]B\x1b[2J", "remediation": "o\nther"}
+    sent.write_text(json.dumps(body))
+    once = call("--config", config, "--once", sent).stdout
+    table = call("audit", "--config", config).stdout
+    for told in (once, table):
+        assert "f firing [/x] [bold]B?[2J n1" in told
+        assert "o?ther" in told
+        assert "\x1b" not in told
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_summary_with_brackets_is_shown(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
+    monkeypatch.setattr(Mend, "summary", "mends [eth0] and [/dev/null]")
+    assert "mends [eth0] and [/dev/null]" in call("actions", "--config", config).stdout
+
+
 @pytest.mark.parametrize("words", [[], ["actions"], ["audit"]])
 def test_without_a_configuration_it_says_so(words: list[str]) -> None:
     answer = call(*words)
