@@ -154,6 +154,16 @@ def test_the_configuration_for_a_real_cluster_is_one(tmp_path: Path) -> None:
     assert asked <= jobs
 
 
+def test_everybody_is_asked_where_a_cluster_by_kubeadm_answers() -> None:
+    """States of objects on the real port; kubelets whose certificates nobody else has signed."""
+    said = yaml.safe_load((profiles.DEPLOY / "prometheus.yml").read_text())["scrape_configs"]
+    jobs = {one["job_name"]: one for one in said}
+
+    (states,) = jobs["kube-state-metrics"]["static_configs"]
+    assert [target.rpartition(":")[2] for target in states["targets"]] == ["8080"]
+    assert jobs["kubelet"]["tls_config"] == {"insecure_skip_verify": True}
+
+
 def test_prometheus_is_as_fast_as_the_profile_says() -> None:
     said = yaml.safe_load((profiles.DEPLOY / "prometheus.yml").read_text())["global"]
     every = profiles.intervals(Profile.PRODUCTION)
