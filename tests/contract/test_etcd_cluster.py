@@ -13,7 +13,11 @@ from kproxy.controlplane.storage import base, etcd
 from kproxy.controlplane.storage.base import ABSENT, Change, Write
 from kproxy.controlplane.store import EventType, Store
 
-pytestmark = [pytest.mark.kernel, pytest.mark.needs_tool("etcd", "nsenter", "unshare", "ip")]
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.once,
+    pytest.mark.needs_tool("etcd", "nsenter", "unshare", "ip"),
+]
 
 
 @pytest.fixture
