@@ -1,4 +1,4 @@
-"""What Alertmanager sends to a webhook (format version 4), and Grafana in the same form.
+"""What Alertmanager sends to a webhook (format version 4), and Grafana, which calls it version 1.
 
 Tolerant of fields that nobody needs, strict about those that decide: a notification is read whole,
 or refused with the name of the field that is wrong.
@@ -13,6 +13,8 @@ from kproxy.api import codec
 from kproxy.errors import InvalidObject
 
 VERSION = "4"
+GRAFANAS = "1"
+"""Grafana's name for the same form, with fields of its own: ``orgId`` is always there."""
 ALERTS_MOST = 2000
 """Alerts in one notification; Alertmanager cuts them off at ``max_alerts``."""
 TEXT_MOST = 1024
@@ -88,17 +90,20 @@ def decode(body: bytes) -> Notification:
     return Notification(read.group_key, read.receiver, max(read.truncated_alerts, 0), alerts)
 
 
-class _Version(msgspec.Struct):
+class _Version(msgspec.Struct, rename="camel"):
     version: msgspec.Raw = msgspec.Raw()
+    org_id: msgspec.Raw = msgspec.Raw()
 
 
 def _check_version(body: bytes) -> None:
     """Raise for another version before anything else: other fields may then be missing, too."""
     try:
-        found = bytes(msgspec.json.decode(body, type=_Version).version).decode(errors="replace")
+        read = msgspec.json.decode(body, type=_Version)
     except (msgspec.ValidationError, msgspec.DecodeError, RecursionError):
         return  # The whole is told what is wrong with it.
-    if found != f'"{VERSION}"':
+    found = bytes(read.version).decode(errors="replace")
+    understood = GRAFANAS if bytes(read.org_id) else VERSION
+    if found not in (f'"{VERSION}"', f'"{understood}"'):
         problem = f"is {found[:40]}, and only {VERSION!r} is understood" if found else "is missing"
         raise _fault("version", problem, "send from Alertmanager's webhook_configs")
 

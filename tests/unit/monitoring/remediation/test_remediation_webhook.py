@@ -28,9 +28,11 @@ def test_nanoseconds_and_other_zones_are_read() -> None:
     )
 
 
-def test_what_grafana_adds_is_no_fault() -> None:
+@pytest.mark.parametrize("version", ["1", "4"])
+def test_what_grafana_adds_is_no_fault(version: str) -> None:
     one = {**alert(), "silenceURL": "x", "values": {"A": 1}, "valueString": None, "imageURL": ""}
-    assert len(webhook.decode(notification(one, orgId=1, title="t", state="alerting")).alerts) == 1
+    body = notification(one, version=version, orgId=1, title="t", state="alerting")
+    assert len(webhook.decode(body).alerts) == 1
 
 
 def without(field: str) -> bytes:
@@ -53,6 +55,8 @@ def with_alert(**fields: Any) -> bytes:
         (b"\xff\xfe", "", "is no JSON"),
         (notification(version="3"), "version", "only '4' is understood"),
         (notification(version=4), "version", "only '4' is understood"),
+        (notification(version="1"), "version", "only '4' is understood"),
+        (notification(version="3", orgId=1), "version", "only '4' is understood"),
         (without("version"), "version", "is missing"),
         (without("alerts"), "alerts", "is missing"),
         (without("groupKey"), "groupKey", "is missing"),
