@@ -49,11 +49,19 @@ def load_kubeconfig(path: Path, *, server: str = "") -> Access:
     return parse_kubeconfig(text, f"kubeconfig {path}", path.parent, server=server)
 
 
-def access_of_pod(environment: Mapping[str, str]) -> Access:
-    """Return how a pod reaches the API server, as its service account. Raises UsageError."""
+def access_of_pod(
+    environment: Mapping[str, str], *, remedy: str = "give --kubeconfig=FILE"
+) -> Access:
+    """Return how a pod reaches the API server, as its service account.
+
+    Raises UsageError, with ``remedy``: how whoever asks names a kubeconfig instead.
+    """
     host, port = (environment.get(f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
-    if not host or not port:
-        raise UsageError("no API server: this is no pod", remedy="give --kubeconfig=FILE")
+    if not host:
+        raise UsageError("no API server: this is no pod", remedy=remedy)
+    if not port:
+        problem = "KUBERNETES_SERVICE_HOST is set, and KUBERNETES_SERVICE_PORT is not"
+        raise UsageError(f"no API server: {problem}", remedy=f"set both, as in a pod, or {remedy}")
     directory = Path(environment.get(SERVICE_ACCOUNT_VARIABLE) or SERVICE_ACCOUNT)
     return Access(
         server=f"https://{with_port(host, port)}",

@@ -159,7 +159,7 @@ def api_client(settings: Settings) -> Rest | None:
     if settings.kubeconfig:
         access = load_kubeconfig(Path(settings.kubeconfig))
     elif os.environ.get("KUBERNETES_SERVICE_HOST"):
-        access = access_of_pod(os.environ)
+        access = access_of_pod(os.environ, remedy="name a kubeconfig in the configuration")
     else:
         return None
     return Rest(access, agent="kproxy-remediation", timeout=API_TIMEOUT_S)

@@ -268,3 +268,16 @@ def test_as_a_pod_it_is_who_its_service_account_is(
     service.api_client(configuration.Settings())
     assert given[0].server == "https://[fd00::1]:6443"
     assert given[0].token_file == tmp_path / "token"
+
+
+def test_a_pod_that_is_told_half_of_where_the_api_server_is_hears_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.delenv("KUBERNETES_SERVICE_PORT", raising=False)
+    with pytest.raises(UsageError) as caught:
+        service.api_client(configuration.Settings())
+    assert str(caught.value) == (
+        "no API server: KUBERNETES_SERVICE_HOST is set, and KUBERNETES_SERVICE_PORT is not "
+        "(set both, as in a pod, or name a kubeconfig in the configuration)"
+    )
