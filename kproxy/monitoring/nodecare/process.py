@@ -91,6 +91,12 @@ def state_of(pid: int, proc: Path = PROC) -> State | None:
     return _STATES.get(stat.rpartition(")")[2].split()[0], State.WAITS)
 
 
+def lives(one: Process, proc: Path = PROC) -> bool:
+    """Return whether exactly this process has not ended."""
+    started = _start_time(proc / str(one.pid))
+    return started == one.start_time and state_of(one.pid, proc) not in (None, State.ZOMBIE)
+
+
 def send(one: Process, number: int, proc: Path = PROC) -> bool:
     """Send a signal to exactly this process; return False if it has ended.
 

@@ -7,6 +7,7 @@ nothing that the proxy does not know of: whose watch of the API server is stuck 
 import signal
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from kproxy.backends.base import Difference
 
@@ -34,8 +35,12 @@ def resync(
     within_s: float = WITHIN_S,
     find: Callable[[str], Process | None] = process.find,
     send: Callable[[Process, int], bool] = process.send,
+    lives: Callable[[Process], bool] = process.lives,
 ) -> Care:
     """Ask for it, wait until it is done, and look again. ``number``: the signal that asks.
+
+    A proxy that takes the place of the one that was asked is waited for instead: it begins with a
+    full sync.
 
     Raises KproxyError where the API server or the kernel does not answer.
     """
@@ -56,17 +61,18 @@ def resync(
         )
     before, _ = asking.metrics(place.metrics)
     asked_at = time.time()
-    told = "it has ended just now"
+    answer = _Answer(False, "it has ended just now")
     if send(one, number):
-        told = _await(place, before, asked_at, within_s)
+        before_that = _Asked(one, before.total(asking.FULL), asked_at)
+        answer = _await(place, before_that, within_s, find, lives)
     left = _settle(differ, ask, within_s)
     return Care(
         care=RESYNC,
         node=wanted.node,
         found=found,
-        done=(f"asked process {one.pid} for a full sync: {told}",),
+        done=(f"asked process {one.pid} for a full sync: {answer.told}",),
         left=left,
-        refused=_still_wrong(left, told),
+        refused=_still_wrong(left, answer),
     )
 
 
@@ -84,25 +90,62 @@ def why_not(one: Process | None, number: int) -> str:
     return ""
 
 
-def _await(place: Place, before: asking.Metrics, asked_at: float, within_s: float) -> str:
-    """Wait until a full sync has ended after ``before``; return what is known of it.
+class _Asked(NamedTuple):
+    """Whom, how many full syncs it told of before (None: unknown), and when in s since 1970."""
 
-    Where the proxy did not answer before, because it is slow, any sync since ``asked_at`` (seconds
-    since 1970) has to do: how many full ones there were by then is not known.
-    """
-    known = before.total(asking.FULL)
+    one: Process
+    full_syncs: float | None
+    at: float
+
+    def is_done(self, now: asking.Metrics, *, by_another: bool) -> bool:
+        """Return whether there was a full sync since.
+
+        Where the proxy did not answer before, because it is slow, any sync since then has to do:
+        how many full ones there were by then is not known. Another one counts from 0, and its
+        first sync is a full one.
+        """
+        count = now.total(asking.FULL)
+        is_later = (now.newest(asking.LAST) or 0.0) >= self.at
+        if by_another:
+            return is_later and bool(count)
+        return is_later if self.full_syncs is None else (count or 0.0) > self.full_syncs
+
+
+class _Answer(NamedTuple):
+    """Whether a full sync was seen, and what is known of it."""
+
+    synced: bool
+    told: str
+
+
+def _await(
+    place: Place,
+    asked: _Asked,
+    within_s: float,
+    find: Callable[[str], Process | None],
+    lives: Callable[[Process], bool],
+) -> _Answer:
+    """Wait until a full sync has ended, of who was asked or of who has taken its place."""
     until = time.monotonic() + within_s
+    gone = False
     while True:
         time.sleep(_LOOK_AGAIN_S)
+        gone = gone or not lives(asked.one)
         now, why = asking.metrics(place.metrics)
-        count = now.total(asking.FULL)
-        is_later = (now.newest(asking.LAST) or 0.0) >= asked_at
-        if is_later if known is None else count is not None and count > known:
-            return SYNCED
+        if asked.is_done(now, by_another=gone):
+            return _Answer(True, f"{_in_its_place(find(place.lock))}{SYNCED}" if gone else SYNCED)
         if why.endswith(asking.NOT_SERVED):
-            return "whether it has synced is not known, because it serves no metrics"
+            return _Answer(
+                False, "whether it has synced is not known, because it serves no metrics"
+            )
         if time.monotonic() >= until:
-            return f"no full sync within {within_s:g} s" + (f" ({why})" if why else "")
+            told = f"no full sync within {within_s:g} s" + (f" ({why})" if why else "")
+            return _Answer(False, f"{_in_its_place(find(place.lock))}{told}" if gone else told)
+
+
+def _in_its_place(other: Process | None) -> str:
+    found = f"process {other.pid} is in its place" if other else "no proxy is in its place"
+    return f"it has ended meanwhile, {found}: "
 
 
 def _settle(differ: Differ, ask: Ask, within_s: float) -> tuple[str, ...]:
@@ -114,11 +157,11 @@ def _settle(differ: Differ, ask: Ask, within_s: float) -> tuple[str, ...]:
             return _told(left)
 
 
-def _still_wrong(left: tuple[str, ...], told: str) -> str:
+def _still_wrong(left: tuple[str, ...], answer: _Answer) -> str:
     if not left:
         return ""
-    if told != SYNCED:
-        return f"{told}: {INSTEAD}"
+    if not answer.synced:
+        return f"{answer.told}: {INSTEAD}"
     return (
         "it has synced and the kernel still differs from the API server: it has not heard of the "
         f"changes, its watch is stale: {INSTEAD}"

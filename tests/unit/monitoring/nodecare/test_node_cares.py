@@ -133,6 +133,7 @@ class TestResync:
             within_s=0.0,
             find=lambda lock: one,
             send=send,
+            lives=lambda _: True,
             **more,
         )
 

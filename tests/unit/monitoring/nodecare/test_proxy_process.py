@@ -1,6 +1,7 @@
 """The process of a proxy is found by what it holds, from /proc alone."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -65,6 +66,29 @@ class Proc:
 @pytest.fixture
 def proc(tmp_path: Path) -> Proc:
     return Proc(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("now", "lives"),
+    [
+        ({}, True),
+        ({"state": "T"}, True),
+        ({"state": "Z"}, False),
+        ({"start": 9000}, False),  # Another one has its number.
+        (None, False),
+    ],
+)
+def test_whether_exactly_this_process_lives(
+    proc: Proc, now: dict[str, Any] | None, lives: bool
+) -> None:
+    proc.listen(77, f"@{LOCK}")
+    proc.add(30, "python -m kproxy proxy", inode=77)
+    found = process.find(LOCK, proc.root)
+    assert found is not None
+    shutil.rmtree(proc.root / "30")
+    if now is not None:
+        proc.add(30, "python -m kproxy proxy", **now)
+    assert process.lives(found, proc.root) is lives
 
 
 def test_who_holds_the_lock_is_the_proxy(proc: Proc) -> None:
@@ -179,7 +203,7 @@ def test_a_stopped_process_is_killed_and_none_that_has_its_number_now(
         one = as_proxy(victim.pid)
         done = kill.kill(LOCK, "n1", find=lambda lock: one)
         assert done.good
-        assert victim.wait(30) == -signal.SIGKILL
+        assert victim.wait(60) == -signal.SIGKILL
         assert not process.send(one, signal.SIGKILL)
     finally:
         victim.kill()

@@ -7,6 +7,7 @@ import pytest
 from care_subjects import NOWHERE, USR1, A, Kernel, a_process, asks, no_pauses, wanted
 
 from kproxy.monitoring.nodecare import asking, resync
+from kproxy.monitoring.nodecare.process import Process
 from kproxy.monitoring.nodecare.seen import Care
 
 __all__ = ["no_pauses"]
@@ -27,6 +28,8 @@ def asked(
     answers: list[Callable[[], Answer]],
     kernel: Kernel,
     within_s: float = 0.0,
+    lives: Callable[[], bool] = lambda: True,
+    found: Callable[[], Process | None] = a_process,
 ) -> Care:
     """Ask for a sync; metrics are answered one after the other, the last one again and again."""
     left = iter(answers)
@@ -41,8 +44,9 @@ def asked(
         kernel,
         number=USR1,
         within_s=within_s,
-        find=lambda lock: a_process(),
+        find=lambda lock: found(),
         send=lambda one, number: True,
+        lives=lambda one: lives(),
     )
 
 
@@ -72,6 +76,65 @@ def test_a_slow_proxy_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [lambda: SLOW, lambda: metrics(3, 5.0), lambda: metrics(3, time.time())]
     done = asked(monkeypatch, answers, Kernel(["a"], ["a"], []), within_s=60.0)
     assert done.done == ("asked process 20 for a full sync: synced",)
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        # It had made as many before the one that was asked had ended, and is not yet there.
+        (
+            [lambda: metrics(1, 5.0), lambda: SLOW, lambda: metrics(1, time.time())],
+            "it has ended meanwhile, process 31 is in its place: synced",
+        ),
+        # It is there, and has not synced yet.
+        (
+            [lambda: metrics(1, 5.0), lambda: metrics(0, 0.0), lambda: metrics(1, time.time())],
+            "it has ended meanwhile, process 31 is in its place: synced",
+        ),
+    ],
+)
+def test_who_takes_the_place_of_the_one_that_was_asked_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, answers: list[Callable[[], Answer]], told: str
+) -> None:
+    finds = iter([a_process(), a_process(pid=31, start_time=2)])
+    lives = iter([True])
+    done = asked(
+        monkeypatch,
+        answers,
+        Kernel(["a"], ["a"], []),
+        within_s=1.0,
+        lives=lambda: next(lives, False),
+        found=lambda: next(finds),
+    )
+    assert done.done == (f"asked process 20 for a full sync: {told}",)
+    assert done.good
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (a_process(pid=31, start_time=2), "process 31 is in its place: no full sync within 0 s"),
+        (None, "no proxy is in its place: no full sync within 0 s"),
+    ],
+)
+def test_what_became_of_the_one_that_was_asked_is_told(
+    monkeypatch: pytest.MonkeyPatch, other: Process | None, told: str
+) -> None:
+    finds = iter([a_process(), other])
+    # What the one that has ended said last is no sync of another.
+    answers = [lambda: metrics(3, 5.0)]
+    done = asked(
+        monkeypatch, answers, Kernel(["a"]), lives=lambda: False, found=lambda: next(finds)
+    )
+    assert done.refused == f"it has ended meanwhile, {told}: {resync.INSTEAD}"
+
+
+def test_who_took_its_place_and_left_the_kernel_wrong_is_told_of_like_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = [lambda: metrics(3, 5.0), lambda: metrics(1, time.time())]
+    done = asked(monkeypatch, answers, Kernel(["a"]), lives=lambda: False)
+    assert "its watch is stale" in done.refused
 
 
 @pytest.mark.parametrize(
