@@ -95,9 +95,14 @@ def check_ours(words: list[str]) -> None:
             assert found is not None, words
             command = found
             options = {name for one in command.params for name in one.opts}
+    # To name the program is no command; what it is told to do needs its configuration.
+    assert words[0] != "remediate" or len(words) == 1 or "--config" in words, words
 
 
 def test_a_command_that_does_not_exist_would_be_found() -> None:
-    for wrong in (["kproxy", "node", "fix"], ["kproxy", "diff", "--all"], ["kubectl", "heal"]):
+    for wrong in (
+        *(["kproxy", "node", "fix"], ["kproxy", "diff", "--all"], ["kubectl", "heal"]),
+        ["kproxy", "remediate", "audit"],
+    ):
         with pytest.raises(AssertionError):
             check(wrong)
