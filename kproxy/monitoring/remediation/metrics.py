@@ -7,6 +7,7 @@ from kproxy.exposition import Family, Kind, Registry, Sample
 from .guards import Circuit
 from .ledger import Ledger
 from .records import Result, Said
+from .state import STRANGE
 
 PREFIX = "kproxy_remediation_"
 UNKNOWN = "unknown"
@@ -93,8 +94,7 @@ def _families(ledger: Ledger, actions: tuple[str, ...], *, dry_run: bool) -> Ite
     yield Family(f"{PREFIX}circuit_state", Kind.GAUGE, words, samples)
     last = dict.fromkeys((*actions, UNKNOWN), 0.0)
     for name, at in escalated.items():
-        known = name if name in last else UNKNOWN
-        last[known] = max(last[known], at)
+        last[UNKNOWN if name == STRANGE else name] = ledger.clock.time_of_day(at)
     # Beside the counter, which begins anew with the process: what was escalated right before its
     # end or right after its start would not be seen as an increase.
     words = "When an alert was last left to a human, in seconds since 1970; 0: never"

@@ -25,7 +25,7 @@ class Reporter:
     def accepted(self, record: Notified) -> None:
         """Tell of a notification, which is in the journal already."""
         self._metrics.notifications.add("accepted")
-        self._metrics.last.set(record.at)
+        self._metrics.last.set(self._ledger.clock.time_of_day(record.at))
         self._metrics.truncated.add(by=record.truncated)
         if record.truncated:
             self._log.warning("alerts were left out of a notification", count=record.truncated)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from . import journal as journals
 from . import webhook
 from .actions import catalog
 from .book import Policy
+from .clock import APART_MOST_S
 from .engine import Engine
 from .health import NodeHealth
 from .journal import Journal
@@ -36,8 +36,6 @@ from .tokens import Token
 API_TIMEOUT_S = 5.0
 NOWHERE = "http://nowhere.invalid"
 """No API server: such a name never exists (RFC 2606)."""
-AHEAD_MOST_S = 60.0
-"""So much later than the time of day the journal may be before somebody is told."""
 END_S = 3.0
 """So long the worker may take to end; what it runs is looked at by the next start. Also the events
 that are still to be sent."""
@@ -56,11 +54,11 @@ class Service:
         actions = configured_actions(settings, rest, log)
         limits = {name: settings.limits(name, one.limits) for name, one in actions.items()}
         # The journal may tell of actions that are not configured any more.
-        state = State(settings.guards, lambda name: limits.get(name) or Limits())
+        state = State(settings.guards, lambda name: limits.get(name) or Limits(), actions)
         self.ledger = Ledger(state, journal)
         if journal.skipped:
             log.warning("lines of the journal could not be read", count=journal.skipped)
-        if (ahead := self.ledger.clock.now() - time.time()) > AHEAD_MOST_S:
+        if (ahead := self.ledger.clock.ahead()) > APART_MOST_S:
             # It is followed until the time of day has come there; until then alerts are too old.
             log.error("the journal is of a time to come: was a clock wrong?", seconds=ahead)
         needs = {name: action.needs for name, action in actions.items()}

@@ -4,7 +4,7 @@ Pure: what is decided is decided from the state, the settings and the time given
 nothing until it comes back as a record.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import msgspec
 
@@ -34,19 +34,28 @@ from .webhook import Notification
 KNOWN_MOST = 20_000
 """Alerts that are remembered; beyond that new ones are not taken until old ones are forgotten."""
 
-ESCALATED_MOST = 100
-"""Actions of which it is remembered when they last left something to a human."""
+STRANGE = ""
+"""Stands for all actions that are not configured: any name may come in an alert."""
 
 
 class State:
-    """The alerts that are known, and the guards. Not for several threads at once."""
+    """The alerts that are known, and the guards. Not for several threads at once.
 
-    def __init__(self, settings: GuardSettings, limits: Callable[[str], Limits]) -> None:
+    ``actions`` are the names of those that are configured.
+    """
+
+    def __init__(
+        self,
+        settings: GuardSettings,
+        limits: Callable[[str], Limits],
+        actions: Collection[str] = (),
+    ) -> None:
         self._settings = settings
+        self._actions = actions
         self._known: dict[str, Known] = {}
         self.guards = Guards(settings, limits)
         self.escalated: dict[str, float] = {}
-        """Actions, as alerts name them, and when they last left something to a human."""
+        """Configured actions, or STRANGE, and when they last left something to a human."""
 
     def decide(
         self, notified: Notification, at: float, peer: str, policy: book.Policy
@@ -96,7 +105,9 @@ class State:
                 self._ended(record)
             case Snapshot():
                 self._known = dict(record.known)
-                self.escalated = dict(record.escalated)
+                self.escalated = {}
+                for action, at in record.escalated.items():
+                    self._escalate(action, at)
                 self.guards.restore(record.guards)
 
     def snapshot(self, at: float) -> Snapshot:
@@ -152,10 +163,8 @@ class State:
                 self._known[seen.fingerprint] = changed
 
     def _escalate(self, action: str, at: float) -> None:
-        self.escalated.pop(action, None)
-        self.escalated[action] = at
-        if len(self.escalated) > ESCALATED_MOST:  # Any name may come in an alert.
-            del self.escalated[next(iter(self.escalated))]
+        name = action if action in self._actions else STRANGE
+        self.escalated[name] = max(self.escalated.get(name, 0.0), at)
 
     def _forget(self, at: float) -> None:
         """Forget what is over and so old that it would not be taken again."""

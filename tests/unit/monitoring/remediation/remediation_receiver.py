@@ -101,7 +101,7 @@ def receiver(
     settings = settings or default
     limits = {name: settings.limits(name, action.limits) for name, action in known.items()}
     with Journal(directory, file_bytes=1 << 20, files=3) as journal:
-        ledger = Ledger(State(settings.guards, lambda name: limits[name]), journal)
+        ledger = Ledger(State(settings.guards, lambda name: limits[name], known), journal)
         metrics, events, nodes, log = Metrics(Registry(), known), Told(), Nodes(), Log("test")
         reporter = Reporter(ledger, metrics, events, log)
         metrics.watch(ledger, dry_run=settings.dry_run)

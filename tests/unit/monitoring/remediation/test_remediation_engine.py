@@ -11,7 +11,6 @@ from kproxy.monitoring.remediation.journal import JournalFailed
 from kproxy.monitoring.remediation.records import Began, Ended, Held, Ran, Result
 from kproxy.monitoring.remediation.seams import Outcome, Target, Verdict
 from kproxy.monitoring.remediation.settings import ActionSettings, Guards, Settings
-from kproxy.monitoring.remediation.state import ESCALATED_MOST
 
 SOON = 0.05
 QUICK = {"verify_within": SOON, "verify_every": SOON / 5, "run_within": 60.0}
@@ -360,14 +359,6 @@ def test_when_something_was_left_to_a_human_is_told_after_a_restart(
         strange = one.hear(one.alert("n2", remediation="strange"))
         told['action="unknown"'] = strange.at
         assert one.counts("last_escalation_timestamp_seconds") == told
-
-
-def test_a_flood_of_names_is_not_remembered(tmp_path: Path) -> None:
-    with receiver(tmp_path, Mend(**QUICK)) as one:
-        for number in range(ESCALATED_MOST + 5):
-            one.hear(one.alert(f"n{number}", remediation=f"strange-{number}"))
-        found = list(one.ledger.state.escalated)
-        assert (len(found), found[0]) == (ESCALATED_MOST, "strange-5")
 
 
 def test_nothing_is_begun_that_cannot_be_written_down(
