@@ -22,7 +22,7 @@ FOREIGN = {
 _NO_METRICS = {
     *("and", "or", "unless", "by", "on", "group_left", "offset"),
     *("absent", "count", "histogram_quantile", "increase", "label_replace", "max", "min", "rate"),
-    *("max_over_time", "sum", "time", "vector"),
+    *("delta", "max_over_time", "sum", "time", "vector"),
 }
 
 
