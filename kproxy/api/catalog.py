@@ -1,7 +1,7 @@
 """All kinds of a cluster: importing this module makes them known to :mod:`kproxy.api.kinds`."""
 
-from . import apps, configuration, pods
-from .kinds import Kind, add
+from . import apps, codec, configuration, pods
+from .kinds import Kind, add, known
 
 POD = Kind("v1", "Pod", "pods", True, pods.Pod)
 CONFIG_MAP = Kind("v1", "ConfigMap", "configmaps", True, configuration.ConfigMap)
@@ -40,3 +40,7 @@ add(
     LEASE,
     IP_ADDRESS,
 )
+
+# Here: threads may not (codec.prepare), and those of servers and controllers decode any of these.
+for _kind in known():
+    codec.prepare(_kind.type)

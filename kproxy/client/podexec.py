@@ -59,6 +59,9 @@ class _Status(msgspec.Struct):
     details: _Details | None = None
 
 
+_status = msgspec.json.Decoder(_Status).decode  # here: threads may not (codec.prepare)
+
+
 def run(
     rest: Rest,
     where: tuple[str, str, str],
@@ -181,7 +184,7 @@ class _Conversation:
 def _code(raw: bytes, pod: str) -> int:
     """Return the exit code that a Status tells."""
     try:
-        status = msgspec.json.decode(raw, type=_Status)
+        status = _status(raw)
     except msgspec.DecodeError as error:
         raise Unreachable(f"exec in {pod}: the answer is no Status: {error}") from None
     if status.status == "Success":

@@ -22,6 +22,9 @@ class _Token(msgspec.Struct, frozen=True):
     after: Key
 
 
+_decode = msgspec.json.Decoder(_Token).decode  # here: see kproxy.api.codec.prepare
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """One page of a list."""
@@ -73,7 +76,7 @@ def _format(token: _Token) -> str:
 def _parse(text: str) -> _Token:
     try:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        return msgspec.json.decode(raw, type=_Token)
+        return _decode(raw)
     except (ValueError, binascii.Error, msgspec.DecodeError):
         message = "continue key is not valid: not a token of this server"
         raise errors.ApiError(400, "BadRequest", message) from None
