@@ -65,6 +65,8 @@ class ReplicaSetController:
         self._report(replica_set, active, failure)
         if failure is not None:
             raise failure
+        if not owned.terminating(replica_set) and len(active) != replicas(replica_set):
+            return 0.0
         least = replica_set["spec"].get("minReadySeconds") or 0
         return podcontrol.look_again(
             owned.available_in(pod, least, self._wall()) for pod in active
@@ -77,18 +79,22 @@ class ReplicaSetController:
         active: Sequence[Object],
         found: Sequence[Object],
     ) -> list[Object]:
-        """Create or delete what is missing or too many; return the active pods then."""
+        """Create or delete what is missing or too many, as much as may be done in one round.
+
+        Returns the active pods then.
+        """
         missing = replicas(replica_set) - len(active)
         made: list[Object] = []
-        for _ in range(missing):
+        for _ in range(min(missing, podcontrol.ROUND_MOST)):
             pod = podcontrol.from_template(self.kind, replica_set, {})
             made.append(self._control.create(replica_set, pods, pod))
         if missing >= 0:
             return [*active, *made]
         order = deletion_order(active, self._crowds(replica_set, found), owned.uid(replica_set))
-        for pod in order[:-missing]:
+        many = min(-missing, podcontrol.ROUND_MOST)
+        for pod in order[:many]:
             self._control.delete(replica_set, pod, "too many replicas")
-        return order[-missing:]
+        return order[many:]
 
     def _crowds(self, replica_set: Object, found: Sequence[Object]) -> Counter[str]:
         """Return how many related pods each node has: those of all revisions of a Deployment."""

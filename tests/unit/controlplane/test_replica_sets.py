@@ -8,7 +8,7 @@ from fake_cluster import FakeCluster
 
 from kproxy import errors
 from kproxy.api import catalog
-from kproxy.controlplane.controllers import names, owned, registry, replicaset
+from kproxy.controlplane.controllers import names, owned, podcontrol, registry, replicaset
 from kproxy.rfc3339 import timestamp
 
 RS = catalog.REPLICA_SET
@@ -60,6 +60,21 @@ def test_making_many_pods_reads_few_names(world, monkeypatch):
     world.reconcile(RS)
     assert len(set(world.names())) == 100
     assert len(read) <= 200
+
+
+def test_no_round_is_longer_than_kubernetes_bursts(world, monkeypatch):
+    """Who has typed too many zeros and takes them back must not wait for all those pods."""
+    monkeypatch.setattr(podcontrol, "ROUND_MOST", 5)
+    world.apply(RS, replicas=100)
+    assert world.reconcile(RS) == 0.0
+    assert world.reconcile(RS) == 0.0
+    assert len(world.pods()) == 10
+    assert world.status(RS)["replicas"] == 10
+    world.apply(RS, replicas=3)
+    assert world.reconcile(RS) == 0.0
+    assert len(world.pods(alive=True)) == 5
+    assert world.reconcile(RS) is None
+    assert len(world.pods(alive=True)) == 3
 
 
 def test_what_is_gone_is_forgotten(world):
