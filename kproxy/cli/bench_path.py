@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from kproxy.cli import bench_place
-from kproxy.cli.kernel_option import KernelChoice, kernel_options
+from kproxy.cli.kernel_option import KernelChoice
 from kproxy.lab import modes as labmodes
 from kproxy.lab import pathbench
 from kproxy.lab.benchcluster import Size
@@ -54,7 +54,7 @@ STATE = "path"
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, not the table.")
-@kernel_options
+@bench_place.kernel_options
 def path(
     modes: str,
     services: str,
@@ -67,6 +67,8 @@ def path(
     """Measure first packets and connections to the first and the last service.
 
     Exit code 1 if something could not be measured; the rest is shown all the same.
+
+    An embedded kernel gets 3 GB at least.
     """
     wanted = labmodes.read(modes)
     numbers = bench_place.numbers(services, bench_place.LARGEST)

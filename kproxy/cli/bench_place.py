@@ -5,6 +5,7 @@ that comes of it.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -17,6 +18,7 @@ from typing import Any
 
 import click
 
+from kproxy.cli import kernel_option
 from kproxy.cli.kernel_option import PACKAGE, KernelChoice, run_on_kernel
 from kproxy.errors import MeasurementError, UsageError
 from kproxy.lab import costbench, facts
@@ -28,6 +30,9 @@ MOST_LOAD = 0.5
 
 MEMORY = 3 << 30
 """What 10,000 services take in an embedded kernel, which uses no more than it needs."""
+
+kernel_options = functools.partial(kernel_option.kernel_options, memory=f"{MEMORY >> 30}G")
+"""The kernel's options of a bench of modes."""
 
 LARGEST = 60_000
 """So many ClusterIPs there are."""

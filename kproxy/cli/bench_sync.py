@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from kproxy.cli import bench_place
-from kproxy.cli.kernel_option import KernelChoice, kernel_options
+from kproxy.cli.kernel_option import KernelChoice
 from kproxy.lab import modes as labmodes
 from kproxy.lab import syncbench, syncbench_proxy
 from kproxy.lab.benchcluster import Size
@@ -59,7 +59,7 @@ STATE = "sync"
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, not the table.")
-@kernel_options
+@bench_place.kernel_options
 def sync(
     modes: str,
     services: str,

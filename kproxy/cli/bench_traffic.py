@@ -5,6 +5,7 @@ A comparison is worth nothing at a rate at which the generator or the receivers 
 """
 
 import dataclasses
+import functools
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -132,7 +133,7 @@ def _spread(what: str, ms: dict[str, float]) -> str:
     "flags='S').",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@lab_options
+@functools.partial(lab_options, clock=base.Clock.REAL)
 def traffic(
     rate: float | None,
     seconds: float,
@@ -161,7 +162,7 @@ def traffic(
         if not kept.parent.is_dir():
             raise UsageError(f"--packets {kept}: there is no directory {kept.parent}")
     run_on_kernel(
-        dataclasses.replace(kernel, clock=kernel.clock or base.Clock.REAL),
+        kernel,
         writable=[] if kept is None else [kept.parent],
     )
     if wanted:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from kproxy.traffic.soakset import SoakSet
     from netns.uplink import Uplink
 
-MEMORY = 2 << 30
-"""Bytes that an embedded kernel gets at least: etcd's members alone fill a third of it."""
+MEMORY = "2G"
+"""What an embedded kernel gets: etcd's members alone fill a third of it."""
 TIME_PER_HOUR = 7200.0
 """Seconds that an hour of ``--random`` may take: a busy machine needs half an hour for it."""
 
@@ -86,7 +86,7 @@ TIME_PER_HOUR = 7200.0
 @click.option("--json", "as_json", is_flag=True, help="Print result.json instead of the table.")
 @click.option("--list", "only_list", is_flag=True, help="Name the links and end.")
 @click.option("--job", type=click.Path(path_type=Path), hidden=True)  # how a guest is told
-@lab_options
+@functools.partial(lab_options, memory=MEMORY)
 def chain(
     job: Path | None,
     only_list: bool,
@@ -102,8 +102,7 @@ def chain(
     Builds a whole cluster (three control planes, etcd, nodes, a load balancer), sends traffic from
     a pod's place on the hit node, from another node and from outside, changes something all the
     time, breaks one link, and counts: packets, connections, changes that wait, writes that are
-    refused, pods that are not made; who noticed, who repaired. An embedded kernel gets 2 GiB of
-    memory, unless --memory says otherwise.
+    refused, pods that are not made; who noticed, who repaired.
 
     Exit code 1: the result is not valid (the baseline lost packets, a trial failed), with
     --reproduce a figure differs, with --random a promise was broken; 2: the command line is wrong.
@@ -113,7 +112,8 @@ def chain(
     from kproxy.cli import chain_job, chain_parts, chain_result
     from kproxy.lab import facts
 
-    kernel = _roomy(kernel, options["hours"] if options["at_random"] else 0.0)
+    if options["at_random"]:
+        kernel = _patient(kernel, options["hours"])
     if job is not None:
         wanted = chain_job.read(job)
     else:
@@ -142,19 +142,13 @@ def _list() -> int:
     return 0
 
 
-def _roomy(kernel: KernelChoice, hours: float) -> KernelChoice:
-    """Return the choice with memory and time enough, unless the user has said how much."""
-    limits = kernel.limits
-    if _left_to_us("memory"):
-        limits = dataclasses.replace(limits, memory=MEMORY)
-    if _left_to_us("time_limit"):
-        limits = dataclasses.replace(limits, time=max(limits.time, hours * TIME_PER_HOUR))
-    return dataclasses.replace(kernel, limits=limits)
-
-
-def _left_to_us(option: str) -> bool:
-    source = click.get_current_context().get_parameter_source(option)
-    return source is click.core.ParameterSource.DEFAULT
+def _patient(kernel: KernelChoice, hours: float) -> KernelChoice:
+    """Return the choice with time enough, unless the user has said how much."""
+    source = click.get_current_context().get_parameter_source("time_limit")
+    if source is not click.core.ParameterSource.DEFAULT:
+        return kernel
+    time = max(kernel.limits.time, hours * TIME_PER_HOUR)
+    return dataclasses.replace(kernel, limits=dataclasses.replace(kernel.limits, time=time))
 
 
 def _job(

@@ -25,6 +25,9 @@ from netns import errors as netns_errors
 from netns.kernels import base, choice, clocks, quantities
 
 PACKAGE = Path(kproxy.__file__).parent
+MEMORY = "1G"
+"""What an embedded kernel gets if nobody says how much."""
+VIRTUAL_IF_POSSIBLE = "virtual where the kernel can"
 
 Told = Callable[[Path, base.Clock], Sequence[str]]
 """Returns what the interpreter is to run in an embedded kernel, for a directory and a clock."""
@@ -74,10 +77,11 @@ class KernelName(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # no
         return str(value)
 
 
-def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def kernel_options(command: Callable[..., Any], *, memory: str = MEMORY) -> Callable[..., Any]:
     """Give a command the options ``--kernel``, ``--memory`` and ``--time-limit``.
 
-    The command gets them as one argument, ``kernel`` (a :class:`KernelChoice`).
+    The command gets them as one argument, ``kernel`` (a :class:`KernelChoice`). ``memory`` is how
+    much an embedded kernel gets where the user does not say.
     """
 
     @click.option(
@@ -92,7 +96,7 @@ def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--memory",
         type=Quantity("size", quantities.parse_memory),
-        default="1G",
+        default=memory,
         show_default=True,
         help="Memory of an embedded kernel.",
     )
@@ -113,17 +117,22 @@ def kernel_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_kernel
 
 
-def lab_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def lab_options(
+    command: Callable[..., Any], *, memory: str = MEMORY, clock: base.Clock | None = None
+) -> Callable[..., Any]:
     """Give a command the options ``--clock``, ``--seed``, ``--stall``, and those of every kernel.
 
-    The command gets them as one argument, ``kernel`` (a :class:`KernelChoice`).
+    The command gets them as one argument, ``kernel`` (a :class:`KernelChoice`). ``memory`` and
+    ``clock`` are what is taken where the user does not say; None: the virtual clock where the
+    kernel has it.
     """
 
     @click.option(
         "--clock",
-        type=click.Choice([str(clock) for clock in base.Clock]),
+        type=click.Choice([str(one) for one in base.Clock]),
+        default=clock and str(clock),
         help="The lab's clock: the world's, one that jumps while all wait, or one that only timers"
-        " move, so that every run is the same.  [default: virtual where the kernel can]",
+        f" move, so that every run is the same.  [default: {clock or VIRTUAL_IF_POSSIBLE}]",
     )
     @click.option(
         "--seed",
@@ -137,7 +146,7 @@ def lab_options(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         help="CPU time after which a lab is ended whose virtual clock stands still.",
     )
-    @kernel_options
+    @functools.partial(kernel_options, memory=memory)
     @functools.wraps(command)
     def with_clock(
         *args: Any,

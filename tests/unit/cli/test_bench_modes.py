@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from kproxy.cli import bench_path, bench_place, bench_sync
 from kproxy.errors import MeasurementError, UsageError
 from kproxy.lab import costbench, facts, modes
-from netns.kernels import base
+from netns.kernels import base, quantities
 
 SYNC_ROW: dict[str, Any] = {
     "proxy": "kproxy", "mode": "ipvs", "services": 100, "endpoints": 10, "step": "noop",
@@ -60,6 +61,14 @@ class Machine:
 COMMANDS = pytest.mark.parametrize(
     "command", [bench_sync.sync, bench_path.path], ids=["sync", "path"]
 )
+
+
+@COMMANDS
+def test_an_embedded_kernel_gets_as_much_memory_as_the_help_says(command: click.Command) -> None:
+    (told,) = (option for option in command.params if option.name == "memory")
+    assert isinstance(told, click.Option)
+    assert told.show_default
+    assert quantities.parse_memory(str(told.default)) == bench_place.MEMORY
 
 
 @COMMANDS

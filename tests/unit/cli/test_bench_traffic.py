@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from kproxy.cli import bench_traffic
+from kproxy.cli.kernel_option import KernelChoice
 from kproxy.errors import UsageError
 from kproxy.lab import trafficbench
 from kproxy.traffic import accounting, frames, profile, recordfile, records
@@ -49,6 +50,24 @@ def test_in_virtual_time_packets_are_counted() -> None:
     assert virtual.text().endswith("every packet was counted\nclock: virtual; seed 1")
     failed = dataclasses.replace(virtual, held=False, reason="7 packets were lost")
     assert "NOT every packet was counted: 7 packets were lost" in failed.text()
+
+
+@pytest.mark.parametrize(("words", "clock"), [([], "real"), (["--clock=virtual"], "virtual")])
+def test_it_runs_by_the_clock_that_the_help_says(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], clock: str
+) -> None:
+    given: list[str] = []
+
+    def booted(kernel: KernelChoice, **others: Any) -> None:
+        given.append(str(kernel.clock))
+        raise SystemExit(0)
+
+    monkeypatch.setattr(bench_traffic, "run_on_kernel", booted)
+    runner = CliRunner()
+    runner.invoke(bench_traffic.traffic, words)
+    assert given == [clock]
+    told = " ".join(runner.invoke(bench_traffic.traffic, ["--help"]).output.split())
+    assert "every run is the same. [default: real]" in told
 
 
 @pytest.mark.parametrize("clock", base.Clock)

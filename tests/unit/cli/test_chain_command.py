@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -19,7 +20,7 @@ from kproxy.lab.chain.settings import Parameters
 from kproxy.lab.comparison import Step
 from kproxy.traffic import chainset
 from kproxy.traffic.chainset import ChainSet, LinkTrial
-from netns.kernels import base
+from netns.kernels import base, quantities
 
 PART = """
 import pathlib, sys
@@ -144,6 +145,24 @@ def test_killing_at_random_has_time_enough(
     monkeypatch.setattr("kproxy.cli.chain.run_on_kernel", booted)
     CliRunner().invoke(chain, ["--random", "--out", str(tmp_path / "out"), *words])
     assert limits == [seconds]
+
+
+@pytest.mark.parametrize("words", [[], ["--memory", "3G"]])
+def test_the_kernel_gets_as_much_memory_as_the_help_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str]
+) -> None:
+    given: list[int] = []
+
+    def booted(kernel: KernelChoice, **others: Any) -> None:
+        given.append(kernel.limits.memory)
+        raise SystemExit(0)
+
+    monkeypatch.setattr("kproxy.cli.chain.run_on_kernel", booted)
+    CliRunner().invoke(chain, ["--random", "--out", str(tmp_path / "out"), *words])
+    (told,) = (option for option in chain.params if option.name == "memory")
+    assert isinstance(told, click.Option)
+    assert told.show_default
+    assert given == [quantities.parse_memory(words[1] if words else str(told.default))]
 
 
 def test_a_job_survives_its_file(tmp_path: Path) -> None:
