@@ -5,14 +5,17 @@ its channel (1 stdout, 2 stderr, 3 the final Status). The program gets no input 
 a long output head and tail are returned, with a line between them (:mod:`.kept`).
 """
 
+import contextlib
 import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 from urllib.parse import urlencode
 
 import msgspec
 from wsproto import ConnectionType, WSConnection, events
+from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import ProtocolError
 
 from kproxy.api import catalog, codec
@@ -23,6 +26,8 @@ from .rest import Dialled, Rest, Unreachable
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 STDOUT, STDERR, STATUS = 1, 2, 3
+MESSAGE_MOST = 4 * 1024 * 1024
+"""Longest message, and longest refusal, in bytes. Kubelets send 32 KiB at once, runtimes less."""
 _PIECE = 64 * 1024
 
 
@@ -125,7 +130,7 @@ class _Conversation:
                         code = event.status_code
                     case events.RejectData():
                         body += event.data
-                        if event.body_finished:
+                        if event.body_finished or len(body) > MESSAGE_MOST:
                             raise codec.api_error(code, bytes(body))
 
     def relay(self) -> None:
@@ -167,9 +172,17 @@ class _Conversation:
                 case events.Message():
                     data = event.data
                     self._message += data.encode() if isinstance(data, str) else bytes(data)
+                    if len(self._message) > MESSAGE_MOST:
+                        self._refuse()
                     if event.message_finished:
                         message, self._message = bytes(self._message), bytearray()
                         self._act(message)
+
+    def _refuse(self) -> NoReturn:
+        words = f"a message is longer than {MESSAGE_MOST} bytes"
+        with contextlib.suppress(OSError):  # It is refused, whether that can be said or not.
+            self._send(events.CloseConnection(code=CloseReason.MESSAGE_TOO_BIG, reason=words))
+        raise ConnectionError(words)
 
     def _act(self, message: bytes) -> None:
         if not message:

@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 from wsproto import ConnectionType, WSConnection, events
+from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import ProtocolError
 
 from kproxy import errors
@@ -318,6 +319,10 @@ class _Session:
                 data = event.data
                 self._message += data.encode() if isinstance(data, str) else bytes(data)
                 if len(self._message) > MESSAGE_MOST:
+                    words = f"a message is longer than {MESSAGE_MOST} bytes"
+                    code = CloseReason.MESSAGE_TOO_BIG
+                    with contextlib.suppress(OSError):
+                        self.send(events.CloseConnection(code=code, reason=words))
                     return False
                 if event.message_finished:
                     message, self._message = self._message, b""

@@ -54,6 +54,9 @@ class Server:
         self.runtime = Runtime()
         self.answer = b""
         self.cuts = False
+        self.messages: Iterator[events.Event] | None = None
+        """Sent instead of what a kubelet does, until the client closes."""
+        self.closed: list[events.CloseConnection] = []
         self.heads: list[str] = []
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/prefix"
@@ -78,11 +81,12 @@ class Server:
         if self.answer:
             connection.sendall(self.answer)
             return
-        if self.cuts:
+        if self.cuts or self.messages is not None:
             socketed = WSConnection(ConnectionType.SERVER)
             socketed.receive_data(head)
             accepted = events.AcceptConnection(subprotocol=podexec.PROTOCOLS[0])
             connection.sendall(socketed.send(accepted))
+            self._send_all(connection, socketed)
             return
         first, *lines = text.strip().split("\r\n")
         path = first.split()[1]
@@ -94,6 +98,14 @@ class Server:
         runtime: Any = self.runtime
         where = Running(sandbox=nothing, spec=nothing)
         execstream.serve(connection, path, headers, runtime, where, request)
+
+    def _send_all(self, connection: socket.socket, socketed: WSConnection) -> None:
+        for message in self.messages or ():
+            connection.sendall(socketed.send(message))
+        while self.messages is not None and (data := connection.recv(4096)):
+            socketed.receive_data(data)
+            found = [one for one in socketed.events() if isinstance(one, events.CloseConnection)]
+            self.closed += found
 
 
 @pytest.fixture
@@ -196,6 +208,26 @@ def test_a_connection_that_ends_after_the_program_was_let_in_says_so(
     server.cuts = True
     with pytest.raises(podexec.ExecLost, match="the connection ended"):
         podexec.run(rest, WHERE, ["true"], WITHIN)
+
+
+def test_a_message_without_end_is_refused(rest: Rest, server: Server) -> None:
+    pieces = [b"\1" * 65536] * (podexec.MESSAGE_MOST // 65536) + [b"!"]
+    server.messages = (events.BytesMessage(data=one, message_finished=False) for one in pieces)
+    with pytest.raises(podexec.ExecLost, match=f"longer than {podexec.MESSAGE_MOST} bytes"):
+        podexec.run(rest, WHERE, ["true"], WITHIN)
+    wait_until(lambda: server.closed, WITHIN, "the reason to be told")
+    (told,) = server.closed
+    assert told.code == 1009
+    assert told.reason == f"a message is longer than {podexec.MESSAGE_MOST} bytes"
+
+
+def test_a_refusal_without_end_is_cut_off(rest: Rest, server: Server) -> None:
+    length = 1000 * podexec.MESSAGE_MOST
+    head = f"HTTP/1.1 403 Forbidden\r\nContent-Length: {length}\r\n\r\n".encode()
+    server.answer = head + b"no" * podexec.MESSAGE_MOST
+    with pytest.raises(ApiError) as refused:
+        podexec.run(rest, WHERE, ["true"], WITHIN)
+    assert refused.value.code == 403
 
 
 def test_a_server_that_is_not_there(server: Server) -> None:

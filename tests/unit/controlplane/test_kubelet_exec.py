@@ -11,6 +11,8 @@ import pytest
 from kubelet_serving import PATIENCE, message, serving
 from wsproto import ConnectionType, WSConnection, events
 
+from kproxy.controlplane import execstream
+
 __all__ = ["serving"]
 
 
@@ -22,6 +24,8 @@ class Exec:
     query: str
     protocol: str = "v5.channel.k8s.io"
     output: dict[int, bytes] = field(default_factory=dict)
+    closed: int = 0
+    """The code with which the other side has closed."""
     _answered: bool = False
     _message: bytes = b""
 
@@ -38,6 +42,9 @@ class Exec:
 
     def write(self, channel: int, data: bytes) -> None:
         self._send(events.BytesMessage(data=bytes([channel]) + data))
+
+    def write_unfinished(self, data: bytes) -> None:
+        self._send(events.BytesMessage(data=data, message_finished=False))
 
     def until(self, accept: Callable[[], bool]) -> None:
         while not accept():
@@ -67,6 +74,8 @@ class Exec:
                 assert event.subprotocol == self.protocol
             elif isinstance(event, events.RejectConnection):
                 self.output[-1] = bytes([event.status_code - 256])
+            elif isinstance(event, events.CloseConnection):
+                self.closed = event.code
             elif isinstance(event, events.RejectData):
                 self.output[-2] = self.output.get(-2, b"") + bytes(event.data)
             elif isinstance(event, events.Message):
@@ -124,6 +133,15 @@ def test_much_input_and_output_do_not_block_each_other(serving):
         assert client.status()["status"] == "Success"
         writer.join()
     assert len(client.output[1]) == size
+
+
+def test_a_message_without_end_is_refused(serving):
+    with Exec(serving.port, query("cat", stdin="true", stdout="true")) as client:
+        for _ in range(execstream.MESSAGE_MOST // 65536):
+            client.write_unfinished(b"\0" * 65536)
+        client.write_unfinished(b"!")
+        client.until(lambda: client.closed)
+    assert client.closed == 1009
 
 
 def test_a_terminal_of_the_clients_size(serving):
