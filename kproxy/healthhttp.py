@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kproxy import errors, exposition
+from kproxy.exhaustion import PatientServer
 
 PATIENCE_S = 5.0
 """So long a client may take for its request."""
@@ -58,7 +59,7 @@ def metrics_page(registry: exposition.Registry) -> Page:
     return lambda: (200, registry.text())
 
 
-class _Server(http.server.ThreadingHTTPServer):
+class _Server(PatientServer, http.server.ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 

@@ -33,6 +33,7 @@ from typing import Any
 import msgspec
 
 from kproxy import errors, exposition
+from kproxy.exhaustion import PatientServer
 
 from . import containerlogs, execstream, podaccess
 from .access import authentication, identity, roles
@@ -78,7 +79,7 @@ class Access:
         return context
 
 
-class Server(http.server.ThreadingHTTPServer):
+class Server(PatientServer, http.server.ThreadingHTTPServer):
     """Listens on one address and answers for one kubelet."""
 
     daemon_threads = True

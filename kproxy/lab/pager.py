@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 
 from kproxy import errors, logs
 from kproxy.api.durations import Duration
+from kproxy.exhaustion import PatientServer
 
 HUMANS_PATH, DEAD_MAN_PATH = "/humans", "/dead-man"
 PATIENCE_S = 10.0
@@ -66,7 +67,7 @@ class Switch:
                 self._heard.wait(None if self._silent else max(left, 0.0))
 
 
-class Server(http.server.ThreadingHTTPServer):
+class Server(PatientServer, http.server.ThreadingHTTPServer):
     """Takes notifications."""
 
     daemon_threads = True

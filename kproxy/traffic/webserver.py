@@ -20,10 +20,12 @@ import time
 from types import FrameType
 from typing import Any
 
+from kproxy.exhaustion import PatientServer
+
 IDLE_SECONDS = 5.0
 
 
-class Server(http.server.ThreadingHTTPServer):
+class Server(PatientServer, http.server.ThreadingHTTPServer):
     """Listens on a port of every address; waits for its threads at the end."""
 
     daemon_threads = False

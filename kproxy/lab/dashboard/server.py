@@ -21,6 +21,7 @@ import msgspec
 
 from kproxy import errors
 from kproxy.api.addresses import with_port
+from kproxy.exhaustion import PatientServer
 from kproxy.lab.dashboard.messages import Answer, Order, Question
 
 HEADER = "X-Kproxy-Token"
@@ -80,7 +81,7 @@ class Desk:
             return msgspec.json.encode(Answer(error=str(error)))
 
 
-class Server(ThreadingHTTPServer):
+class Server(PatientServer, ThreadingHTTPServer):
     """Listens at once; :meth:`serve_forever` answers. To be closed. Raises UsageError."""
 
     daemon_threads = True

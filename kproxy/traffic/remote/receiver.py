@@ -18,6 +18,7 @@ from typing import Any
 
 from kproxy.api.addresses import with_port
 from kproxy.errors import MeasurementError, UsageError
+from kproxy.exhaustion import wait_if_exhausted
 from kproxy.traffic import recordfile, records, udp_receive
 from kproxy.traffic.hwstamp import Stamps
 from kproxy.traffic.phc import CardClock
@@ -162,8 +163,9 @@ class Receiver:
             select.select([self._listener], [], [])
             try:
                 sock, peer = self._listener.accept()
-            except OSError:
-                continue  # it has gone again
+            except OSError as error:
+                wait_if_exhausted(error)
+                continue  # else it has gone again
             with Channel(sock, _peer(peer)) as line:
                 try:
                     if self._welcome(line):
