@@ -1,8 +1,10 @@
 """``kproxy lab apply``, ``exec``, ``kubectl``, ``shell``, ``logs``: commands inside a lab."""
 
+import itertools
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,31 @@ from kproxy.lab.site import ADMIN
 from netns.kernels import base
 
 INSIDE = [sys.executable, "-m", "kproxy.lab.whole.inside"]
+_VALUED = {
+    "-n",
+    "--namespace",
+    "-s",
+    "--server",
+    "-v",
+    "--v",
+    "--context",
+    "--cluster",
+    "--user",
+    "--kubeconfig",
+    "--as",
+    "--as-group",
+    "--as-uid",
+    "--token",
+    "--cache-dir",
+    "--request-timeout",
+    "--tls-server-name",
+    "--certificate-authority",
+    "--client-certificate",
+    "--client-key",
+    "--username",
+    "--password",
+}
+"""Options of kubectl itself, before its command, whose value is the next word."""
 _TAKES_ALL = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
@@ -84,39 +111,69 @@ def kubectl(arguments: tuple[str, ...], name: str | None, place: Path) -> int:
     if text is None:
         return enter(directory, ADMIN, ["kubectl", *words])
     start = messages.Start(host=ADMIN, argv=["kubectl", *words], cwd=str(Path.cwd()))
-    answer = client.capture(directory, start, text.encode())
+    answer = client.capture(directory, start, text)
     sys.stdout.buffer.write(answer.stdout)
     sys.stdout.buffer.flush()
     sys.stderr.buffer.write(answer.stderr)
     return answer.code
 
 
-def _with_files_read(words: list[str]) -> tuple[list[str], str | None]:
+def _with_files_read(words: list[str]) -> tuple[list[str], bytes | None]:
     """Return the words with all files after -f replaced by one ``-``, and what they hold.
 
     Only plain files are: directories, URLs and ``-`` are left to kubectl, and so are the words
-    after ``--``. None: there are no files.
+    after ``--`` and those of ``kubectl logs``, whose -f means to follow. None: there are no files.
     """
+    if _verb(words) == "logs":
+        return words, None
     kept: list[str] = []
-    texts: list[str] = []
+    texts: list[bytes] = []
     rest = iter(words)
     for word in rest:
         if word == "--":
             kept += [word, *rest]
             break
-        flag, equals, value = word.partition("=")
-        if flag not in ("-f", "--filename"):
-            kept.append(word)
-            continue
-        path = Path(value if equals else next(rest, ""))
-        if not path.is_file():
-            kept += [flag, str(path)]
+        flag, value = _filename(word)
+        taken = [word] if value or not flag else [word, *itertools.islice(rest, 1)]
+        found = (value or "".join(taken[1:])).split(",") if flag else []
+        if not found or not all(Path(path).is_file() for path in found):
+            kept += taken
             continue
         kept += [] if texts else ["-f", "-"]
-        texts.append(path.read_text(encoding="utf-8"))
+        texts += map(_read, found)
     if not texts:
         return words, None
-    return kept, "\n---\n".join(texts)
+    # What begins as JSON does is not looked at by kubectl for the "---" of YAML.
+    mark = b"---\n" if len(texts) > 1 and texts[0].lstrip().startswith(b"{") else b""
+    return kept, mark + b"\n---\n".join(texts)
+
+
+def _verb(words: Sequence[str]) -> str:
+    """Return kubectl's command: the first word that is neither an option nor its value."""
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            return word
+        if word in _VALUED:
+            next(rest, None)
+    return ""
+
+
+def _filename(word: str) -> tuple[bool, str]:
+    """Return whether a word is the option -f, and its value, if that is not the next word."""
+    for flag in ("-f", "--filename"):
+        if word == flag:
+            return True, ""
+        if word.startswith(f"{flag}="):
+            return True, word.removeprefix(f"{flag}=")
+    return word.startswith("-f"), word.removeprefix("-f")
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise errors.UsageError(f"cannot read {path}: {error.strerror}") from None
 
 
 @click.command()

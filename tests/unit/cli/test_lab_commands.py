@@ -83,8 +83,58 @@ def test_files_for_kubectl_are_read_here_and_become_its_input(tmp_path: Path) ->
     words = ["apply", "-n", "shop", "-f", str(one), f"--filename={two}", "--wait"]
     assert lab_commands._with_files_read(words) == (
         ["apply", "-n", "shop", "-f", "-", "--wait"],
-        "a: 1\n---\nb: 2",
+        b"a: 1\n---\nb: 2",
     )
+
+
+@pytest.mark.parametrize("words", [["-f{one},{two}"], ["-f", "{one},{two}"], ["-f={one},{two}"]])
+def test_several_files_may_stand_after_one_option(words: list[str], tmp_path: Path) -> None:
+    one, two = tmp_path / "1.yaml", tmp_path / "2.yaml"
+    one.write_text("a: 1")
+    two.write_text("b: 2")
+    words = [word.format(one=one, two=two) for word in words]
+    assert lab_commands._with_files_read(["create", *words]) == (
+        ["create", "-f", "-"],
+        b"a: 1\n---\nb: 2",
+    )
+
+
+def test_kubectl_sees_that_several_files_of_json_are_several(tmp_path: Path) -> None:
+    """It takes what begins with a brace for one stream of JSON, in which no "---" may be."""
+    path = tmp_path / "1.json"
+    path.write_text("{}")
+    words, data = lab_commands._with_files_read(["apply", "-f", str(path), "-f", str(path)])
+    assert (words, data) == (["apply", "-f", "-"], b"---\n{}\n---\n{}")
+    assert lab_commands._with_files_read(["apply", "-f", str(path)])[1] == b"{}"
+
+
+def test_a_file_goes_to_kubectl_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(b"\xff\xfe")
+    assert lab_commands._with_files_read(["apply", "-f", str(path)])[1] == b"\xff\xfe"
+
+
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "x.yaml"
+    path.touch()
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(errors.UsageError, match=f"cannot read {path}: Permission denied"):
+        lab_commands._with_files_read(["apply", "-f", str(path)])
+
+
+@pytest.mark.parametrize("before", [[], ["-n", "shop"], ["--context=x", "-v", "6"]])
+def test_logs_are_followed_whatever_files_there_are(
+    before: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "web-0").touch()
+    words = [*before, "logs", "-f", "web-0"]
+    assert lab_commands._with_files_read(words) == (words, None)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +143,9 @@ def test_files_for_kubectl_are_read_here_and_become_its_input(tmp_path: Path) ->
         ["get", "pods"],
         ["apply", "-f", "-"],
         ["apply", "-f", "https://example.org/x.yaml"],
+        ["apply", "-f"],
+        ["apply", "--filename", "/"],
+        ["apply", "-f="],
         ["exec", "pod", "--", "tail", "-f", "/etc/hostname"],
     ],
 )
