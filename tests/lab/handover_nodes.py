@@ -1,6 +1,5 @@
 """Two proxies of one node, and what their tests look at: who writes when, and who answers."""
 
-import contextlib
 import itertools
 import json
 import socket
@@ -29,10 +28,10 @@ MODES = (
 )
 
 
-@contextlib.contextmanager
-def running(directory: Path, mode: str) -> Iterator[Node]:
+@pytest.fixture(params=MODES)
+def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
     """Run a node on which there is something to write."""
-    with agent_node.running(directory, mode) as one:
+    with agent_node.running(tmp_path, request.param) as one:
         one.api.put(service("web", "10.96.0.10"), slice_of("web", "10.128.0.5", "10.128.1.6"))
         yield one
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ from handover_nodes import (
     CHECKED,
     FLAG,
     METRICS,
-    MODES,
     HealthCheck,
     ended,
     events,
+    node,
     one_writer,
-    running,
     synced_to,
 )
 from stub_api import service, slice_of
@@ -27,13 +25,9 @@ from stub_api import service, slice_of
 from kproxy import costfile, costs
 from netns.wait import wait_until
 
+__all__ = ["node"]
+
 pytestmark = [pytest.mark.lab, pytest.mark.needs_tool("ip", "iptables-legacy-save")]
-
-
-@pytest.fixture(params=MODES)
-def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
-    with running(tmp_path, request.param) as one:
-        yield one
 
 
 PLACES = {costs.START: 0.1, costs.LIST: 0.05, costs.SYNC_ADOPT: 0.2, costs.SYNC_PARTIAL: 0.02}

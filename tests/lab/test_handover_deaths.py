@@ -13,11 +13,10 @@ from agent_node import Node
 from handover_nodes import (
     CHECK_EVERY_S,
     FLAG,
-    MODES,
     HealthCheck,
     ended,
+    node,
     one_writer,
-    running,
     synced_to,
 )
 from stub_api import slice_of
@@ -27,13 +26,9 @@ from kproxy.agent.handover import Message, Word
 from netns import namespace
 from netns.wait import wait_until
 
+__all__ = ["node"]
+
 pytestmark = [pytest.mark.lab, pytest.mark.needs_tool("ip", "iptables-legacy-save")]
-
-
-@pytest.fixture(params=MODES)
-def node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Node]:
-    with running(tmp_path, request.param) as one:
-        yield one
 
 
 class Peer:
