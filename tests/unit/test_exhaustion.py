@@ -11,6 +11,7 @@ from kproxy import exhaustion, healthhttp
 from kproxy.controlplane import kubeletserver
 from kproxy.lab import pager
 from kproxy.lab.dashboard import server as dashboard
+from kproxy.lab.door.owner import Keeper
 from kproxy.traffic import webserver
 from kproxy.traffic.remote.receiver import Place, Receiver
 
@@ -99,3 +100,12 @@ def test_a_receiver_of_measurements_waits(monkeypatch: pytest.MonkeyPatch) -> No
         place = Place(name="far", port=0, most_packets=1, card=None)
         with pytest.raises(Waited):
             Receiver(place, "a secret", stand_in, lambda text: None).serve()
+
+
+def test_a_lab_does_not_end_because_one_more_cannot_come_in(waits: list[float]) -> None:
+    nowhere: Any = None
+    keeper = Keeper(nowhere, progress=lambda text: None, ready=lambda report: None)
+    with socket.socket() as listener:
+        stand_in: Any = Exhausted(listener, errno.EMFILE)
+        keeper._accept(stand_in)
+    assert (waits, keeper._clients) == ([exhaustion.EXHAUSTED_S], {})

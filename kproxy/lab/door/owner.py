@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from kproxy import errors
+from kproxy.exhaustion import wait_if_exhausted
 from kproxy.lab.door import messages, wakeup
 from kproxy.lab.door.directory import LabDirectory
 from netns.kernels.stdio import Outlet
@@ -131,8 +132,13 @@ class Keeper:
         self._process.terminate()
 
     def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except OSError as error:
+            wait_if_exhausted(error)  # The lab must not end because one more cannot come in.
+            return
         self._last += 1
-        self._clients[self._last] = client = _Client(listener.accept()[0])
+        self._clients[self._last] = client = _Client(connection)
         if not self._is_ready:
             text = f"lab {self._directory.name} is still being started (see `kproxy lab list`)"
             client.outlet.add(messages.pack(messages.REFUSED, text.encode()))
