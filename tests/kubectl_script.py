@@ -60,7 +60,9 @@ spec:
         imagePullPolicy: IfNotPresent
         resources: {requests: {cpu: 100m}}
         ports: [{name: http, containerPort: 8080}]
-        env: [{name: COLOUR, value: blue}]
+        env:
+        - {name: COLOUR, value: blue}
+        - {name: NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
         envFrom: [{configMapRef: {name: settings}, prefix: SET_}]
         volumeMounts: [{name: scratch, mountPath: /scratch}]
         COMMAND
@@ -92,6 +94,8 @@ spec:
         image: @IMAGE@
         COMMAND
 """
+SCHEMA_PROBLEM = "error calculating patch"
+"""With this kubectl warns of an OpenAPI in which it does not find what it has to compare."""
 NODE = """
 apiVersion: v1
 kind: Node
@@ -307,6 +311,8 @@ class Kubectl:
         output = done.stdout + done.stderr
         if done.returncode != step.code:
             yield f"kubectl {command}: exit code {done.returncode}\n{output}"
+        if SCHEMA_PROBLEM in output:
+            yield f"kubectl {command}: a schema that it cannot use\n{output}"
         place = 0
         for pattern in map(self._named, step.expect):
             found = re.compile(pattern, re.MULTILINE).search(output, place)

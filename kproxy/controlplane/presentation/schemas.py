@@ -10,6 +10,14 @@ from kproxy.api.shapes import Shape
 Object = dict[str, Any]
 
 _SIMPLE = ("string", "integer", "number", "boolean")
+_UNKNOWN: Object = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+_PARTS = {
+    "EnvVar.valueFrom": ("configMapKeyRef", "fieldRef", "resourceFieldRef", "secretKeyRef"),
+}
+"""What is below fields of which the types know nothing more, but the server fills something in.
+
+There an object differs from what was applied, so kubectl looks into the schema, and warns at every
+``apply`` if it does not find the place."""
 
 
 def definition_name(kind: kinds.Kind, shape: Shape) -> str:
@@ -45,11 +53,17 @@ def _object(kind: kinds.Kind, shape: Shape, root: str) -> Object:
     if is_whole:
         schema["description"] = shape.description
     schema["properties"] = {
-        name: _field(kind, inner, root) for name, inner in shape.fields.items()
+        name: _field(kind, inner, root) | _parts(f"{shape.name}.{name}")
+        for name, inner in shape.fields.items()
     }
     if shape.required:
         schema["required"] = list(shape.required)
     return schema
+
+
+def _parts(place: str) -> Object:
+    parts = _PARTS.get(place)
+    return {"properties": {name: {**_UNKNOWN} for name in parts}} if parts else {}
 
 
 def _field(kind: kinds.Kind, shape: Shape, root: str) -> Object:
@@ -82,7 +96,7 @@ def _bare(kind: kinds.Kind, shape: Shape, root: str) -> Object:
     if shape.type == "map":
         inner = _bare(kind, shape.item or shapes.ANY, root)
         return {"type": "object", "additionalProperties": inner}
-    return {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return {**_UNKNOWN}
 
 
 def _reference(target: str, root: str) -> Object:

@@ -117,6 +117,16 @@ def test_writes_advertise_validation_and_dry_runs():
     assert containers["x-kubernetes-patch-merge-key"] == "name"
 
 
+@pytest.mark.parametrize("version", ["v1", "apps/v1"])
+def test_where_the_server_fills_in_something_kubectl_finds_the_place(version):
+    """Of a place that differs and is not there it warns whenever a manifest is applied."""
+    served = msgspec.json.decode(openapi.document(version))["components"]["schemas"]
+    group = version.partition("/")[0] if "/" in version else "core"
+    source = served[f"io.k8s.api.{group}.v1.EnvVar"]["properties"]["valueFrom"]
+    assert source["properties"]["fieldRef"]["type"] == "object"
+    assert source["x-kubernetes-preserve-unknown-fields"]
+
+
 def test_the_index_leads_to_every_document():
     paths = openapi.index()["paths"]
     assert "api/v1" in paths
