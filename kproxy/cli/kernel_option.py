@@ -123,8 +123,7 @@ def lab_options(
     """Give a command the options ``--clock``, ``--seed``, ``--stall``, and those of every kernel.
 
     The command gets them as one argument, ``kernel`` (a :class:`KernelChoice`). ``memory`` and
-    ``clock`` are what is taken where the user does not say; None: the virtual clock where the
-    kernel has it.
+    ``clock``: where the user does not say; None: virtual where the kernel can.
     """
 
     @click.option(
@@ -156,12 +155,9 @@ def lab_options(
         stall: float,
         **options: Any,
     ) -> Any:
-        chosen = dataclasses.replace(
-            kernel,
-            clock=base.Clock(clock) if clock else None,
-            seed=seed,
-            limits=dataclasses.replace(kernel.limits, stall=stall),
-        )
+        limits = dataclasses.replace(kernel.limits, stall=stall)
+        found = base.Clock(clock) if clock else None
+        chosen = dataclasses.replace(kernel, clock=found, seed=seed, limits=limits)
         return command(*args, kernel=chosen, **options)
 
     return with_clock

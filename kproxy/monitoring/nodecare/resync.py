@@ -39,9 +39,7 @@ def resync(
 ) -> Care:
     """Ask for it, wait until it is done, and look again. ``number``: the signal that asks.
 
-    A proxy that takes the place of the one that was asked is waited for instead: it begins with a
-    full sync.
-
+    Who takes the place of the one that was asked is waited for: that begins with a full sync.
     Raises KproxyError where the API server or the kernel does not answer.
     """
     wanted = ask()
@@ -49,22 +47,20 @@ def resync(
     one = find(place.lock)
     refused = why_not(one, number) if found else ""
     if refused or dry_run or not found or one is None:
-        planned = not refused and bool(found)
         return Care(
             care=RESYNC,
             node=wanted.node,
             dry_run=dry_run,
             found=found,
-            done=_planned(one, number) if planned else (),
+            done=_planned(one, number) if found and not refused else (),
             left=() if dry_run else found,
             refused=refused,
         )
     before, _ = asking.metrics(place.metrics)
-    asked_at = time.time()
+    asked = _Asked(one, before.total(asking.FULL), time.time())
     answer = _Answer(False, "it has ended just now")
     if send(one, number):
-        before_that = _Asked(one, before.total(asking.FULL), asked_at)
-        answer = _await(place, before_that, within_s, find, lives)
+        answer = _await(place, asked, within_s, find, lives)
     left = _settle(differ, ask, within_s)
     return Care(
         care=RESYNC,
