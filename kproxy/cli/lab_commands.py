@@ -91,14 +91,15 @@ def shell(host: str, name: str | None, place: Path) -> int:
     return enter(find(place, name), host, ["bash", "--norc"], PS1=prompt)
 
 
-@click.command(context_settings=_TAKES_ALL, add_help_option=False)
+@click.command(context_settings=_TAKES_ALL)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @place_options
 def kubectl(arguments: tuple[str, ...], name: str | None, place: Path) -> int:
     """Run this machine's kubectl in the lab's host admin, with all rights.
 
     Options of ours (--name, --state-dir) go before kubectl's own words. Files after -f are read
-    here, also where the lab does not see them.
+    here, also where the lab does not see them. Its own help: `kproxy lab kubectl help`, and --help
+    after a command of its.
     """
     if base.find_program("kubectl") is None:
         raise errors.UsageError(
@@ -233,7 +234,8 @@ def logs(
     """Print the logs of parts of the cluster, together and in order.
 
     COMPONENT is a host (control1), a part of a host (control1/apiserver), or a part of all hosts
-    (apiserver). Without one, the names that there are. For pods: `kproxy lab kubectl logs`.
+    (apiserver). Proxies and name servers are pods: kube-proxy is all of them, kube-system/NAME
+    one; of other pods tells `kproxy lab kubectl logs`. Without any: the names that there are.
     """
     words = ["logs", "--tail", str(tail)]
     words += ["--follow"] * follow + ["--raw"] * raw

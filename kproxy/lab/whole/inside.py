@@ -5,7 +5,8 @@
     python -m kproxy.lab.whole.inside logs [--follow] [--tail N] [--raw] [NAME…]
 
 The state directory is in the environment (the door puts it there). Answers are JSON on standard
-output, but for logs. Exit code 0; 1: it could not be answered, in words on standard error.
+output, but for logs, which people read. Exit code 0; 1: it could not be answered, 2: there is no
+such log, in words on standard error.
 """
 
 import argparse
@@ -71,8 +72,8 @@ def main(arguments: list[str]) -> int:
         with attached() as cluster:
             options.run(cluster, options)
     except (errors.KproxyError, NetnsError) as error:
-        print(error, file=sys.stderr)
-        return 1
+        print(f"kproxy: {error}" if options.run is _logs else error, file=sys.stderr)
+        return 2 if isinstance(error, errors.UsageError) else 1
     except (BrokenPipeError, KeyboardInterrupt):  # the reader has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 130

@@ -76,6 +76,26 @@ def test_down_repairs_what_a_killed_measurement_has_left(
     assert not left.exists()
 
 
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["--name", "shop", "--help"]])
+def test_help_about_kubectl_in_a_lab_needs_no_lab(words: list[str], tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["lab", "kubectl", "--state-dir", str(tmp_path), *words])
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "kproxy lab kubectl help" in result.output
+
+
+def test_help_about_a_command_of_kubectl_is_kubectls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(lab_commands, "find", lambda place, name: None)
+    monkeypatch.setattr(base, "find_program", lambda name: Path("/bin/kubectl"))
+    monkeypatch.setattr(
+        lab_commands, "enter", lambda directory, host, words: asked.append(words) or 0
+    )
+    CliRunner().invoke(cli, ["lab", "kubectl", "-n", "shop", "get", "--help"])
+    assert asked == [["kubectl", "-n", "shop", "get", "--help"]]
+
+
 def test_files_for_kubectl_are_read_here_and_become_its_input(tmp_path: Path) -> None:
     one, two = tmp_path / "1.yaml", tmp_path / "2.yaml"
     one.write_text("a: 1")

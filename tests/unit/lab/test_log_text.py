@@ -1,12 +1,14 @@
 """The logs of a cluster's parts, as `kproxy lab logs` shows them."""
 
 import io
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from kproxy import errors, logs
-from kproxy.lab.whole import logtext
+from kproxy.lab.whole import inside, logtext
 
 
 @pytest.fixture
@@ -38,6 +40,18 @@ def test_a_log_is_named_by_host_part_or_both(
 def test_an_unknown_name_is_told_with_those_there_are(directory: Path) -> None:
     with pytest.raises(errors.UsageError, match=r"no log 'nobody' .*node1-kubelet"):
         logtext.select(directory, ["nobody"])
+
+
+def test_to_people_an_unknown_name_is_bad_usage_told_in_the_words_of_kproxy(
+    directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = SimpleNamespace(logs=directory)
+    cluster = SimpleNamespace(places=SimpleNamespace(files=files))
+    monkeypatch.setattr(inside, "attached", lambda: nullcontext(cluster))
+    assert inside.main(["logs", "--", "nobody"]) == 2
+    assert capsys.readouterr().err.startswith("kproxy: there is no log 'nobody'")
+    assert inside.main(["logs", "--", "etcd1"]) == 0
+    assert capsys.readouterr().out == "its own words\n"
 
 
 def test_lines_of_several_logs_come_in_the_order_of_their_times(
