@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import ports
 from child_processes import DIES_WITH_US
 
 from kproxy.controlplane.access import kubeconfigs
@@ -30,8 +30,7 @@ class ApiProcess:
 @contextlib.contextmanager
 def running(directory: Path) -> Iterator[ApiProcess]:
     """Run an API server with a store in a directory."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = ports.unused()
     address = f"127.0.0.1:{port}"
     pki = directory / "pki"
     module = "kproxy.controlplane.apiserver"
@@ -48,5 +47,5 @@ def running(directory: Path) -> Iterator[ApiProcess]:
         finally:
             process.terminate()
             said = process.stderr.read()
-            assert process.wait(30) == 0, said
+            assert process.wait(60) == 0, said
     assert b"request failed" not in said, said

@@ -3,13 +3,13 @@
 import http.client
 import json
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
 
 import alert_rules
+import ports
 import pytest
 import yaml
 
@@ -31,8 +31,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     document = profiles.alertmanager(Profile.PRODUCTION)
     document["receivers"] = [{"name": one["name"]} for one in document["receivers"]]
     (directory / "am.yml").write_text(yaml.safe_dump(document))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = ports.unused()
     command = ["prometheus-alertmanager", f"--config.file={directory}/am.yml"]
     command += [f"--storage.path={directory}/am", f"--web.listen-address=127.0.0.1:{port}"]
     with (directory / "am.log").open("wb") as log:
@@ -46,7 +45,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 def ask(port: int, method: str, body: object = None) -> list[dict[str, object]]:
     def answered() -> bytes:
-        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
             try:
                 headers = {"Content-Type": "application/json"}
                 connection.request(method, "/api/v2/alerts", json.dumps(body), headers)

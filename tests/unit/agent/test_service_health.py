@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import ports
 import pytest
 
 from kproxy.agent.listeners import Listeners
@@ -118,15 +119,8 @@ def served() -> Iterator[Served]:
     one.checks.update([state()])
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 def ask(port: int) -> tuple[int, str]:
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: n\r\n\r\n")
         answer = b""
         while part := client.recv(4096):
@@ -136,7 +130,7 @@ def ask(port: int) -> tuple[int, str]:
 
 
 def test_many_ports_come_and_go_and_answer_what_is_true_now(served: Served) -> None:
-    first, second = free_port(), free_port()
+    first, second = ports.unused(), ports.unused()
     web = service(endpoint(1), check=first)
     served.checks.update([state(web, service(name="api", check=second))])
     assert ask(first)[0] == 200
@@ -152,7 +146,7 @@ def test_many_ports_come_and_go_and_answer_what_is_true_now(served: Served) -> N
 
 
 def test_a_client_that_says_nothing_keeps_nobody_waiting(served: Served) -> None:
-    port = free_port()
+    port = ports.unused()
     served.checks.update([state(service(endpoint(1), check=port))])
     with socket.create_connection(("127.0.0.1", port)):
         assert ask(port)[0] == 200
@@ -169,7 +163,7 @@ def test_a_port_that_is_taken_is_told_with_the_service_and_tried_again(served: S
 
     listeners = Taken()
     served.checks._listeners = listeners
-    port = free_port()
+    port = ports.unused()
     for count in (1, 2):
         known = [endpoint(last) for last in range(count)]
         served.checks.update([state(service(*known, check=port))])
@@ -182,11 +176,11 @@ def test_a_port_that_is_taken_is_told_with_the_service_and_tried_again(served: S
 
 
 def test_a_successor_takes_the_ports_over_with_the_connections_that_wait(served: Served) -> None:
-    port = free_port()
+    port = ports.unused()
     served.checks.update([state(service(endpoint(1), check=port))])
     assert ask(port)[0] == 200
     given = [one.dup() for one in served.listeners.pause()]
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as waiting:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as waiting:
         waiting.sendall(b"GET / HTTP/1.1\r\n\r\n")
         successor = Served()
         successor.listeners.inherit(given)

@@ -4,12 +4,13 @@ import select
 import socket
 from collections.abc import Iterator
 
+import ports
 import pytest
 
 from kproxy.monitoring.prober.attempts import Attempt, Fate, attempt
 from kproxy.monitoring.prober.targets import Probe, Target
 
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 HERE = "127.0.0.1"
 
 
@@ -36,12 +37,6 @@ def fate_of(one: Attempt, at_once: Fate) -> Fate:
         assert poll.poll(PATIENCE_MS), "nothing has come"
         fate = one.look()
     return fate
-
-
-def unused_port(kind: int) -> int:
-    with socket.socket(socket.AF_INET, kind) as taken:
-        taken.bind((HERE, 0))
-        return int(taken.getsockname()[1])
 
 
 @pytest.fixture
@@ -76,7 +71,7 @@ def test_a_connection_that_is_made_is_an_answer_and_leaves_nothing(
 
 
 def test_a_connection_that_is_refused_is_lost() -> None:
-    one = attempt(target(Probe.TCP_CONNECT, unused_port(socket.SOCK_STREAM)))
+    one = attempt(target(Probe.TCP_CONNECT, ports.unused()))
     assert fate_of(one, one.begin()) is Fate.LOST
     one.close()
 

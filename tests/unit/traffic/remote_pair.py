@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import ports
+
 from kproxy.traffic import wire
 from kproxy.traffic.phc import CardClock
 from kproxy.traffic.remote import channel
@@ -26,18 +28,12 @@ class Ends:
         return channel.connect("127.0.0.1", self.control)
 
 
-def free_port() -> int:
-    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
-        sock.bind(("::", 0))
-        return int(sock.getsockname()[1])
-
-
 @contextlib.contextmanager
 def receiver(
     *, runs: int = 1, most_packets: int = 1000, card: CardClock | None = None
 ) -> Iterator[Ends]:
     """Run a receiver until it has handed over so many runs; the last one is made by the test."""
-    port = free_port()
+    port = ports.unused("::", socket.SOCK_DGRAM)
     with channel.listen("127.0.0.1", 0) as listener:
         ends = Ends(listener.getsockname()[1], port)
         place = Place(name="far", port=port, most_packets=most_packets, card=card)
@@ -51,7 +47,7 @@ def receiver(
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield ends
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
 
 
