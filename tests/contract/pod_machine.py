@@ -15,7 +15,7 @@ from kproxy.lab import layout, plan
 from kproxy.lab.podruntime import NetnsRuntime, Room
 from netns.lab import Lab
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 RANGE6 = IPv6Network("fd00:10:244::/48")
 NODE = replace(plan.Plan(nodes=2).node("node1"), cluster_cidr6=RANGE6)
 SLEEP = ContainerSpec(name="c", command=("sleep", "1000"))

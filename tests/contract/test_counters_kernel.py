@@ -236,5 +236,5 @@ def _told(monitor: drops.DropMonitor, number: int) -> list[drops.Drop]:
         found.extend(one for one in monitor.read() if one.frame.endswith(MARK))
         return len(found) >= number
 
-    wait_until(told, 10, f"{number} drops", interval=0.05)
+    wait_until(told, 60, f"{number} drops", interval=0.05)
     return found

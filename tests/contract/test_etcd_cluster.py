@@ -37,7 +37,7 @@ class Counting:
     """Counts a key up by compare and swap, in a thread, and watches it, in another."""
 
     def __init__(self, cluster: EtcdCluster, since: int) -> None:
-        self._storages = [etcd.EtcdStorage(cluster.endpoints, patience=30) for _ in range(2)]
+        self._storages = [etcd.EtcdStorage(cluster.endpoints, patience=60) for _ in range(2)]
         self.acknowledged: list[tuple[int, int]] = []
         """(value, revision)"""
         self.seen: list[tuple[int, int]] = []
@@ -113,18 +113,21 @@ def test_without_its_leader_writes_go_on_and_no_watch_misses_any(cluster, storag
 
 
 def test_without_a_majority_it_is_unavailable_until_there_is_one(cluster):
-    with contextlib.closing(etcd.EtcdStorage(cluster.endpoints, patience=3)) as storage:
+    with (
+        contextlib.closing(etcd.EtcdStorage(cluster.endpoints, patience=60)) as storage,
+        contextlib.closing(etcd.EtcdStorage(cluster.endpoints, patience=3)) as hasty,
+    ):
         first = storage.commit([Write("/a", b"1", ABSENT)])
-        watch = storage.watch("/", first)
+        watch = hasty.watch("/", first)
         gone = sorted(cluster.peers)[:2]
         for name in gone:
             cluster.kill(name)
         with pytest.raises(base.Unavailable):
-            storage.commit([Write("/a", b"2", first)])
+            hasty.commit([Write("/a", b"2", first)])
         with pytest.raises(base.Unavailable):
-            storage.get("/a")
+            hasty.get("/a")
         with pytest.raises(base.Unavailable):
-            watch.next(30)
+            watch.next(60)
         watch.close()
         for name in gone:
             cluster.start(name)
@@ -136,20 +139,21 @@ def test_without_a_majority_it_is_unavailable_until_there_is_one(cluster):
         with contextlib.closing(storage.watch("/", first)) as watch:
             seen: list[Change] = []
             while not seen or seen[-1].revision < last:
-                seen += watch.next(30)[0]
+                seen += watch.next(60)[0]
         assert seen[-1] == Change("/b", b"3", None, last)
         assert [change.revision for change in seen] == list(range(first + 1, last + 1))
 
 
 def test_an_api_server_reads_on_without_its_store_and_catches_up(cluster):
     """Reads that need not be the newest and watches outlive the store; writes fail until then."""
-    storage = etcd.EtcdStorage(cluster.endpoints, patience=2)
+    storage = etcd.EtcdStorage(cluster.endpoints, patience=60)
     with contextlib.closing(Store(storage)) as store:
         made = store.create("pods", {"metadata": {"namespace": "demo", "name": "a"}, "spec": {}})
         items, since = store.list("pods")
         gone = sorted(cluster.peers)[:2]
         for name in gone:
             cluster.kill(name)
+        storage._gateway._patience = 2
         with pytest.raises(errors.ApiError) as caught:
             store.update("pods", ("demo", "a"), lambda old: {**old, "spec": {"x": 1}})
         assert caught.value.code in (503, 504)
@@ -161,11 +165,12 @@ def test_an_api_server_reads_on_without_its_store_and_catches_up(cluster):
         assert caught.value.code == 503
         for name in gone:
             cluster.start(name)
+        storage._gateway._patience = 60
         cluster.leader()
         store.update("pods", ("demo", "a"), lambda old: {**old, "spec": {"x": 2}})
         seen = []
         while not seen or seen[-1].item.obj["spec"] != {"x": 2}:
-            events, since = store.events("pods", since, 30)
+            events, since = store.events("pods", since, 60)
             assert events
             seen += events
         assert {event.type for event in seen} == {EventType.MODIFIED}

@@ -96,12 +96,12 @@ def test_a_device_that_was_set_down_serves_after_a_full_sync(
     backend = Backend(doors, family)
     backend.sync(wanted)
     some = [str(one.ip) for one in sorted(doors.links.addresses(DEVICE))[:3]]
-    wait_until(lambda: all(map(is_local, some)), 30, "the addresses are not local")
+    wait_until(lambda: all(map(is_local, some)), 60, "the addresses are not local")
     subprocess.run(["ip", "link", "set", DEVICE, "down"], check=True)
     backend.reread()
     result = backend.sync(wanted)
     assert (result.failures, result.refused) == ((), ())
-    wait_until(lambda: all(map(is_local, some)), 30, "the addresses are not local again")
+    wait_until(lambda: all(map(is_local, some)), 60, "the addresses are not local again")
     assert backend.differences(wanted) == []
 
 

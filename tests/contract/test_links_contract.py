@@ -159,14 +159,14 @@ def test_a_device_that_was_set_down_answers_again(namespace: None) -> None:
     KEEP.write_text("1")
     with Links() as links:
         links.ensure_dummy(DEVICE, SOME)
-        wait_until(lambda: all(local()), 30, "the addresses of the device are not local")
+        wait_until(lambda: all(local()), 60, "the addresses of the device are not local")
         subprocess.run(["ip", "link", "set", DEVICE, "down"], check=True)
         assert not links.is_up(DEVICE)
         assert links.addresses(DEVICE) == set(SOME)
         assert local() == [True, True, False]
         links.ensure_dummy(DEVICE, SOME)
         assert links.is_up(DEVICE)
-        wait_until(lambda: all(local()), 30, "the addresses of the device are not local")
+        wait_until(lambda: all(local()), 60, "the addresses of the device are not local")
 
 
 @pytest.mark.kernel

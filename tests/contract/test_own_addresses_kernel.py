@@ -50,14 +50,14 @@ def test_news_of_an_address(links: Links) -> None:
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     links.add_addresses("lo", [interface("192.0.2.1/24")])
-    assert heard.wait(30)
-    thread.join(30)
+    assert heard.wait(60)
+    thread.join(60)
     heard.clear()
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
     links.remove_addresses("lo", [interface("192.0.2.1/24")])
-    assert heard.wait(30)
-    thread.join(30)
+    assert heard.wait(60)
+    thread.join(60)
     changes.close()
 
 

@@ -52,7 +52,7 @@ def test_who_reads_waits_for_the_restore_of_a_killed_proxy(name: str, orphan: Pa
     waiting.start()
     assert waiting.is_alive()
     orphan.write_text("")
-    waiting.join(30)
+    waiting.join(60)
     assert not waiting.is_alive()
     with turn.held(name) as inherit:
         assert len(inherit) == 1

@@ -60,7 +60,7 @@ class Servers:
             self.kill(number)
 
     def ask(self, number: int, verb: str, path: str, body: object = None) -> tuple[int, dict]:
-        connection = http.client.HTTPConnection(self.addresses[number], PORT, timeout=30)
+        connection = http.client.HTTPConnection(self.addresses[number], PORT, timeout=60)
         try:
             headers = {"Content-Type": "application/json"}
             connection.request(verb, path, json.dumps(body) if body else None, headers)

@@ -126,7 +126,7 @@ def test_without_inotify_a_watch_looks_again_by_itself(tmp_path, monkeypatch):
         assert watch.next(0)[0] == []
         timer = threading.Timer(0.1, storage.commit, [[Write("/a", b"1", ABSENT)]])
         timer.start()
-        changes, revision = watch.next(30)
+        changes, revision = watch.next(60)
         assert changes == [Change("/a", b"1", None, revision)]
         timer.join()
 
@@ -161,7 +161,7 @@ def test_the_end_of_a_process_rings(tmp_path):
     listener.start()
     holder.kill()
     holder.communicate()
-    assert woken.wait(30)
+    assert woken.wait(60)
     listener.join()
     ear.close()
 
@@ -211,11 +211,11 @@ def test_etcd_with_certificates(tmp_path):
             [*DIES_WITH_US, *command], stdout=log, stderr=log, start_new_session=True
         )
     try:
-        trusting = etcd.EtcdStorage([secured], authority=tmp_path / "ca.crt")
+        trusting = etcd.EtcdStorage([secured], authority=tmp_path / "ca.crt", patience=60)
         with contextlib.closing(trusting) as storage:
             revision = storage.commit([Write("/a", b"1", ABSENT)])
             with contextlib.closing(storage.watch("/", revision - 1)) as watch:
-                assert watch.next(30)[0] == [Change("/a", b"1", None, revision)]
+                assert watch.next(60)[0] == [Change("/a", b"1", None, revision)]
         wary = etcd.EtcdStorage([secured], patience=0.5)
         with contextlib.closing(wary) as storage:
             with pytest.raises(base.Unavailable, match="certificate verify failed") as caught:
