@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from lock_proxies import Make, Proxy
+from lock_proxies import PATIENCE_S, Make, Proxy
+
+from kproxy.agent import handover, nodelock
 
 _numbers = itertools.count()
 
@@ -18,7 +20,11 @@ def name() -> str:
 
 
 @pytest.fixture
-def make(name: str) -> Iterator[Make]:
+def make(name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    # On a slow machine somebody is late who is neither stuck nor gone.
+    for limit in ("OFFER_S", "SILENCE_S", "LEAVING_S"):
+        monkeypatch.setattr(handover, limit, PATIENCE_S)
+    monkeypatch.setattr(nodelock, "NOBODY_S", PATIENCE_S)
     with contextlib.ExitStack() as stack:
 
         def made(**options: Any) -> Proxy:

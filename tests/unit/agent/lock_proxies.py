@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from kproxy.agent.nodelock import NodeLock
 from kproxy.logs import Log
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class Proxy:

@@ -26,7 +26,7 @@ class Server:
         return self
 
     def request(self, method: str, path: str, *, body: bytes) -> bytes:
-        self.open.wait(30)
+        self.open.wait(60)
         try:
             if self.error is not None:
                 raise self.error
@@ -45,7 +45,7 @@ def test_an_event_is_posted_as_the_api_wants_it() -> None:
     server = Server()
     events, _ = sender(server)
     events.warn("SyncFailed", "add: refused")
-    assert server.asked.acquire(timeout=30)
+    assert server.asked.acquire(timeout=60)
     (sent,) = server.taken
     assert (sent["method"], sent["path"]) == (
         "POST",
@@ -90,7 +90,7 @@ def test_nobody_waits_for_a_server_that_does_not_answer() -> None:
         events._limit = Limit()  # as if a long time had passed
         events.warn("SyncFailed", str(number))
     server.open.set()
-    assert server.asked.acquire(timeout=30)
+    assert server.asked.acquire(timeout=60)
     assert len(server.taken) < 40, "the rest is lost"
 
 
@@ -99,8 +99,8 @@ def test_a_server_that_takes_no_events_is_asked_once(code: int) -> None:
     server = Server(ApiError(code, "No", "no such kind"))
     events, output = sender(server)
     events.warn("SyncFailed", "one")
-    assert server.asked.acquire(timeout=30)
-    events._thread.join(30)
+    assert server.asked.acquire(timeout=60)
+    events._thread.join(60)
     events.warn("SyncFailed", "two")
     assert not server.asked.acquire(timeout=0)
     (line,) = map(json.loads, output.getvalue().splitlines())
@@ -111,8 +111,8 @@ def test_while_the_server_is_away_events_are_lost_and_later_ones_sent() -> None:
     server = Server(KproxyError("unreachable"))
     events, _ = sender(server)
     events.warn("SyncFailed", "one")
-    assert server.asked.acquire(timeout=30)
+    assert server.asked.acquire(timeout=60)
     server.error = None
     events.warn("SyncFailed", "two")
-    assert server.asked.acquire(timeout=30)
+    assert server.asked.acquire(timeout=60)
     assert [sent["note"] for sent in server.taken] == ["two"]

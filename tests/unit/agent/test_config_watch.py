@@ -10,7 +10,7 @@ import pytest
 
 from kproxy.agent import configwatch
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 class Watcher:

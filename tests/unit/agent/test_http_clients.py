@@ -11,7 +11,7 @@ from kproxy.agent import http, listeners
 from kproxy.agent.http import Answer, serve
 from kproxy.agent.listeners import Listeners
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def find(_path: str) -> Any:
@@ -37,7 +37,7 @@ def test_a_client_that_keeps_sending_a_little_does_not_keep_its_thread(
     sender.start()
     try:
         serve(others[0], find, own)
-        own.drain(5.0)
+        own.drain(PATIENCE_S)
         assert own._serving == 0
     finally:
         done.set()

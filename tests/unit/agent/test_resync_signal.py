@@ -17,10 +17,10 @@ def request():
 resync.listen(request)
 with lock:
     os.kill(os.getpid(), resync.SIGNAL)
-assert asked.acquire(timeout=30)
+assert asked.acquire(timeout=60)
 for _ in range(3):
     os.kill(os.getpid(), resync.SIGNAL)
-    assert asked.acquire(timeout=30)
+    assert asked.acquire(timeout=60)
 """
 
 

@@ -3,6 +3,7 @@
 import io
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -128,10 +129,10 @@ def test_an_interrupt_leaves_the_terminal_as_it_was() -> None:
     try:
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == -signal.SIGINT
         written = b""
-        while data := _read(main):
+        while data := _read(main):  # to its end: it may have more to show than a terminal keeps
             written += data
+        assert process.wait(60) == -signal.SIGINT
     finally:
         process.kill()
         process.wait()
@@ -142,6 +143,7 @@ def test_an_interrupt_leaves_the_terminal_as_it_was() -> None:
 
 
 def _read(main: int) -> bytes:
+    assert select.select([main], [], [], 60)[0], "it does not end"
     try:
         return os.read(main, 1 << 16)
     except OSError:  # the last one who had the terminal open is gone

@@ -61,11 +61,11 @@ def test_keys_mark_and_q_ends(terminal: int) -> None:
     before = termios.tcgetattr(sys.stdin.fileno())
     with Attention(None, keys=True, live=False).watching() as attention:
         os.write(terminal, b"mx")
-        assert select.select(attention.fds, [], [], 10)[0]
+        assert select.select(attention.fds, [], [], 60)[0]
         marks, end = attention.read()
         assert (len(marks), end) == (2, False)
         os.write(terminal, b"q")
-        assert select.select(attention.fds, [], [], 10)[0]
+        assert select.select(attention.fds, [], [], 60)[0]
         assert attention.read() == ([], True)
     assert termios.tcgetattr(sys.stdin.fileno()) == before
 
@@ -75,7 +75,7 @@ def test_the_end_of_the_terminal_is_not_the_end_of_the_run(terminal: int) -> Non
         assert os.get_blocking(sys.stdin.fileno())  # others write to the same terminal
         with Path(os.devnull).open() as nothing:
             os.dup2(nothing.fileno(), terminal)  # it hangs up
-        assert select.select(attention.fds, [], [], 10)[0]
+        assert select.select(attention.fds, [], [], 60)[0]
         assert attention.read() == ([], False)
         assert sys.stdin.fileno() not in attention.fds
 

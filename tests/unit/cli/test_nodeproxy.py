@@ -87,8 +87,8 @@ def test_a_changed_configuration_file_ends_the_process(
         log = Log("proxy", stream=output)
         changed = nodeproxy._end_on_change(str(path), b"one", log)
         path.write_text("two")
-        assert changed.wait(20)
-        assert ended.wait(20)
+        assert changed.wait(60)
+        assert ended.wait(60)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert json.loads(output.getvalue())["msg"] == "configuration changed"

@@ -14,8 +14,8 @@ def test_list_then_watch():
     server, watcher = running(api)
     with server, watcher:
         assert [watcher.next(), watcher.next()] == [(None, ("a", 80)), (None, ("b", 80))]
-        assert watcher.synced.wait(5)
-        assert watcher.informer.wait_synced(5)
+        assert watcher.synced.wait(60)
+        assert watcher.informer.wait_synced(PATIENCE)
         query = api.watched.get(timeout=PATIENCE)
         assert (query["resourceVersion"], query["timeoutSeconds"]) == ("10", "450")
         api.events.put(event("ADDED", service("c", 11)))
@@ -30,14 +30,14 @@ def test_list_then_watch():
 def test_an_empty_list_is_synced_too():
     server, watcher = running(Api())
     with server, watcher:
-        assert watcher.synced.wait(5)
+        assert watcher.synced.wait(60)
 
 
 def test_synced_comes_after_all_objects_of_the_list():
     api = Api(*(service(f"s{number}", number) for number in range(50)))
     server, watcher = running(api)
     with server, watcher:
-        assert watcher.synced.wait(5)
+        assert watcher.synced.wait(60)
         assert watcher.changes.qsize() == 50
 
 

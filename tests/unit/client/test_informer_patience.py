@@ -99,7 +99,7 @@ def test_it_stops_at_once_wherever_it_is(where):
             policy=policy,
         )
         informer.start()
-        assert entered.wait(5)
+        assert entered.wait(60)
         informer.stop(timeout=PATIENCE)
         assert not informer._thread.is_alive()
 
@@ -114,8 +114,8 @@ def test_a_handler_may_stop_it():
     with ScriptedServer(Api(service("a", 1))) as server:
         informer = Informer(Rest(Access(server=server.url)), core.Service, on_change=change)
         informer.start()
-        assert stopped.wait(5)
-        informer._thread.join(5)
+        assert stopped.wait(60)
+        informer._thread.join(60)
         assert not informer._thread.is_alive()
 
 
@@ -167,6 +167,7 @@ def test_a_list_follows_at_once_when_a_version_has_expired_but_not_without_end(m
     api = Api()
     server, watcher = running(api)
     waits = hurried(watcher, monkeypatch)
+    monkeypatch.setattr("kproxy.client.informer.AT_ONCE_EVERY_S", 3600.0)
     api.events.put(EXPIRED)
     with server, watcher:
         api.watched.get(timeout=PATIENCE)

@@ -225,7 +225,7 @@ def test_who_waits_for_the_first_lists_waits_no_longer_than_until_the_end():
         waiting = threading.Thread(target=objects.wait_synced, daemon=True)
         waiting.start()
         objects.stop()
-        waiting.join(10)
+        waiting.join(60)
         assert not waiting.is_alive()
 
 
@@ -246,7 +246,7 @@ def test_an_object_that_a_handler_cannot_take_does_not_end_the_watch():
         cached = cache.CachedObjects(client, [POD], on_problem=problems.append)
         cached.on_change(POD, handler)
         cached.start()
-        assert both.wait(10)
+        assert both.wait(60)
         cached.stop()
     assert sorted(heard) == ["a", "b"]
     assert "a change of a Pod broke: KeyError('name')" in str(problems[0])

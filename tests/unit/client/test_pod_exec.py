@@ -23,7 +23,7 @@ from kproxy.lab.podexec import Beside
 from netns.wait import wait_until
 
 WHERE = ("kube-system", "proxy-1", "kube-proxy")
-WITHIN = 30.0
+WITHIN = 60.0
 
 
 class Here:

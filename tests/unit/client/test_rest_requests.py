@@ -96,7 +96,7 @@ def test_an_idle_connection_that_was_closed_is_not_used():
     ):
         for _ in range(3):
             assert rest.request("POST", "/") == b"{}"
-            assert server.closed.acquire(timeout=5)
+            assert server.closed.acquire(timeout=60)
         assert len(server.requests) == 3
 
 
@@ -228,9 +228,9 @@ def test_closing_ends_a_blocked_read_and_forbids_more():
 
         thread = threading.Thread(target=read)
         thread.start()
-        assert reading.wait(5)
+        assert reading.wait(60)
         rest.close()
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
         assert len(failures) == 1
         with pytest.raises(Unreachable, match="closed"):

@@ -102,9 +102,9 @@ def test_closing_ends_a_blocked_read(certificate):
 
         thread = threading.Thread(target=read)
         thread.start()
-        assert reading.wait(5)
+        assert reading.wait(60)
         rest.close()
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
         assert len(ends) == 1
 
@@ -126,7 +126,7 @@ def test_closing_ends_a_handshake_that_nobody_answers():
         with accepted:
             assert accepted.recv(1), "the client says hello"
             rest.close()
-            thread.join(5)
+            thread.join(60)
             assert not thread.is_alive()
             assert len(ends) == 1
 

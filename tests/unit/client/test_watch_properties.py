@@ -16,7 +16,7 @@ from kproxy.client.kubeconfig import Access
 from kproxy.client.rest import Rest
 
 QUICK = BackoffPolicy(initial=0.001, maximum=0.002, refused=0.001, refused_maximum=0.002)
-PATIENCE_S = 20
+PATIENCE_S = 60
 LAST = "last"
 
 names = st.sampled_from(["a", "b", "c"])

@@ -18,7 +18,7 @@ from kproxy.controlplane.kubelet import Kubelet
 from kproxy.controlplane.runtime import ContainerSpec, Sandbox, Streams
 from kproxy.lab.podexec import Beside
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 SECRET = "s3cret"
 
 

@@ -237,9 +237,9 @@ def test_the_thread_asks_at_once_and_ends(tmp_path):
     thread = threading.Thread(target=files.run)
     thread.start()
     files.obtain(pod())
-    assert woken.wait(10)
+    assert woken.wait(60)
     files.stop()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert (tmp_path / "u1" / "token").read_text() == "t1"
 

@@ -21,7 +21,7 @@ CHUNKED = b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked"
 @pytest.fixture
 def pair():
     ours, theirs = socket.socketpair()
-    theirs.settimeout(10)
+    theirs.settimeout(60)
     with ours, theirs:
         yield ours, theirs
 
@@ -39,7 +39,7 @@ def server():
 
 def asked(server, head, body=b""):
     """Return the head of the answer to a request, and the answer's object."""
-    with socket.create_connection(server.server_address, timeout=10) as connection:
+    with socket.create_connection(server.server_address, timeout=60) as connection:
         connection.sendall(head + b"\r\nConnection: close\r\n\r\n" + body)
         answer = b""
         while data := connection.recv(65536):
@@ -109,7 +109,7 @@ def test_a_line_is_one_line_to_everybody(head):
 
 
 def test_who_vanishes_without_a_word_is_noticed_by_the_kernel(server):
-    with socket.create_connection(server.server_address, timeout=10) as connection:
+    with socket.create_connection(server.server_address, timeout=60) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
         (accepted,) = server._open
@@ -131,8 +131,8 @@ def tunnelled(listens):
         target=kubelets.tunnel, args=(channel, dialled, b"head "), kwargs={"listens": listens}
     )
     with client, accepted, kubelet:
-        client.settimeout(10)
-        kubelet.settimeout(10)
+        client.settimeout(60)
+        kubelet.settimeout(60)
         thread.start()
         yield client, kubelet
         client.close()
@@ -229,7 +229,7 @@ class TestImpersonation:
 
 
 def test_the_head_of_a_watch_is_that_of_a_list(server):
-    with socket.create_connection(server.server_address, timeout=10) as connection:
+    with socket.create_connection(server.server_address, timeout=60) as connection:
         connection.sendall(b"HEAD /api/v1/pods?watch=1 HTTP/1.1\r\nConnection: close\r\n\r\n")
         top, _, body = everything(connection).partition(b"\r\n\r\n")
     assert top.startswith(b"HTTP/1.1 200 OK")

@@ -41,7 +41,7 @@ def client(server):
 
 @pytest.fixture
 def raw(server):
-    with socket.create_connection(server.server_address[:2], timeout=10) as connection:
+    with socket.create_connection(server.server_address[:2], timeout=60) as connection:
         yield connection
 
 
@@ -187,7 +187,7 @@ def test_sigterm_ends_the_process_cleanly():
         assert json.loads(process.stderr.readline())["msg"] == "listening"
         os.kill(process.pid, signal.SIGTERM)
         assert json.loads(process.stderr.readline())["msg"] == "stopped"
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
 
 
 def test_a_bad_address_is_one_line_and_exit_code_2():

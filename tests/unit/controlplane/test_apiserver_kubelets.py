@@ -113,7 +113,7 @@ def test_a_log_that_is_followed_comes_bit_by_bit_and_ends_with_its_client(server
             got += connection.recv(1000)
         assert got.index(b"one\n") < got.index(b"two\n") < got.index(b"thr")
         connection.close()
-        assert is_over.wait(10)
+        assert is_over.wait(60)
 
 
 def test_what_a_kubelet_refuses_is_told(secrets, admin):
@@ -153,7 +153,7 @@ def raw(server, secrets):
 
     context = TlsContexts(access).current()
     with (
-        socket.create_connection(server.server_address, timeout=10) as plain,
+        socket.create_connection(server.server_address, timeout=60) as plain,
         context.wrap_socket(plain, server_hostname="127.0.0.1") as secured,
     ):
         yield secured

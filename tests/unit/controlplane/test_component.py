@@ -26,7 +26,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def get(port: int, path: str) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
         return answer.read().decode()
 
 
@@ -52,7 +52,7 @@ def test_health_and_metrics_are_served_and_sigterm_ends_it_cleanly(config: Path)
         finally:
             process.terminate()
             said = process.stderr.read()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert '"stopped"' in said
 
 

@@ -26,7 +26,7 @@ from kproxy.errors import UsageError
 
 WEB = "web.shop.svc.cluster.local"
 MANY = "many.shop.svc.cluster.local"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 LOOPBACK = "127.0.0.1"
 
 

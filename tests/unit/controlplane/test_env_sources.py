@@ -96,10 +96,10 @@ def test_the_thread_asks_at_once_and_ends(world):
     thread.start()
     with pytest.raises(NotYet):
         sources.look_up("secret", "default", "s")
-    assert answered.wait(10)
+    assert answered.wait(60)
     assert sources.look_up("secret", "default", "s") == {"K": "secret"}
     sources.stop()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 

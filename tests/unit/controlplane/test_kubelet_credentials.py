@@ -20,7 +20,7 @@ from kproxy.controlplane.runtime import LogFiles
 from netns.errors import WaitTimeout
 from netns.wait import wait_until
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Secured:

@@ -172,7 +172,7 @@ def test_a_client_that_goes_away_takes_its_program_along(serving, tmp_path):
 
 
 def test_what_a_program_leaves_behind_does_not_write_on(serving):
-    left = "for i in 1 2 3 4 5 6 7 8 9 10; do echo more; sleep 0.1; done; echo last"
+    left = "for i in $(seq 300); do echo more; sleep 0.1; done; echo last"
     with Exec(serving.port, script(f"({left}) & exit 3", stdout="true")) as client:
         assert client.status()["details"]["causes"][0]["message"] == "3"
     assert b"last" not in client.output.get(1, b"")

@@ -84,6 +84,8 @@ def test_a_node_registers_with_all_that_kubernetes_tells(node):
     labels = made["metadata"]["labels"]
     assert labels["kubernetes.io/hostname"] == "n1"
     assert (labels["kubernetes.io/arch"], labels["zone"]) == ("arm64", "a")
+    assert labels["kubernetes.io/os"] == labels["beta.kubernetes.io/os"] == "linux"
+    assert labels["beta.kubernetes.io/arch"] == "arm64"
     status = made["status"]
     assert status["addresses"] == [
         {"type": "InternalIP", "address": "192.0.2.1"},

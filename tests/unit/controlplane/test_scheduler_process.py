@@ -23,10 +23,10 @@ from kproxy.controlplane import addresses, apiserver, manager
 from kproxy.controlplane.access import kubeconfigs
 from kproxy.controlplane.controllers import times
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 QUICK = (
-    "--leader-elect-lease-duration=2s",
-    "--leader-elect-renew-deadline=1s",
+    "--leader-elect-lease-duration=6s",
+    "--leader-elect-renew-deadline=5s",
     "--leader-elect-retry-period=200ms",
     "--healthz-bind-address=",
 )

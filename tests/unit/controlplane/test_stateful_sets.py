@@ -42,6 +42,22 @@ def test_pods_are_made_one_after_the_other_with_names_that_stay(world):
     assert status["currentRevision"] == status["updateRevision"] == labels[revisions.HASH_LABEL]
 
 
+def test_claims_are_volumes_of_each_pod(world):
+    mount = {"name": "disk", "mountPath": "/disk"}
+    containers = [{"name": "c", "image": "x", "volumeMounts": [mount]}]
+    pod = {"containers": containers, "volumes": [{"name": "own", "emptyDir": {}}]}
+    claims = [{"metadata": {"name": "disk"}, "spec": {}}]
+    world.apply(SS, pod_spec=pod, replicas=2, volumeClaimTemplates=claims)
+    world.come_to_rest()
+    assert [one["spec"]["volumes"] for one in world.pods()] == [
+        [
+            {"name": "disk", "persistentVolumeClaim": {"claimName": f"disk-web-{number}"}},
+            {"name": "own", "emptyDir": {}},
+        ]
+        for number in (0, 1)
+    ]
+
+
 def test_in_parallel_nobody_waits(world):
     world.apply(SS, replicas=3, podManagementPolicy="Parallel")
     world.reconcile(SS)

@@ -152,7 +152,7 @@ def test_a_version_of_another_server_is_gone(store):
 def test_a_waiting_watcher_is_woken_by_its_kind_only(store):
     heard: list[object] = []
     since = store.version
-    watcher = threading.Thread(target=lambda: heard.extend(store.events("pods", since, 10)[0]))
+    watcher = threading.Thread(target=lambda: heard.extend(store.events("pods", since, 60)[0]))
     watcher.start()
     store.create("services", pod("s"))
     store.create("pods", pod("a"))
@@ -164,7 +164,7 @@ def test_close_ends_waiting(store):
     watcher = threading.Thread(target=store.events, args=("pods", store.version, None))
     watcher.start()
     store.close()
-    watcher.join(10)
+    watcher.join(60)
     assert not watcher.is_alive()
 
 

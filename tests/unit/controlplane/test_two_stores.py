@@ -264,7 +264,7 @@ def test_changes_forgotten_meanwhile_are_gone_and_all_is_listed_again(faulty):
     storage.inner.commit([base.Write(key, b'{"metadata":{"namespace":"demo","name":"z"}}')])
     storage.inner.compact(storage.inner.revision())
     storage.away = False
-    watcher.join(30)
+    watcher.join(60)
     assert [type(error) for error in heard] == [errors.Gone]
     items, version = store.list("pods")
     assert [key_of(item.obj) for item in items] == [KEY, ("demo", "z")]
@@ -296,6 +296,7 @@ def test_a_server_that_starts_without_its_store_says_so_until_it_is_there():
             store.list("pods", fresh=False)
         assert caught.value.code == 503
         storage.away = False
+        store._cache._patience = 60.0  # seconds, for those that it takes to look again
         store.create("pods", pod())
         assert store.list("pods")[0]
 

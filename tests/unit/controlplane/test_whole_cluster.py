@@ -22,7 +22,7 @@ from kproxy.controlplane.fakeruntime import FakeRuntime
 from kproxy.controlplane.manager import Manager
 from kproxy.controlplane.scheduler import registration
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Follower:

@@ -47,9 +47,9 @@ def test_adding_wakes_and_stopping_ends_who_waits():
     thread = threading.Thread(target=work)
     thread.start()
     queue.add("a")
-    assert worked.wait(10)
+    assert worked.wait(60)
     queue.stop()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 

@@ -64,7 +64,7 @@ QUICK = Terms(period=0.01, timeout=30.0, rise=1, fall=1)
 
 def played(scene: Callable[[], Awaitable[None]]) -> None:
     async def limited() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await scene()
 
     asyncio.run(limited())

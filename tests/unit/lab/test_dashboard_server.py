@@ -52,7 +52,7 @@ class Running:
         self, method: str, path: str, body: bytes | None = None, **headers: str
     ) -> tuple[int, Any]:
         host, port = self.server.server_address[:2]
-        connection = http.client.HTTPConnection(str(host), int(port), timeout=20)
+        connection = http.client.HTTPConnection(str(host), int(port), timeout=60)
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, body, names)
         response = connection.getresponse()

@@ -59,8 +59,8 @@ class Host:
         """Wait for so many lines of the log with that message, and return them."""
 
         def found() -> list[dict[str, Any]]:
-            text = self.log.read_bytes()
-            every = [msgspec.json.decode(line) for line in text.splitlines() if line[:1] == b"{"]
+            whole = self.log.read_bytes().rpartition(b"\n")[0].splitlines()
+            every = [msgspec.json.decode(line) for line in whole if line[:1] == b"{"]
             those = [line for line in every if line["msg"] == msg]
             return those if len(those) >= count else []
 

@@ -17,7 +17,7 @@ from kproxy.lab import pager
 from netns.errors import WaitTimeout
 from netns.wait import wait_until
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 NEVER = 3600.0
 
 

@@ -74,7 +74,7 @@ def test_a_successor_reads_what_was_written_meanwhile(logs, tmp_path):
     out, _ = successor.left()
     child.stdin.write(b"\n")
     child.stdin.close()
-    assert child.wait(10) == 0
+    assert child.wait(60) == 0
     while out.read():
         wait_readable(out.fileno(), 10, "the end of what was written")
     text = place(logs).current.read_text()

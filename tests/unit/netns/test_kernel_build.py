@@ -135,13 +135,13 @@ def test_who_builds_may_be_killed(toolchain: Toolchain, number: signal.Signals) 
     """The compiler ends too: it would go on in the dark, and keep the next call waiting."""
     reached = toolchain.bin / "reached"
     os.mkfifo(reached)
-    toolchain.behave(f"before_third() {{ echo $$ >'{reached}'; exec sleep 99; }}")
+    toolchain.behave(f"before_third() {{ echo $$ >'{reached}'; exec sleep 999; }}")
     with subprocess.Popen(
         [sys.executable, "-c", BUILDER, toolchain.archive], stderr=subprocess.DEVNULL
     ) as builder:
         compiler = os.pidfd_open(int(reached.read_text()))
         builder.send_signal(number)
-    ended, _, _ = select.select([compiler], [], [], 30)
+    ended, _, _ = select.select([compiler], [], [], 60)
     os.close(compiler)
     assert ended
     assert builder.returncode != 0

@@ -29,7 +29,7 @@ from netns.topology import (
     Topology,
 )
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 TOPOLOGY = Topology(
     hosts=(
@@ -196,7 +196,7 @@ def test_several_processes_append_at_once(tmp_path: Path) -> None:
     for writer in writers:
         writer.start()
     for writer in writers:
-        writer.join(30)
+        writer.join(60)
         writer.close()
     assert len(journal.peek(tmp_path).processes) == 600
 

@@ -32,7 +32,7 @@ def test_a_live_process(sleeper: Process) -> None:
 
 def test_wait_tells_how_it_ended(sleeper: Process) -> None:
     assert sleeper.terminate()
-    assert sleeper.wait(10) == -signal.SIGTERM
+    assert sleeper.wait(60) == -signal.SIGTERM
     assert not sleeper.alive
     assert not sleeper.kill()
 
@@ -56,7 +56,7 @@ def test_wait_gives_up(sleeper: Process) -> None:
 
 def test_figures_of_an_ended_process_are_an_error(sleeper: Process) -> None:
     sleeper.kill()
-    sleeper.wait(10)
+    sleeper.wait(60)
     with pytest.raises(NetnsError, match="has ended"):
         _ = sleeper.cpu_seconds
     with pytest.raises(NetnsError, match="has ended"):
@@ -80,7 +80,7 @@ def test_a_process_that_is_nobodys_child_here(sleeper: Process) -> None:
     seen = Process(sleeper.identity)
     assert seen.alive
     seen.signal(signal.SIGKILL, group=True)
-    assert seen.wait(10) is None
+    assert seen.wait(60) is None
     assert not seen.alive
 
 
@@ -105,7 +105,7 @@ def test_start_time_of_nobody() -> None:
 
 def test_wait_until_returns_the_answer() -> None:
     answers = iter([None, 0, "yes"])
-    assert wait.wait_until(lambda: next(answers), 10, "an answer", interval=0.001) == "yes"
+    assert wait.wait_until(lambda: next(answers), 60, "an answer", interval=0.001) == "yes"
 
 
 def test_wait_until_asks_once_more_after_the_deadline() -> None:
@@ -148,7 +148,7 @@ PARENT = """
 import os, signal
 from netns.process import end_with_parent
 if os.fork() == 0:
-    signal.alarm(30)
+    signal.alarm(600)
     end_with_parent(signal.SIGKILL)
     os.write(1, b"ready")
 signal.pause()
@@ -162,5 +162,5 @@ def test_a_process_is_told_when_its_parent_has_ended() -> None:
             assert parent.stdout.read(5) == b"ready"
         finally:
             parent.kill()
-        wait.wait_readable(parent.stdout.fileno(), 10, "end of the child, who has the pipe, too")
+        wait.wait_readable(parent.stdout.fileno(), 60, "end of the child, who has the pipe, too")
         assert parent.stdout.read() == b""

@@ -14,7 +14,7 @@ from netns.wait import wait_until
 
 
 def arrived(joined: Joined, number: int) -> None:
-    wait_until(lambda: joined.count() >= number, 10, f"{number} packets", interval=0.01)
+    wait_until(lambda: joined.count() >= number, 60, f"{number} packets", interval=0.01)
 
 
 def finish(ends: remote_pair.Ends) -> None:

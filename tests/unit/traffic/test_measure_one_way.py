@@ -146,7 +146,7 @@ def test_a_duplicate_does_not_stand_for_a_packet_that_may_still_come(
 
 
 def test_more_than_were_sent_are_no_reason_to_stop_waiting(generator: type[Generator]) -> None:
-    taken = measured([*range(PACKETS - 1), 0, 1], generator, tmax_s=0.2)
+    taken = measured([*range(PACKETS - 1), 0, 1], generator, tmax_s=2.0)
     found = outcome.outcome(taken, "here", "udp").measurement
     assert (found.lost, found.discarded, found.duplicated) == (1, 0, 2)
 
@@ -267,7 +267,7 @@ def test_a_question_is_asked_again_when_it_is_answered(monkeypatch: pytest.Monke
         assert joined.told() is None
         far.sendall(messages.pack(event="count", packets=3))
         assert joined.count() == 3
-        far.settimeout(10)
+        far.settimeout(60)
         assert far.recv(1000) == messages.pack(do="count")
         joined.ask()
         monkeypatch.setattr(sender, "SILENCE_SECONDS", -1.0)

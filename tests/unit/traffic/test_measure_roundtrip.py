@@ -19,6 +19,7 @@ from kproxy.traffic.remote import outcome, probes, roundtrip
 from kproxy.traffic.remote.terms import Mark, Probe, Stream, Taken
 
 HERE = ip_address("127.0.0.1")
+QUEUES = 16
 
 
 class Nobody:
@@ -50,26 +51,33 @@ class Nobody:
 
 @contextlib.contextmanager
 def udp_server(answer: Callable[[bytes, int], Sequence[bytes]]) -> Iterator[int]:
-    """Answer each datagram with what ``answer(data, number)`` returns."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind((str(HERE), 0))
+    """Answer each datagram with what ``answer(data, number)`` returns.
+
+    A machine that is slow delays datagrams, and loses none: there are queues for all of a test.
+    """
+    with contextlib.ExitStack() as stack:
+        socks: list[socket.socket] = []
+        for _ in range(QUEUES):
+            sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind(socks[0].getsockname() if socks else (str(HERE), 0))
+            socks.append(sock)
+        reader, writer = (stack.enter_context(end) for end in socket.socketpair())
 
         def serve() -> None:
             number = 0
-            while True:
-                data, peer = sock.recvfrom(65536)
-                if data == b"end":
-                    return
-                for one in answer(data, number):
-                    sock.sendto(one, peer)
-                number += 1
+            while reader not in (ready := select.select([reader, *socks], [], [])[0]):
+                for sock in ready:
+                    data, peer = sock.recvfrom(65536)
+                    for one in answer(data, number):
+                        sock.sendto(one, peer)
+                    number += 1
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield sock.getsockname()[1]
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
-            last.sendto(b"end", sock.getsockname())
-        thread.join(10)
+        yield socks[0].getsockname()[1]
+        writer.send(b"!")
+        thread.join(60)
 
 
 def stream(port: int, **changes: Any) -> Stream:
@@ -90,6 +98,13 @@ def found(taken: Taken) -> outcome.Outcome:
     return outcome.outcome(taken, "here", "echo")
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a run for valid on a machine that is too busy to hold a rate."""
+    monkeypatch.setattr(outcome, "MOST_LATE_MS", 60_000.0)
+
+
+@pytest.mark.usefixtures("patient")
 def test_every_echo_is_counted() -> None:
     with udp_server(lambda data, number: [data]) as port:
         result = found(measure(Probe.ECHO, stream(port)))
@@ -104,7 +119,7 @@ def test_every_echo_is_counted() -> None:
 
 def test_lost_and_doubled_answers_are_counted() -> None:
     with udp_server(lambda data, number: [data] * (number % 5 and 1 + (number % 5 == 1))) as port:
-        measured = found(measure(Probe.ECHO, stream(port, tmax_s=1))).measurement
+        measured = found(measure(Probe.ECHO, stream(port, tmax_s=4))).measurement
     assert (measured.sent, measured.lost, measured.duplicated) == (100, 20, 20)
 
 
@@ -116,7 +131,7 @@ def test_answers_of_a_name_server_are_known_by_their_number() -> None:
         return [reply, stranger] if number == 0 else [reply] if number != 1 else [data]
 
     with udp_server(answer) as port:
-        taken = measure(Probe.DNS, stream(port, tmax_s=1))
+        taken = measure(Probe.DNS, stream(port, tmax_s=4))
     measured = found(taken).measurement
     assert (measured.sent, measured.lost) == (100, 1)  # the one whose question came back
     assert taken.outcomes == {"other answers": 2}
@@ -139,7 +154,7 @@ def test_connections_are_counted_and_reset() -> None:
         with far, pytest.raises(ConnectionResetError):
             far.recv(1)
     assert found(taken).measurement.lost == 0
-    taken = measure(Probe.TCP, stream(remote_closed_port(), tmax_s=0.3))
+    taken = measure(Probe.TCP, stream(remote_closed_port(), tmax_s=4))
     assert taken.outcomes == {"refused": 100}
     assert found(taken).measurement.lost == 100
 
@@ -170,11 +185,11 @@ def test_more_sockets_than_a_process_may_have_are_refused(monkeypatch: pytest.Mo
 def test_answers_have_the_kernels_time_not_ours() -> None:
     with udp_server(lambda data, number: [data]) as port:
         prober = probes.opened(Probe.ECHO, stream(port, flows=1), "", 1, "")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         for seq in itertools.count():
             before = time.monotonic_ns()
             prober.send(0, seq, before)
-            assert select.select([prober], [], [], 10)[0]
+            assert select.select([prober], [], [], 60)[0]
             after = time.monotonic_ns()
             time.sleep(0.01)  # it lies there: our clock goes on, the answer's time does not
             ((what, ns),) = prober.answers()
@@ -239,6 +254,7 @@ def test_a_rate_that_is_not_held_makes_the_run_not_valid(monkeypatch: pytest.Mon
     assert any("the receiver's socket dropped 3 packets" in one for one in problems)
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_mark_is_the_moment_that_counts() -> None:
     mark = Mark(name="mark 1", ns=10**18)
     with udp_server(lambda data, number: [data]) as port:

@@ -24,7 +24,7 @@ class Server:
         self.port = int(self.process.stdout.readline().split()[-1])
 
     def connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     def get(self, path: str, method: str = "GET") -> tuple[int, str]:
         connection = self.connect()
@@ -73,12 +73,12 @@ def test_sigterm_lets_it_answer_what_was_asked(server):
     connection.send(b"Host: x\r\nConnection: close\r\n\r\n")
     assert connection.sock.makefile("rb").read().endswith(b"pod /last\n")
     connection.close()
-    assert server.process.wait(10) == 0
+    assert server.process.wait(60) == 0
 
 
 def test_a_port_that_is_taken_is_named(server):
     done = subprocess.run(
-        [*PROGRAM[:3], "--port", str(server.port)], capture_output=True, text=True, timeout=20
+        [*PROGRAM[:3], "--port", str(server.port)], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 1
     assert done.stderr == f"port {server.port}: Address already in use\n"

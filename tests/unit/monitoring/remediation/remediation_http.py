@@ -61,10 +61,10 @@ def ask(
     """Send one request; return status and body."""
     if tls is not None:
         connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            "127.0.0.1", port, timeout=30, context=tls
+            "127.0.0.1", port, timeout=60, context=tls
         )
     else:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         given = {"Authorization": f"Bearer {token}"} if token else {}
         how = method or ("POST" if body is not None else "GET")
@@ -77,7 +77,7 @@ def ask(
 
 def raw(port: int, data: bytes, *, end: bool = True) -> bytes:
     """Send bytes, and return all that comes back."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as one:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as one:
         one.sendall(data)
         if end:
             one.shutdown(socket.SHUT_WR)

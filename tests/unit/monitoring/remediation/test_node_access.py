@@ -3,8 +3,10 @@
 import errno
 import os
 import signal
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from repair_cluster import Cluster, FakeNodes
@@ -19,8 +21,10 @@ from kproxy.monitoring.remediation.actions.cluster import Proxies
 from kproxy.monitoring.remediation.actions.commandaccess import CommandAccess
 from kproxy.monitoring.remediation.actions.execaccess import Either, ExecAccess
 from kproxy.monitoring.remediation.seams import Finished, NodeUnreachable
+from netns.wait import wait_until
 
-WITHIN = 30.0
+WITHIN = 60.0
+SOON = 0.2
 HERE = CommandAccess(["env", "NODE={node}"])
 
 
@@ -40,9 +44,22 @@ def test_words_are_quoted_for_a_shell_on_the_other_side_only() -> None:
         assert access.run("n1", words, WITHIN).stdout == "a b|$(id)|'|"
 
 
-def test_a_command_that_takes_too_long_ends_with_its_children(tmp_path: Path) -> None:
-    told = tmp_path / "pid"
-    ended = HERE.run("n1", sh(f"sleep 1000 & echo $! > {told}; wait"), 1.0)
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a file for the number of a process; a command's time begins when it is there."""
+    path = tmp_path / "pid"
+
+    class Begun(subprocess.Popen[bytes]):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            wait_until(lambda: path.exists() and path.read_text(), WITHIN, "a number to be told")
+
+    monkeypatch.setattr(subprocess, "Popen", Begun)
+    return path
+
+
+def test_a_command_that_takes_too_long_ends_with_its_children(told: Path) -> None:
+    ended = HERE.run("n1", sh(f"sleep 1000 & echo $! > {told}; wait"), SOON)
     assert (ended.code, ended.timed_out) == (-1, True)
     # Killed with its parent, so what is left of it is at most a zombie.
     assert process.state_of(int(told.read_text())) in (None, process.State.ZOMBIE)
@@ -62,11 +79,10 @@ def test_of_a_long_output_head_and_tail_are_kept_and_what_is_missing_is_said() -
         assert (len(tail), tail[-6:]) == (TAIL_MOST, "x\nend\n")
 
 
-@pytest.mark.parametrize("within", [WITHIN, 2.0])
-def test_what_a_command_leaves_behind_is_not_waited_for(tmp_path: Path, within: float) -> None:
-    told = tmp_path / "pid"
-    lives_on = f"setsid sh -c 'echo $$ > {told}; exec sleep 60' &"
-    lives_on += f" while [ ! -s {told} ]; do sleep 0.01; done; echo said"
+@pytest.mark.parametrize("within", [WITHIN, SOON])
+def test_what_a_command_leaves_behind_is_not_waited_for(told: Path, within: float) -> None:
+    lives_on = f"echo said; setsid sh -c 'echo $$ > {told}; exec sleep 600' &"
+    lives_on += f" while [ ! -s {told} ]; do sleep 0.01; done"
     then = "exit 3" if within == WITHIN else "sleep 1000"
     try:
         ended = HERE.run("n1", sh(f"{lives_on}; {then}"), within)

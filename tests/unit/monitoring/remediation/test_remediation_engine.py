@@ -1,5 +1,6 @@
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from remediation_alerts import Mend
@@ -7,10 +8,12 @@ from remediation_receiver import Receiver, receiver
 
 from kproxy.api.durations import Duration
 from kproxy.errors import KproxyError
+from kproxy.monitoring.remediation import repair
 from kproxy.monitoring.remediation.journal import JournalFailed
 from kproxy.monitoring.remediation.records import Began, Ended, Held, Ran, Result
 from kproxy.monitoring.remediation.seams import Outcome, Target, Verdict
 from kproxy.monitoring.remediation.settings import ActionSettings, Guards, Settings
+from netns.wait import wait_until
 
 SOON = 0.05
 QUICK = {"verify_within": SOON, "verify_every": SOON / 5, "run_within": 60.0}
@@ -56,14 +59,24 @@ def test_it_is_written_down_before_it_is_done(tmp_path: Path) -> None:
     assert seen == [["Notified", "Began"]]
 
 
-def test_what_did_not_help_is_left_to_a_human(tmp_path: Path) -> None:
-    mend = Mend(**QUICK)
+def test_what_did_not_help_is_left_to_a_human(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(repair, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    class Looked(Mend):
+        def verify(self, target: Target) -> Verdict:
+            now[0] += SOON / 2
+            return super().verify(target)
+
+    mend = Looked(**QUICK)
     mend.well = Verdict(False, "still broken")
     with receiver(tmp_path, mend) as one:
         one.hear()
         one.engine.run_until_idle()
         assert ends(one) == [("ineffective", True)]
-        assert len(mend.verified) > 1
+        assert len(mend.verified) == 2
         assert one.counts("escalations_total") == {'action="mend",reason="ineffective"': 1.0}
         assert one.events.told[-1] == ("Node/n1", "RemediationFailed", True)
 
@@ -123,14 +136,19 @@ def test_an_action_that_hangs_is_given_up_and_nothing_else_runs_until_it_ends(
         assert len(mend.ran) == 1
 
 
-def test_what_would_not_help_is_not_run_and_at_last_left_to_a_human(tmp_path: Path) -> None:
+def test_what_would_not_help_is_not_run_and_at_last_left_to_a_human(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mend = Mend(**QUICK)
     mend.helps = Verdict(False, "the API server is down: it could not sync")
     guards = Guards(patience=Duration(SOON), recheck=Duration(SOON))
     settings = Settings(guards=guards, actions={"mend": ActionSettings()})
     with receiver(tmp_path, mend, settings=settings) as one:
-        one.hear()
-        one.engine.run_until_idle()
+        with monkeypatch.context() as still:  # its patience is short, and we may be slow
+            at = one.ledger.clock.now()
+            still.setattr(one.ledger.clock, "now", lambda: at)
+            one.hear()
+            one.engine.run_until_idle()
         assert holds(one) == ["would-not-help"]
         worker = threading.Thread(target=one.engine.run)
         worker.start()
@@ -175,6 +193,7 @@ def test_checks_that_hang_are_not_piled_up(
         one.hear(*(one.alert(f"n{number}") for number in range(3)))
         one.engine.run_until_idle()
         assert holds(one) == ["check-failed"] * 3
+        wait_until(lambda: mend.asked >= 2, 60, "the second one to begin")
         let_go.set()
     assert mend.asked == 2
 

@@ -166,13 +166,13 @@ def test_who_is_slow_is_not_waited_for(tmp_path: Path, begin: bytes) -> None:
 @pytest.mark.usefixtures("mend")
 def test_one_address_does_not_keep_the_others_out(tmp_path: Path) -> None:
     with served(tmp_path, connections=8) as port:
-        silent = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(6)]
+        silent = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(6)]
         try:
             # Two wait for their request, the rest was told to come again.
             answers = [one.recv(100)[9:12] for one in silent[2:]]
             assert answers == [b"503"] * 4
             other = http.client.HTTPConnection(
-                "127.0.0.1", port, timeout=30, source_address=("127.0.0.2", 0)
+                "127.0.0.1", port, timeout=60, source_address=("127.0.0.2", 0)
             )
             other.request("GET", "/healthz")
             assert other.getresponse().status == 200
@@ -186,11 +186,11 @@ def test_one_address_does_not_keep_the_others_out(tmp_path: Path) -> None:
 def test_who_is_turned_away_takes_nobody_s_place(tmp_path: Path) -> None:
     with served(tmp_path, connections=8) as port:
         # Two wait for their request, and more than there may be at all are turned away.
-        crowd = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(16)]
+        crowd = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(16)]
         try:
             assert [one.recv(100)[9:12] for one in crowd[2:10]] == [b"503"] * 8
             other = http.client.HTTPConnection(
-                "127.0.0.1", port, timeout=30, source_address=("127.0.0.2", 0)
+                "127.0.0.1", port, timeout=60, source_address=("127.0.0.2", 0)
             )
             other.request("GET", "/healthz")
             assert other.getresponse().status == 200
@@ -230,7 +230,7 @@ def test_a_worker_that_fails_is_told_of(tmp_path: Path, monkeypatch: pytest.Monk
     with service.running(settings(tmp_path), Log("test"), failed.set) as port:
         assert ask(port, "/healthz")[0] == 200
         ask(port, "/alerts", notification(alert(starts=time.time())))
-        assert failed.wait(30)
+        assert failed.wait(60)
         wait_until(
-            lambda: ask(port, "/healthz")[0] == 503, 30, "it to say so of itself", interval=0.01
+            lambda: ask(port, "/healthz")[0] == 503, 60, "it to say so of itself", interval=0.01
         )

@@ -65,7 +65,7 @@ def test_a_certificate_that_is_half_written_spoils_nothing_and_whole_is_used(
             _trusts(port, old)
             return _trusts(port, new)
 
-        wait_until(taken, 30, "the new certificate to be used")
+        wait_until(taken, 60, "the new certificate to be used")
 
 
 def _trusts(port: int, tls: ssl.SSLContext) -> bool:

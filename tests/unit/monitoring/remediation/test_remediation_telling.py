@@ -17,7 +17,7 @@ from kproxy.monitoring.remediation.actions import catalog
 from kproxy.monitoring.remediation.settings import Access, ActionSettings, Journal, Settings
 from kproxy.monitoring.remediation.telling import Events
 
-TOLD_WITHIN_S = 30.0
+TOLD_WITHIN_S = 60.0
 NODE = b'{"metadata": {"name": "n1", "uid": "u1"}}'
 
 
@@ -111,6 +111,7 @@ def test_events_of_one_notification_from_a_file_are_sent_before_its_end(
     api, mend = Api(NODE, NODE, takes=0.2), Mend()
     monkeypatch.setattr(catalog, "ACTIONS", {"mend": lambda _: mend})
     monkeypatch.setattr(catalog, "NODE_ACCESS", {"none": lambda *_: None})
+    monkeypatch.setattr(service, "END_S", TOLD_WITHIN_S)
     monkeypatch.setattr(service, "Events", lambda _, log: Events(cast(Rest, api), log))
     settings = Settings(
         journal=Journal(directory=str(tmp_path)),

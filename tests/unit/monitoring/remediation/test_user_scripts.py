@@ -106,7 +106,7 @@ def test_nothing_of_the_receiver_is_inherited(directory: Path) -> None:
         if IS_ROOT:
             os.setgroups([1, 7])
         argv = [str(directory / "mend"), "run"]
-        ended = running.run(argv, {}, running.user_named(USER), 30.0, {"RLIMIT_CORE": 0})
+        ended = running.run(argv, {}, running.user_named(USER), 60.0, {"RLIMIT_CORE": 0})
     finally:
         os.close(inherited)
         if IS_ROOT:
@@ -153,7 +153,7 @@ def runs(pattern: str) -> bool:
 
 
 def await_gone(mark: str) -> None:
-    wait_until(lambda: not runs(mark), 30, f"no process {mark} to be left", interval=0.02)
+    wait_until(lambda: not runs(mark), 60, f"no process {mark} to be left", interval=0.02)
 
 
 def test_a_script_that_takes_too_long_is_killed_with_all_that_it_started(write: Write) -> None:
@@ -179,7 +179,7 @@ def test_nothing_is_left_when_the_receiver_is_killed(write: Write, directory: Pa
         f" running.user_named({USER!r}), 600.0, {{}})"
     )
     receiver = subprocess.Popen([sys.executable, "-c", program])
-    wait_until(lambda: runs(f"^sleep {mark}"), 30, "the script to sleep", interval=0.02)
+    wait_until(lambda: runs(f"^sleep {mark}"), 60, "the script to sleep", interval=0.02)
     receiver.send_signal(signal.SIGKILL)
     receiver.wait()
     await_gone(mark)
