@@ -86,10 +86,12 @@ class NodeObject:
 
     def _new(self, today: str, trouble: str) -> Object:
         facts = self._facts
+        system = {"os": "linux", "arch": facts.info.get("architecture", "amd64")}
         labels = {
             "kubernetes.io/hostname": facts.name,
-            "kubernetes.io/os": "linux",
-            "kubernetes.io/arch": facts.info.get("architecture", "amd64"),
+            # Under the old names too, as Kubernetes has it: many manifests still select by them.
+            **{f"kubernetes.io/{key}": value for key, value in system.items()},
+            **{f"beta.kubernetes.io/{key}": value for key, value in system.items()},
             **facts.labels,
         }
         spec: Object = {}
