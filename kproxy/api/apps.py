@@ -132,6 +132,8 @@ class StatefulSetSpec(Object, frozen=True, kw_only=True, rename="camel"):
     service_name: str = ""
     pod_management_policy: str = "OrderedReady"
     ordinals: StatefulSetOrdinals | None = None
+    volume_claim_templates: list[dict[str, Any]] | None = None
+    """Their pods name the claims; there are no volumes behind them."""
     min_ready_seconds: int = 0
     revision_history_limit: int | None = None
     selector: LabelSelector = LabelSelector()

@@ -173,6 +173,10 @@ class StatefulSetController:
         service = plan.stateful_set["spec"].get("serviceName")
         if service:
             pod["spec"]["subdomain"] = service
+        claims = _claims(plan.stateful_set, name)
+        if claims:
+            own = [one for one in pod["spec"].get("volumes") or () if one["name"] not in claims]
+            pod["spec"]["volumes"] = [*claims.values(), *own]
         return self._control.create_named(plan.stateful_set, pod, name)
 
     def _delete(self, plan: _Plan, pods: dict[int, Object], number: int, reason: str) -> None:
@@ -225,3 +229,15 @@ def _staying(pods: Mapping[int, Object], revision: str) -> int:
     return sum(
         revisions.digest(pod) == revision and not owned.terminating(pod) for pod in pods.values()
     )
+
+
+def _claims(stateful_set: Object, pod: str) -> dict[str, Object]:
+    """Return the volumes of a pod that its set's claims stand for, by name."""
+    named = (
+        claim["metadata"]["name"]
+        for claim in stateful_set["spec"].get("volumeClaimTemplates") or ()
+    )
+    return {
+        name: {"name": name, "persistentVolumeClaim": {"claimName": f"{name}-{pod}"}}
+        for name in named
+    }
