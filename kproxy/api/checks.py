@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from decimal import Decimal
 
 from kproxy.errors import InvalidObject
 
@@ -15,6 +16,26 @@ DNS_1035_LABEL = re.compile(r"[a-z](?:[-a-z0-9]*[a-z0-9])?")
 DNS_SUBDOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 PORT_NAME = re.compile(r"(?=[^a-z]*[a-z])[a-z0-9](?:-?[a-z0-9])*")
 LABEL_VALUE = re.compile(r"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
+
+
+_QUANTITY = re.compile(
+    r"(?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))"
+    r"(?P<unit>[KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,3}|)"
+)
+_UNITS = {
+    "": Decimal(1),
+    **{unit: Decimal(1000) ** power for power, unit in enumerate("num", start=-3)},
+    **{unit: Decimal(1000) ** power for power, unit in enumerate("kMGTPE", start=1)},
+    **{f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", start=1)},
+}
+"""Units of quantities, as Kubernetes has them: one after another a thousand times larger."""
+
+
+def is_qualified(text: str) -> bool:
+    """Return whether a text is a name, perhaps with a domain and a slash before it."""
+    prefix, slash, name = text.rpartition("/")
+    good = bool(LABEL_VALUE.fullmatch(name)) and 0 < len(name) <= 63
+    return good and (not slash or (len(prefix) <= 253 and bool(DNS_SUBDOMAIN.fullmatch(prefix))))
 
 
 class Checker:
@@ -95,13 +116,35 @@ class Checker:
     def labels(self, field: str, labels: Mapping[str, str] | None) -> None:
         """Check labels or a selector."""
         for key, value in (labels or {}).items():
-            prefix, slash, name = key.rpartition("/")
-            good = LABEL_VALUE.fullmatch(name) and 0 < len(name) <= 63
-            if not good or (slash and not DNS_SUBDOMAIN.fullmatch(prefix)):
+            if not is_qualified(key):
                 self.fault(field, f"{key!r} is not a label's name", "use [domain/]name")
             elif len(value) > 63 or not LABEL_VALUE.fullmatch(value):
                 remedy = "use up to 63 letters, digits, '-', '_' and '.'"
                 self.fault(f"{field}[{key}]", f"{value!r} is not a label's value", remedy)
+
+    def annotations(self, field: str, annotations: Mapping[str, str] | None) -> None:
+        """Check the names of annotations; their values may be anything."""
+        for key in annotations or {}:
+            if not is_qualified(key.lower()):
+                self.fault(field, f"{key!r} is not an annotation's name", "use [domain/]name")
+
+    def qualified(self, field: str, value: str, what: str) -> None:
+        """Check a name that may have a domain before it, such as that of a taint."""
+        if not value:
+            self.fault(field, "is missing", "add it")
+        elif not is_qualified(value):
+            self.fault(field, f"{value!r} is not {what}", "use [domain/]name")
+
+    def quantity(self, field: str, value: object) -> Decimal | None:
+        """Check a quantity, and return it."""
+        found = _QUANTITY.fullmatch(str(value)) if type(value) in (int, float, str) else None
+        if found is None:
+            problem = f"{value!r} is not a quantity"
+            self.fault(field, problem, "write a number and a unit, such as 100m or 64Mi")
+            return None
+        unit = found["unit"]
+        factor = _UNITS[unit] if unit in _UNITS else Decimal(f"1{unit}")
+        return Decimal(found["number"]) * factor
 
     def unique(self, pairs: Iterable[tuple[str, object]], what: str) -> None:
         """Check that no value occurs twice among pairs of field and value."""

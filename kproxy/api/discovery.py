@@ -67,6 +67,7 @@ class EndpointSlice(Object, frozen=True, kw_only=True, rename="camel"):
     """A part of the backends of a Service."""
 
     metadata: ObjectMeta
-    address_type: str = "IPv4"
+    address_type: str = ""
+    """Required by validation; a reader is told of one that says nothing as of an unknown one."""
     endpoints: list[Endpoint] | None = None
     ports: list[EndpointPort] | None = None

@@ -4,51 +4,53 @@ The typed objects hold what this project reads. A manifest may say more, and a s
 must tell ``imagePullPolicy`` from a slip of the pen. Source: the Kubernetes API reference, v1.31.
 
 A field is ``name``, ``name:type`` (``string`` if there is none). Types: ``string``, ``integer``,
-``boolean``, ``any`` (whatever is below it), ``map`` (of strings), and each of them in ``[]``.
+``boolean``, ``mapping`` (of whatever there is in it), ``map`` (of strings), another type of this
+table, and each of them in ``[]``.
 """
 
 from collections.abc import Mapping
 
 FIELDS: Mapping[str, str] = {
-    "ObjectMeta": "generateName selfLink managedFields:[any]",
+    "ObjectMeta": "generateName selfLink managedFields:[mapping]",
     "OwnerReference": "blockOwnerDeletion:boolean",
-    "LoadBalancerIngress": "ports:[any]",
-    "ServiceStatus": "conditions:[any]",
+    "LoadBalancerIngress": "ports:[mapping]",
+    "ServiceStatus": "conditions:[mapping]",
     "Taint": "timeAdded",
-    "NodeSpec": "providerID externalID configSource:any",
-    "NodeStatus": "capacity:any allocatable:any phase daemonEndpoints:any nodeInfo:any"
-    " images:[any] volumesInUse:[string] volumesAttached:[any] config:any runtimeHandlers:[any]"
-    " features:any",
+    "NodeSpec": "providerID externalID configSource:mapping",
+    "NodeStatus": "capacity:mapping allocatable:mapping phase nodeInfo:mapping"
+    " daemonEndpoints:NodeDaemonEndpoints images:[mapping] volumesInUse:[string]"
+    " volumesAttached:[mapping] config:mapping runtimeHandlers:[mapping] features:mapping",
+    "NodeDaemonEndpoints": "kubeletEndpoint:DaemonEndpoint",
+    "DaemonEndpoint": "Port:integer",
     "Condition": "lastProbeTime lastHeartbeatTime lastUpdateTime observedGeneration:integer",
-    "Namespace": "spec:any status:any",
-    "ContainerPort": "hostPort:integer hostIP",
+    "Namespace": "spec:mapping status:mapping",
     "Lifecycle": "stopSignal",
-    "Container": "resources:any resizePolicy:[any]"
-    " restartPolicyRules:[any] volumeMounts:[any] volumeDevices:[any] terminationMessagePath"
-    " terminationMessagePolicy imagePullPolicy securityContext:any stdin:boolean"
+    "Container": "resizePolicy:[mapping] restartPolicyRules:[mapping]"
+    " volumeDevices:[mapping] terminationMessagePath securityContext:mapping stdin:boolean"
     " stdinOnce:boolean tty:boolean",
-    "PodSpec": "volumes:[any] ephemeralContainers:[any] activeDeadlineSeconds:integer"
+    "PodSpec": "ephemeralContainers:[mapping]"
     " serviceAccount hostPID:boolean hostIPC:boolean"
-    " shareProcessNamespace:boolean securityContext:any imagePullSecrets:[any]"
-    " hostAliases:[any] priorityClassName priority:integer readinessGates:[any]"
-    " runtimeClassName enableServiceLinks:boolean preemptionPolicy overhead:any"
-    " topologySpreadConstraints:[any] setHostnameAsFQDN:boolean os:any hostUsers:boolean"
-    " schedulingGates:[any] resourceClaims:[any] resources:any hostnameOverride",
-    "ContainerStatus": "imageID allocatedResources:any resources:any"
-    " volumeMounts:[any] user:any allocatedResourcesStatus:[any] stopSignal",
-    "PodStatus": "nominatedNodeName hostIPs:[any] qosClass"
-    " ephemeralContainerStatuses:[any] resize resourceClaimStatuses:[any]"
+    " shareProcessNamespace:boolean securityContext:mapping imagePullSecrets:[mapping]"
+    " hostAliases:[mapping] priorityClassName priority:integer readinessGates:[mapping]"
+    " runtimeClassName enableServiceLinks:boolean preemptionPolicy overhead:mapping"
+    " topologySpreadConstraints:[mapping] setHostnameAsFQDN:boolean os:mapping hostUsers:boolean"
+    " schedulingGates:[mapping] resourceClaims:[mapping] resources:mapping hostnameOverride",
+    "ContainerStatus": "imageID allocatedResources:mapping resources:mapping"
+    " volumeMounts:[mapping] user:mapping allocatedResourcesStatus:[mapping] stopSignal",
+    "PodStatus": "nominatedNodeName hostIPs:[mapping] qosClass"
+    " ephemeralContainerStatuses:[mapping] resize resourceClaimStatuses:[mapping]"
     " observedGeneration:integer",
-    "DaemonSetStatus": "collisionCount:integer conditions:[any]",
+    "DaemonSetStatus": "collisionCount:integer conditions:[mapping]",
     "DeploymentStatus": "collisionCount:integer terminatingReplicas:integer",
-    "ReplicaSetStatus": "conditions:[any] terminatingReplicas:integer",
-    "StatefulSetSpec": "volumeClaimTemplates:[any] persistentVolumeClaimRetentionPolicy:any",
-    "StatefulSetStatus": "collisionCount:integer conditions:[any]",
-    "Event": "source:any firstTimestamp lastTimestamp eventTime series:any related:any"
-    " reportingComponent reportingInstance deprecatedSource:any deprecatedFirstTimestamp"
+    "ReplicaSetStatus": "conditions:[mapping] terminatingReplicas:integer",
+    "StatefulSetSpec": "persistentVolumeClaimRetentionPolicy:mapping",
+    "StatefulSetStatus": "collisionCount:integer conditions:[mapping]",
+    "Event": "source:mapping firstTimestamp lastTimestamp eventTime series:mapping related:mapping"
+    " reportingComponent reportingInstance deprecatedSource:mapping deprecatedFirstTimestamp"
     " deprecatedLastTimestamp deprecatedCount:integer",
-    "ServiceAccount": "secrets:[any] imagePullSecrets:[any] automountServiceAccountToken:boolean",
-    "EndpointAddress": "targetRef:any",
+    "ServiceAccount": "secrets:[mapping] imagePullSecrets:[mapping]"
+    " automountServiceAccountToken:boolean",
+    "EndpointAddress": "targetRef:mapping",
     "EndpointSubsetPort": "appProtocol",
     "Endpoint": "deprecatedTopology:map",
     "ObjectReference": "apiVersion resourceVersion fieldPath",

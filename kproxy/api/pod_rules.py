@@ -1,17 +1,25 @@
 """What the ``spec`` of a Pod, or of a template of pods, must fulfil."""
 
+from collections.abc import Collection, Sequence
+
 from . import checks
 from .checks import Checker
-from .pods import Container, Handler, PodSpec, Probe
+from .container_rules import check_container
+from .pods import Container, PodDNSConfig, PodSpec, Toleration
 
 RESTART_POLICIES = ("Always", "OnFailure", "Never")
-PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
+DNS_POLICIES = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+"""Of taints, and of what tolerates them."""
+MOST_NAMESERVERS = 3
+MOST_SEARCHES = 32
 
 
-def check_pod_spec(check: Checker, at: str, spec: PodSpec) -> None:
-    """Check a pod's ``spec``, whose path is ``at``."""
+def check_pod_spec(check: Checker, at: str, spec: PodSpec, claims: Collection[str] = ()) -> None:
+    """Check a pod's ``spec``, whose path is ``at``; ``claims``: further volumes of its pods."""
     if not spec.containers:
         check.fault(f"{at}.containers", "is missing", "list at least one container")
+    volumes = {*_volumes(check, f"{at}.volumes", spec), *claims}
     names = []
     for field, containers in (
         ("containers", spec.containers),
@@ -19,83 +27,121 @@ def check_pod_spec(check: Checker, at: str, spec: PodSpec) -> None:
     ):
         for index, container in enumerate(containers):
             place = f"{at}.{field}[{index}]"
-            _container(check, place, container)
-            if container.restart_policy is not None:
-                check.fault(
-                    f"{place}.restartPolicy",
-                    "restart policies of single containers (sidecars) are not supported",
-                    "list the container under containers",
-                )
+            check_container(check, place, container, volumes)
             names.append((f"{place}.name", container.name))
+            if field == "initContainers":
+                _init_container(check, place, container)
+            _restart_policy(check, place, container)
     check.unique(names, "name")
     check.one_of(f"{at}.restartPolicy", spec.restart_policy, RESTART_POLICIES)
     check.labels(f"{at}.nodeSelector", spec.node_selector)
+    _host_ports(check, at, spec)
+    _names(check, at, spec)
+    _tolerations(check, f"{at}.tolerations", spec.tolerations or ())
     grace = spec.termination_grace_period_seconds
     if grace is not None and grace < 0:
         field = f"{at}.terminationGracePeriodSeconds"
         check.fault(field, f"{grace} is negative", "use 0 or more seconds")
+    deadline = spec.active_deadline_seconds
+    if deadline is not None and deadline < 1:
+        field = f"{at}.activeDeadlineSeconds"
+        check.fault(field, f"{deadline} is too small", "use 1 or more seconds")
 
 
-def _container(check: Checker, at: str, container: Container) -> None:
-    check.name(f"{at}.name", container.name)
-    for number, port in enumerate(container.ports or ()):
-        field = f"{at}.ports[{number}]"
-        check.port(f"{field}.containerPort", port.container_port)
-        check.one_of(f"{field}.protocol", port.protocol, checks.PROTOCOLS)
-        if port.name:
-            check.port_name(f"{field}.name", port.name)
-    probes = (container.readiness_probe, container.liveness_probe, container.startup_probe)
-    for name, probe in zip(PROBES, probes, strict=True):
-        if probe is not None:
-            _probe(check, f"{at}.{name}", probe)
-            _thresholds(check, f"{at}.{name}", name, probe)
-    if container.lifecycle is not None:
-        for name, hook in (
-            ("postStart", container.lifecycle.post_start),
-            ("preStop", container.lifecycle.pre_stop),
-        ):
-            if hook is not None:
-                _action(check, f"{at}.lifecycle.{name}", hook)
-
-
-def _thresholds(check: Checker, at: str, name: str, probe: Probe) -> None:
-    """Check what Kubernetes demands of some kinds of probes only."""
-    if name != "readinessProbe" and probe.success_threshold != 1:
-        field = f"{at}.successThreshold"
-        check.fault(field, "must be 1", "only readinessProbe may have another")
-    grace = probe.termination_grace_period_seconds
-    if grace is None:
-        return
-    field = f"{at}.terminationGracePeriodSeconds"
-    if name == "readinessProbe":
-        check.fault(field, "must not be set for readinessProbe", "remove it")
-    elif grace < 1:
-        check.fault(field, f"{grace} is too small", "use 1 or more")
-
-
-def _probe(check: Checker, at: str, probe: Probe) -> None:
-    _action(check, at, probe)
-    for name, value, least in (
-        ("initialDelaySeconds", probe.initial_delay_seconds, 0),
-        ("timeoutSeconds", probe.timeout_seconds, 1),
-        ("periodSeconds", probe.period_seconds, 1),
-        ("successThreshold", probe.success_threshold, 1),
-        ("failureThreshold", probe.failure_threshold, 1),
+def _init_container(check: Checker, at: str, container: Container) -> None:
+    """Check that an init container has nothing that waits for it or looks after it."""
+    for field, value in (
+        ("lifecycle", container.lifecycle),
+        ("livenessProbe", container.liveness_probe),
+        ("readinessProbe", container.readiness_probe),
+        ("startupProbe", container.startup_probe),
     ):
-        if value < least:
-            check.fault(f"{at}.{name}", f"{value} is too small", f"use {least} or more")
+        if value is not None and container.restart_policy is None:
+            problem = "may not be set for init containers without restartPolicy=Always"
+            check.fault(f"{at}.{field}", problem, "remove it")
 
 
-def _action(check: Checker, at: str, action: Probe | Handler) -> None:
-    own = "grpc" if isinstance(action, Probe) else "sleep"
-    given = (action.exec, action.http_get, action.tcp_socket, getattr(action, own))
-    if sum(one is not None for one in given) != 1:
-        remedy = f"give one of exec, httpGet, tcpSocket and {own}"
-        check.fault(at, "must name one handler", remedy)
-    if isinstance(action, Probe) and action.grpc is not None:
-        check.port_or_name(f"{at}.grpc.port", action.grpc.port)
-    if action.exec is not None and not action.exec.command:
-        check.fault(f"{at}.exec.command", "is missing", "give the command")
-    for name, target in (("httpGet", action.http_get), ("tcpSocket", action.tcp_socket)):
-        if target is not None:
-            check.port_or_name(f"{at}.{name}.port", target.port)
+def _restart_policy(check: Checker, at: str, container: Container) -> None:
+    if container.restart_policy is not None:
+        check.fault(
+            f"{at}.restartPolicy",
+            "restart policies of single containers (sidecars) are not supported",
+            "list the container under containers",
+        )
+
+
+def _volumes(check: Checker, at: str, spec: PodSpec) -> list[str]:
+    """Check volumes; return their names."""
+    names = []
+    for index, volume in enumerate(spec.volumes or ()):
+        name = str(volume.get("name") or "")
+        check.name(f"{at}[{index}].name", name)
+        names.append(name)
+        sources = [key for key, value in volume.items() if key != "name" and value is not None]
+        if len(sources) > 1:
+            problem = "may not specify more than 1 volume type"
+            check.fault(f"{at}[{index}].{sources[1]}", problem, "give one of them")
+    check.unique(((f"{at}[{index}].name", name) for index, name in enumerate(names)), "name")
+    return names
+
+
+def _host_ports(check: Checker, at: str, spec: PodSpec) -> None:
+    wanted = []
+    for index, container in enumerate(spec.containers):
+        for number, port in enumerate(container.ports or ()):
+            if not port.host_port:
+                continue
+            field = f"{at}.containers[{index}].ports[{number}]"
+            wanted.append((f"{field}.hostPort", (port.host_port, port.protocol, port.host_ip)))
+            if spec.host_network and port.host_port != port.container_port:
+                problem = "must match `hostPort` when `hostNetwork` is true"
+                check.fault(f"{field}.containerPort", problem, "make both the same")
+    check.unique(wanted, "host port")
+
+
+def _names(check: Checker, at: str, spec: PodSpec) -> None:
+    """Check what a pod is called, and what it asks for names."""
+    for field, name in (("hostname", spec.hostname), ("subdomain", spec.subdomain)):
+        if name:
+            check.name(f"{at}.{field}", name)
+    for field, name in (
+        ("nodeName", spec.node_name),
+        ("serviceAccountName", spec.service_account_name),
+    ):
+        if name:
+            check.name(f"{at}.{field}", name, checks.DNS_SUBDOMAIN, 253)
+    if spec.dns_policy:
+        check.one_of(f"{at}.dnsPolicy", spec.dns_policy, DNS_POLICIES)
+    config = spec.dns_config or PodDNSConfig()
+    servers, searches = config.nameservers or [], config.searches or []
+    at = f"{at}.dnsConfig"
+    if spec.dns_policy == "None" and not servers:
+        check.fault(f"{at}.nameservers", "is missing", "dnsPolicy None needs at least one")
+    if len(servers) > MOST_NAMESERVERS:
+        problem = f"must not have more than {MOST_NAMESERVERS} nameservers"
+        check.fault(f"{at}.nameservers", problem, "keep the first")
+    for index, text in enumerate(servers):
+        check.address(f"{at}.nameservers[{index}]", text)
+    if len(searches) > MOST_SEARCHES:
+        problem = f"must not have more than {MOST_SEARCHES} search paths"
+        check.fault(f"{at}.searches", problem, "keep the first")
+
+
+def _tolerations(check: Checker, at: str, tolerations: Sequence[Toleration]) -> None:
+    for index, one in enumerate(tolerations):
+        place = f"{at}[{index}]"
+        if one.key:
+            check.qualified(f"{place}.key", one.key, "a taint's key")
+        elif one.operator != "Exists":
+            problem = "must be Exists when `key` is empty"
+            check.fault(f"{place}.operator", problem, "name a key, or set operator: Exists")
+        if one.operator:
+            check.one_of(f"{place}.operator", one.operator, ("Equal", "Exists"))
+        if one.operator == "Exists" and one.value:
+            problem = "must be empty when `operator` is 'Exists'"
+            check.fault(f"{place}.value", problem, "remove it")
+        if one.effect:
+            check.one_of(f"{place}.effect", one.effect, EFFECTS)
+        if one.toleration_seconds is not None and one.effect != "NoExecute":
+            problem = "must be 'NoExecute' when `tolerationSeconds` is set"
+            check.fault(f"{place}.effect", problem, "set it, or remove tolerationSeconds")

@@ -1,7 +1,7 @@
 """Pods (``v1``) and what they are made of: containers, probes, hooks, statuses.
 
-Only what the lab's kubelet, scheduler and controllers act on is typed; every other field of a
-manifest is kept by the API server and ignored here.
+Only what the lab's kubelet, scheduler and controllers act on, or validation looks at, is typed;
+every other field of a manifest is kept by the API server and ignored here.
 """
 
 from typing import Any
@@ -18,6 +18,9 @@ class ContainerPort(Object, frozen=True, kw_only=True, rename="camel"):
     container_port: int
     name: str = ""
     protocol: str = "TCP"
+    host_port: int | None = None
+    """A port of the node: a node is given one pod that wants it; nothing forwards from it."""
+    host_ip: str = msgspec.field(default="", name="hostIP")
 
 
 class EnvVar(Object, frozen=True, kw_only=True, rename="camel"):
@@ -102,6 +105,14 @@ class Probe(Object, frozen=True, kw_only=True, rename="camel"):
     termination_grace_period_seconds: int | None = None
 
 
+class ResourceRequirements(Object, frozen=True, kw_only=True, rename="camel"):
+    """What a container needs and may use, as quantities by resource."""
+
+    limits: dict[str, Any] | None = None
+    requests: dict[str, Any] | None = None
+    claims: list[dict[str, Any]] | None = None
+
+
 class Container(Object, frozen=True, kw_only=True, rename="camel"):
     """A process of a pod. ``command`` runs on the host's file system; see ``docs/kubelet.md``."""
 
@@ -120,6 +131,14 @@ class Container(Object, frozen=True, kw_only=True, rename="camel"):
     liveness_probe: Probe | None = None
     startup_probe: Probe | None = None
     lifecycle: Lifecycle | None = None
+    resources: ResourceRequirements | None = None
+    """Kept as it is; nothing here acts on it."""
+    image_pull_policy: str | None = None
+    """Kept as it is; nothing here acts on it."""
+    termination_message_policy: str | None = None
+    """Kept as it is; nothing here acts on it."""
+    volume_mounts: list[dict[str, Any]] | None = None
+    """Kept as it is; nothing here acts on it."""
 
 
 class Toleration(Object, frozen=True, kw_only=True, rename="camel"):
@@ -167,6 +186,10 @@ class PodSpec(Object, frozen=True, kw_only=True, rename="camel"):
     service_account_name: str = ""
     automount_service_account_token: bool | None = None
     """None: yes."""
+    volumes: list[dict[str, Any]] | None = None
+    """Kept as it is; nothing here acts on it."""
+    active_deadline_seconds: int | None = None
+    """Kept as it is; nothing here acts on it."""
 
 
 class PodIP(Object, frozen=True, kw_only=True, rename="camel"):

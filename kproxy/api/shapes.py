@@ -21,7 +21,8 @@ from . import fielddocs, kept, kinds
 class Shape:
     """One place of an object.
 
-    ``type``: object, array, map, string, integer, number, boolean, int-or-string, or any.
+    ``type``: object, array, map, string, integer, number, boolean, int-or-string, mapping
+    (of whatever there is in it), or any.
     """
 
     type: str
@@ -131,7 +132,7 @@ def _convert(found: types.Type) -> Shape:
         return Shape(type="array", item=_convert(found.item_type))
     if isinstance(found, types.DictType):
         if isinstance(found.value_type, types.AnyType):
-            return ANY
+            return _word("mapping")
         return Shape(type="map", item=_convert(found.value_type))
     return next((Shape(type=name) for one, name in _SCALARS if isinstance(found, one)), ANY)
 
@@ -151,6 +152,8 @@ def _word(name: str) -> Shape:
         return Shape(type="array", item=_word(name.strip("[]")))
     if name == "map":
         return Shape(type="map", item=Shape(type="string"))
+    if name in kept.FIELDS:
+        return Shape(type="object", name=name, fields=dict(_kept(name)))
     return Shape(type=name)
 
 

@@ -1,10 +1,13 @@
 """What Pods, Nodes, label selectors, and the objects that make pods must fulfil."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from .apps import DaemonSet, Deployment, ReplicaSet, StatefulSet, UpdateStrategy
-from .checks import Checker
-from .core import Node
+from .checks import LABEL_VALUE, Checker
+from .core import Node, Taint
 from .meta import OPERATORS, LabelSelector, selects
-from .pod_rules import check_pod_spec
+from .pod_rules import EFFECTS, check_pod_spec
 from .pods import Pod, PodTemplate
 
 WHEN_UPDATED = ("RollingUpdate", "OnDelete")
@@ -14,6 +17,11 @@ WHEN_UPDATED = ("RollingUpdate", "OnDelete")
 def check_pod(check: Checker, pod: Pod) -> None:
     """Check a Pod."""
     check_pod_spec(check, "spec", pod.spec)
+    check_pod_status(check, pod)
+
+
+def check_pod_status(check: Checker, pod: Pod) -> None:
+    """Check ``status`` of a Pod."""
     if pod.status is not None and pod.status.pod_ip:
         check.address("status.podIP", pod.status.pod_ip)
 
@@ -63,13 +71,28 @@ def check_stateful_set(check: Checker, stateful_set: StatefulSet) -> None:
     _natural(check, "spec.revisionHistoryLimit", spec.revision_history_limit)
     if spec.ordinals is not None:
         _natural(check, "spec.ordinals.start", spec.ordinals.start)
-    _template(check, spec.selector, spec.template)
+    claims = _claims(check, spec.volume_claim_templates or [])
+    _template(check, spec.selector, spec.template, claims)
     policies = ("OrderedReady", "Parallel")
     check.one_of("spec.podManagementPolicy", spec.pod_management_policy, policies)
     check.one_of("spec.updateStrategy.type", spec.update_strategy.type, WHEN_UPDATED)
     limits = spec.update_strategy.rolling_update
-    if limits is not None:
+    if limits is not None and spec.update_strategy.type == "OnDelete":
+        problem = "only allowed for updateStrategy 'RollingUpdate'"
+        check.fault("spec.updateStrategy.rollingUpdate", problem, "remove it")
+    elif limits is not None:
         _natural(check, "spec.updateStrategy.rollingUpdate.partition", limits.partition)
+
+
+def _claims(check: Checker, templates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Check templates of claims; return their names."""
+    names = []
+    for index, claim in enumerate(templates):
+        meta = claim.get("metadata")
+        name = meta.get("name") if isinstance(meta, dict) else None
+        names.append(name if isinstance(name, str) else "")
+        check.name(f"spec.volumeClaimTemplates[{index}].metadata.name", names[-1])
+    return names
 
 
 def check_node(check: Checker, node: Node) -> None:
@@ -82,9 +105,30 @@ def check_node(check: Checker, node: Node) -> None:
         check.network(f"spec.podCIDRs[{index}]", text)
     if listed and spec.pod_cidr and listed[0] != spec.pod_cidr:
         check.fault("spec.podCIDRs[0]", "does not match spec.podCIDR", "make both the same")
+    _taints(check, spec.taints or ())
+    check_node_status(check, node)
+
+
+def check_node_status(check: Checker, node: Node) -> None:
+    """Check ``status`` of a Node."""
     for index, address in enumerate((node.status.addresses if node.status else None) or ()):
         if address.type in ("InternalIP", "ExternalIP"):
             check.address(f"status.addresses[{index}].address", address.address)
+
+
+def _taints(check: Checker, taints: Sequence[Taint]) -> None:
+    for index, one in enumerate(taints):
+        at = f"spec.taints[{index}]"
+        check.qualified(f"{at}.key", one.key, "a taint's key")
+        if not one.effect:
+            check.fault(f"{at}.effect", "is missing", f"use one of {', '.join(EFFECTS)}")
+        else:
+            check.one_of(f"{at}.effect", one.effect, EFFECTS)
+        if len(one.value) > 63 or not LABEL_VALUE.fullmatch(one.value):
+            remedy = "use up to 63 letters, digits, '-', '_' and '.'"
+            check.fault(f"{at}.value", f"{one.value!r} is not a taint's value", remedy)
+    keys = ((f"spec.taints[{index}]", (one.key, one.effect)) for index, one in enumerate(taints))
+    check.unique(keys, "key and effect")
 
 
 def check_selector(check: Checker, at: str, selector: LabelSelector) -> None:
@@ -112,7 +156,9 @@ def _natural(check: Checker, field: str, value: int | None) -> None:
         check.fault(field, f"{value} is negative", "use 0 or more")
 
 
-def _template(check: Checker, selector: LabelSelector, template: PodTemplate) -> None:
+def _template(
+    check: Checker, selector: LabelSelector, template: PodTemplate, claims: Sequence[str] = ()
+) -> None:
     check_selector(check, "spec.selector", selector)
     if not selector.match_labels and not selector.match_expressions:
         check.fault("spec.selector", "is missing", "set matchLabels")
@@ -120,7 +166,8 @@ def _template(check: Checker, selector: LabelSelector, template: PodTemplate) ->
         problem = "selector does not match template labels"
         check.fault("spec.template.metadata.labels", problem, "make it match spec.selector")
     check.labels("spec.template.metadata.labels", template.metadata.labels)
-    check_pod_spec(check, "spec.template.spec", template.spec)
+    check.annotations("spec.template.metadata.annotations", template.metadata.annotations)
+    check_pod_spec(check, "spec.template.spec", template.spec, claims)
     if template.spec.restart_policy != "Always":
         field = "spec.template.spec.restartPolicy"
         problem = f"unsupported value {template.spec.restart_policy!r}"
@@ -129,6 +176,10 @@ def _template(check: Checker, selector: LabelSelector, template: PodTemplate) ->
 
 def _strategy(check: Checker, at: str, strategy: UpdateStrategy, known: tuple[str, ...]) -> None:
     if not check.one_of(f"{at}.type", strategy.type, known) or strategy.rolling_update is None:
+        return
+    if strategy.type == "Recreate":
+        problem = "may not be specified when strategy `type` is 'Recreate'"
+        check.fault(f"{at}.rollingUpdate", problem, "remove it (a patch: set it to null)")
         return
     limits = {
         "maxUnavailable": strategy.rolling_update.max_unavailable,

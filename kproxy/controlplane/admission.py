@@ -11,7 +11,7 @@ from typing import Any
 from kproxy import errors
 from kproxy.api import catalog, codec, kinds, shapes, validation
 
-from . import defaults, immutable, routes
+from . import defaults, immutable, routes, unmarshal
 from .controllers import names
 from .presentation import resources
 
@@ -97,7 +97,11 @@ def admit(kind: kinds.Kind, obj: Object, old: Object | None) -> Object:
     if old is not None and kind is kinds.NAMESPACE:
         obj = {**obj, "spec": old.get("spec") or {}}  # its finalizers: see the subresource
     obj = defaults.apply(kind.name, obj)
-    problems = validation.validate(codec.from_dict(obj, kind.type))
+    problems = _problems(kind, obj)
+    if problems and old is not None:
+        # What was wrong already, by rules that are newer than the object, stays as it is.
+        known = {str(one) for one in _problems(kind, old)}
+        problems = [one for one in problems if str(one) not in known]
     if problems:
         raise ExceptionGroup("invalid object", problems)
     if old is not None:
@@ -105,9 +109,32 @@ def admit(kind: kinds.Kind, obj: Object, old: Object | None) -> Object:
     return obj
 
 
+def _problems(kind: kinds.Kind, obj: Object) -> list[errors.InvalidObject]:
+    try:
+        return validation.validate(codec.from_dict(obj, kind.type))
+    except errors.InvalidItem as problem:
+        return [problem]
+
+
 def check_shape(kind: kinds.Kind, obj: Object) -> Object:
     """Return the object if its fields have the types that they must have."""
     codec.from_dict(obj, kind.type)
+    meta = obj["metadata"]
+    label = codec.label_of(kind, meta.get("namespace", ""), meta.get("name", ""))
+    problems = [
+        errors.InvalidObject(label, path, problem, remedy="correct its value")
+        for path, problem in unmarshal.wrong(obj, shapes.of(kind))
+    ]
+    if problems:
+        raise ExceptionGroup("values of the wrong type", problems)
+    return obj
+
+
+def check_status(kind: kinds.Kind, obj: Object) -> Object:
+    """Return the object if its status is right."""
+    problems = validation.validate_status(codec.from_dict(check_shape(kind, obj), kind.type))
+    if problems:
+        raise ExceptionGroup("invalid status", problems)
     return obj
 
 

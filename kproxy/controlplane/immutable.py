@@ -40,6 +40,7 @@ _FIELDS: Mapping[kinds.Kind, tuple[str, ...]] = {
     catalog.SECRET: ("type",),
     kinds.ENDPOINT_SLICE: ("addressType",),
     kinds.SERVICE: ("spec.clusterIP",),
+    kinds.SERVICE_CIDR: ("spec.cidrs",),
     kinds.NODE: ("spec.podCIDR", "spec.podCIDRs"),
 }
 
@@ -53,6 +54,8 @@ def check(kind: kinds.Kind, new: Object, old: Object) -> None:
         if before not in (None, "", [], {}) and before != after:
             raise _fault(kind, new, path, IMMUTABLE)
     _check_finalizers(kind, new, old)
+    if kind is kinds.SERVICE:
+        _check_balanced(kind, new, old)
     if kind is catalog.POD and not _may_become(old, new):
         raise _fault(kind, new, "spec", _POD)
     if kind is catalog.STATEFUL_SET and _without(new, _STATEFUL_SET_MAY) != _without(
@@ -67,6 +70,18 @@ def _keeps_address(new: Object, old: Object) -> bool:
     """Return whether a Service's address may not change: it may with the type ExternalName."""
     types = (cells.at(new, "spec", "type"), cells.at(old, "spec", "type"))
     return "ExternalName" not in types
+
+
+def _check_balanced(kind: kinds.Kind, new: Object, old: Object) -> None:
+    """Check what load balancers rely on, as long as a Service has one."""
+    before, after = old.get("spec") or {}, new.get("spec") or {}
+    if {before.get("type"), after.get("type")} != {"LoadBalancer"}:
+        return
+    if before.get("loadBalancerClass") != after.get("loadBalancerClass"):
+        raise _fault(kind, new, "spec.loadBalancerClass", IMMUTABLE)
+    ports = [spec.get("healthCheckNodePort") for spec in (before, after)]
+    if all(ports) and ports[0] != ports[1]:
+        raise _fault(kind, new, "spec.healthCheckNodePort", IMMUTABLE)
 
 
 def _check_frozen(kind: kinds.Kind, new: Object, old: Object) -> None:

@@ -17,8 +17,10 @@ _REASONS = (
     ("unsupported value", "FieldValueNotSupported"),
     ("duplicate", "FieldValueDuplicate"),
     ("may not", "FieldValueForbidden"),
+    ("may only be used", "FieldValueForbidden"),
     ("are forbidden", "FieldValueForbidden"),
     ("can be added", "FieldValueForbidden"),
+    ("not found", "FieldValueNotFound"),
 )
 
 
@@ -102,6 +104,7 @@ def _words(problem: errors.InvalidObject) -> str:
         "FieldValueNotSupported": "Unsupported value",
         "FieldValueDuplicate": "Duplicate value",
         "FieldValueForbidden": "Forbidden",
+        "FieldValueNotFound": "Not found",
     }.get(_reason(problem), "Invalid value")
     remedy = f" ({problem.remedy})" if problem.remedy else ""
     return f"{first}: {problem.problem}{remedy}"

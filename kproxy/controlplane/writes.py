@@ -15,7 +15,17 @@ from kproxy import errors
 from kproxy.api import kinds, shapes
 from kproxy.rfc3339 import timestamp
 
-from . import admission, allocations, bodies, eventviews, namespaces, routes, strict, versions
+from . import (
+    admission,
+    allocations,
+    bodies,
+    eventviews,
+    namespaces,
+    routes,
+    strict,
+    unmarshal,
+    versions,
+)
 from .patches import managers, merge, strategic
 from .requests import DEFAULT, Options, Validation
 from .storage import base
@@ -44,8 +54,7 @@ class Writes:
     def create(self, target: routes.Target, body: bytes, options: Options = DEFAULT) -> Done:
         """Create an object."""
         kind = target.kind
-        raw = bodies.parse(body, options.content_type)
-        warnings = strict.check(kind, raw, body, options.content_type, options.validation)
+        raw, warnings = _parsed(kind, body, options)
         obj = admission.identify(target, raw)
         demand: Demand = tuple
         if kind.namespaced:
@@ -76,8 +85,7 @@ class Writes:
 
     def replace(self, target: routes.Target, body: bytes, options: Options = DEFAULT) -> Done:
         """Replace an object, or its status; a resourceVersion in the body must be current."""
-        raw = bodies.parse(body, options.content_type)
-        warnings = strict.check(target.kind, raw, body, options.content_type, options.validation)
+        raw, warnings = _parsed(target.kind, body, options)
         new = admission.identify(target, raw)
         return self.update(target, lambda old: new, options), warnings
 
@@ -108,8 +116,7 @@ class Writes:
         if not options.manager:
             message = "PatchOptions.meta.k8s.io is invalid: fieldManager: Required value: is "
             raise errors.ApiError(400, "BadRequest", message + "required for apply patch")
-        raw = bodies.parse(body, options.content_type)
-        warnings = strict.check(kind, raw, body, options.content_type, options.validation)
+        raw, warnings = _parsed(kind, body, options)
         config = admission.identify(target, raw)
         if config["metadata"].get("managedFields"):
             message = "metadata.managedFields must be nil"
@@ -156,7 +163,7 @@ class Writes:
             new = eventviews.to_stored(kind, make(shown))
             stored = eventviews.stored_kind(kind)
             if target.subresource == "status":
-                return admission.check_shape(stored, _with_status(old, new))
+                return admission.check_status(stored, _with_status(old, new))
             new = _with_specification(stored, old, new)
             if options.guard is not None:
                 options.guard(kind.plural, old, new)
@@ -195,6 +202,13 @@ class Writes:
             return new
         by = _manager(kind, options, operation)
         return managers.updated(new, old, shapes.of(kind), by)
+
+
+def _parsed(kind: kinds.Kind, body: bytes, options: Options) -> tuple[Any, tuple[str, ...]]:
+    """Return an object as a client has sent it, and warnings about it. Raises ApiError 400."""
+    raw = bodies.parse(body, options.content_type)
+    unmarshal.check(kind, raw)
+    return raw, strict.check(kind, raw, body, options.content_type, options.validation)
 
 
 def _manager(kind: kinds.Kind, options: Options, operation: str) -> managers.Manager:
