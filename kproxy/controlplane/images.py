@@ -9,6 +9,10 @@ A lab may map names to commands::
     images:
       nginx: {image: web}
       example.org/shop/cart: {command: [python3, cart.py], env: {PORT: "8080"}}
+      redis: {image: echo, instead: true}
+
+``instead``: a stand-in for whatever the manifest says, whose command, probes and hooks are those
+of a program that is not here.
 """
 
 import sys
@@ -33,6 +37,8 @@ class Image:
     own_log: bool = False
     listens: bool = False
     """Whether a container without readiness probe is ready only when it listens on its ports."""
+    instead: bool = False
+    """Whether command, args, probes and hooks of a container do not count: they are another's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +83,7 @@ class _Mapping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     command: list[str] = []
     args: list[str] = []
     env: dict[str, str] = {}
+    instead: bool = False
 
 
 class Images:
@@ -109,6 +116,21 @@ class Images:
             if candidate in self._mapped:
                 return self._mapped[candidate]
         return BUILT_IN.get(bare.rpartition("/")[2] or "echo", self._otherwise)
+
+    def container(self, wanted: Container) -> Container:
+        """Return what there is to be run of a container: all, unless its image is a stand-in."""
+        image = self.find(wanted.image)
+        if image is None or not image.instead:
+            return wanted
+        return msgspec.structs.replace(
+            wanted,
+            command=None,
+            args=None,
+            readiness_probe=None,
+            liveness_probe=None,
+            startup_probe=None,
+            lifecycle=None,
+        )
 
     def program(self, container: Container) -> Program:
         """Return what a container runs. Raises UnknownImage."""
@@ -159,4 +181,5 @@ def _mapped(name: str, entry: _Mapping) -> Image:
         echo=base.echo,
         own_log=base.own_log,
         listens=base.listens,
+        instead=entry.instead,
     )

@@ -62,9 +62,13 @@ class PodWorker:
         self._addresses: tuple[str, ...] = ()
         spec = pod.spec
         self._init = [
-            ContainerWorker(one, pod, tools, init=True) for one in spec.init_containers or ()
+            ContainerWorker(tools.images.container(one), pod, tools, init=True)
+            for one in spec.init_containers or ()
         ]
-        self._main = [ContainerWorker(one, pod, tools, init=False) for one in spec.containers]
+        self._main = [
+            ContainerWorker(tools.images.container(one), pod, tools, init=False)
+            for one in spec.containers
+        ]
         self._conditions = podstatus.Conditions(
             (pod.status.conditions if pod.status else None) or ()
         )

@@ -112,6 +112,7 @@ class Image(_Part, frozen=True, kw_only=True, rename="camel"):
     command: list[str] = []
     args: list[str] = []
     env: dict[str, str] = {}
+    instead: bool = False
 
 
 class ClusterFile(_Part, frozen=True, kw_only=True, rename="camel"):

@@ -216,6 +216,28 @@ def test_an_env_that_cannot_be_followed_is_a_configuration_error(node):
     assert "env A: valueFrom resourceFieldRef is not supported" in waiting["message"]
 
 
+def test_a_stand_in_runs_instead_of_a_program_that_is_not_here(node):
+    """Of demo shops: /app and /bin/grpc_health_probe are in their images only."""
+    mapping = {"example.org/catalogue": {"image": "pause", "instead": True}}
+    node.images._mapped.update(Images.parse(mapping)._mapped)
+    nowhere = {"exec": {"command": ["/bin/grpc_health_probe"]}}
+    theirs = {
+        "command": ["/app"],
+        "args": ["-port=80"],
+        "readinessProbe": nowhere,
+        "livenessProbe": nowhere,
+        "startupProbe": nowhere,
+        "lifecycle": {"postStart": nowhere, "preStop": nowhere},
+    }
+    node.create(containers=[container(image="example.org/catalogue:0.3.5", **theirs)])
+    node.run(1.0)
+    assert is_ready(node.status())
+    node.delete(grace=1)
+    node.run(5.0)
+    assert node.performer.begun == []
+    assert node.get() is None
+
+
 def program(images=None, **fields):
     known = Images.parse(images or {})
     return known.program(Container(name="c", **fields))
@@ -235,6 +257,14 @@ def test_command_and_args_take_the_place_of_the_images_as_in_kubernetes():
     assert program(images, image="i", command=["walk"]).command == ("walk",)
     assert program(images, image="i", command=["walk"], args=["x"]).command == ("walk", "x")
     assert program(images, image="i").env == {"A": "1"}
+
+
+def test_a_stand_in_takes_no_command_and_no_arguments():
+    given = Container(name="c", image="x/app:1", command=["/app"], args=["-v"])
+    instead = Images.parse({"app": {"command": ["mine"], "args": ["all"], "instead": True}})
+    assert instead.program(instead.container(given)).command == ("mine", "all")
+    beside = Images.parse({"app": {"command": ["mine"]}})
+    assert beside.container(given) == given
 
 
 def test_a_mapping_may_name_tag_or_last_part_and_goes_before_built_in_images():
