@@ -166,7 +166,8 @@ def _grace(kind: kinds.Kind, asked: Any) -> int | Callable[[Object], int]:
     if asked is not None:
         try:
             asked = max(int(asked), 0)
-        except (TypeError, ValueError):
+            asked.to_bytes(8, signed=True)  # OverflowError: more than Kubernetes' 64 bits
+        except (TypeError, ValueError, OverflowError):
             message = f"gracePeriodSeconds: {asked!r} is not a number"
             raise errors.ApiError(400, "BadRequest", message) from None
     return lambda pod: _pod_grace(pod, asked)

@@ -50,11 +50,13 @@ def wrong(obj: Any, shape: Shape) -> list[Wrong]:
 
 def _look(value: Any, shape: Shape, owner: str, place: _Place | None, found: list[Wrong]) -> None:
     """Find what is wrong at a place and below; ``owner``: the type that has the field."""
-    if not _fits(value, shape.type):
+    fits = _fits(value, shape.type)
+    if not fits or not _has_room(value, shape, place):
         path = _written(place)
         where = f"struct field {owner}.{path}" if path else "value"
         wanted = _go(shape, path)
-        found.append((path, f"cannot unmarshal {_said(value)} into Go {where} of type {wanted}"))
+        said = f"number {json.dumps(value)}" if fits else _said(value)
+        found.append((path, f"cannot unmarshal {said} into Go {where} of type {wanted}"))
     elif shape.type == "object" and value:
         for name, inner in value.items():
             _look(inner, shapes.below(shape, name), shape.name, (place, f".{name}"), found)
@@ -91,6 +93,14 @@ def _fits(value: Any, wanted: str) -> bool:
     if value is None or wanted == "any" or wanted in _FITTING.get(type(value), ()):
         return True
     return wanted == "integer" and isinstance(value, float) and value.is_integer()
+
+
+def _has_room(value: Any, shape: Shape, place: _Place | None) -> bool:
+    """Return whether a value is no number, or one that has room in its field."""
+    if shape.type not in ("integer", "int-or-string") or not isinstance(value, int | float):
+        return True
+    bits = 63 if _go(shape, place[1] if place else "") == "int64" else 31
+    return -(1 << bits) <= value < 1 << bits
 
 
 def _said(value: Any) -> str:

@@ -20,6 +20,9 @@ Key = tuple[str, str]
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
+_LAST_MOMENT = 253402300799
+"""Of the year 9999: nothing later can be written. A grace period may be 64 bits of seconds."""
+
 _SERVER_FIELDS = (
     "uid",
     "resourceVersion",
@@ -154,7 +157,7 @@ def deleted(old: Object, grace: int, now: float) -> Object | None:
         return None
     if meta.get("deletionGracePeriodSeconds", grace + 1) <= grace:
         return old
-    meta["deletionTimestamp"] = timestamp(now + grace)
+    meta["deletionTimestamp"] = timestamp(min(now + grace, _LAST_MOMENT))
     meta["deletionGracePeriodSeconds"] = grace
     meta["generation"] = meta.get("generation", 0) + 1
     return {**old, "metadata": meta}

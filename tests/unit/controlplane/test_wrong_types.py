@@ -76,6 +76,14 @@ WRONG = [
         "array into Go struct field Container.spec.containers[0].securityContext of type object"),
     (PODS, {"metadata": {"name": "a"}, "spec": {"terminationGracePeriodSeconds": "1s"}},
         "string into Go struct field PodSpec.spec.terminationGracePeriodSeconds of type int64"),
+    (PODS, {"metadata": {"name": "a"}, "spec": {"terminationGracePeriodSeconds": 2**63}},
+        "number 9223372036854775808 into Go struct field"
+        " PodSpec.spec.terminationGracePeriodSeconds of type int64"),
+    (SERVICES, service(ports=[{"port": 2**31}]),
+        "number 2147483648 into Go struct field ServicePort.spec.ports[0].port of type int32"),
+    (SERVICES, service(ports=[{"port": 80, "targetPort": -(2**31) - 1}]),
+        "number -2147483649 into Go struct field ServicePort.spec.ports[0].targetPort"
+        " of type intstr.IntOrString"),
     (PODS, [], "array into Go value of type v1.Pod"),
 ]  # fmt: skip
 
@@ -106,6 +114,30 @@ def test_what_a_patch_makes_of_an_object_is_invalid(api):
     assert (cause["field"], cause["reason"]) == ("status.daemonEndpoints", "FieldValueInvalid")
     good = {"status": {"daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}}}}
     assert send(api, "patch", f"{NODES}/n1/status", good, MERGE)["status"] == good["status"]
+
+
+def test_numbers_of_64_bits_have_room_where_kubernetes_has_it(api):
+    spec = {**pod()["spec"], "terminationGracePeriodSeconds": 2**63 - 1}
+    made = send(api, "create", PODS, {"metadata": {"name": "a"}, "spec": spec})
+    assert made["spec"]["terminationGracePeriodSeconds"] == 2**63 - 1
+    patch = {"spec": {"terminationGracePeriodSeconds": 2**63}}
+    assert send(api, "patch", f"{PODS}/a", patch, MERGE)["code"] == 422
+
+
+def test_a_grace_period_of_64_bits_ends_on_the_last_day_that_can_be_written(api):
+    spec = {**pod()["spec"], "terminationGracePeriodSeconds": 2**63 - 1, "nodeName": "n1"}
+    send(api, "create", PODS, {"metadata": {"name": "a"}, "spec": spec})
+    target = routes.target(f"{PODS}/a")
+    with pytest.raises(errors.ApiError, match="gracePeriodSeconds") as caught:
+        api.delete(target, {"gracePeriodSeconds": str(2**63)}, b"")
+    assert caught.value.code == 400
+    api.delete(target, {}, b"")
+    marked = msgspec.json.decode(api.get(target).body)["metadata"]
+    assert marked["deletionTimestamp"] == "9999-12-31T23:59:59Z"
+    assert marked["deletionGracePeriodSeconds"] == 2**63 - 1
+    api.delete(target, {"gracePeriodSeconds": "0"}, b"")
+    with pytest.raises(errors.ApiError):
+        api.get(target)
 
 
 def test_null_is_no_value_of_a_wrong_type(api):
