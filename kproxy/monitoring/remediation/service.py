@@ -3,7 +3,7 @@
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from kproxy.client.kubeconfig import Access, access_of_pod, load_kubeconfig
@@ -178,6 +178,8 @@ def configured_actions(settings: Settings, rest: Rest | None, log: Log) -> dict[
         known = ", ".join(sorted(catalog.NODE_ACCESS)) or "none"
         problem = f"there is no {access.kind!r}"
         raise InvalidObject("configuration", "nodeAccess.kind", problem, remedy=f"known: {known}")
+    _check_options("nodeAccess.options", access.options, catalog.ACCESS_OPTIONS)
+    _check_options("options", settings.options, catalog.OPTIONS)
     nodes = catalog.NODE_ACCESS[access.kind](rest, log, access.options)
     tools = Tools(nodes=nodes, rest=rest, log=log, options=settings.options)
     scripts = scriptaction.load(
@@ -194,6 +196,15 @@ def configured_actions(settings: Settings, rest: Rest | None, log: Log) -> dict[
             field, problem = f"actions.{name}", "there is no such action"
             raise InvalidObject("configuration", field, problem, remedy=f"known: {known}")
     return found
+
+
+def _check_options(where: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Raise InvalidObject for an option that nobody reads."""
+    for name in sorted(set(given) - set(known)):
+        remedy = f"known: {', '.join(sorted(known))}"
+        raise InvalidObject(
+            "configuration", f"{where}.{name}", "there is no such option", remedy=remedy
+        )
 
 
 def _made(name: str, tools: Tools) -> Action:

@@ -1,4 +1,5 @@
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -231,12 +232,37 @@ def test_an_option_that_an_action_cannot_read_is_told(
     monkeypatch: pytest.MonkeyPatch, config: Path
 ) -> None:
     monkeypatch.setattr(catalog, "ACTIONS", {"mend": lambda tools: int(tools.options["port"])})
+    monkeypatch.setattr(catalog, "OPTIONS", {"port"})
     monkeypatch.setattr(catalog, "NODE_ACCESS", {"none": lambda *_: None})
     config.write_text(config.read_text() + "options: {port: http}\n")
     error = call("actions", "--config", config).exception
     assert isinstance(error, InvalidObject)
     assert "options: mend cannot use them: " in str(error)
     assert "'http'" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("options: {graceSecond: '1'}", "options.graceSecond"),
+        ("nodeAccess: {kind: exec, options: {graceSeconds: '1'}}", "nodeAccess.options"),
+    ],
+)
+def test_an_option_that_nobody_reads_is_a_mistake(text: str, field: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"actions: {{restart-proxy: {{}}}}\n{text}\n")
+    error = call("actions", "--config", path).exception
+    assert isinstance(error, InvalidObject)
+    assert error.field.startswith(field)
+    assert error.problem == "there is no such option"
+
+
+def test_every_option_that_is_read_is_known_and_told_of() -> None:
+    sources = Path(catalog.__file__).parent.glob("*.py")
+    read = re.findall(r"options\.get\(\"(\w+)\"", "".join(one.read_text() for one in sources))
+    assert set(read) == catalog.OPTIONS | catalog.ACCESS_OPTIONS
+    told = (Path(__file__).parents[3] / "docs" / "remediation.md").read_text()
+    assert [name for name in read if not re.search(rf"\b{name}\b", told)] == []
 
 
 def test_actions_are_made_with_what_they_may_use(
@@ -249,6 +275,7 @@ def test_actions_are_made_with_what_they_may_use(
         return Mend([])
 
     monkeypatch.setattr(catalog, "ACTIONS", {"mend": make})
+    monkeypatch.setattr(catalog, "OPTIONS", {"a"})
     monkeypatch.setattr(catalog, "NODE_ACCESS", {"none": lambda *_: threading})
     config.write_text(config.read_text() + "options: {a: b}\n")
     settings = configuration.load(config)

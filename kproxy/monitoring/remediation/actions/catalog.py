@@ -26,3 +26,12 @@ NODE_ACCESS: Mapping[str, Callable[[Rest | None, Log, Mapping[str, str]], NodeAc
     "command": commandaccess.make,
 }
 """Values of ``nodeAccess.kind`` → what makes that access, given ``nodeAccess.options``."""
+
+PROXIES = frozenset({"proxyNamespace", "proxyLabels"})
+OPTIONS = PROXIES | {
+    *("kproxy", "healthzPort", "graceSeconds", "componentCommand", "componentLook"),
+    "controlHosts",
+}
+"""What there may be in ``options``; another name is a mistake, and would be for nobody."""
+ACCESS_OPTIONS = PROXIES | {"command", "quote"}
+"""The same of ``nodeAccess.options``."""
