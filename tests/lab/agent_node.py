@@ -109,6 +109,11 @@ class Node:
             done = subprocess.run(command, capture_output=True, text=True, check=check)
         return done.stdout
 
+    def change(self, tool: str, *lines: str) -> None:
+        """Change table nat at once: a proxy's own sync must not find it half changed."""
+        text = "\\n".join(("*nat", *lines, "COMMIT", ""))
+        self.run("sh", "-c", f"printf '{text}' | {tool}-restore --noflush")
+
     def healthz(self) -> str:
         """Return the proxy's answer to a health check; empty if there is none."""
         try:

@@ -145,8 +145,7 @@ def test_lost_rules_come_back(node: Node) -> None:
     proxy.wait_for("synced", first=True)
     contents = node.contents()
     tool = "iptables-legacy" if "KUBE" in node.run("iptables-legacy-save") else "iptables-nft"
-    node.run(tool, "-t", "nat", "-F", "KUBE-SERVICES")
-    node.run(tool, "-t", "nat", "-F", "PREROUTING")
+    node.change(tool, "-F KUBE-SERVICES", "-F PREROUTING")
     while proxy.wait_for("synced")["writes"] != 2:
         pass
     assert node.contents() == contents

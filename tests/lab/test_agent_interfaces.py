@@ -105,6 +105,7 @@ def _program(node: Node) -> str:
 def test_health_checks_are_counted_by_code(node: Node) -> None:
     proxy = node.start(None, "-v=2")
     proxy.wait_for("metrics")
+    node.await_healthy()  # it is another thread that listens there
     before = total(metrics(node).get("kubeproxy_proxy_healthz_total") or Parsed("", "", {}))
     assert get(node, "/healthz", 10256)[0] == 200
     assert total(metrics(node)["kubeproxy_proxy_healthz_total"]) == before + 1

@@ -88,8 +88,7 @@ def insert_rule(node: Node) -> None:
 
 
 def flush_table(node: Node) -> None:
-    node.run(tool(node), "-t", "nat", "-F")
-    node.run(tool(node), "-t", "nat", "-X")
+    node.change(tool(node), "-F", "-X")
 
 
 def delete_virtual_server(node: Node) -> None:

@@ -187,10 +187,10 @@ def test_who_polls_the_clock_is_ended_and_named(runner: Runner) -> None:
 def test_the_time_limit_tells_what_the_guest_did(
     runner: Runner, clock: str, code: str, seen: str
 ) -> None:
-    options = ("--clock", clock, "--time-limit", "8s")
+    options = ("--clock", clock, "--time-limit", "16s")
     done = runner.run(PYTHON, "-c", code, options=options)
     assert done.returncode == base.EXIT_TIME_LIMIT
-    assert f"the time limit of 8 s is over; at that moment {seen}" in " ".join(
+    assert f"the time limit of 16 s is over; at that moment {seen}" in " ".join(
         done.stderr.decode().replace(f"{Path(sys.executable).name} (", "(").split()
     )
 

@@ -22,7 +22,7 @@ WITHOUT_NAMESPACE = """
 import sys
 from netns.kernels import base, uml
 command = base.Command(argv=("sh", "-c", "echo up; exec sleep 1000"))
-sys.exit(uml.Uml(isolate=False).run(command, base.Limits(memory=256 * base.MIB, time=80)))
+sys.exit(uml.Uml(isolate=False).run(command, base.Limits(memory=256 * base.MIB, time=600)))
 """
 
 

@@ -16,6 +16,7 @@ import pytest
 from uml_runner import Runner, wait_until_clean
 
 from netns.kernels import base
+from netns.process import ProcessId
 from netns.wait import wait_until
 
 pytestmark = [
@@ -262,7 +263,10 @@ def test_after_sigkill_of_the_owner_the_kernel_is_gone_and_down_tidies_up(
     words = ("--detach", "--no-wait", "--kernel", "uml", "-f", str(tmp_path / "lab.yaml"))
     assert made("up", *words).returncode == 0
     (owner,) = json.loads(made("list", "--json").stdout)
-    os.kill(int(owner["pid"]), signal.SIGKILL)
+    identity = ProcessId.of(int(owner["pid"]))
+    assert identity is not None
+    os.kill(identity.pid, signal.SIGKILL)
+    wait_until(lambda: not identity.alive, PATIENCE, "the end of the owner")
     assert wait_until_clean(Runner(made.state)) == []
     assert json.loads(made("list", "--json").stdout) == [{"name": "dead", "state": "dead"}]
     lost = made("status", "--name", "dead")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-DEADLINE = 90.0  # for anything that is waited for; a loaded machine may boot slowly
+DEADLINE = 300.0  # for anything that is waited for; a loaded machine may boot slowly
 START = (sys.executable, "-m", "netns.kernels", "--kernel", "uml", "--memory", "256M")
 
 
@@ -83,7 +83,7 @@ def wait_until_dead(runner: Runner) -> list[str]:
 
 
 def _wait_until_empty(look: Callable[[], list[Any]]) -> list[Any]:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + DEADLINE
     while look() and time.monotonic() < deadline:
         time.sleep(0.05)  # there is no event for "somebody else's grandchildren are gone"
     return look()
