@@ -36,6 +36,8 @@ from .runtime import ContainerId, Exit, PodRuntime, Sandbox
 
 T = TypeVar("T")
 _NAME_TAKEN_AGAIN = 1.0
+_LONGEST_WAIT = 86400.0
+"""Then it looks again: ``poll`` takes 24 days at most, and grace periods may be for ever."""
 
 
 class Kubelet:
@@ -204,7 +206,8 @@ class Kubelet:
             wait = self.step()
             if self._stopped:
                 return
-            for descriptor, _ in poll.poll(None if wait is None else math.ceil(wait * 1000)):
+            wait = None if wait is None else math.ceil(min(wait, _LONGEST_WAIT) * 1000)
+            for descriptor, _ in poll.poll(wait):
                 if descriptor == self._wake:
                     os.eventfd_read(self._wake)
 

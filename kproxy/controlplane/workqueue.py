@@ -98,7 +98,8 @@ class WorkQueue:
                     if now >= end:
                         return None
                     moments.append(end)
-                self._changed.wait(min(moments) - now if moments else None)
+                wait = min(moments) - now if moments else None
+                self._changed.wait(None if wait is None else min(wait, threading.TIMEOUT_MAX))
         return None
 
     def stop(self) -> None:

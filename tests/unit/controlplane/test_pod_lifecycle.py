@@ -169,6 +169,26 @@ def test_back_off_begins_anew_with_a_new_kubelet(node):
     assert node.restarts() == 5
 
 
+def test_a_grace_period_for_ever_ends_no_kubelet(node, monkeypatch):
+    """The loop's poll takes a C int of milliseconds only: the node would be lost for all pods."""
+    node.runtime.stubborn = True
+    node.create(terminationGracePeriodSeconds=2**63 - 1)
+    node.turn()
+    node.delete()
+    node.turn()
+    step, waits = node.kubelet.step, []
+
+    def one_step():
+        waits.append(step())
+        node.kubelet.stop()  # heard of at the first wait
+        return waits[-1]
+
+    monkeypatch.setattr(node.kubelet, "step", one_step)
+    node.kubelet.run()
+    assert max(wait for wait in waits if wait is not None) * 1000 > 2**31
+    assert node.status()["phase"] == "Running"
+
+
 # Images and setting up.
 
 
