@@ -101,9 +101,12 @@ class StatefulSetController:
         newest = revisions.current(self._cluster, self.kind, stateful_set, history)
         history = [*(one for one in history if owned.uid(one) != owned.uid(newest)), newest]
         plan = _plan(stateful_set, history, newest)
+        before = len(pods)
         self._step(plan, pods)
         self._report(plan, pods)
         self._forget(plan, pods)
+        if len(pods) - before == podcontrol.ROUND_MOST:
+            return 0.0
         least = stateful_set["spec"].get("minReadySeconds") or 0
         return podcontrol.look_again(
             owned.available_in(pod, least, self._wall()) for pod in pods.values()
@@ -112,7 +115,10 @@ class StatefulSetController:
     def _step(self, plan: _Plan, pods: dict[int, Object]) -> None:
         """Do as much as may be done now. ``pods`` follows what is done."""
         last = plan.first + replicas(plan.stateful_set)
+        most = len(pods) + podcontrol.ROUND_MOST
         for number in range(plan.first, last):
+            if len(pods) == most:
+                return
             if not self._settle(plan, pods, number) and plan.in_order:
                 return
         condemned = sorted((n for n in pods if not plan.first <= n < last), reverse=True)

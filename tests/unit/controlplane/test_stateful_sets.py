@@ -4,7 +4,7 @@ import pytest
 from controller_world import World
 
 from kproxy.api import catalog
-from kproxy.controlplane.controllers import owned, revisions
+from kproxy.controlplane.controllers import owned, podcontrol, revisions
 
 SS = catalog.STATEFUL_SET
 
@@ -56,6 +56,16 @@ def test_claims_are_volumes_of_each_pod(world):
         ]
         for number in (0, 1)
     ]
+
+
+def test_in_parallel_no_round_makes_more_than_kubernetes_bursts(world, monkeypatch):
+    monkeypatch.setattr(podcontrol, "ROUND_MOST", 5)
+    world.apply(SS, replicas=13, podManagementPolicy="Parallel")
+    assert world.reconcile(SS) == 0.0
+    assert sorted(world.names()) == [f"web-{number}" for number in range(5)]
+    assert world.reconcile(SS) == 0.0
+    assert world.reconcile(SS) is None
+    assert len(world.names()) == 13
 
 
 def test_in_parallel_nobody_waits(world):
