@@ -16,6 +16,7 @@ from exposition_parser import parse
 
 from kproxy import logs
 from kproxy.controlplane.naming import server as module
+from kproxy.controlplane.naming import upstream
 from kproxy.controlplane.naming.answers import Answers, Rules
 from kproxy.controlplane.naming.metrics import Metrics
 from kproxy.controlplane.naming.records import Record, Type
@@ -158,7 +159,9 @@ async def resolver(address: str = "192.0.2.1") -> Any:
 
 
 @pytest.mark.parametrize("transport", [dns.asyncquery.udp, dns.asyncquery.tcp])
-def test_other_names_are_asked_elsewhere(transport: Any) -> None:
+def test_other_names_are_asked_elsewhere(transport: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream, "TIMEOUT_S", PATIENCE_S)
+
     async def scene() -> None:
         async with resolver() as place, running(Upstream([place])) as server:
             for name in ("example.org", f"out.{WEB}"):

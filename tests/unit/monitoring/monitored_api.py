@@ -90,8 +90,14 @@ class Program:
     def text(self, path: str = "/metrics") -> str:
         """Return a page."""
         url = f"http://127.0.0.1:{self.port}{path}"
-        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
-            return answer.read().decode()
+        for tries_left in (2, 1, 0):
+            try:
+                with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
+                    return answer.read().decode()
+            except ConnectionResetError:  # it hung up: we were too slow, on a busy machine
+                if not tries_left:
+                    raise
+        raise AssertionError
 
     def families(self) -> dict[str, Parsed]:
         """Return all that is exposed."""
