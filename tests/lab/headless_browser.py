@@ -20,7 +20,7 @@ from typing import Any
 from netns.errors import WaitTimeout
 from netns.wait import wait_until
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 def program() -> str | None:
@@ -48,6 +48,8 @@ class Browser:
         self._session = attached["sessionId"]
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
+        # Else that the empty page was loaded could be told while another one is waited for.
+        self.until("document.readyState === 'complete'")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a method and return its result."""
