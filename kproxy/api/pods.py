@@ -125,7 +125,7 @@ class Container(Object, frozen=True, kw_only=True, rename="camel"):
     """Of init containers only: ``Always`` would make a sidecar, which is refused by validation."""
     env: list[EnvVar] | None = None
     env_from: list[dict[str, Any]] | None = None
-    """Not supported: a container with it waits with ``CreateContainerConfigError``."""
+    """All keys of a ConfigMap (``configMapRef``) or Secret (``secretRef``), with a ``prefix``."""
     ports: list[ContainerPort] | None = None
     readiness_probe: Probe | None = None
     liveness_probe: Probe | None = None

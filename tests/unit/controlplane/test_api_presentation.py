@@ -127,6 +127,10 @@ def test_where_the_server_fills_in_something_kubectl_finds_the_place(version):
     assert source["x-kubernetes-preserve-unknown-fields"]
 
 
+def test_what_is_explained_is_not_called_missing():
+    assert b"Not supported" not in openapi.document("v1") + openapi.document("apps/v1")
+
+
 def test_the_index_leads_to_every_document():
     paths = openapi.index()["paths"]
     assert "api/v1" in paths
