@@ -1,8 +1,9 @@
 """Run the laboratory again and again, on an idle machine and on a busy one, and compare.
 
 ``scripts/check-reproducible`` is the way in. In virtual time the summary of ``kproxy compare`` is
-the same in every run, byte for byte as it is written, and so are outcome and (virtual) duration of
-every test of the tier ``lab``; whatever differs is an error, and the first difference is shown.
+the same in every run, byte for byte as it is written, and so are summary and trials of ``kproxy
+chain``, outcome and (virtual) duration of every test of the tier ``lab``; whatever differs is an
+error, and the first difference is shown.
 The first run has the machine for itself and is what the others are compared with; all the others
 have to share it with two processes that do nothing but compute.
 """
@@ -29,6 +30,7 @@ HOGS = 2
 KERNEL = ("--kernel", "uml", "--clock", "virtual")
 # Slower than that is a run that hangs: twenty of them have to end some day.
 TIME_LIMIT = "20m"
+CHAIN_TIME_LIMIT = "60m"
 SHOWN = 20  # lines of a difference
 
 
@@ -69,6 +71,22 @@ def raw_summary(result: bytes) -> str:
     return text.decode()
 
 
+def chain_command(place: Path) -> list[str]:
+    """Return the command that breaks every link of the chain."""
+    options = ("--time-limit", CHAIN_TIME_LIMIT, "--out", str(place))
+    return [PYTHON, "-m", "kproxy", "chain", *KERNEL, *options]
+
+
+def chain_digest(place: Path) -> str:
+    """Return the summary and all trials of a result, as they stand in the file.
+
+    Raises RuntimeError if they do not stand there.
+    """
+    result = (place / "result.json").read_bytes()
+    raw_summary(result)
+    return result.partition(b'\n  "summary": ')[2].decode()
+
+
 def lab_command(place: Path) -> list[str]:
     """Return the command that runs the tests of the tier ``lab``."""
     options = ("--time-limit", TIME_LIMIT, "--writable", str(place))
@@ -98,6 +116,7 @@ def subjects(trials: int) -> tuple[Subject, ...]:
     """Return what is repeated."""
     return (
         Subject("compare", functools.partial(compare_command, trials), compare_digest),
+        Subject("chain", chain_command, chain_digest),
         # A test that fails in the same way every time is the business of scripts/test.
         Subject("lab", lab_command, lab_digest, may_fail=True),
     )
@@ -177,7 +196,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--times", type=int, default=20, help="runs of each; default: 20")
     parser.add_argument("--trials", type=int, default=3, help="of compare; default: 3")
     names = [subject.name for subject in subjects(1)]
-    parser.add_argument("--only", choices=names, help="default: both")
+    parser.add_argument("--only", choices=names, help="default: all")
     options = parser.parse_args(arguments)
     if options.times < 2:
         parser.error("--times: a run can only differ from another")

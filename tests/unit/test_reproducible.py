@@ -42,6 +42,19 @@ def test_a_result_without_a_summary_is_no_reference(result: bytes) -> None:
         reproducible.raw_summary(result)
 
 
+def test_a_chain_is_compared_by_all_that_was_measured(tmp_path: Path) -> None:
+    def digest(result: bytes) -> str:
+        (tmp_path / "result.json").write_bytes(result)
+        return reproducible.chain_digest(tmp_path)
+
+    first = digest(RESULT)
+    assert digest(RESULT.replace(b'"x"', b'"on another day"')) == first
+    for other in (RESULT.replace(b"7.0", b"7"), RESULT.replace(b"8", b"9")):
+        assert reproducible.difference(first, digest(other))
+    with pytest.raises(RuntimeError, match="no summary"):
+        digest(b"{}")
+
+
 def test_tests_are_compared_by_outcome_and_virtual_duration() -> None:
     told = reproducible.outcomes(ElementTree.fromstring(REPORT))
     assert told.splitlines() == [
