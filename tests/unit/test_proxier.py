@@ -82,6 +82,7 @@ def endpoints(service: str, address: str, name: str = "web-1") -> discovery.Endp
         metadata=ObjectMeta(
             namespace="demo", name=name, labels={discovery.SERVICE_NAME_LABEL: service}
         ),
+        address_type="IPv4",
         endpoints=[discovery.Endpoint(addresses=[address])],
         ports=[discovery.EndpointPort(name="", port=8080)],
     )

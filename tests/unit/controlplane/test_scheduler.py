@@ -224,7 +224,9 @@ def test_a_pod_that_is_deleted_meanwhile_is_forgotten():
 
 EFFECTS = st.sampled_from(["NoSchedule", "NoExecute", "PreferNoSchedule"])
 KEYS = st.sampled_from(["a", "b"])
-TAINTS = st.lists(st.builds(taint, KEYS, EFFECTS), max_size=2)
+TAINTS = st.lists(
+    st.builds(taint, KEYS, EFFECTS), max_size=2, unique_by=lambda one: (one["key"], one["effect"])
+)
 LABELS = st.dictionaries(KEYS, st.sampled_from("xy"), max_size=2)
 NODES = st.lists(
     st.tuples(LABELS, st.integers(0, 3), st.booleans(), TAINTS), min_size=0, max_size=4

@@ -61,8 +61,10 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_command_that_takes_too_long_ends_with_its_children(told: Path) -> None:
     ended = HERE.run("n1", sh(f"sleep 1000 & echo $! > {told}; wait"), SOON)
     assert (ended.code, ended.timed_out) == (-1, True)
-    # Killed with its parent, so what is left of it is at most a zombie.
-    assert process.state_of(int(told.read_text())) in (None, process.State.ZOMBIE)
+    # Killed with its parent, so what is left of it is at most a zombie, a moment later.
+    child = int(told.read_text())
+    dead = (None, process.State.ZOMBIE)
+    wait_until(lambda: process.state_of(child) in dead, WITHIN, "the child to be dead")
 
 
 def test_of_a_long_output_head_and_tail_are_kept_and_what_is_missing_is_said() -> None:
