@@ -104,10 +104,11 @@ def test_connections_to_localhost_are_counted_and_stay_so_after_a_restart(node: 
     (line,) = (line for line in rules(node, "-c")["nat"] if "--ctorigdst 127.0.0.0/8" in line)
     assert line.startswith("[3:")
     node.api.put(service("more", "10.96.0.12"), slice_of("more", POD))
+    # In the table filter it stands only until its endpoint has come, too.
     wait.wait_until(
-        lambda: told_total(node) == counts(node) and "demo/more" in str(rules(node)),
+        lambda: told_total(node) == counts(node) and "demo/more" in str(rules(node)["nat"]),
         PATIENCE_S,
-        why="another service",
+        why="another service, with its endpoint",
     )
     assert told(node)[ACCEPTED, ""] == 3
     proxy.end(signal.SIGKILL)
