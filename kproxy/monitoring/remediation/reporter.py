@@ -1,10 +1,23 @@
 """Tells of what was decided: into the journal, the log, the metrics and events on the object."""
 
+from collections.abc import Mapping
+
 from kproxy.logs import Log
 
 from .ledger import Ledger
 from .metrics import UNKNOWN, Metrics
-from .records import Began, Ended, Episode, Held, Notified, Phase, Ran, Result, Said
+from .records import (
+    Began,
+    Ended,
+    Episode,
+    Held,
+    Notified,
+    Phase,
+    Ran,
+    Result,
+    Said,
+    fingerprint_of,
+)
 from .seams import ACTION_LABEL
 from .state import State
 from .telling import Events
@@ -37,11 +50,11 @@ class Reporter:
                 self._known(seen.labels.get(ACTION_LABEL, "")), seen.said
             )
         for seen in refused[:TOO_MUCH_TO_SAY]:
-            alert = seen.labels.get("alertname", "")
-            self._log.error("left to a human", alert=alert, reason=seen.said, why=seen.why)
+            about = _about(seen.fingerprint, seen.labels)
+            self._log.error("left to a human", **about, reason=seen.said, why=seen.why)
         for seen in record.alerts[:TOO_MUCH_TO_SAY]:
             if seen.said is Said.TAKEN:
-                self._log.info("alert taken", alert=seen.labels.get("alertname", ""))
+                self._log.info("alert taken", **_about(seen.fingerprint, seen.labels))
 
     def held(self, record: Held) -> None:
         """Tell that an instance must wait, which is in the journal already."""
@@ -83,7 +96,7 @@ class Reporter:
         words = "left to a human" if record.escalated else "ended"
         say(
             words,
-            alert=episode.labels.get("alertname", ""),
+            **_about(fingerprint_of(record.instance), episode.labels),
             action=record.action,
             target=record.target,
             result=record.result,
@@ -99,6 +112,12 @@ class Reporter:
 
     def _known(self, action: str) -> str:
         return action if action in self._metrics.names else UNKNOWN
+
+
+def _about(fingerprint: str, labels: Mapping[str, str]) -> dict[str, str]:
+    """Return which alert a line is about, in the words of ``kproxy remediate audit``."""
+    places = {name: labels[name] for name in ("node", "namespace", "service") if labels.get(name)}
+    return {"alert": labels.get("alertname", ""), "fingerprint": fingerprint, **places}
 
 
 _REASONS = {

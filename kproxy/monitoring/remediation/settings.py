@@ -147,17 +147,39 @@ def load(path: Path) -> Settings:
 
 def parse(text: str, where: str, directory: Path) -> Settings:
     """Read a configuration; file names are relative to ``directory``. Raises InvalidObject."""
+    raw = yamltext.parse_one(text, where)
     try:
-        settings = msgspec.convert(
-            yamltext.parse_one(text, where), Settings, dec_hook=decode_duration
-        )
+        settings = _convert(raw)
     except msgspec.ValidationError as error:
         field, problem, remedy = codec.explain(error)
-        raise InvalidObject(where, field, problem, remedy=remedy) from None
+        raise InvalidObject(where, _named(field, raw), problem, remedy=remedy) from None
     for field, problem, remedy in _problems(settings):
         raise InvalidObject(where, field, problem, remedy=remedy)
     guards = _divided(settings.guards, settings.divide)
     return _absolute(msgspec.structs.replace(settings, guards=guards), directory)
+
+
+def _convert(raw: Any) -> Settings:
+    return msgspec.convert(raw, Settings, dec_hook=decode_duration)
+
+
+def _named(field: str, raw: Any) -> str:
+    """Return a field's path with the name of the action or option, for which msgspec has [...]."""
+    before, mark, after = field.partition("[...]")
+    if not mark:
+        return field
+    parts, entries = before.split("."), raw
+    for part in parts:
+        entries = entries[part]
+    for name, value in entries.items():
+        alone: Any = {name: value}
+        for part in reversed(parts):
+            alone = {part: alone}
+        try:
+            _convert(alone)
+        except msgspec.ValidationError:
+            return f"{before}.{name}{after}"
+    return field
 
 
 def decode_duration(wanted: type, value: Any) -> Any:

@@ -8,8 +8,10 @@ import pytest
 from remediation_alerts import Mend
 from remediation_receiver import Receiver, receiver
 
+from kproxy.logs import Log
 from kproxy.monitoring.remediation import clock
-from kproxy.monitoring.remediation.seams import Verdict
+from kproxy.monitoring.remediation.reporter import Reporter
+from kproxy.monitoring.remediation.seams import Outcome, Verdict
 from kproxy.monitoring.remediation.state import STRANGE
 
 NOON = 1_800_000_000.0
@@ -103,3 +105,27 @@ def test_a_flood_of_names_is_remembered_as_one_and_makes_nothing_forgotten(
         snapshot = one.ledger.state.snapshot(strange.at)
         one.ledger.write(msgspec.structs.replace(snapshot, escalated={**told, **many}))
         assert one.ledger.state.escalated == told
+
+
+def test_the_log_names_an_alert_as_the_audit_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mend = Mend()
+    mend.outcome, mend.well = Outcome(False, "no such pod"), Verdict(False, "still broken")
+    with receiver(tmp_path, mend) as one:
+        taken = one.alert("n2", fingerprint="f00d")
+        strange = one.alert("n3", fingerprint="beef", remediation="strange")
+        record = one.hear(taken, strange)
+        Reporter(one.ledger, one.metrics, one.events, Log("test")).accepted(record)
+        one.engine.run_until_idle()
+    told = [msgspec.json.decode(line) for line in capsys.readouterr().err.splitlines()]
+    about = [
+        (line["msg"], line["alert"], line["node"], line["fingerprint"])
+        for line in told
+        if line["msg"] in ("alert taken", "left to a human")
+    ]
+    assert sorted(about) == [
+        ("alert taken", "Broken", "n2", "f00d"),
+        ("left to a human", "Broken", "n2", "f00d"),
+        ("left to a human", "Broken", "n3", "beef"),
+    ]
