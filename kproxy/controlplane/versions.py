@@ -4,6 +4,7 @@ Objects are plain dictionaries as decoded from JSON. Once made they are never ch
 replaced, so readers may share them (and must not write to them).
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -23,6 +24,7 @@ _decode = msgspec.json.Decoder().decode
 _LAST_MOMENT = 253402300799
 """Of the year 9999: nothing later can be written. A grace period may be 64 bits of seconds."""
 
+_VERSION = re.compile("[0-9]{1,20}")
 _SERVER_FIELDS = (
     "uid",
     "resourceVersion",
@@ -114,6 +116,18 @@ def stored(obj: Object) -> bytes:
 
 def _unversioned(obj: Object) -> Object:
     return {name: value for name, value in obj["metadata"].items() if name != "resourceVersion"}
+
+
+def check_new(obj: Object) -> None:
+    """Refuse an object to be created that says which version it is: it was read somewhere.
+
+    As Kubernetes does: with 500 and no reason, and not if the version is 0 or no version at all.
+    Raises ApiError 500.
+    """
+    version = obj["metadata"].get("resourceVersion") or ""
+    if _VERSION.fullmatch(version) and int(version):
+        message = "resourceVersion should not be set on objects to be created"
+        raise errors.ApiError(500, "", message)
 
 
 def created(obj: Object, identity: Object) -> Object:

@@ -75,6 +75,7 @@ class Writes:
         raise AssertionError("the last try returns or raises")
 
     def _create(self, kind: kinds.Kind, new: Object, options: Options, demand: Demand) -> Item:
+        versions.check_new(new)
         resource = eventviews.resource(kind)
         if not options.dry_run:
             return self._store.create(resource, new, self.plan(kind), demand)

@@ -9,6 +9,7 @@ from local_cluster import new_api
 
 from kproxy import errors
 from kproxy.controlplane import routes, status, watches
+from kproxy.controlplane.requests import Options
 
 
 @pytest.fixture
@@ -363,3 +364,27 @@ def test_a_selector_of_a_deployment_cannot_be_changed(api):
     assert made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 30
     made["spec"]["selector"] = {"matchLabels": {"b": "c"}}
     assert failure(api, "PUT", f"{path}/d", made)["code"] == 422
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_what_was_read_somewhere_is_not_created(api, dry_run):
+    """As Kubernetes does: 500, with these words and no reason."""
+    send(api, "POST", f"{DEFAULT}/services", service("old"))
+    old = send(api, "GET", f"{DEFAULT}/services/old")
+    again = service("new")
+    again["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+    target = routes.target(f"{DEFAULT}/services")
+    with pytest.raises(errors.ApiError) as caught:
+        api.create(target, msgspec.json.encode(again), Options(dry_run=dry_run))
+    assert (caught.value.code, caught.value.reason) == (500, "")
+    assert str(caught.value) == "resourceVersion should not be set on objects to be created"
+    assert failure(api, "GET", f"{DEFAULT}/services/new")["code"] == 404
+    # What exists is not compared with it either.
+    assert failure(api, "POST", f"{DEFAULT}/services", old)["code"] == 500
+
+
+@pytest.mark.parametrize("version", ["", "0", "-1", "new"])
+def test_what_is_no_version_hinders_no_creation(api, version):
+    new = service("new")
+    new["metadata"]["resourceVersion"] = version
+    assert send(api, "POST", f"{DEFAULT}/services", new)["metadata"]["resourceVersion"] != version
