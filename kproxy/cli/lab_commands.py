@@ -1,10 +1,11 @@
 """``kproxy lab apply``, ``exec``, ``kubectl``, ``shell``, ``logs``: commands inside a lab."""
 
+import contextlib
 import itertools
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,12 +112,30 @@ def kubectl(arguments: tuple[str, ...], name: str | None, place: Path) -> int:
     words, text = _with_files_read(list(arguments))
     if text is None:
         return enter(directory, ADMIN, ["kubectl", *words])
-    start = messages.Start(host=ADMIN, argv=["kubectl", *words], cwd=str(Path.cwd()))
-    answer = client.capture(directory, start, text)
-    sys.stdout.buffer.write(answer.stdout)
-    sys.stdout.buffer.flush()
-    sys.stderr.buffer.write(answer.stderr)
-    return answer.code
+    with _input(text):
+        return enter(directory, ADMIN, ["kubectl", *words])
+
+
+@contextlib.contextmanager
+def _input(text: bytes) -> Iterator[None]:
+    """Have a text as this process's input, so that a command gets it and its output passes on.
+
+    As it comes: kubectl may watch what the files name.
+    """
+    with os.fdopen(os.memfd_create("input"), "w+b") as file:
+        file.write(text)
+        file.flush()
+        file.seek(0)
+        try:
+            before = os.dup(0)
+        except OSError:  # there is no input
+            before = os.open(os.devnull, os.O_RDONLY)
+        try:
+            os.dup2(file.fileno(), 0)
+            yield
+        finally:
+            os.dup2(before, 0)
+            os.close(before)
 
 
 def _with_files_read(words: list[str]) -> tuple[list[str], bytes | None]:

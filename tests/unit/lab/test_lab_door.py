@@ -44,6 +44,24 @@ start = messages.Start(host="node1", argv=sys.argv[2:])
 sys.exit(client.attach(LabDirectory(Path(sys.argv[1])), start))
 """
 
+KUBECTL = """
+import sys
+from pathlib import Path
+from kproxy.cli import lab_commands
+from kproxy.cli.main import main
+from kproxy.lab.door.directory import LabDirectory
+from netns.kernels import base
+enter = lab_commands.enter
+base.find_program = lambda name: name
+root, *words = sys.argv[1:]
+lab_commands.find = lambda place, name: LabDirectory(Path(root))
+script = "trap 'exit 9' INT; cat; echo; echo $*; sleep 1000 & wait"
+lab_commands.enter = lambda at, host, argv: enter(at, "node1", ["sh", "-c", script, *argv])
+sys.argv[1:] = ["lab", "kubectl", *words]
+sys.exit(main())
+"""
+"""kubectl in a lab, in whose place is what prints its input and its words, and does not end."""
+
 
 class Open:
     """A lab's owner as a process, its door behind it."""
@@ -162,6 +180,20 @@ def test_a_signal_to_the_client_reaches_the_command(lab: Open) -> None:
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == b"caught\n"
+        assert process.wait(PATIENCE) == 9
+
+
+def test_what_kubectl_says_of_a_file_that_it_watches_comes_at_once(
+    lab: Open, tmp_path: Path
+) -> None:
+    path = tmp_path / "web.yaml"
+    path.write_text("kind: Pod")
+    words = [sys.executable, "-c", KUBECTL, str(lab.directory.root), "get", "-w", "-f", str(path)]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"kind: Pod\n"
+        assert process.stdout.readline() == b"get -w -f -\n"
+        process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 9
 
 
