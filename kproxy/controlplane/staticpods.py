@@ -94,7 +94,8 @@ class ManifestDirectory:
 
     def _pod(self, document: Object, digest: str) -> StaticPod:
         codec.from_dict(document, Pod)  # its shape, before anything is read from it
-        meta = document["metadata"]
+        meta = {**document["metadata"]}
+        meta.pop("resourceVersion", None)  # of a manifest that was read from an API server
         name = f"{meta.get('name', '')}-{self._node_name}"
         marks = {**(meta.get("annotations") or {}), HASH: digest, SOURCE: "file"}
         meta = {**meta, "name": name, "namespace": meta.get("namespace") or "default"}

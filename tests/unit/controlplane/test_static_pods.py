@@ -73,6 +73,12 @@ def test_a_static_pod_runs_and_is_shown(node, files):
     assert node.runtime.calls.count("start c") == 1
 
 
+def test_a_manifest_that_was_read_from_an_api_server_is_shown_too(node, files):
+    files.write(POD.replace("name: etcd,", 'name: etcd, resourceVersion: "7",'))
+    turn(node, files)
+    assert mirror(node)["status"]["phase"] == "Running"
+
+
 def test_it_runs_without_any_api_server(node, files):
     node.kubelet.outbox._cluster = None
     files.write(POD)
