@@ -6,6 +6,7 @@ over five seconds, so that dashboards fit both.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -55,7 +56,8 @@ class _Scale:
     divide: int
     intervals: Intervals
     floors: Mapping[str, str]
-    seconds: Mapping[str, Mapping[float, float]]
+    seconds: Mapping[str, Mapping[float, float] | list[Mapping[float, float]]]
+    """By the rules' names; a list has one entry for each rule of that name."""
 
     def duration(self, text: str, kind: str) -> str:
         """Return a duration in this profile; ``kind`` names its floor."""
@@ -173,12 +175,17 @@ def _scale(profile: str) -> _Scale:
 
 
 def _scaled(document: Document, scale: _Scale, runbooks: str) -> Document:
+    met: Counter[str] = Counter()
     for group in document["groups"]:
         if "interval" in group:
             group["interval"] = scale.duration(group["interval"], "interval")
         for rule in group["rules"]:
             name = rule.get("alert") or rule["record"]
-            rule["expr"] = expression(rule["expr"], scale.duration, scale.seconds.get(name, {}))
+            seconds = scale.seconds.get(name, {})
+            if isinstance(seconds, list):
+                seconds = seconds[met[name]]
+            met[name] += 1
+            rule["expr"] = expression(rule["expr"], scale.duration, seconds)
             for field in ("for", "keep_firing_for"):
                 if field in rule:
                     rule[field] = scale.duration(rule[field], field)

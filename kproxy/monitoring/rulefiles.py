@@ -46,18 +46,21 @@ def custom_resource(
 
 def index() -> str:
     """Return the list of all runbooks, the alerts in the order of the rules."""
-    rows: dict[str, str] = {}
+    alerts: dict[str, list[Document]] = {}
     for document in profiles.rules(Profile.PRODUCTION).values():
         for group in document["groups"]:
             for rule in group["rules"]:
                 if "alert" in rule:
-                    rows.setdefault(rule["alert"], _row(rule))
-    return _INDEX + "".join(rows.values())
+                    alerts.setdefault(rule["alert"], []).append(rule)
+    return _INDEX + "".join(map(_row, alerts.values()))
 
 
-def _row(rule: Document) -> str:
+def _row(rules: Sequence[Document]) -> str:
+    """Return the line of an alert: in the words of its first rule, with the actions of all."""
+    rule = rules[0]
     name, labels = rule["alert"], rule["labels"]
-    action = f"`{labels['remediation']}`" if "remediation" in labels else ""
+    actions = dict.fromkeys(one["labels"].get("remediation") for one in rules)
+    action = ", ".join(f"`{one}`" for one in actions if one)
     cells = (f"[{name}]({name}.md)", labels["severity"], rule.get("for", "at once"), action)
     return "| " + " | ".join((*cells, rule["annotations"]["summary"])) + " |\n"
 

@@ -65,7 +65,10 @@ def test_no_window_is_too_short_for_a_rate() -> None:
 def test_numbers_of_seconds_that_a_profile_names_belong_to_a_rule() -> None:
     said = yaml.safe_load((profiles.DEPLOY / "profiles" / "lab.yaml").read_text())
 
-    assert said["seconds"].keys() <= by_alert(Profile.PRODUCTION).keys()
+    rules = by_alert(Profile.PRODUCTION)
+    assert said["seconds"].keys() <= rules.keys()
+    for name, numbers in said["seconds"].items():
+        assert not isinstance(numbers, list) or len(numbers) == len(rules[name])
 
 
 def test_every_age_that_an_alert_asks_for_is_another_one_in_a_lab() -> None:
