@@ -205,7 +205,7 @@ def _addresses(check: Checker, at: str, texts: list[str], version: int | None) -
         if version:
             check.usable_address(f"{at}[{place}]", text, version)
         else:
-            check.name(f"{at}[{place}]", text, checks.DNS_SUBDOMAIN, 253)
+            check.name(f"{at}[{place}]", text.removesuffix("."), checks.DNS_SUBDOMAIN, 253)
 
 
 def _endpoint(check: Checker, at: str, endpoint: Endpoint) -> None:

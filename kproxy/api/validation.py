@@ -130,8 +130,9 @@ _DATA_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 
 
 def _is_base64(text: str) -> bool:
+    """Return whether it is base64, perhaps in several lines."""
     try:
-        base64.b64decode(text, validate=True)
+        base64.b64decode(text.replace("\r", "").replace("\n", ""), validate=True)
     except ValueError:
         return False
     return True

@@ -25,8 +25,21 @@ def apply(kind: str, obj: Object) -> Object:
     return default(obj) if default else obj
 
 
+def _filled(defaults: Object, given: Object, nothing: tuple[str | int, ...] = ("",)) -> Object:
+    """Return what is given and, where it says nothing, defaults.
+
+    Programs in Go write an empty text where they say nothing; in some places 0.
+    """
+    said = {
+        name: value
+        for name, value in given.items()
+        if name not in defaults or value not in nothing
+    }
+    return {**defaults, **said}
+
+
 def _service(obj: Object) -> Object:
-    spec = {"type": "ClusterIP", "sessionAffinity": "None", **(obj.get("spec") or {})}
+    spec = _filled({"type": "ClusterIP", "sessionAffinity": "None"}, obj.get("spec") or {})
     if spec.get("ports"):
         spec["ports"] = [_service_port(port) for port in spec["ports"]]
     if spec["sessionAffinity"] == "ClientIP" and not spec.get("sessionAffinityConfig"):
@@ -36,12 +49,12 @@ def _service(obj: Object) -> Object:
     if spec["type"] != "ExternalName":
         spec.setdefault("internalTrafficPolicy", "Cluster")
     if spec["type"] in ("NodePort", "LoadBalancer"):
-        spec.setdefault("externalTrafficPolicy", "Cluster")
+        spec = _filled({"externalTrafficPolicy": "Cluster"}, spec)
     return {**obj, "spec": spec}
 
 
 def _service_port(port: Object) -> Object:
-    port = {"protocol": "TCP", **port}
+    port = _filled({"protocol": "TCP"}, port)
     if port.get("targetPort") in (None, "", 0):
         port["targetPort"] = port.get("port")
     return port
@@ -53,15 +66,27 @@ def _endpoint_slice(obj: Object) -> Object:
     return {**obj, "ports": [{"name": "", "protocol": "TCP", **port} for port in obj["ports"]]}
 
 
+def _endpoints(obj: Object) -> Object:
+    if not obj.get("subsets"):
+        return obj
+    return {**obj, "subsets": [_subset(one) for one in obj["subsets"]]}
+
+
+def _subset(subset: Object) -> Object:
+    if not subset.get("ports"):
+        return subset
+    return {**subset, "ports": [_filled({"protocol": "TCP"}, port) for port in subset["ports"]]}
+
+
 def _pod_spec(spec: Object) -> Object:
-    spec = {
+    defaults = {
         "restartPolicy": "Always",
         "terminationGracePeriodSeconds": GRACE_PERIOD,
         "dnsPolicy": "ClusterFirst",
         "securityContext": {},
         "schedulerName": "default-scheduler",
-        **spec,
     }
+    spec = _filled(defaults, spec)
     spec["containers"] = [_container(container) for container in spec.get("containers") or ()]
     if spec.get("initContainers"):
         spec["initContainers"] = [_container(container) for container in spec["initContainers"]]
@@ -69,15 +94,15 @@ def _pod_spec(spec: Object) -> Object:
 
 
 def _container(container: Object) -> Object:
-    container = {
+    defaults = {
         "resources": {},
         "terminationMessagePath": "/dev/termination-log",
         "terminationMessagePolicy": "File",
         "imagePullPolicy": _pull_policy(container.get("image") or ""),
-        **container,
     }
+    container = _filled(defaults, container)
     if container.get("ports"):
-        container["ports"] = [{"protocol": "TCP", **port} for port in container["ports"]]
+        container["ports"] = [_filled({"protocol": "TCP"}, port) for port in container["ports"]]
     for name in ("readinessProbe", "livenessProbe", "startupProbe"):
         if container.get(name):
             container[name] = _probe(container[name])
@@ -94,15 +119,15 @@ def _pull_policy(image: str) -> str:
 
 
 def _probe(probe: Object) -> Object:
-    probe = {
+    defaults = {
         "timeoutSeconds": 1,
         "periodSeconds": 10,
         "successThreshold": 1,
         "failureThreshold": 3,
-        **probe,
     }
+    probe = _filled(defaults, probe, nothing=("", 0))
     if probe.get("httpGet"):
-        probe["httpGet"] = {"path": "/", "scheme": "HTTP", **probe["httpGet"]}
+        probe["httpGet"] = _filled({"path": "/", "scheme": "HTTP"}, probe["httpGet"])
     return probe
 
 
@@ -110,7 +135,7 @@ def _variable(variable: Object) -> Object:
     source = variable.get("valueFrom") or {}
     if not isinstance(source.get("fieldRef"), dict):
         return variable
-    ref = {"apiVersion": "v1", **source["fieldRef"]}
+    ref = _filled({"apiVersion": "v1"}, source["fieldRef"])
     return {**variable, "valueFrom": {**source, "fieldRef": ref}}
 
 
@@ -173,12 +198,12 @@ def _replica_set(obj: Object) -> Object:
 
 
 def _stateful_set(obj: Object) -> Object:
-    spec = {
+    defaults = {
         "replicas": 1,
         "podManagementPolicy": "OrderedReady",
         "revisionHistoryLimit": 10,
-        **(obj.get("spec") or {}),
     }
+    spec = _filled(defaults, obj.get("spec") or {})
     spec["template"] = _template(spec)
     spec["updateStrategy"] = _strategy(spec.get("updateStrategy"), {"partition": 0})
     return {**obj, "spec": spec}
@@ -194,7 +219,7 @@ def _daemon_set(obj: Object) -> Object:
 
 
 def _strategy(strategy: Object | None, limits: Mapping[str, Any]) -> Object:
-    strategy = {"type": "RollingUpdate", **(strategy or {})}
+    strategy = _filled({"type": "RollingUpdate"}, strategy or {})
     if strategy["type"] == "RollingUpdate":
         strategy["rollingUpdate"] = {**limits, **(strategy.get("rollingUpdate") or {})}
     return strategy
@@ -208,6 +233,7 @@ def _namespace(obj: Object) -> Object:
 
 _DEFAULTS: Mapping[str, Callable[[Object], Object]] = {
     "Service": _service,
+    "Endpoints": _endpoints,
     "EndpointSlice": _endpoint_slice,
     "Pod": _pod,
     "Deployment": _deployment,
@@ -215,5 +241,5 @@ _DEFAULTS: Mapping[str, Callable[[Object], Object]] = {
     "ReplicaSet": _replica_set,
     "StatefulSet": _stateful_set,
     "Namespace": _namespace,
-    "Secret": lambda obj: {"type": "Opaque", **obj},
+    "Secret": lambda obj: _filled({"type": "Opaque"}, obj),
 }
