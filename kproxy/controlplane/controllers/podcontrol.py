@@ -1,8 +1,9 @@
 """Pods of a controller: made from its template, deleted, and both told as events.
 
 Pods are made one after the other, and the first failure ends the round: so a quota that is used
-up, or an API server in trouble, costs one request a round. No round makes or deletes more than
-:data:`ROUND_MOST`: after that its owner is looked at anew, who may be gone or want fewer by then.
+up, or an API server in trouble, costs one request a round. No round makes more than
+:data:`ROUND_MOST` pods of a ReplicaSet or a StatefulSet, or deletes more of a ReplicaSet's: after
+that the owner is looked at anew, who may be gone or want fewer by then.
 """
 
 import time
@@ -22,7 +23,7 @@ Object = dict[str, Any]
 COUNTER = "lastPodNumber"
 """Where a status keeps the highest number ever used for a pod: names are not used again."""
 ROUND_MOST = 500
-"""So many pods of one owner a round makes or deletes, as in Kubernetes; then it looks anew."""
+"""So many at most, as in Kubernetes; then it looks anew. (A DaemonSet has one for each node.)"""
 _TAKEN_MOST = 100
 """So many names in a row that others have taken are passed over."""
 
