@@ -89,7 +89,7 @@ _LONGEST_PREFIX = 58
 
 def admit(kind: kinds.Kind, obj: Object, old: Object | None) -> Object:
     """Return an object with defaults, or refuse it; ``old`` is what it replaces, if anything."""
-    check_shape(kind, obj)
+    check_shape(kind, obj, old)
     if old is not None and kind is kinds.SERVICE:
         obj = _updated_service(obj, old)
     if kind is catalog.SECRET:
@@ -116,23 +116,39 @@ def _problems(kind: kinds.Kind, obj: Object) -> list[errors.InvalidObject]:
         return [problem]
 
 
-def check_shape(kind: kinds.Kind, obj: Object) -> Object:
-    """Return the object if its fields have the types that they must have."""
-    codec.from_dict(obj, kind.type)
+def check_shape(kind: kinds.Kind, obj: Object, old: Object | None) -> Object:
+    """Return the object if its fields have the right types, or were as wrong in ``old``."""
+    problem = _undecodable(kind, obj)
+    if problem is not None and (old is None or str(problem) != str(_undecodable(kind, old))):
+        raise problem
     meta = obj["metadata"]
     label = codec.label_of(kind, meta.get("namespace", ""), meta.get("name", ""))
+    wrong = unmarshal.wrong(obj, shapes.of(kind))
+    known = unmarshal.wrong(old, shapes.of(kind)) if wrong and old is not None else ()
     problems = [
-        errors.InvalidObject(label, path, problem, remedy="correct its value")
-        for path, problem in unmarshal.wrong(obj, shapes.of(kind))
+        errors.InvalidObject(label, path, words, remedy="correct its value")
+        for path, words in wrong
+        if (path, words) not in known
     ]
     if problems:
         raise ExceptionGroup("values of the wrong type", problems)
     return obj
 
 
-def check_status(kind: kinds.Kind, obj: Object) -> Object:
+def _undecodable(kind: kinds.Kind, obj: Object) -> errors.InvalidItem | None:
+    try:
+        codec.from_dict(obj, kind.type)
+    except errors.InvalidItem as problem:
+        return problem
+    return None
+
+
+def check_status(kind: kinds.Kind, obj: Object, old: Object) -> Object:
     """Return the object if its status is right."""
-    problems = validation.validate_status(codec.from_dict(check_shape(kind, obj), kind.type))
+    check_shape(kind, obj, old)
+    if _undecodable(kind, obj) is not None:
+        return obj  # As it was before: see check_shape.
+    problems = validation.validate_status(codec.from_dict(obj, kind.type))
     if problems:
         raise ExceptionGroup("invalid status", problems)
     return obj

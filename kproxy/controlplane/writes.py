@@ -164,7 +164,7 @@ class Writes:
             new = eventviews.to_stored(kind, make(shown))
             stored = eventviews.stored_kind(kind)
             if target.subresource == "status":
-                return admission.check_status(stored, _with_status(old, new))
+                return admission.check_status(stored, _with_status(old, new), old)
             new = _with_specification(stored, old, new)
             if options.guard is not None:
                 options.guard(kind.plural, old, new)

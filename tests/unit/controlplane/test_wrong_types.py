@@ -230,3 +230,21 @@ def test_what_older_rules_allowed_can_be_changed_and_mended(api):
     more = {"spec": {"taints": [taint, {"key": "b", "effect": "Never"}]}}
     answer = send(api, "patch", path, more, MERGE)
     assert [one["field"] for one in answer["details"]["causes"]] == ["spec.taints[1].effect"]
+
+
+@pytest.mark.parametrize(
+    "part", [{"securityContext": "none"}, {"volumes": ["data"]}, {"hostAliases": 7}]
+)
+def test_types_that_older_rules_allowed_keep_nobody_from_other_changes(api, part):
+    send(api, "create", PODS, pod())
+    api.store.update(
+        "pods", ("default", "a"), lambda old: {**old, "spec": {**old["spec"], **part}}
+    )
+    path = f"{PODS}/a"
+    labels = {"metadata": {"labels": {"a": "b"}}}
+    assert send(api, "patch", path, labels, MERGE)["metadata"]["labels"] == {"a": "b"}
+    running = {"status": {"phase": "Running"}}
+    assert send(api, "patch", f"{path}/status", running, MERGE)["status"]["phase"] == "Running"
+    wrong = {"status": {"hostIPs": 5}}
+    answer = send(api, "patch", f"{path}/status", wrong, MERGE)
+    assert (answer["code"], answer["reason"]) == (422, "Invalid")
