@@ -162,7 +162,7 @@ def test_who_spins_is_ended_and_named(runner: Runner) -> None:
 def test_a_process_that_was_forked_is_named_too(runner: Runner) -> None:
     code = f"import os\nif os.fork() == 0:\n    {SPIN}\nos.wait()"
     # Booting and starting Python take CPU time at the same virtual time, too.
-    done = runner.run(PYTHON, "-c", code, options=(*VIRTUAL, "--stall", "4s"))
+    done = runner.run(PYTHON, "-c", code, options=(*VIRTUAL, "--stall", "15s"))
     assert done.returncode == base.EXIT_GUEST_FAILED
     assert "if os.fork() == 0" in done.stderr.decode()
 
