@@ -13,6 +13,7 @@ import contextlib
 import difflib
 import functools
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -235,6 +236,8 @@ def why_not() -> str | None:
 
 
 if __name__ == "__main__":
+    # So that the scratch directory goes, too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
