@@ -6,8 +6,8 @@ because it imports as little as it can: ``kproxy/agent/listeners.py``.)
 """
 
 import errno
+import socket
 import time
-from socket import socket as Socket  # noqa: N812  servers have an attribute of that name
 from typing import Any
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -21,12 +21,16 @@ def wait_if_exhausted(error: OSError) -> None:
         time.sleep(EXHAUSTED_S)
 
 
+Connection = socket.socket
+"""By a name of its own: servers have an attribute ``socket``."""
+
+
 class PatientServer:
     """Mixed into a server of :mod:`socketserver`, before it: accepts, or waits."""
 
-    socket: Socket
+    socket: Connection
 
-    def get_request(self) -> tuple[Socket, Any]:
+    def get_request(self) -> tuple[Connection, Any]:
         """Return the next connection. Raises OSError, which the server passes over."""
         try:
             return self.socket.accept()

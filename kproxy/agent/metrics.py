@@ -185,8 +185,9 @@ class Metrics:
             self._sync.observe(seconds, family)
             (self._full if done.full else self._partial).observe(seconds, family)
             self._written.add(self._mode, family, by=report.result.writes)
-            for each in (self._programming, self._programming_fine):
-                each.begin(family)  # An increase from nothing would be no increase to Prometheus.
+            if report.family not in self._wanted:  # the first round
+                for each in (self._programming, self._programming_fine):
+                    each.begin(family)  # To Prometheus an increase from nothing would be none.
             if report.failed:
                 self._count_failure(family, full=done.full)
             else:

@@ -28,9 +28,9 @@ _RESOURCES = ("cpu", "memory", "ephemeral-storage")
 
 
 def check_container(
-    check: Checker, at: str, container: Container, volumes: Collection[str] | None
+    check: Checker, at: str, container: Container, volumes: Collection[str]
 ) -> None:
-    """Check a container whose path is ``at``; ``volumes``: those that there are (None: any)."""
+    """Check a container whose path is ``at``; ``volumes``: those that there are."""
     check.name(f"{at}.name", container.name)
     _ports(check, at, container.ports or [])
     if container.image_pull_policy:
@@ -127,16 +127,14 @@ def _resources(check: Checker, at: str, wanted: ResourceRequirements) -> None:
             check.fault(f"{at}.requests[{name}]", problem, "ask for less, or raise the limit")
 
 
-def _mounts(
-    check: Checker, at: str, container: Container, volumes: Collection[str] | None
-) -> None:
+def _mounts(check: Checker, at: str, container: Container, volumes: Collection[str]) -> None:
     paths = []
     for index, mount in enumerate(container.volume_mounts or ()):
         name, path = (str(mount.get(word) or "") for word in ("name", "mountPath"))
         for word, value in (("name", name), ("mountPath", path)):
             if not value:
                 check.fault(f"{at}[{index}].{word}", "is missing", "add it")
-        if name and volumes is not None and name not in volumes:
+        if name and name not in volumes:
             problem, remedy = f"volume {name!r} not found", "list it under volumes"
             check.fault(f"{at}[{index}].name", problem, remedy)
         if path in paths:

@@ -15,7 +15,7 @@ from . import catalog, checks, codec, kinds, service_rules, workload_rules
 from .checks import Checker
 from .configuration import ConfigMap, Endpoints, EndpointSubsetPort, IPAddress, Lease, Secret
 from .core import Node, Service
-from .meta import Object, OwnerReference
+from .meta import Object, ObjectMeta, OwnerReference
 from .networking import ServiceCIDR
 from .pods import Pod
 
@@ -26,7 +26,7 @@ MOST_ANNOTATED = 256 * 1024
 def validate(obj: Object) -> list[InvalidObject]:
     """Return everything that is wrong with a decoded object of a known kind."""
     kind = kinds.of(obj)
-    meta = obj.metadata  # type: ignore[attr-defined]  # every kind has it
+    meta = _meta(obj)
     check = _checker(obj)
     if kind in (kinds.SERVICE, kinds.NAMESPACE):
         pattern = checks.DNS_1035_LABEL if kind is kinds.SERVICE else checks.DNS_LABEL
@@ -66,8 +66,13 @@ def validate_status(obj: Object) -> list[InvalidObject]:
     return check.problems
 
 
+def _meta(obj: Object) -> ObjectMeta:
+    meta: ObjectMeta = obj.metadata  # type: ignore[attr-defined]  # every kind has it
+    return meta
+
+
 def _checker(obj: Object) -> Checker:
-    meta = obj.metadata  # type: ignore[attr-defined]  # every kind has it
+    meta = _meta(obj)
     return Checker(codec.label_of(kinds.of(obj), meta.namespace, meta.name))
 
 

@@ -116,11 +116,17 @@ def _problems(kind: kinds.Kind, obj: Object) -> list[errors.InvalidObject]:
         return [problem]
 
 
-def check_shape(kind: kinds.Kind, obj: Object, old: Object | None) -> Object:
-    """Return the object if its fields have the right types, or were as wrong in ``old``."""
-    problem = _undecodable(kind, obj)
-    if problem is not None and (old is None or str(problem) != str(_undecodable(kind, old))):
-        raise problem
+def check_shape(kind: kinds.Kind, obj: Object, old: Object | None) -> Any | None:
+    """Refuse fields of the wrong type, unless they were as wrong in ``old``.
+
+    Returns the decoded object; None if it cannot be decoded, as before.
+    """
+    decoded = None
+    try:
+        decoded = codec.from_dict(obj, kind.type)
+    except errors.InvalidItem as problem:
+        if old is None or str(problem) != str(_undecodable(kind, old)):
+            raise
     meta = obj["metadata"]
     label = codec.label_of(kind, meta.get("namespace", ""), meta.get("name", ""))
     wrong = unmarshal.wrong(obj, shapes.of(kind))
@@ -132,7 +138,7 @@ def check_shape(kind: kinds.Kind, obj: Object, old: Object | None) -> Object:
     ]
     if problems:
         raise ExceptionGroup("values of the wrong type", problems)
-    return obj
+    return decoded
 
 
 def _undecodable(kind: kinds.Kind, obj: Object) -> errors.InvalidItem | None:
@@ -145,10 +151,8 @@ def _undecodable(kind: kinds.Kind, obj: Object) -> errors.InvalidItem | None:
 
 def check_status(kind: kinds.Kind, obj: Object, old: Object) -> Object:
     """Return the object if its status is right."""
-    check_shape(kind, obj, old)
-    if _undecodable(kind, obj) is not None:
-        return obj  # As it was before: see check_shape.
-    problems = validation.validate_status(codec.from_dict(obj, kind.type))
+    decoded = check_shape(kind, obj, old)
+    problems = [] if decoded is None else validation.validate_status(decoded)
     if problems:
         raise ExceptionGroup("invalid status", problems)
     return obj

@@ -112,7 +112,8 @@ def test_who_waits_for_a_tier_keeps_nobody_waiting(tmp_path: Path) -> None:
     """The one that is waited for ends only when the third has begun."""
     there = tmp_path / "there"
     until = (
-        f"import pathlib, time\nwhile not pathlib.Path({str(there)!r}).exists(): time.sleep(.01)"
+        "import pathlib; from netns.wait import wait_until; "
+        f"wait_until(pathlib.Path({str(there)!r}).exists, 60, 'the third did not begin')"
     )
     some = [
         saying("kernel", until),
@@ -176,7 +177,8 @@ sys.path[:0] = [{str(tiers.ROOT / "tests")!r}, {str(tiers.ROOT)!r}]
 import tiers
 def saying(name, script):
     return tiers.Tier(name=name, about="", command=[sys.executable, "-c", script])
-first = saying("a", "open({str(begun)!r}, 'w'); import time; time.sleep(600)")
+# It waits for the signal, and not for ever.
+first = saying("a", "open({str(begun)!r}, 'w'); import signal; signal.alarm(60); signal.pause()")
 tiers.tiers = lambda: [first, saying("b", "open({str(never)!r}, 'w')")]
 tiers.at_once = lambda: 1
 raise SystemExit(tiers.run_main([]))

@@ -125,6 +125,19 @@ def test_what_only_monitoring_catches_is_broken_when_asked_for() -> None:
     assert {"proxy-hung-mixin", "weight-zero-alone"} < extra
 
 
+@pytest.fixture
+def booted(monkeypatch: pytest.MonkeyPatch) -> list[KernelChoice]:
+    """Return what is booted, which ends the command instead."""
+    given: list[KernelChoice] = []
+
+    def boot(kernel: KernelChoice, **others: Any) -> None:
+        given.append(kernel)
+        raise SystemExit(0)
+
+    monkeypatch.setattr("kproxy.cli.chain.run_on_kernel", boot)
+    return given
+
+
 @pytest.mark.parametrize(
     ("words", "seconds"),
     [
@@ -134,35 +147,22 @@ def test_what_only_monitoring_catches_is_broken_when_asked_for() -> None:
     ],
 )
 def test_killing_at_random_has_time_enough(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], seconds: float
+    booted: list[KernelChoice], tmp_path: Path, words: list[str], seconds: float
 ) -> None:
-    limits: list[float] = []
-
-    def booted(kernel: KernelChoice, **others: Any) -> None:
-        limits.append(kernel.limits.time)
-        raise SystemExit(0)
-
-    monkeypatch.setattr("kproxy.cli.chain.run_on_kernel", booted)
     CliRunner().invoke(chain, ["--random", "--out", str(tmp_path / "out"), *words])
-    assert limits == [seconds]
+    assert [one.limits.time for one in booted] == [seconds]
 
 
 @pytest.mark.parametrize("words", [[], ["--memory", "3G"]])
 def test_the_kernel_gets_as_much_memory_as_the_help_says(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str]
+    booted: list[KernelChoice], tmp_path: Path, words: list[str]
 ) -> None:
-    given: list[int] = []
-
-    def booted(kernel: KernelChoice, **others: Any) -> None:
-        given.append(kernel.limits.memory)
-        raise SystemExit(0)
-
-    monkeypatch.setattr("kproxy.cli.chain.run_on_kernel", booted)
     CliRunner().invoke(chain, ["--random", "--out", str(tmp_path / "out"), *words])
     (told,) = (option for option in chain.params if option.name == "memory")
     assert isinstance(told, click.Option)
     assert told.show_default
-    assert given == [quantities.parse_memory(words[1] if words else str(told.default))]
+    wanted = quantities.parse_memory(words[1] if words else str(told.default))
+    assert [one.limits.memory for one in booted] == [wanted]
 
 
 def test_a_job_survives_its_file(tmp_path: Path) -> None:
